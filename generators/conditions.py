@@ -1,0 +1,181 @@
+"""What a picture is drawn from: class labels and texts behind one surface.
+
+No other module asks which of the two it has. A generator reads `values`, a judge that wants one vector per
+row reads `vectors`, tables print `names`, guidance takes `null()`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Index = Tensor | slice | Sequence[int]
+
+
+class Condition(ABC):
+    """B conditions on one device; immutable, indexable like a tensor's first dimension."""
+
+    @property
+    @abstractmethod
+    def values(self) -> Tensor:
+        """What `ConditionEmbedding` reads: class ids (B,) or token embeddings (B, S, E)."""
+
+    @property
+    @abstractmethod
+    def vectors(self) -> Tensor:
+        """One float vector per row, (B, E): one-hot classes (zeros for null) or the mean text embedding."""
+
+    @property
+    @abstractmethod
+    def names(self) -> list[str]:
+        """One printable name per row; costs a copy to the host."""
+
+    @abstractmethod
+    def null(self) -> Self:
+        """Return the unconditional condition of the same length, for guidance."""
+
+    @abstractmethod
+    def __getitem__(self, index: Index) -> Self:
+        """Select rows by a slice, a list or an integer or boolean tensor."""
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> Self:
+        """Move to a device."""
+
+    @classmethod
+    @abstractmethod
+    def cat(cls, parts: Sequence[Self]) -> Self:
+        """Join conditions of one kind."""
+
+    @property
+    def key(self) -> Hashable:
+        """A hashable value equal for equal conditions, for caches."""
+        return type(self).__name__, tuple(self.names)
+
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Labels(Condition):
+    """Class labels 0..num_classes-1; label num_classes is the null condition, as in the official checkpoints.
+
+    Attributes:
+        ids_B: integer labels.
+        num_classes: without the null class.
+    """
+
+    ids_B: Tensor
+    num_classes: int
+
+    @classmethod
+    def every(cls, num_classes: int) -> Labels:
+        """Return each class once, in order."""
+        return cls(torch.arange(num_classes), num_classes)
+
+    @property
+    def values(self) -> Tensor:
+        return self.ids_B
+
+    @property
+    def vectors(self) -> Tensor:
+        return F.one_hot(self.ids_B, self.num_classes + 1)[:, :-1].float()
+
+    @property
+    def names(self) -> list[str]:
+        return [str(label) for label in self.ids_B.tolist()]
+
+    @property
+    def key(self) -> Hashable:
+        return self.num_classes, *self.ids_B.tolist()
+
+    def null(self) -> Labels:
+        return Labels(torch.full_like(self.ids_B, self.num_classes), self.num_classes)
+
+    def __getitem__(self, index: Index) -> Labels:
+        return Labels(self.ids_B[index], self.num_classes)
+
+    def to(self, device: torch.device | str) -> Labels:
+        return Labels(self.ids_B.to(device), self.num_classes)
+
+    @classmethod
+    def cat(cls, parts: Sequence[Labels]) -> Labels:
+        return cls(torch.cat([part.ids_B for part in parts]), parts[0].num_classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Text(Condition):
+    """Encoded texts; the null condition is the encoding of the empty text.
+
+    Attributes:
+        embeddings_BSE: the text encoder's last hidden states, S tokens of width E, padding included.
+        null_SE: the same for ''.
+        texts: the texts themselves, for names and keys.
+    """
+
+    embeddings_BSE: Tensor
+    null_SE: Tensor
+    texts: tuple[str, ...]
+
+    @property
+    def values(self) -> Tensor:
+        return self.embeddings_BSE
+
+    @property
+    def vectors(self) -> Tensor:
+        return self.embeddings_BSE.mean(1)
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.texts)
+
+    def null(self) -> Text:
+        return Text(self.null_SE.expand_as(self.embeddings_BSE), self.null_SE, ("",) * len(self))
+
+    def __getitem__(self, index: Index) -> Text:
+        rows = torch.arange(len(self))[index.cpu() if isinstance(index, Tensor) else index].tolist()
+        return Text(self.embeddings_BSE[index], self.null_SE, tuple(self.texts[row] for row in rows))
+
+    def to(self, device: torch.device | str) -> Text:
+        return Text(self.embeddings_BSE.to(device), self.null_SE.to(device), self.texts)
+
+    @classmethod
+    def cat(cls, parts: Sequence[Text]) -> Text:
+        texts = tuple(text for part in parts for text in part.texts)
+        return cls(torch.cat([part.embeddings_BSE for part in parts]), parts[0].null_SE, texts)
+
+
+class ConditionEmbedding(nn.Module):
+    """Turn `Condition.values` into condition tokens (B, S, D): U-ViT's class token or projected text tokens.
+
+    Args:
+        num_classes: for labels; the table has one more row, the null class.
+        text_width: for texts, the width E of the text encoder; exactly one of the two is given.
+        width: D.
+    """
+
+    def __init__(self, num_classes: int | None, text_width: int | None, width: int) -> None:
+        super().__init__()
+        if (num_classes is None) == (text_width is None):
+            raise ValueError(
+                f"num_classes={num_classes}, text_width={text_width}: give exactly one of the two"
+            )
+        self.num_classes = num_classes
+        if num_classes is not None:
+            # The class token is embedded as BERT embeds a word: with a position of its own, and normalised.
+            self.word = nn.Embedding(num_classes + 1, width)
+            self.position = nn.Embedding(1, width)
+            self.norm = nn.LayerNorm(width, eps=1e-6)
+        elif text_width is not None:
+            self.project = nn.Linear(text_width, width)
+
+    def forward(self, values: Tensor) -> Tensor:
+        if self.num_classes is None:
+            return self.project(values)  # (B, S, D)
+        return self.norm(self.word(values)[:, None] + self.position.weight)  # (B, 1, D)

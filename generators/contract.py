@@ -1,0 +1,41 @@
+"""The generator contract: what decoding, environment and training ask of NAT, ENAT and any other network."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+from generators.conditions import Condition
+
+
+class Prediction(NamedTuple):
+    """What one pass of a generator returns.
+
+    Attributes:
+        logits_BLV: over the codes only; the mask token has no column.
+        features_BLD: of every token after the final norm, no condition tokens (what AdaNAT's policy sees).
+        cache: what the generator may reuse at the next step; None if it reuses nothing.
+    """
+
+    logits_BLV: Tensor
+    features_BLD: Tensor
+    cache: Any = None
+
+
+class Generator(Protocol):
+    """A masked-token generator. Row i of a prediction never depends on row j."""
+
+    codebook_size: int
+    mask_id: int
+    num_tokens: int
+    grid: tuple[int, int]
+    width: int
+
+    def __call__(self, ids_BL: Tensor, condition: Condition, cache: Any = None) -> Prediction:
+        """Predict every token of `ids_BL` (values 0..codebook_size, the last of which is the mask)."""
+        ...
+
+    def conditions(self) -> Condition:
+        """Every condition the generator was trained on, if they can be listed; ValueError if not."""
+        ...

@@ -1,0 +1,212 @@
+"""The decoding step: guide, draw, score, re-mask. Pure functions over an explicit state.
+
+One step with a few options is AutoNAT's, AdaNAT's and ENAT's: `min_reveal=1` makes every step progress
+(AutoNAT, the default), `min_reveal=0` lets a step reveal nothing (AdaNAT), `min_masked=1` is AutoNAT's other
+clamp. Everything is per sample: row i of the result depends on row i of state, parameters and noise alone.
+
+Shapes: B images, L tokens, V codes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from generators.conditions import Condition
+from generators.contract import Generator, Prediction
+from generators.noise import Noise
+from generators.schedules import DecodeParams
+
+# Rows with a smaller scale skip the unconditional pass. The reference schedule's first scale, 0.001 / T, lies
+# below it for every T, also after the rounding of an action map.
+GUIDANCE_FLOOR = 1.01e-3
+
+
+@dataclass(frozen=True, eq=False)
+class DecodeState:
+    """Where the pictures of a batch stand before step `step`.
+
+    Attributes:
+        ids_BL: tokens; the mask id where not revealed. After the last step, the finished pictures.
+        condition: what they are drawn from.
+        step, steps: steps taken, and T.
+        masked_B, nfe_B: masked tokens and forward passes spent so far, int64 on the host.
+        prediction: the conditional pass on `ids_BL`; None after the last step, where nobody would read it.
+        null_cache: the unconditional stream's reuse state.
+        drawn_BL: the tokens drawn in the step that led here, before re-masking; None at the start.
+        log_probs_BL: their guided, un-tempered log-probabilities; None at the start.
+    """
+
+    ids_BL: Tensor
+    condition: Condition
+    step: int
+    steps: int
+    masked_B: Tensor
+    nfe_B: Tensor
+    prediction: Prediction | None
+    null_cache: Any = None
+    drawn_BL: Tensor | None = None
+    log_probs_BL: Tensor | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.step == self.steps
+
+
+class Proposal(NamedTuple):
+    """What one step drew, before some of it is masked again."""
+
+    logits_BLV: Tensor
+    drawn_BL: Tensor
+    log_probs_BL: Tensor
+    masked_BL: Tensor
+
+
+class RevealRule(Protocol):
+    """Score the tokens of a step; the lowest-scored masked ones are masked again."""
+
+    def __call__(
+        self, proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int
+    ) -> Tensor: ...
+
+
+def confidence(proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int) -> Tensor:
+    """MaskGIT's rule: log-probability of the drawn token plus tau_2 times Gumbel noise."""
+    return proposal.log_probs_BL + remask_temperature_B1 * noise.gumbel(step, proposal.drawn_BL.shape[1])
+
+
+@torch.no_grad()
+def start(generator: Generator, condition: Condition, *, steps: int) -> DecodeState:
+    """Return the state before the first step: every token masked, one conditional pass spent."""
+    if steps < 1:
+        raise ValueError(f"steps {steps}: decoding takes at least one step")
+    B, L = len(condition), generator.num_tokens
+    ids_BL = torch.full((B, L), generator.mask_id, device=condition.values.device)
+    prediction = generator(ids_BL, condition)
+    return DecodeState(
+        ids_BL, condition, 0, steps, torch.full((B,), L), torch.ones(B, dtype=torch.long), prediction
+    )
+
+
+@torch.no_grad()
+def advance(
+    generator: Generator,
+    state: DecodeState,
+    params: DecodeParams,
+    noise: Noise,
+    *,
+    min_reveal: int = 1,
+    min_masked: int = 0,
+    rule: RevealRule = confidence,
+    guidance_floor: float = GUIDANCE_FLOOR,
+) -> DecodeState:
+    """Take one decoding step.
+
+    Args:
+        generator: the network; called once unconditionally for the guided rows, and once on the new tokens
+            unless this was the last step.
+        state: not done.
+        params: one decision per row, within the ranges of `DecodeParams`.
+        noise: of the same rows.
+        min_reveal: tokens that each step reveals at least, as long as any is masked.
+        min_masked: tokens that stay masked at least (before the last step).
+        rule: scores for re-masking.
+        guidance_floor: rows whose scale is not above it are not guided.
+
+    Raises:
+        ValueError: the state is done.
+    """
+    if state.done:
+        raise ValueError(f"all {state.steps} steps are taken; call start for a new picture")
+    guided_B = params.guidance_scale > guidance_floor
+    scale_B = params.guidance_scale * guided_B  # exactly 0 where not guided, whatever the other rows do
+    # One copy to the device for all three decisions it needs.
+    host_3B = torch.stack([params.remask_temperature, params.sampling_temperature, scale_B])
+    device_3B1 = host_3B.to(state.ids_BL.device, torch.float32, non_blocking=True)[..., None]
+    remask_B1, sampling_B1, scale_B1 = device_3B1.unbind(0)
+    logits_BLV, null_cache, spent_B = _guide(generator, state, guided_B, scale_B1[..., None])
+    proposal = _draw(state, logits_BLV, sampling_B1[..., None], noise, generator.mask_id)
+    last = state.step + 1 == state.steps
+    if last:
+        masked_B, ids_BL, prediction = torch.zeros_like(state.masked_B), proposal.drawn_BL, None
+    else:
+        L = state.ids_BL.shape[1]
+        masked_B = mask_counts(params.mask_ratio, state.masked_B, L, min_reveal, min_masked)
+        scores_BL = rule(proposal, remask_B1, noise, state.step)
+        hidden_BL = lowest(scores_BL, proposal.masked_BL, masked_B)
+        ids_BL = proposal.drawn_BL.masked_fill(hidden_BL, generator.mask_id)
+        assert state.prediction is not None
+        prediction = generator(ids_BL, state.condition, state.prediction.cache)
+    return replace(
+        state,
+        ids_BL=ids_BL,
+        step=state.step + 1,
+        masked_B=masked_B,
+        nfe_B=state.nfe_B + spent_B + (not last),
+        prediction=prediction,
+        null_cache=null_cache,
+        drawn_BL=proposal.drawn_BL,
+        log_probs_BL=proposal.log_probs_BL,
+    )
+
+
+def mask_counts(
+    ratio_B: Tensor, masked_B: Tensor, num_tokens: int, min_reveal: int, min_masked: int
+) -> Tensor:
+    """Return how many tokens each row masks again: floor(L m) within [min_masked, masked now - min_reveal].
+
+    At least one token is visible after the first step, and no visible token is ever masked again.
+    """
+    wanted_B = (ratio_B * num_tokens).floor().long().clamp_max(num_tokens - 1)
+    allowed_B = torch.minimum(wanted_B, masked_B - min_reveal).clamp_min(min_masked)
+    return torch.minimum(allowed_B, masked_B)
+
+
+def lowest(scores_BL: Tensor, masked_BL: Tensor, counts_B: Tensor) -> Tensor:
+    """Return a mask (B, L) of the `counts_B` lowest-scored masked tokens; ties go by position."""
+    # Whatever a rule returns has to sort before the infinity of the visible tokens.
+    order_BL = scores_BL.nan_to_num().masked_fill(~masked_BL, torch.inf).argsort(dim=-1, stable=True)
+    rank_L = torch.arange(scores_BL.shape[1], device=scores_BL.device)
+    chosen_BL = rank_L < counts_B.to(scores_BL.device, non_blocking=True)[:, None]
+    return torch.zeros_like(masked_BL).scatter_(1, order_BL, chosen_BL)
+
+
+def _draw(
+    state: DecodeState, logits_BLV: Tensor, temperature_B11: Tensor, noise: Noise, mask_id: int
+) -> Proposal:
+    masked_BL = state.ids_BL == mask_id
+    drawn_BL = noise.categorical(logits_BLV / temperature_B11, state.step)
+    drawn_BL = torch.where(masked_BL, drawn_BL, state.ids_BL)
+    log_probs_BL = logits_BLV.log_softmax(-1).gather(-1, drawn_BL[..., None])[..., 0]
+    return Proposal(logits_BLV, drawn_BL, log_probs_BL, masked_BL)
+
+
+def _guide(
+    generator: Generator, state: DecodeState, guided_B: Tensor, scale_B11: Tensor
+) -> tuple[Tensor, Any, Tensor]:
+    """Return guided float32 logits, the unconditional cache and the passes spent per row."""
+    assert state.prediction is not None
+    logits_BLV = state.prediction.logits_BLV.float()
+    spent_B = guided_B.long()
+    if not guided_B.any():
+        return logits_BLV, state.null_cache, spent_B
+    if state.step == 0:
+        # With everything masked the unconditional pass is one constant, so one row serves the whole batch and
+        # is not counted; ENAT would reuse nothing of it, since no token is visible.
+        null = generator(state.ids_BL[:1], state.condition[:1].null())
+        return _extrapolate(logits_BLV, null, scale_B11), None, torch.zeros_like(spent_B)
+    if bool(guided_B.all()) or state.prediction.cache is not None:
+        # A generator that reuses features needs its unconditional stream unbroken, so all rows go through it.
+        null = generator(state.ids_BL, state.condition.null(), state.null_cache)
+        return _extrapolate(logits_BLV, null, scale_B11), null.cache, torch.ones_like(spent_B)
+    rows = guided_B.nonzero()[:, 0].to(logits_BLV.device)
+    null = generator(state.ids_BL[rows], state.condition[rows].null())
+    guided_BLV = _extrapolate(logits_BLV[rows], null, scale_B11[rows])
+    return logits_BLV.index_copy(0, rows, guided_BLV), None, spent_B
+
+
+def _extrapolate(conditional_BLV: Tensor, null: Prediction, scale_B11: Tensor) -> Tensor:
+    return conditional_BLV + scale_B11 * (conditional_BLV - null.logits_BLV.float())

@@ -1,0 +1,99 @@
+"""Layers shared by the generators: attention, MLP, pre-norm block, BERT-like embedding, tied token head.
+
+Shapes: B images, L tokens, D width, H heads, V codes.
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one projection for query, key and value."""
+
+    def __init__(self, width: int, heads: int, qkv_bias: bool = False) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is not divisible by heads {heads}; change one of them")
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        q, k, v = rearrange(self.qkv(x_BLD), "b l (three h d) -> three b h l d", three=3, h=self.heads)
+        return self.proj(rearrange(F.scaled_dot_product_attention(q, k, v), "b h l d -> b l (h d)"))
+
+
+class MLP(nn.Module):
+    """Two linear layers with an exact GELU between them."""
+
+    def __init__(self, width: int, ratio: float = 4.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, int(width * ratio))
+        self.fc2 = nn.Linear(int(width * ratio), width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block; with `skip`, U-ViT's projection of [x, skip] first (Bao et al. 2023)."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, qkv_bias: bool, skip: bool = False) -> None:
+        super().__init__()
+        self.skip_linear = nn.Linear(2 * width, width) if skip else None
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = Attention(width, heads, qkv_bias)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = MLP(width, mlp_ratio)
+
+    def forward(self, x_BLD: Tensor, skip_BLD: Tensor | None = None) -> Tensor:
+        if self.skip_linear is not None and skip_BLD is not None:
+            x_BLD = self.skip_linear(torch.cat([x_BLD, skip_BLD], dim=-1))
+        x_BLD = x_BLD + self.attn(self.norm1(x_BLD))
+        return x_BLD + self.mlp(self.norm2(x_BLD))
+
+
+class TokenEmbedding(nn.Module):
+    """BERT-style embedding: word plus learned position, LayerNorm, dropout."""
+
+    def __init__(self, vocabulary: int, num_tokens: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.word = nn.Embedding(vocabulary, width)
+        self.position = nn.Embedding(num_tokens, width)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, ids_BL: Tensor) -> Tensor:
+        return self.dropout(self.norm(self.word(ids_BL) + self.position.weight))
+
+
+class TokenHead(nn.Module):
+    """Logits over the codes by product with the embedding table.
+
+    The table is detached, as upstream: it learns from the input side only. Its last row, the mask token, is
+    never predicted and not computed.
+    """
+
+    def __init__(self, vocabulary: int, width: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width)
+        self.bias = nn.Parameter(torch.zeros(1, 1, vocabulary))
+
+    def forward(self, features_BLD: Tensor, table_VD: Tensor) -> Tensor:
+        hidden = self.norm(F.gelu(self.fc(features_BLD)))
+        return hidden @ table_VD[:-1].detach().T + self.bias[..., :-1]
+
+
+def init_weights(module: nn.Module) -> None:
+    """U-ViT's initialisation: linear layers truncated normal 0.02 with zero bias, embeddings normal 0.02."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)

@@ -1,0 +1,64 @@
+"""Training masks: how many tokens are hidden, which ones, and the loss on them (AutoNAT, section 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORE = -1
+
+
+@dataclass(frozen=True)
+class MaskLaw:
+    """The distribution of mask ratios over training samples, in [0, 1].
+
+    Attributes:
+        name: "beta" is AutoNAT's searched Beta(12, 3) for a=12, b=3; "cosine" is MaskGIT's cos(pi u / 2) and
+            has no parameters.
+        a, b: of the Beta distribution.
+    """
+
+    name: str = "beta"
+    a: float = 12.0
+    b: float = 3.0
+
+    def __post_init__(self) -> None:
+        if self.name not in ("beta", "cosine"):
+            raise ValueError(f"mask law {self.name!r} is not one of beta, cosine")
+        if self.name == "beta" and min(self.a, self.b) <= 0:
+            raise ValueError(f"Beta({self.a}, {self.b}) is no distribution; both parameters must be positive")
+
+    def sample(self, num_samples: int, rng: np.random.Generator) -> Tensor:
+        """Draw mask ratios (B,), float32."""
+        if self.name == "beta":
+            ratios = rng.beta(self.a, self.b, num_samples)
+        else:
+            ratios = np.cos(np.pi / 2 * rng.random(num_samples))
+        return torch.from_numpy(ratios).float()
+
+
+def mask_tokens(ids_BL: Tensor, ratios_B: Tensor, uniform_BL: Tensor, mask_id: int) -> tuple[Tensor, Tensor]:
+    """Hide max(1, round(L ratio)) tokens of each row, uniformly random ones.
+
+    Returns:
+        The ids with masks (B, L), and labels (B, L) that hold the id where hidden and -1 elsewhere.
+    """
+    L = ids_BL.shape[1]
+    # torch rounds half to even, as upstream does; one argsort of uniform noise is a random permutation.
+    counts_B = (L * ratios_B).round().clamp_min(1).to(ids_BL.device)
+    hidden_BL = uniform_BL.argsort(-1) < counts_B[:, None]
+    return ids_BL.masked_fill(hidden_BL, mask_id), ids_BL.masked_fill(~hidden_BL, IGNORE)
+
+
+def masked_cross_entropy(logits_BLV: Tensor, labels_BL: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Return the cross-entropy averaged over all hidden tokens of the batch, in nats."""
+    return F.cross_entropy(
+        logits_BLV.flatten(0, 1).float(),
+        labels_BL.flatten(),
+        ignore_index=IGNORE,
+        label_smoothing=label_smoothing,
+    )

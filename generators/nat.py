@@ -1,0 +1,106 @@
+"""NAT: the non-autoregressive transformer of AutoNAT, AdaNAT, AdaGen (a U-ViT; arXiv 2406.05478, 2409.00342).
+
+Condition tokens stand before the visual tokens; half of the blocks store their output, a middle block
+follows, the other half takes the stored outputs back last-in-first-out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from generators.checkpoints import register
+from generators.conditions import Condition, ConditionEmbedding, Labels
+from generators.contract import Prediction
+from generators.layers import Block, TokenEmbedding, TokenHead, init_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class NATConfig:
+    """Geometry of a NAT.
+
+    Attributes:
+        codebook_size: V; the mask token gets id V.
+        grid: rows and columns of tokens.
+        num_classes: for class labels, without the null class; or
+        text_width: for texts, the width of the text encoder.
+        width: D, divisible by `heads`.
+        depth: blocks beside the middle one, even; half of them before it.
+        skip: long skips between the two halves.
+        dropout: on the token embeddings.
+    """
+
+    codebook_size: int
+    grid: tuple[int, int]
+    num_classes: int | None = None
+    text_width: int | None = None
+    width: int = 768
+    depth: int = 24
+    heads: int = 8
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = False
+    skip: bool = True
+    dropout: float = 0.1
+
+
+@register(NATConfig)
+class NAT(nn.Module):
+    """Predict all tokens from the visible ones."""
+
+    def __init__(self, config: NATConfig) -> None:
+        super().__init__()
+        if config.depth % 2:
+            raise ValueError(
+                f"depth {config.depth} is odd; NAT has depth / 2 blocks on each side of the middle one"
+            )
+        self.config = config
+        self.codebook_size = self.mask_id = config.codebook_size
+        self.grid, self.width = config.grid, config.width
+        self.num_tokens = config.grid[0] * config.grid[1]
+        vocabulary, half = config.codebook_size + 1, config.depth // 2
+
+        def block(skip: bool = False) -> Block:
+            return Block(config.width, config.heads, config.mlp_ratio, config.qkv_bias, skip)
+
+        self.token_embedding = TokenEmbedding(vocabulary, self.num_tokens, config.width, config.dropout)
+        self.condition_embedding = ConditionEmbedding(config.num_classes, config.text_width, config.width)
+        self.in_blocks = nn.ModuleList(block() for _ in range(half))
+        self.mid_block = block()
+        self.out_blocks = nn.ModuleList(block(config.skip) for _ in range(half))
+        self.norm = nn.LayerNorm(config.width)
+        self.head = TokenHead(vocabulary, config.width)
+        self.apply(init_weights)
+
+    def forward(self, ids_BL: Tensor, condition: Condition, cache: None = None) -> Prediction:
+        """Return logits (B, L, V) and features (B, L, D); NAT reuses nothing, so `cache` stays None."""
+        condition_BSD = self.condition_embedding(condition.values)
+        x = torch.cat([condition_BSD, self.token_embedding(ids_BL)], dim=1)  # (B, S + L, D)
+        skips = []
+        for block in self.in_blocks:
+            x = block(x)
+            skips.append(x)
+        x = self.mid_block(x)
+        for block in self.out_blocks:
+            x = block(x, skips.pop())
+        features_BLD = self.norm(x)[:, condition_BSD.shape[1] :]
+        return Prediction(self.head(features_BLD, self.token_embedding.word.weight), features_BLD)
+
+    def conditions(self) -> Condition:
+        """Return every class once, on the weights' device; ValueError for a text model, which has none."""
+        if self.config.num_classes is None:
+            raise ValueError("a text-conditional generator has no list of conditions; pass `conditions=`")
+        return Labels.every(self.config.num_classes).to(self.head.bias.device)
+
+
+def nat_digits(**overrides: int | float) -> NATConfig:
+    """Size the NAT of the digits task: 172 thousand parameters."""
+    base: dict = dict(codebook_size=128, grid=(4, 4), num_classes=10, width=64, depth=2, heads=4)
+    return NATConfig(**(base | overrides))
+
+
+def nat_l(**overrides: int | float) -> NATConfig:
+    """Size NAT-L, the generator of AutoNAT-L and AdaNAT on ImageNet-256: 194 million parameters."""
+    base: dict = dict(codebook_size=1024, grid=(16, 16), num_classes=1000, width=768, depth=24, heads=8)
+    return NATConfig(**(base | overrides))

@@ -1,0 +1,169 @@
+"""Decoding parameters and schedules: a (T, 4) table of them, hand-made families, JSON in and out.
+
+The order of the columns is that of the official AdaNAT policies. Guidance is l_c + w (l_c - l_u): w = 0 is
+none; the scale that other papers call s is w + 1.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from generators.checkpoints import write_atomic
+
+PARAMETERS = ("mask_ratio", "remask_temperature", "sampling_temperature", "guidance_scale")
+CONVENTION = "logits = l_c + w (l_c - l_u); w = 0 is no guidance"
+
+
+class DecodeParams(NamedTuple):
+    """The decisions of one step, each (B,) on the host, where mask counts and skipped passes follow.
+
+    Attributes:
+        mask_ratio: m in [0, 1], share of all tokens masked after the step.
+        remask_temperature: tau_2 >= 0, scale of the Gumbel noise on the confidences.
+        sampling_temperature: tau_1 > 0, temperature of the categorical draw.
+        guidance_scale: w >= 0.
+    """
+
+    mask_ratio: Tensor
+    remask_temperature: Tensor
+    sampling_temperature: Tensor
+    guidance_scale: Tensor
+
+    @classmethod
+    def from_table(cls, table_B4: Tensor) -> DecodeParams:
+        """Split a (B, 4) tensor; raise ValueError for a value outside the ranges above."""
+        if table_B4.shape[-1] != 4 or not bool(torch.isfinite(table_B4).all()):
+            raise ValueError(f"decoding parameters must be finite and (..., 4), got {_summary(table_B4)}")
+        params = cls(*table_B4.cpu().unbind(-1))
+        allowed = (
+            (params.mask_ratio.min() >= 0) & (params.mask_ratio.max() <= 1),
+            params.remask_temperature.min() >= 0,
+            params.sampling_temperature.min() > 0,
+            params.guidance_scale.min() >= 0,
+        )
+        bounds = ("in [0, 1]", ">= 0", "> 0", ">= 0")
+        for name, values, fine, bound in zip(PARAMETERS, params, allowed, bounds, strict=True):
+            if not fine:
+                raise ValueError(f"{name} spans [{values.min():.4g}, {values.max():.4g}]; it must be {bound}")
+        return params
+
+    @property
+    def table(self) -> Tensor:
+        """The four as one (B, 4) tensor."""
+        return torch.stack(self, dim=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """One row of decoding parameters per step, the same for every sample.
+
+    Attributes:
+        table_T4: (T, 4) float64; the mask ratio of the last step is irrelevant, since it reveals all.
+        name: for tables and figures.
+    """
+
+    table_T4: Tensor
+    name: str = "schedule"
+
+    def __post_init__(self) -> None:
+        if self.table_T4.ndim != 2 or self.table_T4.shape[0] < 1:
+            raise ValueError(f"a schedule is a (T, 4) table with T >= 1, got {tuple(self.table_T4.shape)}")
+        DecodeParams.from_table(self.table_T4)
+
+    @property
+    def steps(self) -> int:
+        return self.table_T4.shape[0]
+
+    def params(self, step: int, num_rows: int) -> DecodeParams:
+        """Return the decoding parameters of `step` for a batch."""
+        return DecodeParams(*self.table_T4[step].expand(num_rows, 4).unbind(-1))
+
+    def save(self, path: Path | str) -> None:
+        """Write JSON: name, parameter names, guidance convention, table."""
+        text = {
+            "name": self.name,
+            "parameters": PARAMETERS,
+            "guidance": CONVENTION,
+            "table": self.table_T4.tolist(),
+        }
+        write_atomic(path, json.dumps(text, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path | str) -> Schedule:
+        """Read what `save` wrote; ValueError if the file is something else."""
+        try:
+            text = json.loads(Path(path).read_text())
+            if tuple(text["parameters"]) != PARAMETERS or text["guidance"] != CONVENTION:
+                raise ValueError(f"its columns are {text['parameters']} with guidance {text['guidance']!r}")
+            return cls(torch.tensor(text["table"], dtype=torch.float64), text["name"])
+        except FileNotFoundError:
+            raise ValueError(f"there is no schedule file {path}") from None
+        except (KeyError, TypeError, ValueError, OverflowError, OSError) as error:
+            raise ValueError(
+                f"{path} is not a natgym schedule: {error}; expected columns {PARAMETERS}"
+            ) from None
+
+
+def reference(
+    steps: int, *, remask: float = 1.0, sampling: float = 1.0, guidance: float = 1.0, name: str = "reference"
+) -> Schedule:
+    """AdaNAT's hand-made schedule (arXiv 2409.00342, code), temperatures and guidance scaled as asked.
+
+    With r = (k + 1 - 0.001) / T: m = cos(pi r / 2), tau_2 = 1 - r, tau_1 = 1, w = (k + 0.001) / T.
+    """
+    if steps < 1:
+        raise ValueError(f"steps {steps}: a schedule has at least one step")
+    k = torch.arange(steps, dtype=torch.float64)
+    r = (k + 1 - 1e-3) / steps
+    columns = (
+        torch.cos(math.pi / 2 * r),
+        remask * (1 - r),
+        torch.full_like(r, sampling),
+        guidance * (k + 1e-3) / steps,
+    )
+    return Schedule(torch.stack(columns, dim=-1), name)
+
+
+def maskgit(steps: int) -> Schedule:
+    """MaskGIT's choice temperature, tau_2 = 4.5 (1 - r) (Chang et al. 2022, code); else the reference."""
+    return reference(steps, remask=4.5, name="maskgit")
+
+
+def random_order(steps: int) -> Schedule:
+    """Near-random order: Gumbel noise drowns the confidences, tau_2 = 15 (1 - r); no guidance."""
+    return reference(steps, remask=15.0, guidance=0.0, name="random-order")
+
+
+FAMILIES: dict[str, Callable[[int], Schedule]] = {
+    "reference": reference,
+    "maskgit": maskgit,
+    "random-order": random_order,
+}
+
+
+def as_schedule(schedule: str | Path | Schedule, steps: int) -> Schedule:
+    """Return a schedule of `steps` steps from a family's name, a file or a schedule; else ValueError."""
+    if isinstance(schedule, str) and schedule in FAMILIES:
+        return FAMILIES[schedule](steps)
+    if not isinstance(schedule, Schedule):
+        if not Path(schedule).is_file():
+            raise ValueError(f"schedule {str(schedule)!r} is neither a file nor one of {', '.join(FAMILIES)}")
+        schedule = Schedule.load(schedule)
+    if schedule.steps != steps:
+        has = schedule.steps
+        raise ValueError(
+            f"schedule {schedule.name!r} has {has} steps, not the {steps} asked for; ask for {has}"
+        )
+    return schedule
+
+
+def _summary(table: Tensor) -> str:
+    return f"shape {tuple(table.shape)} with {int((~torch.isfinite(table)).sum())} values that are not finite"

@@ -1,0 +1,188 @@
+"""Files: exact round trips, whole or not at all, and nothing in them is ever executed."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from generators import checkpoints
+from generators.checkpoints import (
+    config_from_dict,
+    from_pretrained,
+    load_state,
+    read_description,
+    save_pretrained,
+    save_state,
+    weights_hash,
+    write_atomic,
+)
+from generators.conditions import Labels
+from generators.nat import NAT, NATConfig, nat_digits
+from generators.tokenizers import PatchKMeans, PatchKMeansConfig
+
+
+def nat() -> NAT:
+    torch.manual_seed(0)
+    return NAT(nat_digits(width=16, heads=2)).eval()
+
+
+def tokenizer() -> PatchKMeans:
+    result = PatchKMeans(PatchKMeansConfig(codebook_size=5, patch=2, image_shape=(1, 4, 6)))
+    result.centers.copy_(torch.rand(5, 4, generator=torch.Generator().manual_seed(0)))
+    return result
+
+
+@pytest.mark.parametrize("build", [nat, tokenizer])
+def test_a_saved_module_comes_back_exactly(tmp_path: Path, build: Any) -> None:
+    saved = build()
+    save_pretrained(saved, tmp_path / "deep" / "folder", accuracy=0.5, data="digits")
+    loaded = from_pretrained(tmp_path / "deep" / "folder")
+    assert type(loaded) is type(saved) and loaded.config == saved.config
+    assert weights_hash(loaded) == weights_hash(saved)
+    assert not loaded.training and not any(parameter.requires_grad for parameter in loaded.parameters())
+    description = read_description(tmp_path / "deep" / "folder")
+    assert description["metadata"] == {"accuracy": 0.5, "data": "digits"}
+    assert sorted(os.listdir(tmp_path / "deep" / "folder")) == ["config.json", "model.safetensors"]
+
+
+def test_a_loaded_generator_predicts_the_same(tmp_path: Path) -> None:
+    saved, condition = nat(), Labels(torch.tensor([1, 2]), 10)
+    save_pretrained(saved, tmp_path)
+    ids_BL = torch.full((2, 16), saved.mask_id)
+    with torch.no_grad():
+        expected, found = (
+            model(ids_BL, condition).logits_BLV for model in (saved, from_pretrained(tmp_path))
+        )
+    assert torch.equal(expected, found)
+
+
+def rewritten(folder: Path, **changes: Any) -> Path:
+    """Save a module and change keys of its description."""
+    save_pretrained(nat(), folder)
+    description = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in description.items() if v is not None}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"type": "DiT"}, r"type 'DiT' is not one of \['NAT', "),
+        (
+            {"config": {"codebook_size": 4, "grid": [2, 2], "widht": 16}},
+            "NATConfig has no widht; it has codebook",
+        ),
+        ({"config": {"codebook_size": 4, "num_classes": 3}}, "NATConfig can't be built .*'grid'"),
+        ({"type": None}, "not a module's description; expected the keys type, config"),
+        ({"config": None}, "not a module's description"),
+    ],
+)
+def test_a_wrong_description_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        from_pretrained(rewritten(tmp_path, **changes))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_half_a_module_is_none(tmp_path: Path, missing: str) -> None:
+    (rewritten(tmp_path) / missing).unlink()
+    with pytest.raises(ValueError, match="holds no saved module"):
+        from_pretrained(tmp_path)
+
+
+def test_lists_become_tuples() -> None:
+    config = config_from_dict(NATConfig, {"codebook_size": 4, "grid": [2, 3], "num_classes": 2})
+    assert config.grid == (2, 3) and hash(config) == hash(
+        NATConfig(codebook_size=4, grid=(2, 3), num_classes=2)
+    )
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_crash_while_writing_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    path = tmp_path / "state.pt"
+    save_state(path, {"update": 1})
+
+    def crash(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints.os, failing, crash)
+    with pytest.raises(KeyboardInterrupt):
+        save_state(path, {"update": 2})
+    assert load_state(path) == {"update": 1}
+
+
+def test_data_is_on_disk_before_the_name_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flushed first, renamed then, within one folder (renames between file systems are copies)."""
+    order: list[str] = []
+    replace, fsync = os.replace, os.fsync
+
+    def watch_replace(source: Path, target: Path) -> None:
+        assert Path(source).parent == Path(target).parent and Path(source).read_text() == "new"
+        order.append("replace")
+        replace(source, target)
+
+    monkeypatch.setattr(checkpoints.os, "replace", watch_replace)
+    monkeypatch.setattr(checkpoints.os, "fsync", lambda file: (order.append("fsync"), fsync(file)))
+    write_atomic(tmp_path / "a.txt", "new")
+    assert order == ["fsync", "replace"] and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_state_comes_back_exactly(tmp_path: Path) -> None:
+    state = {
+        "tensor": torch.randn(3, dtype=torch.float64),
+        "low": torch.tensor([1.5], dtype=torch.bfloat16),
+        "nested": {"step": 7, "betas": (0.9, 0.99), "names": ["a", None, True]},
+    }
+    save_state(tmp_path / "state.pt", state)
+    loaded = load_state(tmp_path / "state.pt")
+    assert loaded["nested"] == state["nested"]
+    assert all(torch.equal(loaded[name], state[name]) for name in ("tensor", "low"))
+
+
+class Payload:
+    """What an attacker would put into a pickle."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, 2))])
+def test_loading_executes_nothing(tmp_path: Path, write: Any) -> None:
+    marker, path = tmp_path / "executed", tmp_path / "state.pt"
+    write({"update": Payload(marker)}, path)
+    with pytest.raises(pickle.UnpicklingError):
+        load_state(path)
+    rewritten(tmp_path / "module")
+    write(Payload(marker), tmp_path / "module" / "model.safetensors")
+    with pytest.raises(Exception, match="(?i)header"):
+        from_pretrained(tmp_path / "module")
+    assert not marker.exists()
+    pickle.loads(pickle.dumps(Payload(marker)))
+    assert marker.exists(), "the payload has to work where nobody defends"
+
+
+def test_the_hash_names_the_exact_weights() -> None:
+    """One weight's last bit or one name changes it; the order of construction and gradients don't."""
+    first, second = nat(), nat().requires_grad_(False)
+    assert weights_hash(first) == weights_hash(second) and len(weights_hash(first)) == 12
+    last = second.head.norm.bias.data
+    last[-1] = torch.nextafter(last[-1], torch.tensor(1.0))
+    assert weights_hash(first) != weights_hash(second)
+    swapped = nn.ModuleDict({"b": nn.Linear(2, 2), "a": nn.Linear(2, 2)})
+    straight = nn.ModuleDict({"a": swapped["a"], "b": swapped["b"]})
+    crossed = nn.ModuleDict({"a": swapped["b"], "b": swapped["a"]})
+    assert weights_hash(swapped) == weights_hash(straight) != weights_hash(crossed)
+    assert weights_hash(nn.ModuleDict({"a": straight["a"]})) != weights_hash(
+        nn.ModuleDict({"b": straight["a"]})
+    )
+    assert weights_hash(nat().to(torch.bfloat16)) != weights_hash(nat())

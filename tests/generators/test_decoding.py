@@ -1,0 +1,369 @@
+"""The decoding step against recorded official runs, slow loops and closed forms."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from scipy.stats import chisquare
+from torch import Tensor
+
+from generators.conditions import Condition, Labels
+from generators.contract import Prediction
+from generators.decoding import GUIDANCE_FLOOR, DecodeState, advance, lowest, mask_counts, start
+from generators.nat import NAT, nat_digits
+from generators.noise import HashNoise, RecordedNoise
+from generators.schedules import DecodeParams, Schedule
+from generators.weights import convert_nat, nat_config_from
+
+B, T = 6, 5
+
+
+@pytest.fixture(scope="module")
+def model() -> NAT:
+    """A small NAT whose logits spread as if trained."""
+    torch.manual_seed(0)
+    model = NAT(nat_digits()).eval()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+class Constant:
+    """A generator that predicts the same logits everywhere: one vector per class, the last for null."""
+
+    grid, width = (64, 64), 1
+    num_tokens = 64 * 64
+
+    def __init__(self, logits_CV: Tensor, cache: Any = None) -> None:
+        self.logits_CV, self.cache = logits_CV, cache
+        self.codebook_size = self.mask_id = logits_CV.shape[1]
+
+    def __call__(self, ids_BL: Tensor, condition: Condition, cache: Any = None) -> Prediction:
+        logits_BLV = self.logits_CV[condition.values][:, None].expand(-1, ids_BL.shape[1], -1)
+        return Prediction(logits_BLV, torch.zeros(*ids_BL.shape, 1), self.cache)
+
+
+class Watched:
+    """Wrap a generator and list its calls: rows, whether unconditional, cache; `reuse` returns one."""
+
+    def __init__(self, generator: NAT, *, reuse: bool = False) -> None:
+        self.generator, self.reuse, self.calls = generator, reuse, []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.generator, name)
+
+    def __call__(self, ids_BL: Tensor, condition: Condition, cache: Any = None) -> Prediction:
+        null = condition.names == condition.null().names
+        self.calls.append((len(ids_BL), null, cache))
+        answer = f"{'null' if null else 'conditional'} {len(self.calls)}" if self.reuse else None
+        return self.generator(ids_BL, condition)._replace(cache=answer)
+
+
+def labels(num_rows: int = B, num_classes: int = 10) -> Labels:
+    return Labels(torch.arange(num_rows) % num_classes, num_classes)
+
+
+def random_tables(steps: int = T, num_rows: int = B, *, seed: int = 0) -> Tensor:
+    """Decoding parameters (T, B, 4), different for every row and step; a third of the rows is not guided."""
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.rand(steps, num_rows, 4, generator=generator, dtype=torch.float64)
+    scales = table[..., 3]
+    scales = torch.where(scales < 1 / 3, scales * GUIDANCE_FLOOR, 3 * scales)
+    return torch.stack([table[..., 0], 2 * table[..., 1], 0.5 + table[..., 2], scales], dim=-1)
+
+
+def decode(
+    generator: Any,
+    tables_TB4: Tensor,
+    *,
+    rows: Sequence[int] | None = None,
+    steps: int | None = None,
+    **options: Any,
+) -> list[DecodeState]:
+    """Return the states of a run, the first included; `rows` runs only those rows."""
+    rows = list(range(tables_TB4.shape[1])) if rows is None else list(rows)
+    condition, noise = labels(tables_TB4.shape[1])[rows], HashNoise(100 + torch.tensor(rows))
+    states = [start(generator, condition, steps=steps or len(tables_TB4))]
+    for table_B4 in tables_TB4[:, rows]:
+        params = DecodeParams.from_table(table_B4)
+        states.append(advance(generator, states[-1], params, noise, **options))
+    return states
+
+
+def replay(golden: Any, name: str, tables: Any, **options: Any) -> None:
+    """Compare all recorded runs of one file, step by step."""
+    tensors, meta = golden(name)
+    weights = convert_nat({key[3:]: tensor for key, tensor in tensors.items() if key.startswith("sd.")})
+    model = NAT(nat_config_from(weights, (meta["grid"],) * 2, meta["kwargs"]["num_heads"])).eval()
+    model.load_state_dict(weights)
+    condition = Labels(tensors["in.context"][:, 0], meta["uncond_class"])
+    for run, facts in meta["runs"].items():
+        prefix = f"run.{run}."
+        recorded = {
+            key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
+        }
+        noise = RecordedNoise()
+        if facts["noisy"]:
+            noise = RecordedNoise(recorded["cat_noise_x16"] / 16, recorded["gumbel"])
+        state = start(model, condition, steps=facts["T"])
+        for step, params in enumerate(tables(facts, recorded, len(condition))):
+            where, masked_BL = f"{name} {run} step {step}", state.ids_BL == model.mask_id
+            state = advance(model, state, params, noise, guidance_floor=0, **options)
+            assert torch.equal(state.drawn_BL, recorded["sampled_ids"][step].long()), where
+            # Upstream overwrites the log-probabilities of visible tokens by infinity.
+            found = torch.where(masked_BL, state.log_probs_BL, torch.inf)
+            torch.testing.assert_close(found, recorded["logp_sampled"][step], atol=1e-4, rtol=0, msg=where)
+            if not state.done:  # what upstream masks in the last step nobody reads
+                assert torch.equal(state.ids_BL, recorded["ids_after"][step].long()), where
+                assert state.masked_B.tolist() == facts["n_masked_after"][step], where
+        assert state.done and torch.equal(state.ids_BL, recorded["final_ids"].long()), run
+        assert bool((state.nfe_B < facts["nfe"]).all()), "no more passes than upstream"
+
+
+@pytest.mark.golden
+def test_recorded_autonat_runs(golden: Any) -> None:
+    def tables(facts: Any, recorded: Any, num_rows: int) -> list[DecodeParams]:
+        sampling = [max(value, 1e-4) for value in facts["samp_temp"]]  # the official caller's floor
+        columns = facts["mask_ratio"], facts["conf_temp"], sampling, facts["cfg_used"]
+        schedule = Schedule(torch.tensor(columns, dtype=torch.float64).T)
+        return [schedule.params(step, num_rows) for step in range(facts["T"])]
+
+    replay(golden, "loop_inat", tables, min_reveal=1, min_masked=1)
+
+
+@pytest.mark.golden
+def test_recorded_adanat_runs(golden: Any) -> None:
+    """Every sample has its own parameters, float32 as upstream; a step may reveal nothing."""
+
+    def tables(facts: Any, recorded: Any, num_rows: int) -> list[DecodeParams]:
+        names = "gen_ratios", "temp", "samp_temp", "cfg"
+        columns = [recorded[f"schedule.manual_{name}"] for name in names]
+        return [DecodeParams(*row) for row in zip(*columns, strict=True)]
+
+    replay(golden, "loop_adanat", tables, min_reveal=0)
+
+
+@pytest.mark.parametrize("min_reveal", [0, 1])
+def test_a_visible_token_stays(model: NAT, min_reveal: int) -> None:
+    tables = random_tables()
+    tables[2, :, 0] = 1.0  # asks for more masks than are left
+    states = decode(model, tables, min_reveal=min_reveal)
+    for before, after in zip(states, states[1:], strict=False):
+        visible_BL = before.ids_BL != model.mask_id
+        assert torch.equal(after.ids_BL[visible_BL], before.ids_BL[visible_BL])
+        assert torch.equal(after.drawn_BL[visible_BL], before.ids_BL[visible_BL])
+    assert (states[2].ids_BL != model.mask_id).any(), "something was visible when it mattered"
+
+
+def test_every_step_reveals_at_least_one_token(model: NAT) -> None:
+    """Ratio 1 asks to keep everything masked; L steps reveal one token each."""
+    L = model.num_tokens
+    states = decode(model, torch.tensor([1.0, 1.0, 1.0, 0.0]).expand(L, 2, 4))
+    assert [state.masked_B.tolist() for state in states] == [[L - step] * 2 for step in range(L + 1)]
+    assert [int((state.ids_BL == model.mask_id).sum()) for state in states] == [
+        2 * (L - k) for k in range(L + 1)
+    ]
+
+
+@pytest.mark.parametrize(("min_reveal", "min_masked"), [(1, 0), (0, 0), (1, 1), (3, 2)])
+@pytest.mark.parametrize("steps", [1, 2, 4, 7])
+def test_exactly_the_lowest_scores_are_masked_again(
+    model: NAT, steps: int, min_reveal: int, min_masked: int
+) -> None:
+    """A loop over rows recomputes how many and which."""
+    tables, L = random_tables(steps, seed=steps), model.num_tokens
+    states = decode(model, tables, min_reveal=min_reveal, min_masked=min_masked)
+    for step, (before, after) in enumerate(zip(states[:-1], states[1:], strict=True)):
+        gumbel_BL = HashNoise(100 + torch.arange(B)).gumbel(step, L)
+        for row in range(B):
+            ratio, remask = tables[step, row, :2].tolist()
+            masked = (before.ids_BL[row] == model.mask_id).nonzero()[:, 0].tolist()
+            count = max(min(math.floor(L * ratio), len(masked) - min_reveal, L - 1), min_masked)
+            count = 0 if after.done else min(count, len(masked))
+            scores = {
+                token: after.log_probs_BL[row, token] + remask * gumbel_BL[row, token] for token in masked
+            }
+            expected = sorted(masked, key=scores.get)[:count]
+            assert (after.ids_BL[row] == model.mask_id).nonzero()[:, 0].tolist() == sorted(expected)
+            assert after.masked_B[row] == count
+
+
+@pytest.mark.parametrize(
+    ("ratio", "masked", "min_reveal", "min_masked", "expected"),
+    [
+        (0.5, 16, 1, 0, 8),
+        (0.3, 16, 1, 0, 4),  # floor(4.8)
+        (0.0, 16, 1, 0, 0),
+        (0.0, 16, 1, 1, 1),
+        (1.0, 16, 1, 0, 15),
+        (1.0, 16, 0, 0, 15),  # one token is visible after the first step in any case
+        (1.0, 5, 0, 0, 5),  # nothing revealed
+        (1.0, 5, 1, 0, 4),
+        (1.0, 1, 1, 0, 0),
+        (1.0, 1, 1, 1, 1),
+        (1.0, 0, 0, 0, 0),
+        (1.0, 0, 1, 0, 0),
+        (0.0, 0, 1, 1, 0),  # nothing is left to mask
+        (0.5, 16, 12, 0, 4),
+        (0.5, 2, 12, 0, 0),
+    ],
+)
+def test_mask_counts_at_the_edges(
+    ratio: float, masked: int, min_reveal: int, min_masked: int, expected: int
+) -> None:
+    counts = mask_counts(torch.tensor([ratio]), torch.tensor([masked]), 16, min_reveal, min_masked)
+    assert counts.tolist() == [expected] and counts.dtype == torch.long
+
+
+@pytest.mark.parametrize("score", [float("inf"), float("-inf"), float("nan")])
+def test_no_score_makes_a_visible_token_masked(model: NAT, score: float) -> None:
+    """A rule of one's own may return anything; ties go by position."""
+    masked_BL = torch.tensor([[0, 1, 1, 0, 1, 1], [1, 0, 0, 0, 0, 1]]).bool()
+    chosen_BL = lowest(torch.full((2, 6), score), masked_BL, torch.tensor([3, 1]))
+    assert chosen_BL.int().tolist() == [[0, 1, 1, 0, 1, 0], [1, 0, 0, 0, 0, 0]]
+    states = decode(
+        model, random_tables(), rule=lambda proposal, *_: torch.full_like(proposal.log_probs_BL, score)
+    )
+    for state in states:
+        assert torch.equal((state.ids_BL == model.mask_id).sum(1), state.masked_B)
+
+
+@pytest.mark.parametrize("rows", [[0], [1], [2], [3], [4], [5], [4, 0, 5, 2, 1, 3], [3, 1]])
+@pytest.mark.parametrize("same_params", [True, False])
+def test_a_row_does_not_depend_on_its_batch(model: NAT, rows: list[int], same_params: bool) -> None:
+    """Rows alone, permuted or with fewer neighbours go the same way, each with parameters of its own."""
+    tables = random_tables()
+    if same_params:
+        tables = tables[:, :1].expand(-1, B, -1)
+    for whole, part in zip(decode(model, tables), decode(model, tables, rows=rows), strict=True):
+        assert torch.equal(whole.ids_BL[rows], part.ids_BL)
+        assert torch.equal(whole.masked_B[rows], part.masked_B)
+        assert torch.equal(whole.nfe_B[rows], part.nfe_B)
+        if not whole.done:
+            features = whole.prediction.features_BLD[rows], part.prediction.features_BLD
+            torch.testing.assert_close(*features, atol=1e-5, rtol=1e-5)
+
+
+def test_rows_and_steps_draw_their_own_noise(model: NAT) -> None:
+    """Equal rows part by their seeds alone, and the noise is asked once per step, with that step's number."""
+    asked = []
+
+    class Watching(HashNoise):
+        def categorical(self, logits_BLV: Tensor, step: int) -> Tensor:
+            asked.append(("token", step))
+            return super().categorical(logits_BLV, step)
+
+        def gumbel(self, step: int, num_tokens: int) -> Tensor:
+            asked.append(("gumbel", step))
+            return super().gumbel(step, num_tokens)
+
+    state = start(model, Labels(torch.tensor([3, 3, 3]), 10), steps=3)
+    for _ in range(3):
+        params = DecodeParams.from_table(torch.tensor([[0.5, 1.0, 1.0, 1.0]]).expand(3, 4))
+        state = advance(model, state, params, Watching(torch.tensor([7, 8, 7])))
+    assert asked == [("token", 0), ("gumbel", 0), ("token", 1), ("gumbel", 1), ("token", 2)]
+    assert torch.equal(state.ids_BL[0], state.ids_BL[2]) and not torch.equal(state.ids_BL[0], state.ids_BL[1])
+
+
+@pytest.mark.parametrize("cache", [None, "something to reuse"])
+def test_guidance_follows_its_formula(cache: Any) -> None:
+    """Constant logits give the drawn law and the log-probabilities in closed form, at all steps and rows."""
+    logits_CV = torch.tensor([[0.0, 1.0, 0.5, -1.0], [1.0, 0.3, -0.5, 0.0], [0.5, -0.5, 0.0, 0.3]])
+    scales, sampling = [0.7, 3.0, 0.0, GUIDANCE_FLOOR, 0.2], [1.0, 2.0, 0.5, 1.5, 0.7]
+    classes = torch.tensor([0, 1, 0, 1, 0])
+    generator = Constant(logits_CV, cache)
+    state = start(generator, Labels(classes, 2), steps=3)
+    columns = torch.ones(5), torch.zeros(5), torch.tensor(sampling), torch.tensor(scales)
+    for _ in range(3):
+        state = advance(generator, state, DecodeParams(*columns), HashNoise.from_seed(0, 5))
+        for row, (scale, temperature) in enumerate(zip(scales, sampling, strict=True)):
+            conditional, null = logits_CV[classes[row]].double(), logits_CV[2].double()
+            guided = conditional + (scale * (conditional - null) if scale > GUIDANCE_FLOOR else 0)
+            drawn_L, L = state.drawn_BL[row], generator.num_tokens
+            expected_L = guided.log_softmax(0)[drawn_L].float()
+            torch.testing.assert_close(state.log_probs_BL[row], expected_L, atol=1e-5, rtol=0)
+            law = (guided / temperature).softmax(0)
+            assert chisquare(drawn_L.bincount(minlength=4), L * law).pvalue > 1e-3, (row, state.step)
+
+
+def test_guidance_floor_lets_every_scale_through_at_zero() -> None:
+    logits_CV = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    generator, one = Constant(logits_CV), torch.ones(1)
+    state = start(generator, Labels(torch.tensor([0]), 1), steps=1)
+    params = DecodeParams(0 * one, 0 * one, one, 1e-3 * one)
+    above = advance(generator, state, params, RecordedNoise(), guidance_floor=0).log_probs_BL
+    below = advance(generator, state, params, RecordedNoise()).log_probs_BL
+    assert torch.equal(below, torch.full_like(below, float(logits_CV[0].log_softmax(0)[1])))
+    assert bool((above > below).all())
+
+
+def unshared_rows(calls: list[tuple[int, bool, Any]]) -> int:
+    """Rows of all passes but the one-row unconditional pass of the first step, the second call if any."""
+    assert all(rows == 1 for rows, null, _ in calls[1:2] if null), "the first unconditional pass is shared"
+    return sum(rows for index, (rows, null, _) in enumerate(calls) if not (index == 1 and null))
+
+
+def test_passes_are_counted_as_they_run(model: NAT) -> None:
+    """Row by row: one per step, and one more at each guided step but the first."""
+    guided_TB = torch.rand(8, B, generator=torch.Generator().manual_seed(2)) < 0.5
+    guided_TB[:, 0], guided_TB[:, 1], guided_TB[4] = True, False, False
+    tables = torch.tensor([0.5, 1.0, 1.0, 0.0]).repeat(8, B, 1)
+    tables[..., 3] = 2.0 * guided_TB
+    watched = Watched(model)
+    state = decode(watched, tables)[-1]
+    assert state.nfe_B.tolist() == (8 + guided_TB[1:].sum(0)).tolist()
+    assert unshared_rows(watched.calls) == state.nfe_B.sum()
+    assert sum(null for _, null, _ in watched.calls) == 7, "none in the step where no row is guided"
+
+
+@pytest.mark.parametrize(("scale", "steps", "passes"), [(2.0, 8, 15), (0.0, 8, 8), (2.0, 1, 1), (0.0, 1, 1)])
+def test_number_of_passes(model: NAT, scale: float, steps: int, passes: int) -> None:
+    """None is wasted: no unconditional pass without guidance, none at all after the last step."""
+    watched = Watched(model)
+    states = decode(watched, torch.tensor([0.5, 1.0, 1.0, scale]).expand(steps, 2, 4))
+    assert states[-1].nfe_B.tolist() == [passes, passes] and unshared_rows(watched.calls) == 2 * passes
+    assert len(watched.calls) == passes + (scale > 0)
+    assert states[-1].prediction is None and all(state.prediction is not None for state in states[:-1])
+
+
+def test_both_streams_carry_their_own_cache(model: NAT) -> None:
+    """A generator that reuses features gets back what it returned, for all rows, whoever is guided."""
+    watched = Watched(model, reuse=True)
+    tables = torch.tensor([0.5, 1.0, 1.0, 1.0]).repeat(4, 2, 1)
+    tables[:, 1, 3] = 0.0
+    state = decode(watched, tables)[-1]
+    assert watched.calls == [
+        (2, False, None),  # start
+        (1, True, None),  # step 0, shared
+        (2, False, "conditional 1"),
+        (2, True, None),  # step 1: nothing to reuse of an all-masked pass
+        (2, False, "conditional 3"),
+        (2, True, "null 4"),
+        (2, False, "conditional 5"),
+        (2, True, "null 6"),
+    ]
+    assert state.nfe_B.tolist() == [7, 7] and state.null_cache == "null 8"
+
+
+def test_a_finished_state_is_refused(model: NAT) -> None:
+    tables = random_tables(2)
+    state = decode(model, tables)[-1]
+    assert state.done and (state.ids_BL != model.mask_id).all() and state.masked_B.eq(0).all()
+    with pytest.raises(ValueError, match="all 2 steps are taken"):
+        advance(model, state, DecodeParams.from_table(tables[0]), HashNoise.from_seed(0, B))
+    with pytest.raises(ValueError, match="steps 0"):
+        start(model, labels(), steps=0)
+
+
+def test_advance_changes_nothing_behind_the_caller(model: NAT) -> None:
+    """The same state can be advanced twice, with the same result."""
+    tables, noise = random_tables(), HashNoise.from_seed(0, B)
+    state = decode(model, tables[:2], steps=T)[-1]
+    kept = {name: getattr(state, name).clone() for name in ("ids_BL", "masked_B", "nfe_B", "drawn_BL")}
+    params = DecodeParams.from_table(tables[2])
+    first, second = (advance(model, state, params, noise) for _ in range(2))
+    assert torch.equal(first.ids_BL, second.ids_BL) and first.step == state.step + 1 == 3
+    assert all(torch.equal(getattr(state, name), value) for name, value in kept.items())

@@ -1,0 +1,82 @@
+"""Training masks and their loss against the recorded official code and closed forms."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import beta, chisquare, kstest
+
+from generators.masking import IGNORE, MaskLaw, mask_tokens, masked_cross_entropy
+
+
+@pytest.mark.golden
+def test_recorded_masks_loss_and_gradient(golden: Any) -> None:
+    """Half-to-even rounding, the argsort rule and the mean over all hidden tokens, as upstream."""
+    tensors, meta = golden("mask_sample_inat")
+    masked = mask_tokens(tensors["in.x0"], tensors["in.beta_draws"], tensors["in.rand"], meta["mask_id"])
+    ids_BL, labels_BL = masked
+    assert IGNORE == meta["ignore_index"]
+    assert torch.equal(ids_BL, tensors["out.masked_ids"]) and torch.equal(labels_BL, tensors["out.labels"])
+    assert (labels_BL != IGNORE).sum(1).tolist() == meta["n_masked"]
+    logits_BLV = tensors["in.logits"].requires_grad_()
+    loss = masked_cross_entropy(logits_BLV, labels_BL, meta["smoothing"])
+    loss.backward()
+    torch.testing.assert_close(loss.detach(), tensors["out.loss"], rtol=1e-6, atol=0)
+    torch.testing.assert_close(logits_BLV.grad, tensors["out.grad_logits"], rtol=1e-5, atol=1e-8)
+
+
+def test_laws_of_the_mask_ratio() -> None:
+    """Beta(12, 3) has mean 0.8, the cosine of a uniform angle 2 / pi; both distributions as a whole, too."""
+    n = 20_000
+    searched = MaskLaw("beta").sample(n, np.random.default_rng(0))
+    cosine = MaskLaw("cosine").sample(n, np.random.default_rng(1))
+    assert searched.dtype == cosine.dtype == torch.float32
+    assert float(searched.mean()) == pytest.approx(0.8, abs=5 * 0.1 / math.sqrt(n))
+    assert float(searched.var()) == pytest.approx(0.01, rel=0.05)
+    assert float(cosine.mean()) == pytest.approx(2 / math.pi, abs=5 * 0.31 / math.sqrt(n))
+    assert kstest(searched.numpy(), beta(12, 3).cdf).pvalue > 1e-3
+    assert kstest(cosine.numpy(), lambda m: 1 - 2 / np.pi * np.arccos(m)).pvalue > 1e-3
+
+
+def test_unknown_laws_are_refused() -> None:
+    with pytest.raises(ValueError, match="'cosin' is not one of beta, cosine"):
+        MaskLaw("cosin")
+    with pytest.raises(ValueError, match=r"Beta\(0.0, 3.0\)"):
+        MaskLaw("beta", 0.0)
+
+
+def test_number_of_hidden_tokens() -> None:
+    """At least one, at most all, halves to even; hidden and visible tokens are told apart exactly."""
+    ratios, expected = [0.0, 0.01, 1 / 16, 2.5 / 16, 3.5 / 16, 0.5, 0.99, 1.0], [1, 1, 1, 2, 4, 8, 16, 16]
+    generator = torch.Generator().manual_seed(0)
+    ids_BL = torch.randint(7, (8, 16), generator=generator)
+    uniform_BL = torch.rand(8, 16, generator=generator)
+    masked_BL, labels_BL = mask_tokens(ids_BL, torch.tensor(ratios), uniform_BL, mask_id=7)
+    hidden_BL = masked_BL == 7
+    assert hidden_BL.sum(1).tolist() == expected
+    assert torch.equal(torch.where(hidden_BL, labels_BL, masked_BL), ids_BL)
+    assert (labels_BL[~hidden_BL] == IGNORE).all()
+
+
+def test_every_token_is_hidden_equally_often() -> None:
+    n, L = 20_000, 9
+    uniform_BL = torch.rand(n, L, generator=torch.Generator().manual_seed(0))
+    masked_BL, _ = mask_tokens(torch.zeros(n, L, dtype=torch.long), torch.full((n,), 1 / 3), uniform_BL, 1)
+    assert chisquare(masked_BL.sum(0)).pvalue > 1e-3
+    pairs = (masked_BL[:, :1] * masked_BL).float().mean(0)[1:]  # P(both hidden) = 3/9 * 2/8
+    torch.testing.assert_close(pairs, torch.full((L - 1,), 1 / 12), atol=5 * 0.28 / math.sqrt(n), rtol=0)
+
+
+def test_loss_is_the_mean_over_hidden_tokens_of_the_whole_batch() -> None:
+    """A slow loop; rows with more hidden tokens weigh more, and visible tokens nothing."""
+    generator, smoothing = torch.Generator().manual_seed(0), 0.1
+    logits_BLV = torch.randn(3, 5, 4, generator=generator, dtype=torch.float64)
+    labels_BL = torch.tensor([[0, IGNORE, 3, 2, 1], [IGNORE] * 4 + [1], [IGNORE] * 5])
+    terms = []
+    for b, token in (labels_BL != IGNORE).nonzero().tolist():
+        log_probs = logits_BLV[b, token].log_softmax(0)
+        terms.append(-(1 - smoothing) * log_probs[labels_BL[b, token]] - smoothing * log_probs.mean())
+    expected = torch.stack(terms).mean().float()
+    torch.testing.assert_close(masked_cross_entropy(logits_BLV, labels_BL, smoothing), expected)

@@ -1,0 +1,244 @@
+"""NAT and its key table against the recorded official network."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from generators.conditions import Condition, Labels, Text
+from generators.masking import masked_cross_entropy
+from generators.nat import NAT, nat_digits, nat_l
+from generators.weights import convert_nat, nat_config_from
+
+COMPAT = Path(__file__).resolve().parents[3] / "shared" / "compat"
+GOLDEN = ["nat_tiny", "nat_tiny_noskip", "nat_tiny_t2i"]
+
+
+def state_dict(tensors: dict[str, Tensor], prefix: str = "sd.") -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def official_nat(official: dict[str, Tensor], kwargs: dict[str, Any]) -> NAT:
+    """Build the network behind official weights; the constructor arguments only confirm what shapes tell."""
+    weights, size = convert_nat(official), kwargs["img_size"]
+    config = nat_config_from(weights, (size, size), kwargs["num_heads"])
+    assert (config.width, config.depth) == (kwargs["embed_dim"], kwargs["depth"])
+    assert (config.skip, config.qkv_bias) == (kwargs["skip"], kwargs["qkv_bias"])
+    assert (config.codebook_size, config.mlp_ratio) == (kwargs["codebook_size"], kwargs["mlp_ratio"])
+    classes = kwargs.get("num_classes")  # with the null class; none means text
+    assert config.num_classes == (classes and classes - 1)
+    assert config.text_width == (kwargs["clip_dim"] if classes is None else None)
+    with torch.device("meta"):
+        model = NAT(config)
+    model.load_state_dict(weights, assign=True)
+    return model.eval()
+
+
+def recorded_condition(context: Tensor, num_classes: int | None) -> Condition:
+    if num_classes is not None:
+        return Labels(context[:, 0], num_classes)
+    return Text(context, torch.zeros_like(context[0]), ("",) * len(context))
+
+
+def scaled_nat(**overrides: Any) -> NAT:
+    """A small NAT whose logits spread as if trained."""
+    torch.manual_seed(0)
+    model = NAT(nat_digits(**overrides)).eval()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("name", GOLDEN)
+def test_recorded_logits_and_features(golden: Any, name: str) -> None:
+    tensors, meta = golden(name)
+    model = official_nat(state_dict(tensors), meta["kwargs"])
+    condition = recorded_condition(tensors["in.context"], model.config.num_classes)
+    with torch.no_grad():
+        prediction = model(tensors["in.ids"], condition)
+    assert sum(parameter.numel() for parameter in model.parameters()) == meta["n_parameters"]
+    assert model.mask_id == meta["mask_id"]
+    if model.config.num_classes is not None:
+        assert condition.null().values.unique().item() == meta["uncond_class"]
+    torch.testing.assert_close(prediction.logits_BLV, tensors["out.logits"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(prediction.features_BLD, tensors["out.feat"], atol=1e-4, rtol=0)
+
+
+@pytest.mark.golden
+def test_recorded_loss_and_gradients(golden: Any) -> None:
+    """The tied embedding's gradient tells whether the output side is detached, as upstream."""
+    tensors, meta = golden("nat_tiny")
+    model = official_nat(state_dict(tensors), meta["kwargs"]).requires_grad_()
+    condition = recorded_condition(tensors["in.context"], model.config.num_classes)
+    logits_BLV = model(tensors["in.ids"], condition).logits_BLV
+    loss = masked_cross_entropy(logits_BLV, tensors["train.labels"], meta["smoothing"])
+    torch.testing.assert_close(loss, tensors["train.loss"], atol=0, rtol=1e-5)
+    loss.backward()
+    found = {key: parameter.grad for key, parameter in model.named_parameters()}
+    ours = dict(zip(state_dict(tensors), convert_nat(state_dict(tensors)), strict=True))
+    expected = state_dict(tensors, "grad.")
+    assert expected and set(meta["grad_norms"]) == set(ours)
+    for key, gradient in expected.items():
+        scale = float(gradient.abs().max())
+        torch.testing.assert_close(found[ours[key]], gradient, atol=1e-4 * scale, rtol=1e-4, msg=key)
+    for key, norm in meta["grad_norms"].items():
+        assert float(found[ours[key]].norm()) == pytest.approx(norm, rel=1e-4), key
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("name", ["autonat_l", "adanat_in256", "adanat_cc3m"])
+def test_every_key_of_the_official_checkpoints_is_read(name: str) -> None:
+    path = COMPAT / f"{name}.json"
+    if not path.is_file():
+        pytest.skip(f"no list of official keys {path}")
+    schema = json.loads(path.read_text())
+    official = {key: torch.empty(entry["shape"], device="meta") for key, entry in schema["keys"].items()}
+    model = official_nat(official | {"text.position_ids": torch.zeros(1)}, schema["meta"]["kwargs"])
+    assert len(model.state_dict()) == schema["n_keys"]
+    assert sum(parameter.numel() for parameter in model.parameters()) == schema["n_parameters"]
+    if name != "adanat_cc3m":
+        assert model.config == nat_l()
+
+
+def official_names(model: NAT) -> dict[str, Tensor]:
+    """Rename a model's weights to what the official code calls them, by a list of our own."""
+    renamed = {
+        "token_embedding": "token_emb",
+        "condition_embedding": "context_embed",
+        ".word.": ".word_embeddings.",
+        ".position.": ".position_embeddings.",
+        "emb.norm": "emb.LayerNorm",
+        "embed.norm": "embed.LayerNorm",
+        "head.norm": "mlm_layer.ln",
+        "head.": "mlm_layer.",
+    }
+    result = {}
+    for key, tensor in model.state_dict().items():
+        for ours, theirs in renamed.items():
+            key = key.replace(ours, theirs)
+        result[key] = tensor
+    return result
+
+
+def test_official_names_survive_a_round_trip() -> None:
+    model = scaled_nat(depth=4)
+    weights = convert_nat(official_names(model) | {"text.position_ids": torch.arange(3)})
+    assert nat_config_from(weights, (4, 4), heads=4) == model.config
+    assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mid_block.norm1.bias": None}, "missing: mid_block.norm1.bias$"),
+        ({"token_emb.word_embeddings.weight": None}, "missing: token_emb.word_embeddings.weight$"),
+        ({"mlm_layer.ln.weight": None}, "missing: mlm_layer.ln.weight$"),
+        ({"prev_embedder.mlp.bias": torch.zeros(3)}, "unknown: prev_embedder.mlp.bias; missing: none$"),
+        ({"in_blocks.0.extra": torch.zeros(3)}, "unknown: in_blocks.0.extra;"),
+        ({"norm.weight": torch.zeros(3)}, r"norm.weight is \(3,\), not \(64,\)"),
+    ],
+)
+def test_a_wrong_file_is_named_in_one_line(change: dict[str, Tensor | None], message: str) -> None:
+    official = official_names(scaled_nat()) | change
+    with pytest.raises(ValueError, match=message) as caught:
+        convert_nat({key: value for key, value in official.items() if value is not None})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_another_network_is_described() -> None:
+    wrapped = {f"module.{key}": value for key, value in official_names(scaled_nat()).items()}
+    with pytest.raises(
+        ValueError, match=r"50 keys under module, expected token_emb, .* and 47 more; missing"
+    ):
+        convert_nat(wrapped)
+    with pytest.raises(ValueError, match="5 x 4 does not hold the 16 tokens"):
+        nat_config_from(scaled_nat().state_dict(), (5, 4), heads=4)
+
+
+@pytest.mark.parametrize("text_width", [None, 12])
+def test_rows_are_independent(text_width: int | None) -> None:
+    """Permuting the batch permutes the result, and a row alone gives what it gives in a batch."""
+    model = scaled_nat(text_width=text_width, num_classes=None if text_width else 10)
+    generator = torch.Generator().manual_seed(1)
+    ids_BL = torch.randint(129, (6, 16), generator=generator)
+    texts_BSE = torch.randn(6, 3, 12, generator=generator)
+    labels_B = torch.tensor([3, 0, 10, 9, 3, 5])
+    condition = Text(texts_BSE, texts_BSE[0], tuple("abcdef")) if text_width else Labels(labels_B, 10)
+    order_B = torch.randperm(6, generator=generator)
+    with torch.no_grad():
+        together = model(ids_BL, condition)
+        permuted = model(ids_BL[order_B], condition[order_B])
+        alone = [model(ids_BL[[row]], condition[[row]]) for row in range(6)]
+    assert together.logits_BLV.std() > 0.5 and together.logits_BLV.shape == (6, 16, 128)
+    for field in ("logits_BLV", "features_BLD"):
+        whole = getattr(together, field)
+        torch.testing.assert_close(getattr(permuted, field), whole[order_B], atol=1e-5, rtol=1e-5)
+        single = torch.cat([getattr(one, field) for one in alone])
+        torch.testing.assert_close(single, whole, atol=1e-5, rtol=1e-5)
+
+
+def test_long_skips_come_back_last_in_first_out() -> None:
+    """The forward pass written out for depth 4; the condition's token leaves before the head."""
+    model, condition = scaled_nat(depth=4), Labels(torch.tensor([2, 7]), 10)
+    ids_BL = torch.arange(32).view(2, 16)
+    with torch.no_grad():
+        tokens = model.token_embedding(ids_BL)
+        first = model.in_blocks[0](torch.cat([model.condition_embedding(condition.values), tokens], dim=1))
+        second = model.in_blocks[1](first)
+        x = model.out_blocks[0](model.mid_block(second), second)
+        features_BLD = model.norm(model.out_blocks[1](x, first))[:, 1:]
+        hidden = model.head.norm(torch.nn.functional.gelu(model.head.fc(features_BLD)))
+        logits_BLV = hidden @ model.token_embedding.word.weight.T + model.head.bias
+        prediction = model(ids_BL, condition)
+    torch.testing.assert_close(prediction.features_BLD, features_BLD, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(prediction.logits_BLV, logits_BLV[..., :-1], atol=1e-4, rtol=1e-5)
+
+
+def test_condition_position_and_mask_all_matter() -> None:
+    model = scaled_nat()
+    ids_BL = torch.full((1, 16), model.mask_id)
+    with torch.no_grad():
+        first = model(ids_BL, Labels(torch.tensor([0]), 10)).logits_BLV
+        other_class = model(ids_BL, Labels(torch.tensor([1]), 10)).logits_BLV
+        one_visible = model(
+            ids_BL.index_fill(1, torch.tensor([5]), 7), Labels(torch.tensor([0]), 10)
+        ).logits_BLV
+    assert (first[:, 0] - first[:, 1]).abs().max() > 0.01, "positions"
+    assert (first - other_class).abs().amax(-1).min() > 0.01, "every token sees the class"
+    assert (first - one_visible).abs().amax(-1).min() > 0.01, "every token sees every other"
+
+
+def test_sizes() -> None:
+    """The documented counts: digits here, NAT-L against the official file's."""
+    assert sum(parameter.numel() for parameter in NAT(nat_digits()).parameters()) == 172_481
+    with torch.device("meta"):
+        assert sum(parameter.numel() for parameter in NAT(nat_l()).parameters()) == 193_655_297
+
+
+def test_bad_geometry_is_refused() -> None:
+    with pytest.raises(ValueError, match="depth 3 is odd"):
+        NAT(nat_digits(depth=3))
+    with pytest.raises(ValueError, match="width 64 is not divisible by heads 5"):
+        NAT(nat_digits(heads=5))
+    with pytest.raises(ValueError, match="exactly one of the two"):
+        NAT(nat_digits(text_width=8))
+
+
+def test_conditions_are_listed_for_classes_only() -> None:
+    assert NAT(nat_digits()).conditions().values.tolist() == list(range(10))
+    with pytest.raises(ValueError, match="text-conditional"):
+        NAT(nat_digits(text_width=8, num_classes=None)).conditions()
+
+
+def test_dropout_acts_on_token_embeddings_in_training_only() -> None:
+    model, condition = scaled_nat(), Labels(torch.tensor([1]), 10)
+    ids_BL = torch.arange(16)[None]
+    with torch.no_grad():
+        assert torch.equal(model(ids_BL, condition).logits_BLV, model(ids_BL, condition).logits_BLV)
+        model.train()
+        assert not torch.equal(model(ids_BL, condition).logits_BLV, model(ids_BL, condition).logits_BLV)

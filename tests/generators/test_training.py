@@ -1,0 +1,188 @@
+"""The generator's training: resumed exactly, and each part of the recipe against a slow recomputation."""
+
+import copy
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from generators.checkpoints import load_state, save_state
+from generators.conditions import Labels, Text
+from generators.contract import Prediction
+from generators.masking import MaskLaw
+from generators.nat import NAT, nat_digits
+from generators.training import Trainer, TrainingConfig
+
+SMALL = TrainingConfig(updates=6, batch_size=8, warmup=2, label_smoothing=0.1, ema=0.9)
+
+
+def tokens(num_pictures: int = 20) -> Tensor:
+    return torch.randint(128, (num_pictures, 16), generator=torch.Generator().manual_seed(0))
+
+
+def trainer(config: TrainingConfig = SMALL, *, seed: int = 0, **sizes: Any) -> Trainer:
+    torch.manual_seed(seed)
+    model = NAT(nat_digits(width=16, heads=2, **sizes))
+    return Trainer(model, tokens(), Labels(torch.arange(20) % 10, 10), config)
+
+
+def weights(module: torch.nn.Module) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
+
+
+def test_a_resumed_training_is_exact(tmp_path: Path) -> None:
+    """6 updates equal 3, a file and 3 more, bit for bit: dropout, moments, average and counter included."""
+    straight = trainer()
+    expected = list(straight)
+    first = trainer()
+    metrics = [first.update() for _ in range(3)]
+    save_state(tmp_path / "state.pt", first.state_dict())
+    resumed = trainer(seed=1)
+    resumed.load_state_dict(load_state(tmp_path / "state.pt"))
+    torch.manual_seed(99)  # nothing depends on the global state
+    metrics += list(resumed)
+    assert metrics == expected and [row["update"] for row in metrics] == list(range(1, 7))
+    for name in ("generator", "ema"):
+        assert torch.equal(weights(getattr(resumed, name)), weights(getattr(straight, name)))
+
+
+def test_seeds_differ_and_the_global_state_is_left_alone() -> None:
+    runs = [trainer(dataclasses.replace(SMALL, seed=seed)) for seed in (0, 0, 1)]
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    losses = [[row["loss"] for row in run] for run in runs]
+    assert losses[0] == losses[1] != losses[2]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_it_learns() -> None:
+    """Two pictures, learnt by heart: the loss falls from that of a uniform guess to nearly none."""
+    torch.manual_seed(0)
+    model = NAT(nat_digits(width=32, dropout=0.0))
+    config = TrainingConfig(updates=100, batch_size=32, warmup=10, learning_rate=3e-2, label_dropout=0)
+    metrics = list(Trainer(model, tokens(2), Labels(torch.arange(2), 10), config))
+    assert metrics[0]["loss"] == pytest.approx(math.log(128), rel=0.1)
+    assert metrics[-1]["loss"] < 0.3 and metrics[-1]["accuracy"] > 0.98
+
+
+def test_the_average_follows_its_recursion() -> None:
+    """It starts at the weights after the first update."""
+    run = trainer()
+    expected = None
+    for _ in run:
+        now = weights(run.generator)
+        expected = now.clone() if expected is None else 0.9 * expected + 0.1 * now
+    torch.testing.assert_close(weights(run.ema), expected, atol=1e-7, rtol=1e-5)
+    assert not run.ema.training and not torch.equal(weights(run.ema), weights(run.generator))
+
+
+@pytest.mark.parametrize("decay", ["cosine", "constant"])
+def test_learning_rate(decay: Any) -> None:
+    config = dataclasses.replace(SMALL, updates=6, warmup=2, decay=decay, learning_rate=1.0, batch_size=1)
+    cosine = [0.5 * (1 + math.cos(math.pi * k / 4)) for k in range(4)]
+    expected = [0.5, 1.0, *(cosine if decay == "cosine" else [1.0] * 4)]
+    assert [row["learning_rate"] for row in trainer(config)] == pytest.approx(expected)
+
+
+def test_one_update_is_one_adamw_step_on_the_masked_loss() -> None:
+    """The same batch by hand, in a network without dropout."""
+    run = trainer(dropout=0.0)
+    model, seen = copy.deepcopy(run.generator), Spy(run).batches
+    metrics = run.update()
+    ids_BL, labels_BL, condition = seen[0]
+    logits_BLV = model(ids_BL, condition).logits_BLV
+    hidden_BL = ids_BL == model.mask_id
+    loss = F.cross_entropy(logits_BLV[hidden_BL], labels_BL[hidden_BL], label_smoothing=0.1)
+    loss.backward()
+    options: dict[str, Any] = dict(betas=SMALL.betas, weight_decay=SMALL.weight_decay)
+    torch.optim.AdamW(model.parameters(), SMALL.learning_rate / 2, **options).step()
+    assert metrics["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert trainer(dropout=0.9).update()["loss"] != metrics["loss"], "dropout is on"
+    right = logits_BLV.argmax(-1)[hidden_BL] == labels_BL[hidden_BL]
+    assert metrics["accuracy"] == pytest.approx(right.float().mean().item())
+    torch.testing.assert_close(weights(run.generator), weights(model), atol=1e-6, rtol=1e-5)
+
+
+class Spy:
+    """Record what a trainer draws."""
+
+    def __init__(self, run: Trainer) -> None:
+        self.batches: list[Any] = []
+        draw = run._batch
+
+        def watched(rng: Any) -> Any:
+            self.batches.append(draw(rng))
+            return self.batches[-1]
+
+        run._batch = watched  # type: ignore[method-assign]
+
+
+class Flat(torch.nn.Module):
+    """The cheapest generator, to draw many batches."""
+
+    mask_id = 128
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.zeros(128))
+
+    def forward(self, ids_BL: Tensor, condition: Any) -> Prediction:
+        logits_BLV = self.logits.expand(*ids_BL.shape, -1)
+        return Prediction(logits_BLV, logits_BLV)
+
+
+def drawn(config: TrainingConfig, condition: Any) -> tuple[Tensor, Tensor, Any, Tensor]:
+    """Return ids, labels and conditions of all updates, and the rows of the training set they came from."""
+    run = Trainer(Flat(), tokens(), condition, config)
+    spy = Spy(run)
+    list(run)
+    ids_BL, labels_BL = (torch.cat([batch[index] for batch in spy.batches]) for index in (0, 1))
+    originals_BL = torch.where(ids_BL == Flat.mask_id, labels_BL, ids_BL)
+    same_BN = (originals_BL[:, None] == tokens()).all(-1)
+    assert (same_BN.sum(1) == 1).all(), "every picture is one of the training set, hidden tokens restored"
+    return (
+        ids_BL,
+        labels_BL,
+        type(condition).cat([batch[2] for batch in spy.batches]),
+        same_BN.int().argmax(1),
+    )
+
+
+def test_what_a_training_draws() -> None:
+    """Pictures equally often, the share of null labels, the law of the mask ratio, labels where hidden."""
+    config = TrainingConfig(
+        updates=60, batch_size=100, label_dropout=0.3, mask_law=MaskLaw("beta", 12.0, 3.0)
+    )
+    n, condition = 6000, Labels(torch.arange(20) % 10, 10)
+    ids_BL, labels_BL, conditions, rows_B = drawn(config, condition)
+    null_B = conditions.values == 10
+    assert float(null_B.float().mean()) == pytest.approx(0.3, abs=5 * math.sqrt(0.21 / n))
+    assert torch.equal(conditions.values[~null_B], condition.values[rows_B[~null_B]])
+    assert rows_B.bincount().sub(n / 20).abs().max() < 5 * math.sqrt(n / 20)
+    hidden_BL = ids_BL == Flat.mask_id
+    assert torch.equal(hidden_BL, labels_BL != -1)
+    assert float(hidden_BL.float().mean()) == pytest.approx(0.8, abs=0.01)
+    shares_L, shares_B = hidden_BL.float().mean(0), hidden_BL.float().mean(1)
+    assert shares_L.sub(0.8).abs().max() < 0.03, "every position alike"
+    given_null, given_label = shares_B[null_B].mean(), shares_B[~null_B].mean()
+    assert given_null - given_label == pytest.approx(0, abs=0.02), "drawn apart"
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, False), (1.0, True)])
+def test_texts_are_dropped_like_labels(share: float, expected: bool) -> None:
+    embeddings = torch.randn(20, 2, 3, generator=torch.Generator().manual_seed(0))
+    condition = Text(embeddings, torch.zeros(2, 3), tuple(map(str, range(20))))
+    config = TrainingConfig(updates=2, batch_size=50, label_dropout=share)
+    _, _, conditions, rows_B = drawn(config, condition)
+    assert (conditions.values == 0).all().item() is expected
+    assert conditions.names == ([""] * 100 if expected else condition[rows_B].names)
+
+
+def test_pictures_and_conditions_go_together() -> None:
+    with pytest.raises(ValueError, match="20 token grids but 3 conditions"):
+        Trainer(Flat(), tokens(), Labels(torch.arange(3), 10), SMALL)
