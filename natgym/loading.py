@@ -1,0 +1,57 @@
+"""Generators, tokenizers and classifiers by name, by folder or as live objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from generators.checkpoints import PRETRAINED, from_pretrained, read_description
+from natgym.metrics import classifier  # noqa: F401  (the class registers itself)
+
+DEFAULT_GENERATOR = "nat"
+_SIGNS = {"generator": "mask_id", "tokenizer": "decode", "classifier": "num_features"}
+
+
+def module_folder(name: str | Path, kind: str) -> Path:
+    """Return the folder of a saved module: `name` is a folder, a task ("digits") or one of its modules
+    ("digits/nat").
+
+    Raises:
+        ValueError: there is no such folder and nothing of that name is shipped.
+    """
+    for folder in (Path(name), PRETRAINED / name, PRETRAINED / name / kind):
+        if (folder / "config.json").is_file():
+            return folder
+    shipped = sorted(path.parent.parent.name for path in PRETRAINED.glob(f"*/{kind}/config.json"))
+    raise ValueError(
+        f"{str(name)!r} is neither a folder with a saved {kind} nor a shipped task; shipped are {shipped}"
+    )
+
+
+def load_generator(spec: Any, device: torch.device | str = "cpu") -> tuple[Any, str | None]:
+    """Return a generator and the name of its task (None for a live object, which is used as it is)."""
+    if not isinstance(spec, str | Path):
+        return spec, None
+    folder = module_folder(spec, DEFAULT_GENERATOR)
+    task = read_description(folder).get("metadata", {}).get("task")
+    return _load(folder, "generator", device), task
+
+
+def load_companion(spec: Any, kind: str, task: str | None, device: torch.device | str = "cpu") -> Any:
+    """Return a tokenizer or classifier: live, from a folder, or the one shipped for the generator's task."""
+    if spec is None and task is None:
+        raise ValueError(
+            f"a generator without a task needs `{kind}=`: a live {kind} or the folder of a saved one"
+        )
+    if spec is not None and not isinstance(spec, str | Path):
+        return spec
+    return _load(module_folder(spec if spec is not None else str(task), kind), kind, device)
+
+
+def _load(folder: Path, kind: str, device: torch.device | str) -> Any:
+    module = from_pretrained(folder, device)
+    if not hasattr(module, _SIGNS[kind]):
+        raise ValueError(f"{folder} holds a {type(module).__name__}, which is not a {kind}")
+    return module

@@ -1,0 +1,13 @@
+"""Distances between sets of image features: Fréchet (FID), kernel (KID) and manifold metrics."""
+
+from natgym.metrics.frechet import FrechetDistance, Moments, MomentsAccumulator
+from natgym.metrics.kernel import kernel_distance
+from natgym.metrics.manifold import precision_recall_density_coverage
+
+__all__ = [
+    "FrechetDistance",
+    "Moments",
+    "MomentsAccumulator",
+    "kernel_distance",
+    "precision_recall_density_coverage",
+]

@@ -1,0 +1,114 @@
+"""AdaNAT's adversarial reward (arXiv 2409.00342, section 3.3) with a small trainable discriminator.
+
+The discriminator is conditioned by projection (Miyato and Koyama 2018) and trained in turn with the policy on
+fresh pictures against real ones. Its reward is moving: runs are compared on a frozen metric, never on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from generators.conditions import Condition
+from generators.noise import seeded
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversarialConfig:
+    """Hyper-parameters of the discriminator and of its training."""
+
+    channels: int = 32
+    """Channels of the first layer; they double at each halving of the picture, up to 4 times as many."""
+    learning_rate: float = 1e-3
+    """Of Adam."""
+    betas: tuple[float, float] = (0.5, 0.99)
+    """Of Adam."""
+    loss: Literal["logistic", "hinge"] = "logistic"
+    """Loss of the discriminator."""
+
+
+class Discriminator(nn.Module):
+    """Spectrally normalised convolutions down to a grid of at most 4x4, one logit per position."""
+
+    def __init__(self, image_shape: tuple[int, int, int], condition_width: int, channels: int) -> None:
+        super().__init__()
+        halvings, side = 0, max(image_shape[1:])
+        while side > 4:
+            halvings, side = halvings + 1, -(-side // 2)
+        widths = [channels * min(4, 2**level) for level in range(halvings + 1)]
+        layers: list[nn.Module] = [_conv(image_shape[0], widths[0], 3, 1)]
+        for narrow, wide in pairwise(widths):
+            layers += [nn.LeakyReLU(0.2), _conv(narrow, wide, 4, 2)]
+        layers += [nn.LeakyReLU(0.2), _conv(widths[-1], widths[-1], 3, 1), nn.LeakyReLU(0.2)]
+        self.trunk = nn.Sequential(*layers)
+        self.logit = spectral_norm(nn.Conv2d(widths[-1], 1, 1))
+        self.project = spectral_norm(nn.Linear(condition_width, widths[-1], bias=False))
+
+    def forward(self, images_BCHW: Tensor, vectors_BE: Tensor) -> Tensor:
+        """Return logits (B, h, w) of pictures in [0, 1] being real."""
+        maps_BFhw = self.trunk(2 * images_BCHW - 1)
+        matched_Bhw = torch.einsum("bfhw,bf->bhw", maps_BFhw, self.project(vectors_BE))
+        return self.logit(maps_BFhw)[:, 0] + matched_Bhw
+
+
+class AdversarialReward:
+    """Sigmoid of the discriminator's mean logit, in (0, 1); learns by `update`.
+
+    Args:
+        image_shape: (C, H, W).
+        condition_width: width of `Condition.vectors`.
+        config: hyper-parameters.
+        seed: of the initial weights.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        condition_width: int,
+        config: AdversarialConfig,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config = config
+        with seeded(seed):
+            self.discriminator = Discriminator(image_shape, condition_width, config.channels).to(device)
+        self.optimizer = torch.optim.Adam(self.discriminator.parameters(), config.learning_rate, config.betas)
+
+    @torch.no_grad()
+    def __call__(self, images_BCHW: Tensor, condition: Condition) -> Tensor:
+        return self.discriminator.eval()(images_BCHW, condition.vectors).mean((1, 2)).sigmoid()
+
+    def update(
+        self, real_BCHW: Tensor, real_condition: Condition, fake_BCHW: Tensor, fake_condition: Condition
+    ) -> dict[str, float]:
+        """Take one Adam step on a real and a generated batch; return loss and share judged rightly."""
+        self.discriminator.train()  # each training pass moves the power iteration on by one step
+        real = self.discriminator(real_BCHW, real_condition.vectors)
+        fake = self.discriminator(fake_BCHW, fake_condition.vectors)
+        if self.config.loss == "logistic":
+            loss = F.softplus(-real).mean() + F.softplus(fake).mean()
+        else:
+            loss = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        right = ((real.mean((1, 2)) > 0).float().mean() + (fake.mean((1, 2)) < 0).float().mean()) / 2
+        return {"discriminator_loss": loss.item(), "discriminator_accuracy": right.item()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"discriminator": self.discriminator.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.discriminator.load_state_dict(state["discriminator"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Module:
+    return spectral_norm(nn.Conv2d(inputs, outputs, kernel, stride, padding=1))

@@ -1,0 +1,139 @@
+"""Run folders: config.json, metrics.csv, results.json, figures/, checkpoints; none is ever overwritten."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from generators.checkpoints import config_from_dict, write_atomic
+
+
+class Run:
+    """One folder with everything a run leaves behind."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def create(cls, script: str, output: Path | None, config: Any) -> Run:
+        """Make a new folder, by default `runs/<script>-<time>`, and write the resolved config into it.
+
+        Raises:
+            ValueError: the folder exists.
+        """
+        folder = output or Path("runs") / f"{script}-{time.strftime('%Y%m%d-%H%M%S')}"
+        if folder.exists():
+            raise ValueError(
+                f"{folder} exists and is not overwritten; choose another --output or go on with --resume"
+            )
+        folder.mkdir(parents=True)
+        write_atomic(
+            folder / "config.json", json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n"
+        )
+        return cls(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """Open an existing folder to go on; ValueError if it is not one."""
+        if not (folder / "config.json").is_file():
+            raise ValueError(
+                f"{folder} is not a run folder: it has no config.json; start a new run without --resume"
+            )
+        return cls(folder)
+
+    def config(self, config_class: type) -> Any:
+        """Return the config that the run was started with."""
+        return read_config(self.folder / "config.json", config_class)
+
+    def write_results(self, protocol: Mapping[str, Any], rows: list[dict[str, Any]], **more: Any) -> None:
+        """Write results.json: the protocol, one row per policy, and what else belongs to them.
+
+        Numbers that are not finite, such as the spread over one seed, become null: JSON has no NaN.
+        """
+        results = _without_nan({"protocol": protocol, "rows": rows, **more})
+        write_atomic(self.folder / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
+
+    def write_figure(self, name: str, figure: Figure) -> Path:
+        """Write figures/<name>.png at 160 dots per inch."""
+        (self.folder / "figures").mkdir(exist_ok=True)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=160, bbox_inches="tight")
+        write_atomic(path := self.folder / "figures" / f"{name}.png", buffer.getvalue())
+        return path
+
+
+def read_config(path: Path, config_class: type) -> Any:
+    """Build a (possibly nested) config dataclass from JSON; ValueError naming the file if it does not fit."""
+    try:
+        return _nested(config_class, json.loads(path.read_text()))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} does not fit {config_class.__name__}: {error}") from None
+
+
+def _nested(config_class: type, values: dict[str, Any]) -> Any:
+    defaults = {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(config_class)
+    }
+    nested = {name: type(default) for name, default in defaults.items() if dataclasses.is_dataclass(default)}
+    built = {k: _nested(nested[k], v) if k in nested else v for k, v in values.items()}
+    return config_from_dict(config_class, built)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class MetricsLog:
+    """An append-only metrics.csv, flushed line by line; its columns are those of the first row.
+
+    Args:
+        path: kept if it exists, except for rows from `resume_at` on, which will be written again.
+        key: the integer column that counts updates.
+        resume_at: first value of `key` still to come.
+    """
+
+    def __init__(self, path: Path, key: str, resume_at: int) -> None:
+        self.path = path
+        kept = [row for row in read_metrics(path) if int(row[key]) < resume_at]
+        self.columns: list[str] | None = list(kept[0]) if kept else None
+        text = io.StringIO()
+        if self.columns is not None:
+            writer = csv.DictWriter(text, self.columns)
+            writer.writeheader()
+            writer.writerows(kept)
+        write_atomic(path, text.getvalue())
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Write one line; columns missing from `row` stay empty, unknown ones are a ValueError."""
+        with open(self.path, "a", newline="") as file:
+            if self.columns is None:
+                self.columns = list(row)
+                csv.writer(file).writerow(self.columns)
+            writer = csv.DictWriter(file, self.columns)
+            writer.writerow(row)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a metrics.csv, whole lines only; none if there is no file."""
+    if not path.is_file():
+        return []
+    text = path.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    return list(csv.DictReader(io.StringIO(whole)))

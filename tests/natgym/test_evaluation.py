@@ -1,0 +1,204 @@
+"""Evaluation: numbers recomputed by hand, the same noise for every policy, protocols that tell all."""
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.linalg import sqrtm
+from scipy.stats import ttest_rel
+from torch import Tensor
+
+from agents.fixed import FixedPolicy
+from generators.checkpoints import weights_hash
+from generators.conditions import Labels
+from generators.data import Part, load_part
+from generators.noise import derive_seed
+from generators.schedules import maskgit, reference
+from natgym.evaluation import COLUMNS, METRICS, Evaluator, Judge, format_table, paired_difference, summarize
+from natgym.rollouts import balanced, rollout
+
+IMAGES = 40
+
+
+@pytest.fixture(scope="module")
+def select() -> Part:
+    return load_part("digits", "select")
+
+
+@pytest.fixture(scope="module")
+def noisy(select: Part) -> Tensor:
+    """Pictures that are somewhat wrong."""
+    images = select.images_NCHW[:150]
+    return (images + 0.3 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+
+
+def evaluator(digits: Any, part: Part, **arguments: Any) -> Evaluator:
+    given = {"task": "digits", "part_name": "select", "images": IMAGES, "seeds": (0, 1)} | arguments
+    return Evaluator(*digits, part=part, **given)
+
+
+def frechet(first_Nd: np.ndarray, second_Md: np.ndarray) -> float:
+    """The textbook formula with scipy's matrix root."""
+    means, covariances = zip(*((x.mean(0), np.cov(x.T)) for x in (first_Nd, second_Md)), strict=True)
+    root = sqrtm(covariances[0] @ covariances[1]).real
+    shift = means[0] - means[1]
+    return float(shift @ shift + np.trace(covariances[0] + covariances[1] - 2 * root))
+
+
+def test_distance_is_zero_for_the_part_itself_and_the_textbooks_for_others(
+    digits: Any, select: Part, noisy: Tensor
+) -> None:
+    judge = Judge(digits.classifier, select)
+    assert judge.distance(select.images_NCHW) == pytest.approx(0, abs=1e-6)
+    features = [digits.classifier(images)[0].double().numpy() for images in (noisy, select.images_NCHW)]
+    expected = frechet(*features)
+    assert expected > 0.1
+    for _ in range(2):  # nothing is left over from the call before
+        assert judge.distance(noisy) == pytest.approx(expected, rel=1e-4)
+    assert judge.score(noisy, select.condition[:150])["distance"] == judge.distance(noisy)
+
+
+def test_accuracy_is_counted_one_by_one(digits: Any, select: Part, noisy: Tensor) -> None:
+    judge = Judge(digits.classifier, select)
+    right = [
+        int(digits.classifier(noisy[i : i + 1])[1].argmax()) == int(select.condition.values[i])
+        for i in range(150)
+    ]
+    scores = judge.score(noisy, select.condition[:150])
+    assert 0.2 < sum(right) / 150 < 1 and scores["accuracy"] == pytest.approx(sum(right) / 150)
+    assert tuple(scores) == METRICS and all(math.isfinite(score) for score in scores.values())
+    swapped = Labels((select.condition.values[:150] + 1) % 10, 10)
+    assert judge.score(noisy, swapped)["accuracy"] < 0.2
+
+
+def test_many_pictures_are_judged_in_chunks_that_do_not_show(digits: Any, select: Part) -> None:
+    judge, many = Judge(digits.classifier, select), select.images_NCHW.repeat(6, 1, 1, 1)[:1100]
+    features = digits.classifier(many)[0].double().numpy()
+    expected = frechet(features, digits.classifier(select.images_NCHW)[0].double().numpy())
+    assert judge.distance(many) == pytest.approx(expected, abs=1e-5)
+
+
+def test_scores_follow_from_the_evaluation_seed(digits: Any, select: Part) -> None:
+    policy = FixedPolicy(reference(2))
+    first, again = (evaluator(digits, select)(policy).drop(columns="images_per_second") for _ in range(2))
+    pd.testing.assert_frame_equal(first, again)
+    pd.testing.assert_frame_equal(
+        first, evaluator(digits, select, threads=2)(policy).drop(columns="images_per_second")
+    )
+    assert first["seed"].tolist() == [0, 1] and first["distance"][0] != first["distance"][1]
+    other = evaluator(digits, select, seeds=(7, 1))(policy)
+    assert other["distance"][0] not in set(first["distance"]) and other["distance"][1] == first["distance"][1]
+
+
+def test_a_row_of_scores_is_one_rollout_judged(digits: Any, select: Part) -> None:
+    counted: list[int] = []
+    row = evaluator(digits, select, seeds=(3,))(FixedPolicy(reference(2)), counted.append).iloc[0]
+    condition = balanced(digits.generator.conditions(), IMAGES)
+    seed = derive_seed("evaluation", "select", 3)
+    drawn = rollout(FixedPolicy(reference(2)), digits.generator, digits.tokenizer, condition, seed=seed)
+    scores = Judge(digits.classifier, select).score(drawn.images_NCHW, condition)
+    assert {name: row[name] for name in METRICS} == scores
+    assert row["nfe"] == drawn.nfe_N.mean() and sum(counted) == IMAGES and row["images_per_second"] > 0
+    played = evaluator(digits, select, seeds=(3,), min_reveal=0)(FixedPolicy(reference(16)))
+    clamped = evaluator(digits, select, seeds=(3,), min_reveal=1)(FixedPolicy(reference(16)))
+    assert played["distance"][0] != clamped["distance"][0], "min_reveal reaches the decoding"
+
+
+def test_the_protocol_names_everything_a_number_depends_on(digits: Any, select: Part) -> None:
+    told = evaluator(digits, select).manifest()
+    assert json.loads(json.dumps(told)) == told | {"seeds": [0, 1]}
+    assert told["generator"] == weights_hash(digits.generator)
+    assert told["tokenizer"] == weights_hash(digits.tokenizer)
+    assert told["extractor"] == weights_hash(digits.classifier)
+    assert "not the Inception FID" in told["distance"]
+    few = Part(select.images_NCHW[:100], select.condition[:100])
+    changes: dict[str, Any] = {
+        "part": evaluator(digits, select, part_name="report"),
+        "images": evaluator(digits, select, images=41),
+        "seeds": evaluator(digits, select, seeds=(0,)),
+        "min_reveal": evaluator(digits, select, min_reveal=0),
+        "reference_images": evaluator(digits, few),
+    }
+    for name, other in changes.items():
+        assert other.protocol != evaluator(digits, select).protocol
+        assert other.manifest()[name] != told[name]
+    altered = Part(select.images_NCHW.flip(0), select.condition)
+    assert evaluator(digits, altered).protocol != evaluator(digits, select).protocol
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        evaluator(digits, select).protocol.images = 1  # type: ignore[misc]
+
+
+def test_the_row_of_real_pictures_says_that_it_does_not_compare(digits: Any, select: Part) -> None:
+    report = load_part("digits", "report")
+    judge = evaluator(digits, select)
+    row = judge.floor(report)
+    assert row["comparable"] is False and row["policy"] == "real, n=400"
+    assert row["distance"] == judge.judge.distance(report.images_NCHW)
+    assert "not comparable" in judge.legend() and len(judge.legend().splitlines()) == 3
+
+
+def frame(distances: list[float], seeds: list[int] | None = None) -> pd.DataFrame:
+    columns = {name: distances for name in (*METRICS, "nfe", "images_per_second")}
+    return pd.DataFrame({"seed": seeds or list(range(len(distances)))} | columns)
+
+
+def test_the_paired_interval_is_scipys() -> None:
+    rng = np.random.default_rng(0)
+    for n in (2, 3, 10):
+        ours, theirs = rng.normal(1, 1, n), rng.normal(0, 1, n)
+        mean, half = paired_difference(frame(ours.tolist()), frame(theirs.tolist()))
+        interval = ttest_rel(ours, theirs).confidence_interval(0.95)
+        assert (mean - half, mean + half) == pytest.approx(tuple(interval))
+        assert mean == pytest.approx((ours - theirs).mean())
+    ours, theirs = frame([1.0, 2.0]), frame([1.0, 2.0])
+    ours["accuracy"] = [0.5, 0.7]
+    assert paired_difference(ours, theirs) == (0, 0)
+    assert paired_difference(ours, theirs, "accuracy")[0] == pytest.approx(0.6 - 1.5)
+
+
+def test_one_seed_gives_no_interval() -> None:
+    mean, half = paired_difference(frame([2.0]), frame([0.5]))
+    assert mean == 1.5 and math.isnan(half)
+
+
+@pytest.mark.parametrize("seeds", [[0, 2], [1, 0], [0]])
+def test_scores_of_other_seeds_are_not_paired(seeds: list[int]) -> None:
+    with pytest.raises(ValueError, match="not paired"):
+        paired_difference(frame([1.0, 2.0], [0, 1]), frame([1.0] * len(seeds), seeds))
+
+
+def test_a_summary_has_means_and_sample_deviations() -> None:
+    scores = [1.0, 2.0, 4.0]
+    row = summarize("adanat", 4, frame(scores), 1234)
+    mean = sum(scores) / 3
+    deviation = math.sqrt(sum((score - mean) ** 2 for score in scores) / 2)
+    assert (row["policy"], row["steps"], row["seeds"], row["images_spent"]) == ("adanat", 4, 3, 1234)
+    for name in (*METRICS, "nfe", "images_per_second"):
+        assert row[name] == pytest.approx(mean)
+    assert row["distance_std"] == row["kernel_distance_std"] == pytest.approx(deviation)
+    json.dumps(row, allow_nan=False)
+
+
+def test_a_table_is_aligned_and_prints_what_is_missing_as_a_dash() -> None:
+    rows = [summarize("a long policy name", 4, frame([1.0, 2.0]), 1234567), {"policy": "real", "steps": None}]
+    header, rule, first, second = format_table(rows).splitlines()
+    assert len(header) == len(rule) == len(first) == len(second) and set(rule) == {"-"}
+    assert header.split()[:3] == ["policy", "steps", "distance"] and "images spent" in header
+    assert first.startswith("a long policy name") and first.endswith("1,234,567")
+    assert "1.500" in first and second.split() == ["real"] + ["-"] * 10
+    edge = header.index("policy") + len("policy")
+    for name in list(COLUMNS)[1:]:  # right edges of the numbers stand below each other
+        title = name.replace("_", " ")
+        edge = header.index(title, edge) + len(title)
+        assert first[edge - 1].isdigit() and second[edge - 2 : edge] == " -"
+
+
+def test_policies_differ_by_more_than_their_names(digits: Any, select: Part) -> None:
+    judge = evaluator(digits, select)
+    mean, _ = paired_difference(judge(FixedPolicy(reference(4))), judge(FixedPolicy(maskgit(4))))
+    assert mean != 0

@@ -1,0 +1,195 @@
+"""Rewards: what a slow loop says, what a discriminator learns, and that a resumed one goes on bit-equal."""
+
+import copy
+import io
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import Conv2d, Linear
+
+from generators.conditions import Labels
+from natgym.loading import load_generator
+from natgym.rewards import AdversarialConfig, AdversarialReward, ClassifierReward, LearningReward, make_reward
+
+SMALL = AdversarialConfig(channels=4)
+
+
+def labels(*classes: int) -> Labels:
+    return Labels(torch.tensor(classes), 2)
+
+
+def batch(rows: int = 64, seed: int = 0) -> tuple[Tensor, Labels]:
+    """Noise, and classes in turn."""
+    images = torch.rand(rows, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+    return images, Labels(torch.arange(rows) % 2, 2)
+
+
+def halves(rows: int = 64, seed: int = 0) -> tuple[Tensor, Labels]:
+    """Pictures that match their class: bright above for class 0, bright below for class 1."""
+    images, condition = batch(rows, seed)
+    bright = torch.arange(8)[None, :] // 4 == condition.ids_B[:, None]
+    return images / 2 + bright[:, None, :, None] / 2, condition
+
+
+def parameters(reward: AdversarialReward) -> dict[str, Tensor]:
+    return copy.deepcopy(reward.discriminator.state_dict())
+
+
+def buffers(reward: AdversarialReward) -> list[Tensor]:
+    return [buffer.clone() for buffer in reward.discriminator.buffers()]
+
+
+def test_the_classifier_reward_is_a_slow_loop(digits: Any) -> None:
+    images = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    condition = Labels(torch.arange(20) % 10, 10)
+    reward = ClassifierReward(digits.classifier)(images, condition)
+    assert reward.shape == (20,) and not reward.requires_grad
+    for row in range(20):
+        probabilities = digits.classifier(images[row : row + 1])[1][0].double().exp()
+        share = probabilities[row % 10] / probabilities.sum()
+        assert reward[row].item() == pytest.approx(share.log().item(), abs=1e-5)
+
+
+def test_rewards_are_found_by_name_or_used_as_they_are(digits: Any) -> None:
+    live = AdversarialReward((1, 8, 8), 10, SMALL)
+    assert make_reward(live, None) is live
+    named, condition = make_reward("classifier", "digits"), Labels(torch.arange(4), 10)
+    images = batch(4)[0]
+    assert torch.equal(named(images, condition), ClassifierReward(digits.classifier)(images, condition))
+    for spec, task, said in (
+        ("nonsense", "digits", "'nonsense' is not one of"),
+        ("classifier", None, "live"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            make_reward(spec, task)
+
+
+def test_only_a_reward_that_learns_is_a_learning_reward(digits: Any) -> None:
+    assert isinstance(AdversarialReward((1, 8, 8), 10, SMALL), LearningReward)
+    assert not isinstance(ClassifierReward(digits.classifier), LearningReward)
+    assert not isinstance(lambda images, condition: images.sum((1, 2, 3)), LearningReward)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 12), (1, 28, 28), (3, 4, 4), (1, 9, 7)])
+def test_the_adversarial_reward_takes_pictures_of_any_shape(shape: tuple[int, int, int]) -> None:
+    reward = AdversarialReward(shape, 5, SMALL)
+    images = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
+    condition = Labels(torch.tensor([0, 4, 5]), 5)  # the last one is the null class
+    maps = reward.discriminator.eval()(images, condition.vectors)
+    assert maps.ndim == 3 and max(maps.shape[1:]) <= 4
+    found = reward(images, condition)
+    assert found.shape == (3,) and not found.requires_grad
+    for row in range(3):
+        logits = maps[row].flatten().tolist()
+        expected = 1 / (1 + torch.tensor(-sum(logits) / len(logits)).exp().item())
+        assert 0 < found[row] < 1 and found[row].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_seed_decides_the_initial_weights_and_leaves_torchs_generator_alone() -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    first, same, other = (AdversarialReward((1, 8, 8), 2, SMALL, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    for key, tensor in parameters(first).items():
+        assert torch.equal(tensor, parameters(same)[key])
+    assert any(not torch.equal(tensor, parameters(other)[key]) for key, tensor in parameters(first).items())
+
+
+@pytest.mark.parametrize("loss", ["logistic", "hinge"])
+def test_it_learns_to_tell_two_easy_sets_apart(loss: Any) -> None:
+    reward = AdversarialReward((1, 8, 8), 2, AdversarialConfig(channels=4, loss=loss))
+    metrics = [reward.update(*halves(seed=2 * i), *batch(seed=2 * i + 1)) for i in range(100)]
+    assert metrics[-1]["discriminator_loss"] < 0.5 * metrics[0]["discriminator_loss"]
+    assert metrics[-1]["discriminator_accuracy"] > 0.95
+    real, fake = reward(*halves(seed=1000)), reward(*batch(seed=1001))
+    assert (real > 0.5).double().mean() > 0.9 and (fake < 0.5).double().mean() > 0.9
+    assert real.mean() - fake.mean() > 0.2
+
+
+def test_it_looks_at_the_condition() -> None:
+    """Real pictures match their class, generated ones are the same pictures of the other class."""
+    reward = AdversarialReward((1, 8, 8), 2, SMALL)
+    images, condition = halves()
+    swapped = Labels(1 - condition.ids_B, 2)
+    untrained = reward.discriminator.eval()
+    assert not torch.allclose(untrained(images, condition.vectors), untrained(images, swapped.vectors))
+    for i in range(80):
+        images, condition = halves(seed=i)
+        reward.update(images, condition, images, Labels(1 - condition.ids_B, 2))
+    images, condition = halves(seed=1000)
+    right, wrong = reward(images, condition), reward(images, Labels(1 - condition.ids_B, 2))
+    assert (right > wrong).all() and right.mean() > 0.7 > 0.3 > wrong.mean()
+
+
+def test_judging_leaves_the_power_iteration_alone_and_learning_moves_it_on() -> None:
+    reward = AdversarialReward((1, 8, 8), 2, SMALL)
+    assert len(buffers(reward)) == 2 * 5, "two vectors for each of five normalised layers"
+    for _ in range(2):  # freshly made, and after training
+        before = buffers(reward)
+        first = reward(*batch())
+        assert torch.equal(first, reward(*batch()))
+        assert all(torch.equal(old, new) for old, new in zip(before, buffers(reward), strict=True))
+        reward.update(*halves(), *batch())
+        moved = [not torch.equal(old, new) for old, new in zip(before, buffers(reward), strict=True)]
+        # The vectors of a matrix with one row or column are 1.
+        assert sum(moved) >= 8
+
+
+def test_every_layer_is_spectrally_normalised() -> None:
+    reward = AdversarialReward((1, 8, 8), 2, SMALL)
+    reward.update(*halves(), *batch())
+    images, condition = batch()
+    with torch.no_grad():
+        for _ in range(100):  # the power iteration converges while the weights stand still
+            reward.discriminator.train()(images, condition.vectors)
+    layers = [layer for layer in reward.discriminator.eval().modules() if isinstance(layer, Conv2d | Linear)]
+    assert len(layers) == 5
+    for layer in layers:
+        assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("loss", ["logistic", "hinge"])
+def test_the_losses_are_their_closed_forms(loss: Any) -> None:
+    reward = AdversarialReward((1, 8, 8), 2, AdversarialConfig(channels=4, loss=loss))
+    for i in range(5):
+        reward.update(*halves(seed=i), *batch(seed=i))
+    twin = copy.deepcopy(reward)
+    told = reward.update(*halves(seed=10), *batch(seed=11))
+    # Real first, then generated: each pass takes one step of the power iteration.
+    twin.discriminator.train()
+    images, condition = halves(seed=10)
+    real = twin.discriminator(images, condition.vectors).detach().double()
+    images, condition = batch(seed=11)
+    fake = twin.discriminator(images, condition.vectors).detach().double()
+    if loss == "logistic":
+        expected = -(1 / (1 + (-real).exp())).log().mean() - (1 / (1 + fake.exp())).log().mean()
+    else:
+        expected = (1 - real).clamp(min=0).mean() + (1 + fake).clamp(min=0).mean()
+    assert told["discriminator_loss"] == pytest.approx(expected.item(), rel=1e-5)
+    right = [row.mean() > 0 for row in real] + [row.mean() < 0 for row in fake]
+    assert told["discriminator_accuracy"] == pytest.approx(sum(map(bool, right)) / len(right))
+
+
+def test_a_saved_discriminator_goes_on_bit_equal() -> None:
+    def teach(reward: AdversarialReward, updates: range) -> list[dict[str, float]]:
+        return [reward.update(*halves(seed=i), *batch(seed=-i - 1)) for i in updates]
+
+    through = AdversarialReward((1, 8, 8), 2, SMALL)
+    teach(through, range(4))
+    file = io.BytesIO()
+    torch.save(through.state_dict(), file)
+    expected = teach(through, range(4, 8))
+    file.seek(0)
+    resumed = AdversarialReward((1, 8, 8), 2, SMALL, seed=99)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    assert teach(resumed, range(4, 8)) == expected
+    for key, tensor in parameters(through).items():
+        assert torch.equal(tensor, parameters(resumed)[key]), key
+    assert torch.equal(through(*batch()), resumed(*batch()))
+
+
+def test_a_live_generator_has_no_task() -> None:
+    generator, task = load_generator("digits")
+    assert task == "digits" and load_generator(generator) == (generator, None)

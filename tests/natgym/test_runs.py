@@ -1,0 +1,209 @@
+"""Run folders: never overwritten, configs that come back, logs that survive a crash."""
+
+import dataclasses
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from agents.adanat import AdaNATConfig
+from generators.training import TrainingConfig
+from natgym.runs import MetricsLog, Run, read_config, read_metrics
+
+
+@dataclass(frozen=True)
+class Inner:
+    sizes: tuple[int, int] = (3, 4)
+    rate: float = 0.1
+
+
+@dataclass(frozen=True)
+class Outer:
+    name: str = "x"
+    inner: Inner = field(default_factory=lambda: Inner(rate=0.2))
+    plain: Inner = Inner(rate=0.3)
+    maybe: float | None = None
+    words: tuple[str, ...] = ()
+
+
+CONFIGS = [
+    Outer(),
+    Outer("y", Inner((5, 6), 0.7), Inner((7, 8)), 1.5, ("a", "b")),
+    AdaNATConfig(steps=7, action_std=(0.5, 0.1)),
+    TrainingConfig(updates=3),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: type(config).__name__)
+def test_a_config_comes_back_with_its_nested_parts(config: Any, tmp_path: Path) -> None:
+    run = Run.create("script", tmp_path / "run", config)
+    assert Run.open(run.folder).config(type(config)) == config
+    assert json.loads((run.folder / "config.json").read_text())  # plain JSON for other readers
+
+
+def test_a_folder_is_never_overwritten(tmp_path: Path) -> None:
+    run = Run.create("script", tmp_path / "deep" / "run", Outer())
+    with pytest.raises(ValueError, match=f"{re.escape(str(run.folder))} exists.*--output.*--resume"):
+        Run.create("script", run.folder, Outer("other"))
+    assert run.config(Outer) == Outer()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="exists"):
+        Run.create("script", tmp_path / "empty", Outer())
+
+
+def test_by_default_a_run_goes_to_runs_with_its_script_and_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Run.create("script", None, Outer())
+    assert re.fullmatch(r"runs/script-\d{8}-\d{6}", run.folder.as_posix()) and run.config(Outer) == Outer()
+
+
+def test_only_a_run_folder_can_be_resumed(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(ValueError, match=f"{re.escape(str(folder))} is not a run folder"):
+            Run.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"nmae": "x"}', "has no nmae; it has name, inner"),
+        ('{"inner": {"rtae": 1}}', "Inner has no rtae; it has sizes, rate"),
+        ('{"plain": {"rtae": 1}}', "Inner has no rtae"),
+        ('{"inner": 3}', "does not fit Outer"),
+        ("[1]", "does not fit Outer"),
+        ('{"name": ', "does not fit Outer"),
+    ],
+)
+def test_a_config_that_does_not_fit_names_the_file(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(said)) as caught:
+        read_config(path, Outer)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def rows(*updates: int) -> list[dict[str, Any]]:
+    return [{"update": update, "loss": update / 4} for update in updates]
+
+
+def read(path: Path) -> list[tuple[int, float]]:
+    return [(int(row["update"]), float(row["loss"])) for row in read_metrics(path)]
+
+
+def expected(*updates: int) -> list[tuple[int, float]]:
+    return [(update, update / 4) for update in updates]
+
+
+def test_a_log_that_goes_on_drops_the_rows_still_to_come(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    log = MetricsLog(path, "update", 1)
+    for row in rows(1, 2, 3, 4):
+        log.append(row)
+    assert read(path) == expected(1, 2, 3, 4)
+    log = MetricsLog(path, "update", 3)
+    assert read(path) == expected(1, 2), "before anything is written again"
+    log.append({"loss": 0.75, "update": 3})  # by name, not by position
+    assert read(path) == expected(1, 2, 3)
+    MetricsLog(path, "update", 1)
+    assert read(path) == []
+    MetricsLog(path, "update", 1).append({"other": 1, "update": 1})
+    assert list(read_metrics(path)[0]) == ["other", "update"], "an empty log takes new columns"
+
+
+@pytest.mark.parametrize("torn", range(1, 12))
+def test_a_half_written_line_is_dropped(torn: int, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    log = MetricsLog(path, "update", 1)
+    for row in rows(1, 2, 300):
+        log.append(row)
+    whole = path.read_bytes()
+    assert whole.endswith(b"300,75.0\r\n")
+    path.write_bytes(whole[:-torn])
+    kept = expected(1, 2) if torn > 1 else expected(1, 2, 300)  # the last byte ends the line but for \r
+    assert read(path) == kept
+    MetricsLog(path, "update", 301).append({"update": 301, "loss": 75.25})
+    assert read(path) == [*kept, *expected(301)]
+
+
+def test_a_log_torn_in_its_header_starts_anew(tmp_path: Path) -> None:
+    (path := tmp_path / "metrics.csv").write_text("upda")
+    assert read(path) == [] == read_metrics(tmp_path / "missing.csv")
+    MetricsLog(path, "update", 1).append(rows(1)[0])
+    assert read(path) == expected(1)
+
+
+def test_opening_a_log_to_go_on_never_loses_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kept rows are replaced in one step: a crash while opening leaves all of them."""
+    path = tmp_path / "metrics.csv"
+    log = MetricsLog(path, "update", 1)
+    for row in rows(1, 2, 3):
+        log.append(row)
+    sizes: list[int] = []
+
+    def watched(path: Path, data: str) -> None:
+        sizes.append(len(data.splitlines()))
+        path.write_text(data)
+
+    monkeypatch.setattr("natgym.runs.write_atomic", watched)
+    monkeypatch.setattr(MetricsLog, "append", lambda self, row: sizes.append(-1))
+    MetricsLog(path, "update", 3)
+    assert sizes == [3], "header and two rows, written at once"
+
+
+def test_an_unknown_column_is_an_error_and_a_missing_one_stays_empty(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    log = MetricsLog(path, "update", 1)
+    log.append(rows(1)[0])
+    with pytest.raises(ValueError, match="surprise"):
+        log.append({"update": 2, "surprise": 1})
+    log.append({"update": 2})
+    assert read_metrics(path)[1] == {"update": "2", "loss": ""} and len(read_metrics(path)) == 2
+
+
+def test_results_are_strict_json(tmp_path: Path) -> None:
+    run = Run.create("script", tmp_path / "run", Outer())
+    rows = [{"policy": "a", "distance": 0.5, "distance_std": math.nan}, {"policy": "b", "steps": None}]
+    run.write_results({"seeds": (0, 1)}, rows, differences={"a": {"half_width": math.inf}})
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    read = json.loads((run.folder / "results.json").read_text(), parse_constant=refuse)
+    assert read == {
+        "protocol": {"seeds": [0, 1]},
+        "rows": [{"policy": "a", "distance": 0.5, "distance_std": None}, {"policy": "b", "steps": None}],
+        "differences": {"a": {"half_width": None}},
+    }
+    assert math.isnan(rows[0]["distance_std"]), "what the caller holds stays as it is"
+
+
+def test_figures_become_pngs_and_may_be_written_again(tmp_path: Path) -> None:
+    run = Run.create("script", tmp_path / "run", Outer())
+    for width in (2, 3):
+        figure = Figure(figsize=(width, 1))
+        figure.subplots().plot([1, 2])
+        path = run.write_figure("curve", figure)
+        assert path == run.folder / "figures" / "curve.png"
+        with Image.open(path) as picture:
+            assert picture.format == "PNG" and abs(picture.width - 160 * width) < 80
+    assert [file.name for file in path.parent.iterdir()] == ["curve.png"], "no temporary file is left"
+
+
+def test_a_run_leaves_no_other_files(tmp_path: Path) -> None:
+    run = Run.create("script", tmp_path / "run", Outer())
+    run.write_results({}, [])
+    MetricsLog(run.folder / "metrics.csv", "update", 1).append({"update": 1})
+    assert sorted(file.name for file in run.folder.iterdir()) == [
+        "config.json",
+        "metrics.csv",
+        "results.json",
+    ]
+    assert dataclasses.asdict(Outer()).keys() == json.loads((run.folder / "config.json").read_text()).keys()

@@ -1,0 +1,229 @@
+"""Spaces of any size, and the action map: zero is the schedule, each number moves its own parameter."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+from generators.schedules import FAMILIES, PARAMETERS, Schedule, reference
+from natgym.spaces import (
+    ACTION_BOUND,
+    EXPONENTIAL,
+    SIGMOID,
+    SOFTPLUS,
+    ActionMap,
+    Activation,
+    BatchedBox,
+    action_space,
+    batched,
+    observation_space,
+)
+
+ZEROS = Schedule(
+    torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.5, 0.0, 0.7, 2.0], [0.0, 3.0, 1.0, 0.0]], dtype=torch.float64)
+)
+
+
+def column(number: int, values: Any) -> Tensor:
+    """Actions that are zero but for one column."""
+    actions = torch.zeros(len(values), 4, dtype=torch.float64)
+    actions[:, number] = torch.as_tensor(values)
+    return actions
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+@pytest.mark.parametrize("family", [*FAMILIES, "zeros"])
+def test_zero_action_is_exactly_the_schedule(family: str, preset: Any) -> None:
+    zeros = torch.tensor([[0.0] * 4, [-0.0] * 4])
+    for steps in range(1, 65) if family == "reference" else (1, 3, 20):
+        schedule = ZEROS if family == "zeros" else FAMILIES[family](steps)
+        actions = ActionMap.preset(preset, schedule)
+        for step in range(schedule.steps):
+            assert torch.equal(actions(zeros, step).table, schedule.params(step, 2).table)
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_a_zero_beside_other_numbers_is_still_exact(preset: Any) -> None:
+    schedule = reference(8)
+    table = ActionMap.preset(preset, schedule)(torch.ones(4, 4) - torch.eye(4), 3).table
+    for row in range(4):
+        for parameter in range(4):
+            assert (table[row, parameter] == schedule.table_T4[3, parameter]) == (row == parameter)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(("heuristic", "preset"), [(0, "paper-no-residual"), (1, "paper")])
+@pytest.mark.parametrize("steps", [4, 8])
+def test_the_paper_presets_are_the_official_ones(
+    steps: int, heuristic: int, preset: Any, golden: Any
+) -> None:
+    tensors, meta = golden("policy_tiny")
+    assert meta["action_order"] == [
+        "manual_gen_ratios",
+        "manual_temp",
+        "manual_samp_temp",
+        "manual_cfg",
+    ]
+    actions = ActionMap.preset(preset, reference(steps))
+    prefix = f"biasact.T{steps}.heu{heuristic}"
+    evaluated_B4T = tensors[f"biasact.T{steps}.noT.actions"]
+    for step in range(steps):
+        inputs = {
+            "": tensors[f"biasact.T{steps}.actions"][step : step + 1],
+            ".zero_action": torch.zeros(1, 4),
+            ".noT": evaluated_B4T[:, :, step],
+        }
+        for form, action_B4 in inputs.items():
+            params = actions(action_B4, step)
+            for name, found in zip(meta["action_order"], params, strict=True):
+                recorded = tensors[f"{prefix}{form}.{name}"][..., step].reshape(-1).double()
+                torch.testing.assert_close(found, recorded, atol=1e-6, rtol=1e-6, msg=f"{name}{form} {step}")
+
+
+def test_the_default_map_is_the_one_in_the_table_of_the_environment() -> None:
+    """Closed forms with plain floats, away from zero and from the floors."""
+    schedule, generator = reference(8), torch.Generator().manual_seed(0)
+    actions = ActionMap.preset("default", schedule)
+    for step in range(1, 7):
+        m, tau2, tau1, w = schedule.table_T4[step].tolist()
+        for row in torch.randn(20, 4, generator=generator).tolist():
+            expected = [
+                1 / (1 + math.exp(-(math.log(m / (1 - m)) + row[0] / 2))),
+                tau2 * math.exp(row[1]),
+                tau1 * math.exp(row[2] / 4),
+                math.log1p(math.exp(math.log(math.exp(w) - 1) + row[3])),
+            ]
+            # Actions are float32, as a network's are.
+            found = actions(torch.tensor([row]), step).table[0].tolist()
+            assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_without_residual_the_schedule_does_not_matter() -> None:
+    maps = [ActionMap.preset("paper-no-residual", schedule) for schedule in (reference(3), ZEROS)]
+    random_B4 = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    for step in range(3):
+        zero = maps[0](torch.zeros(1, 4), step).table[0].tolist()
+        assert zero == pytest.approx([0.5, *[math.log(2)] * 3])
+        assert torch.equal(maps[0](random_B4, step).table, maps[1](random_B4, step).table)
+
+
+@pytest.mark.parametrize("preset", ["default", "paper", "paper-no-residual"])
+@pytest.mark.parametrize("number", range(4))
+def test_each_column_moves_only_its_parameter_and_monotonically(number: int, preset: Any) -> None:
+    schedule = reference(8)
+    actions = ActionMap.preset(preset, schedule)
+    for step in range(8):
+        zero = actions(torch.zeros(1, 4), step).table[0]
+        # Zero itself plays the schedule also below the floor, where its neighbours play the floor.
+        table = actions(column(number, [a for a in np.linspace(-10, 10, 101) if abs(a) > 1e-9]), step).table
+        assert (table[:, number].diff() > 0).all()
+        others = [at for at in range(4) if at != number]
+        assert (table[:, others] == zero[others]).all()
+        if preset == "paper-no-residual" or zero[number] > actions.floor:
+            assert table[49, number] < zero[number] < table[50, number]
+
+
+@pytest.mark.parametrize("preset", ["default", "paper", "paper-no-residual"])
+@pytest.mark.parametrize("schedule", [reference(8), ZEROS], ids=["reference", "zeros"])
+def test_every_action_of_the_space_gives_legal_parameters(schedule: Schedule, preset: Any) -> None:
+    space, actions = action_space(), ActionMap.preset(preset, schedule)
+    assert (space.low == -ACTION_BOUND).all() and (space.high == ACTION_BOUND).all()
+    corners = torch.cartesian_prod(*[torch.tensor([-ACTION_BOUND, 0.0, ACTION_BOUND])] * 4)
+    for step in range(schedule.steps):
+        table = actions(corners, step).table  # checks the ranges itself
+        assert table.dtype == torch.float64 and table.device.type == "cpu"
+        assert (table[:, 0] >= 0).all() and (table[:, 0] <= 1).all()
+        assert (table[:, 1] >= 0).all() and (table[:, 2] > 0).all() and (table[:, 3] >= 0).all()
+
+
+def test_an_action_can_leave_zero() -> None:
+    table = ActionMap.preset("default", ZEROS)(torch.full((1, 4), 0.5), 0).table[0].tolist()
+    assert table[1] == pytest.approx(0.01 * math.exp(0.5))
+    assert table[3] == pytest.approx(math.log1p(math.exp(math.log(math.exp(0.01) - 1) + 0.5)))
+    assert 0.999 < table[0] < 1, "and a mask ratio of 1 can be left, too"
+
+
+@pytest.mark.parametrize(
+    ("activation", "values"),
+    [
+        (SIGMOID, [1e-6, 0.01, 0.5, 0.99, 1 - 1e-6]),
+        (EXPONENTIAL, [1e-6, 0.01, 1.0, 20.0, 1e4]),
+        (SOFTPLUS, [1e-6, 0.01, 1.0, 20.0, 1e4]),
+    ],
+    ids=["sigmoid", "exponential", "softplus"],
+)
+def test_an_activation_undoes_its_inverse(activation: Activation, values: list[float]) -> None:
+    values_N = torch.tensor(values, dtype=torch.float64)
+    there = activation.inverse(values_N)
+    assert torch.isfinite(there).all() and (there.diff() > 0).all()
+    torch.testing.assert_close(activation.forward(there), values_N, rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("action", "step", "said"),
+    [
+        (torch.zeros(4), 0, r"shape \(4,\); expected \(rows, 4\)"),
+        (torch.zeros(2, 3), 0, r"shape \(2, 3\)"),
+        (torch.zeros(2, 4), 8, "step 8 is not one of the schedule's 8"),
+        (torch.zeros(2, 4), -1, "step -1"),
+        (torch.tensor([[0.0, math.nan, 0.0, 0.0]]), 0, "finite"),
+        (torch.tensor([[0.0, 0.0, math.inf, 0.0]]), 0, "finite"),
+    ],
+)
+def test_a_wrong_action_is_a_value_error(action: Tensor, step: int, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ActionMap.preset("default", reference(8))(action, step)
+
+
+def test_an_unknown_preset_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="'nonsense' is not one of default, paper, paper-no-residual"):
+        ActionMap.preset("nonsense", reference(8))  # type: ignore[arg-type]
+
+
+def test_the_action_columns_are_the_parameters() -> None:
+    assert action_space().shape == (len(PARAMETERS),) == (4,)
+
+
+@pytest.mark.parametrize("single", [spaces.Box(-np.inf, np.inf, (3, 2), np.float16), action_space()])
+def test_a_batched_box_is_gymnasiums(single: spaces.Box) -> None:
+    ours, theirs = BatchedBox(single, 5, seed=0), batch_space(single, 5)
+    assert ours == theirs and ours.shape == theirs.shape and ours.dtype == theirs.dtype
+    sample = ours.sample()
+    assert sample.shape == theirs.shape and ours.contains(sample) and theirs.contains(sample)
+    assert not ours.contains(sample[1:])
+    assert str(ours) == str(theirs)
+    assert (sample == BatchedBox(single, 5, seed=0).sample()).all()
+
+
+def test_the_spaces_of_4096_large_images_hold_one_copy_of_the_bounds() -> None:
+    single = observation_space((16, 16), 768, 8)
+    space = batched(single, 4096)
+    assert space["features"].shape == (4096, 256, 768) and list(space) == list(single)
+    for key, box in space.items():
+        for bound in (box.low, box.high, box.bounded_below, box.bounded_above):
+            assert bound.strides[0] == 0
+            owner = bound
+            while owner.base is not None:
+                owner = owner.base
+            assert owner.nbytes <= single[key].low.nbytes
+
+
+def test_observations_are_described_as_they_are() -> None:
+    space = observation_space((3, 5), 7, 4, "float16")
+    legal = {
+        "features": np.zeros((15, 7), np.float16),
+        "masked": np.ones(15, np.uint8),
+        "step": np.full(1, 4, np.float32),
+    }
+    assert space.contains(legal)
+    for key, wrong in (
+        ("features", np.zeros((15, 7), np.float32)),
+        ("masked", np.full(15, 2, np.uint8)),
+        ("step", np.full(1, 5, np.float32)),
+    ):
+        assert not space.contains(legal | {key: wrong})
