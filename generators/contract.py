@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from generators.conditions import Condition
 
@@ -34,6 +35,10 @@ class Generator(Protocol):
 
     def __call__(self, ids_BL: Tensor, condition: Condition, cache: Any = None) -> Prediction:
         """Predict every token of `ids_BL` (values 0..codebook_size, the last of which is the mask)."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the weights; the first one's device is where ids and conditions have to be."""
         ...
 
     def conditions(self) -> Condition:

@@ -19,7 +19,8 @@ class MaskLaw:
     Attributes:
         name: "beta" is AutoNAT's searched Beta(12, 3) for a=12, b=3; "cosine" is MaskGIT's cos(pi u / 2) and
             has no parameters.
-        a, b: of the Beta distribution.
+        a: first parameter of the Beta distribution.
+        b: second parameter of the Beta distribution.
     """
 
     name: str = "beta"

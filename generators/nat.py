@@ -28,6 +28,9 @@ class NATConfig:
         text_width: for texts, the width of the text encoder.
         width: D, divisible by `heads`.
         depth: blocks beside the middle one, even; half of them before it.
+        heads: attention heads.
+        mlp_ratio: hidden width of the MLPs, in units of `width`.
+        qkv_bias: bias in the query, key and value projection.
         skip: long skips between the two halves.
         dropout: on the token embeddings.
     """

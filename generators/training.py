@@ -51,6 +51,11 @@ class TrainingConfig:
     seed: int = 0
     """Everything random follows from it."""
 
+    def __post_init__(self) -> None:
+        for name in ("updates", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+
 
 class Trainer:
     """Train a generator on a cached token set.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -55,7 +56,7 @@ def parameters_figure(frames: Mapping[str, pd.DataFrame], note: str) -> Figure:
     """Draw the policies' decoding parameters over the steps: mean, bands of 50 % and 90 % of the samples."""
     figure = Figure(figsize=(11, 2.9))
     for axis, parameter in zip(figure.subplots(1, len(PARAMETERS)), PARAMETERS, strict=True):
-        for color, (policy, frame) in zip(COLORS, frames.items(), strict=False):
+        for color, (policy, frame) in zip(cycle(COLORS), frames.items(), strict=False):
             # The last step reveals all, so its mask ratio and re-mask temperature decide nothing.
             idle = parameter in PARAMETERS[:2]
             shown = frame[frame["step"] < frame["step"].max()] if idle and frame["step"].max() > 0 else frame

@@ -144,6 +144,9 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         self.generator, task = load_generator(generator, device)
         self.device = next(self.generator.parameters()).device
         self.tokenizer = load_companion(tokenizer, "tokenizer", task, self.device)
+        ours, theirs = ((net.codebook_size, tuple(net.grid)) for net in (self.generator, self.tokenizer))
+        if ours != theirs:
+            raise ValueError(f"codes and grid: the generator has {ours}, the tokenizer {theirs}; use a pair")
         self.reward = make_reward(reward, task, self.device)
         if not isinstance(actions, ActionMap):
             actions = ActionMap.preset(actions, as_schedule(schedule, steps))
@@ -225,6 +228,8 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         seeds_B = next_episode(self.first_seeds_B, self.episode).to(self.device)
         if condition is None:
             condition = self._next_conditions(seeds_B)
+        if not isinstance(condition, Condition):
+            raise ValueError(f"condition is a {type(condition).__name__}; give a Condition, such as Labels")
         if len(condition) != self.num_envs:
             raise ValueError(f"{len(condition)} conditions for {self.num_envs} rows; give one per row")
         self.noise = HashNoise(seeds_B)

@@ -221,34 +221,29 @@ def paired_difference(
     return float(difference.mean()), float(stats.t.ppf(0.975, len(difference) - 1) * error)
 
 
-COLUMNS: Mapping[str, str] = {
-    "policy": "{}",
-    "steps": "{}",
-    "distance": "{:.3f}",
-    "distance_std": "{:.3f}",
-    "kernel_distance": "{:.4f}",
-    "accuracy": "{:.3f}",
-    "recall": "{:.3f}",
-    "coverage": "{:.3f}",
-    "nfe": "{:.1f}",
-    "images_per_second": "{:.0f}",
-    "images_spent": "{:,}",
+# Column of a row -> header and format in the printed table.
+COLUMNS: Mapping[str, tuple[str, str]] = {
+    "policy": ("policy", "{}"),
+    "steps": ("T", "{}"),
+    "distance": ("distance", "{:.3f}"),
+    "distance_std": ("std", "{:.3f}"),
+    "kernel_distance": ("kernel", "{:.4f}"),
+    "accuracy": ("accuracy", "{:.3f}"),
+    "recall": ("recall", "{:.3f}"),
+    "coverage": ("coverage", "{:.3f}"),
+    "nfe": ("NFE", "{:.1f}"),
+    "images_per_second": ("images/s", "{:,.0f}"),
+    "images_spent": ("images spent", "{:,}"),
 }
 
 
 def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the rows of `summarize` as aligned text; None prints as -."""
-    cells = [
-        [form.format(row[name]) if row.get(name) is not None else "-" for name, form in COLUMNS.items()]
-        for row in rows
-    ]
-    lines = [[name.replace("_", " ") for name in COLUMNS], *cells]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
-    aligned = [
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    ]
-    return "\n".join([aligned[0], "-" * len(aligned[0]), *aligned[1:]])
+    lines = [[header for header, _ in COLUMNS.values()]]
+    for row in rows:
+        cells = ((row.get(name), form) for name, (_, form) in COLUMNS.items())
+        lines.append(["-" if value is None else form.format(value) for value, form in cells])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    aligned = ([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines)
+    text = ["  ".join(cells) for cells in aligned]
+    return "\n".join([text[0], "-" * len(text[0]), *text[1:]])

@@ -37,9 +37,7 @@ class Run:
                 f"{folder} exists and is not overwritten; choose another --output or go on with --resume"
             )
         folder.mkdir(parents=True)
-        write_atomic(
-            folder / "config.json", json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n"
-        )
+        write_config(folder / "config.json", config)
         return cls(folder)
 
     @classmethod
@@ -70,6 +68,11 @@ class Run:
         figure.savefig(buffer, format="png", dpi=160, bbox_inches="tight")
         write_atomic(path := self.folder / "figures" / f"{name}.png", buffer.getvalue())
         return path
+
+
+def write_config(path: Path, config: Any) -> None:
+    """Write a config dataclass as JSON, nested ones and paths included."""
+    write_atomic(path, json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n")
 
 
 def read_config(path: Path, config_class: type) -> Any:

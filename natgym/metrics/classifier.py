@@ -69,10 +69,6 @@ class Classifier(nn.Module):
         features_Bd = self.trunk(images_BCHW)
         return features_Bd / self.feature_scale, self.head(features_Bd.relu())
 
-    def log_prob(self, images_BCHW: Tensor, classes_B: Tensor) -> Tensor:
-        """Return the log-probability (B,) of each picture's own class, in nats."""
-        return self(images_BCHW)[1].log_softmax(-1).gather(-1, classes_B[:, None])[:, 0]
-
 
 def fit_classifier(
     config: ClassifierConfig, images_NCHW: Tensor, classes_N: Tensor, *, updates: int = 1000, seed: int = 0

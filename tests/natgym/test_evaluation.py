@@ -188,12 +188,11 @@ def test_a_table_is_aligned_and_prints_what_is_missing_as_a_dash() -> None:
     rows = [summarize("a long policy name", 4, frame([1.0, 2.0]), 1234567), {"policy": "real", "steps": None}]
     header, rule, first, second = format_table(rows).splitlines()
     assert len(header) == len(rule) == len(first) == len(second) and set(rule) == {"-"}
-    assert header.split()[:3] == ["policy", "steps", "distance"] and "images spent" in header
+    assert header.split()[:3] == ["policy", "T", "distance"] and "images spent" in header
     assert first.startswith("a long policy name") and first.endswith("1,234,567")
     assert "1.500" in first and second.split() == ["real"] + ["-"] * 10
     edge = header.index("policy") + len("policy")
-    for name in list(COLUMNS)[1:]:  # right edges of the numbers stand below each other
-        title = name.replace("_", " ")
+    for title, _ in list(COLUMNS.values())[1:]:  # right edges of the numbers stand below each other
         edge = header.index(title, edge) + len(title)
         assert first[edge - 1].isdigit() and second[edge - 2 : edge] == " -"
 
