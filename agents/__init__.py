@@ -1,0 +1,1 @@
+"""Agents decide the decoding parameters: fixed schedules, searched ones, learned policies."""

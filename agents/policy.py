@@ -1,0 +1,204 @@
+"""AdaNAT's policy network (arXiv 2409.00342, section 3.2; code) on any token grid, as an SB3 features
+extractor.
+
+The trunk reads the generator's features and the step; a linear head on it gives the action's mean or the
+value. Actor and critic share nothing. The head starts at zero, so that training starts at the action map's
+schedule.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange
+from stable_baselines3.common.policies import MultiInputActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from generators.checkpoints import register
+from generators.schedules import DecodeParams, Schedule
+from natgym.env import Observation
+from natgym.spaces import ActionMap, Preset
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """Widths of the policy network; the defaults are the paper's.
+
+    Attributes:
+        width: of the token features inside the network.
+        channels: after the strided convolution.
+        hidden: of the two linear layers.
+        frequencies: width of the sinusoid of the step.
+    """
+
+    width: int = 512
+    channels: int = 128
+    hidden: tuple[int, int] = (1024, 512)
+    frequencies: int = 256
+
+
+def small_policy() -> PolicyConfig:
+    """Size the network for the small tasks."""
+    return PolicyConfig(width=64, channels=32, hidden=(128, 64), frequencies=32)
+
+
+class AdaptiveNorm(nn.Module):
+    """LayerNorm whose shift and scale come from the step's embedding; starts as a plain LayerNorm."""
+
+    def __init__(self, width: int, condition_width: int) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(condition_width, 2 * width)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, x: Tensor, condition_BC: Tensor) -> Tensor:
+        modulation = self.modulation(F.silu(condition_BC))
+        if x.ndim == 3:
+            modulation = modulation[:, None]
+        shift, scale = modulation.chunk(2, dim=-1)
+        return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
+
+
+class StepEmbedding(nn.Module):
+    """Sinusoid [cos, sin] of the step, frequencies 10000^(-i / half), then two linear layers with SiLU."""
+
+    def __init__(self, frequencies: int, width: int) -> None:
+        super().__init__()
+        self.frequencies = frequencies
+        self.fc1, self.fc2 = nn.Linear(frequencies, width), nn.Linear(width, width)
+        for layer in (self.fc1, self.fc2):
+            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, step_B: Tensor) -> Tensor:
+        half = self.frequencies // 2
+        powers = torch.exp(-math.log(10000) * torch.arange(half, device=step_B.device) / half)
+        angles = step_B[:, None] * powers
+        return self.fc2(F.silu(self.fc1(torch.cat([angles.cos(), angles.sin()], dim=-1))))
+
+
+class Trunk(nn.Module):
+    """Token features (B, L, D) and steps (B,) -> (B, hidden[1])."""
+
+    def __init__(self, config: PolicyConfig, grid: tuple[int, int], features_width: int) -> None:
+        super().__init__()
+        self.grid, C = grid, config.width
+        self.embed = nn.Linear(features_width, C) if features_width != C else nn.Identity()
+        self.step = StepEmbedding(config.frequencies, C)
+        self.norm1 = AdaptiveNorm(C, C)
+        self.depthwise = nn.Conv2d(C, C, 3, stride=2, padding=1, groups=C)
+        self.pointwise = nn.Conv2d(C, config.channels, 1)
+        cells = ((grid[0] + 1) // 2) * ((grid[1] + 1) // 2)
+        self.fc1 = nn.Linear(config.channels * cells, config.hidden[0])
+        self.norm2 = AdaptiveNorm(config.hidden[0], C)
+        self.fc2 = nn.Linear(config.hidden[0], config.hidden[1])
+        self.norm3 = AdaptiveNorm(config.hidden[1], C)
+        for layer in (self.embed, self.fc1, self.fc2):
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, features_BLD: Tensor, step_B: Tensor) -> Tensor:
+        condition_BC = self.step(step_B)
+        x = self.norm1(self.embed(features_BLD), condition_BC)
+        x = rearrange(x, "b (h w) c -> b c h w", h=self.grid[0])
+        x = F.gelu(self.pointwise(F.gelu(self.depthwise(x)))).flatten(1)
+        x = F.gelu(self.norm2(self.fc1(x), condition_BC))
+        return F.gelu(self.norm3(self.fc2(x), condition_BC))
+
+
+class TrunkExtractor(BaseFeaturesExtractor):
+    """The trunk as SB3 wants it: dict observations in, one vector out."""
+
+    def __init__(self, observation_space: Any, config: PolicyConfig, grid: tuple[int, int]) -> None:
+        super().__init__(observation_space, config.hidden[1])
+        self.trunk = Trunk(config, grid, observation_space["features"].shape[1])
+
+    def forward(self, observations: Observation) -> Tensor:
+        return self.trunk(observations["features"], observations["step"][:, 0])
+
+
+class AdaNATPolicy(MultiInputActorCriticPolicy):
+    """Gaussian policy of fixed standard deviation; separate trunks of actor and critic, heads from zero."""
+
+    def __init__(self, *args: Any, config: PolicyConfig, grid: tuple[int, int], **kwargs: Any) -> None:
+        kwargs |= {
+            "net_arch": [],
+            "ortho_init": False,  # SB3's default would re-initialise the trunk
+            "share_features_extractor": False,
+            "features_extractor_class": TrunkExtractor,
+            "features_extractor_kwargs": {"config": config, "grid": grid},
+        }
+        super().__init__(*args, **kwargs)
+        for parameter in (*self.action_net.parameters(), *self.value_net.parameters()):
+            nn.init.zeros_(parameter)
+        self.log_std.requires_grad_(False)
+
+    def obs_to_tensor(self, observation: Any) -> tuple[Any, bool]:
+        """Take device tensors as they are, which SB3's own would copy through numpy."""
+        if all(isinstance(value, Tensor) for value in observation.values()):
+            return {key: value.to(self.device) for key, value in observation.items()}, True
+        return super().obs_to_tensor(observation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorConfig:
+    """All that a saved actor needs to be rebuilt."""
+
+    policy: dict[str, Any]
+    grid: tuple[int, int]
+    features_width: int
+    steps: int
+    actions: Preset
+    schedule_name: str
+
+
+@register(ActorConfig)
+class Actor(nn.Module):
+    """A learned policy in evaluation: the mean action through the action map."""
+
+    def __init__(self, config: ActorConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = PolicyConfig(**{**config.policy, "hidden": tuple(config.policy["hidden"])})
+        self.trunk = Trunk(widths, config.grid, config.features_width)
+        self.head = nn.Linear(widths.hidden[1], 4)
+        self.register_buffer("schedule", torch.ones(config.steps, 4, dtype=torch.float64))
+        self.schedule: Tensor
+
+    @property
+    def steps(self) -> int:
+        return self.config.steps
+
+    def action_map(self) -> ActionMap:
+        """The map that the policy was trained with, on the host."""
+        return ActionMap.preset(self.config.actions, Schedule(self.schedule.cpu(), self.config.schedule_name))
+
+    @torch.no_grad()
+    def forward(self, observation: Observation, step: int) -> DecodeParams:
+        """Return the decoding parameters of the mean action."""
+        hidden = self.trunk(observation["features"].float(), observation["step"][:, 0])
+        return self.action_map()(self.head(hidden), step)
+
+
+def export_actor(policy: AdaNATPolicy, widths: PolicyConfig, actions: Preset, schedule: Schedule) -> Actor:
+    """Copy the actor out of an SB3 policy."""
+    extractor: Any = policy.pi_features_extractor
+    config = ActorConfig(
+        policy=vars(widths),
+        grid=extractor.trunk.grid,
+        features_width=extractor._observation_space["features"].shape[1],
+        steps=schedule.steps,
+        actions=actions,
+        schedule_name=schedule.name,
+    )
+    actor = Actor(config)
+    actor.trunk.load_state_dict(extractor.trunk.state_dict())
+    actor.head.load_state_dict(policy.action_net.state_dict())
+    actor.schedule.copy_(schedule.table_T4)
+    return actor.eval().requires_grad_(False)

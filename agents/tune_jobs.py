@@ -1,0 +1,150 @@
+"""AdaNAT as Ray Tune jobs: one trial by default, a sweep over a search space with more.
+
+A trial is `agents.adanat.train` in a folder of its own. What each trial samples is drawn by the driver from
+the run's
+seed and written down before the first starts, so that resuming repeats nothing and unpickles nothing: a
+finished trial ends at once, an interrupted one goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.adanat import AdaNATConfig, train
+from generators.noise import derive_seed
+
+Trial = tuple[AdaNATConfig, Path]
+
+# Ray reads these when it is imported.
+QUIET = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a banner whatever `verbose` says
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it ends the sweep quietly, as if the trials were done
+}
+
+_LAW = re.compile(r"^(?P<name>\w+)=(?P<law>choice|uniform|loguniform)\((?P<values>[^()]+)\)$")
+
+
+def sample_configs(base: AdaNATConfig, space: Sequence[str], num_samples: int) -> list[AdaNATConfig]:
+    """Draw the trials' configs.
+
+    Args:
+        base: what all share; with one sample and no space it is the only trial, and without a space several
+            trials differ in their seed, counted up from its own.
+        space: laws such as "learning_rate=loguniform(1e-4,1e-2)", "epochs=choice(2,4,8)",
+            "clip=uniform(0.1,0.3)"; any number of AdaNATConfig's numeric fields, `seed` included.
+        num_samples: number of trials.
+
+    Raises:
+        ValueError: a law can't be read or names a field that can't be searched.
+    """
+    if num_samples < 1:
+        raise ValueError(f"num_samples {num_samples}: at least one trial is needed")
+    numeric = {f.name: type(getattr(base, f.name)) for f in dataclasses.fields(base)}
+    numeric = {name: kind for name, kind in numeric.items() if kind in (int, float)}
+    laws = {}
+    for text in space:
+        match = _LAW.match(text.replace(" ", ""))
+        if match is None:
+            raise ValueError(
+                f"space {text!r} does not read name=choice(a,b,..), name=uniform(a,b) or name=loguniform(a,b)"
+            )
+        if match["name"] not in numeric or match["name"] in laws:
+            left = ", ".join(name for name in numeric if name not in laws)
+            raise ValueError(f"space {text!r}: {match['name']!r} is not one of {left}")
+        laws[match["name"]] = _law(match["law"], match["values"], numeric[match["name"]], text)
+    configs = []
+    for trial in range(num_samples):
+        random = np.random.RandomState(derive_seed(base.seed, "trial", trial) % 2**32)
+        drawn = {name: numeric[name](law.sample(random_state=random)) for name, law in laws.items()}
+        configs.append(dataclasses.replace(base, **(drawn if laws else {"seed": base.seed + trial})))
+    return configs
+
+
+def run_trials(
+    trials: Sequence[Trial],
+    report: Callable[[int, dict[str, float]], object],
+    *,
+    folder: Path,
+    cpus_per_trial: int = 1,
+    gpus_per_trial: float = 0.0,
+    address: str | None = None,
+) -> None:
+    """Run the trials as Ray Tune jobs, as many at once as the cluster has room for.
+
+    Args:
+        report: called in the driver with the trial's index and the metrics of each of its updates.
+        folder: for Ray's own files; on a cluster it must be on shared storage, as must the trials' folders.
+        address: of a running cluster; None starts one on this machine and ends it afterwards.
+
+    Raises:
+        ValueError: the cluster is too small for a trial, which would wait for ever.
+        RuntimeError: a trial failed.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    import ray
+    from ray import tune
+
+    class Listener(tune.Callback):
+        def on_trial_result(
+            self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
+        ) -> None:
+            report(trial.config["trial"], result)
+
+    def work(choice: dict[str, int]) -> None:
+        import torch
+
+        torch.set_num_threads(1)  # as everywhere: sums in one order, whatever Ray's default
+        config, trial_folder = trials[choice["trial"]]
+        train(config, trial_folder, tune.report)
+
+    if address is None:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        ray.init(address=address, log_to_driver=False)
+    try:
+        for resource, wanted in (("CPU", cpus_per_trial), ("GPU", gpus_per_trial)):
+            if wanted > (there := ray.cluster_resources().get(resource, 0)):
+                raise ValueError(
+                    f"a trial asks for {wanted:g} {resource}s; the cluster has {there:g}: ask for fewer"
+                )
+        results = tune.Tuner(
+            tune.with_resources(work, {"cpu": cpus_per_trial, "gpu": gpus_per_trial}),
+            param_space={"trial": tune.grid_search(list(range(len(trials))))},
+            run_config=tune.RunConfig(
+                name="tune", storage_path=str(folder.resolve()), verbose=0, callbacks=[Listener()]
+            ),
+        ).fit()
+        if results.errors:
+            reason = str(results.errors[0]).strip().splitlines()[-1]
+            raise RuntimeError(f"{len(results.errors)} of {len(trials)} trials failed; the first: {reason}")
+    finally:
+        ray.shutdown()
+
+
+def _law(law: str, values: str, kind: type, text: str) -> Any:
+    """Return Tune's sampler for one entry of a search space."""
+    from ray import tune
+
+    try:
+        numbers = [kind(value) for value in values.split(",")]  # int("2.5") is an error, as it should be
+        if law == "choice":
+            return tune.choice(numbers)
+        low, high = numbers
+        if kind is int or not 0 < high - low < math.inf or (law == "loguniform" and low <= 0):
+            raise ValueError("a range is of real numbers, the lower end first, above 0 if logarithmic")
+        return tune.uniform(low, high) if law == "uniform" else tune.loguniform(low, high)
+    except ValueError as error:
+        raise ValueError(f"space {text!r}: {error}") from None

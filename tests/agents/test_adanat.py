@@ -1,0 +1,291 @@
+"""AdaNAT's training: it moves the policy, resumes exactly, and never looks at the report part."""
+
+import dataclasses
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import natgym.env
+import natgym.rollouts
+from agents import adanat
+from agents.adanat import AdaNATConfig, Learner, train
+from agents.autonat import GridConfig
+from agents.policy import PolicyConfig
+from generators import data
+from generators.checkpoints import from_pretrained, load_state
+from generators.data import Part, load_part
+from natgym.loading import load_companion
+from natgym.rewards import AdversarialReward
+from natgym.runs import read_metrics
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+TINY = AdaNATConfig(
+    steps=2,
+    updates=3,
+    trajectories=32,
+    epochs=1,
+    minibatch=32,
+    discriminator_batch=16,
+    warmup=1,
+    evaluate_every=2,
+    evaluation_images=40,
+    policy=PolicyConfig(width=16, channels=8, hidden=(16, 16), frequencies=8),
+)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def nothing(metrics: dict[str, float]) -> None:
+    pass
+
+
+def until(last: int) -> Any:
+    """A report that stops the process after an update."""
+
+    def report(metrics: dict[str, float]) -> None:
+        if metrics["update"] == last:
+            raise Killed
+
+    return report
+
+
+def leaves(state: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(state, dict):
+        for key, value in state.items():
+            yield from leaves(value, f"{path}/{key}")
+    elif isinstance(state, list | tuple):
+        for at, value in enumerate(state):
+            yield from leaves(value, f"{path}/{at}")
+    else:
+        yield path, state
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Checkpoint, metrics and policy are the same, bit for bit."""
+    assert (one / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
+    weights = "policy/model.safetensors"
+    assert (one / weights).read_bytes() == (other / weights).read_bytes()
+    first, second = (dict(leaves(load_state(folder / "checkpoint.pt"))) for folder in (one, other))
+    assert first.keys() == second.keys()
+    for path, value in first.items():
+        same = torch.equal(value, second[path]) if isinstance(value, Tensor) else value == second[path]
+        assert same, path
+
+
+@pytest.fixture(scope="module")
+def four_updates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The uninterrupted run that resumed ones are compared with."""
+    folder = tmp_path_factory.mktemp("straight")
+    train(dataclasses.replace(TINY, updates=4), folder, nothing)
+    return folder
+
+
+def test_training_moves_actor_critic_and_discriminator(four_updates: Path) -> None:
+    untrained = dict(leaves(Learner(TINY).state_dict()))
+    trained = dict(leaves(load_state(four_updates / "checkpoint.pt")))
+    moved = {
+        path
+        for path, value in untrained.items()
+        if isinstance(value, Tensor) and not torch.equal(value, trained[path])
+    }
+    for part in (
+        "/policy/pi_features_extractor.trunk.depthwise.weight",
+        "/policy/vf_features_extractor.trunk.depthwise.weight",
+        "/policy/action_net.weight",
+        "/policy/value_net.weight",
+        "/policy/log_std",
+    ):
+        assert part in moved
+    assert any(path.startswith("/reward/discriminator/trunk") for path in moved)
+    actor: Any = from_pretrained(four_updates / "policy")
+    assert actor.steps == 2 and actor.head.weight.abs().max() > 0
+
+
+def test_metrics_say_what_happened(four_updates: Path) -> None:
+    rows = read_metrics(four_updates / "metrics.csv")
+    assert [int(row["update"]) for row in rows] == [1, 2, 3, 4]
+    spent = [int(row["images_spent"]) for row in rows]
+    assert spent == sorted(spent) and spent[-1] == dataclasses.replace(TINY, updates=4).total_images
+    stds = [float(row["action_std"]) for row in rows]
+    assert stds == pytest.approx([0.3, 0.3 - 0.1 / 3, 0.3 - 0.2 / 3, 0.2])
+    assert all(0 < float(row["reward"]) < 1 for row in rows)
+    assert float(rows[-1]["distance"]) > 0 and rows[1]["distance"] == rows[2]["distance"]
+
+
+def test_a_killed_run_ends_as_the_uninterrupted_one(four_updates: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(TINY, updates=4)
+    with pytest.raises(Killed):
+        train(config, tmp_path, until(2))
+    assert not (tmp_path / "policy").exists()
+    train(config, tmp_path, nothing)
+    assert_same_run(tmp_path, four_updates)
+
+
+def test_a_kill_between_log_and_checkpoint_is_no_exception(
+    four_updates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The logged update is taken again and its line, with the half one after it, written anew."""
+    config = dataclasses.replace(TINY, updates=4)
+
+    def dying_save(path: Path, state: dict[str, Any]) -> None:
+        if state["done"] == 3:
+            raise Killed
+        save_state(path, state)
+
+    save_state = adanat.save_state
+    with monkeypatch.context() as patch:
+        patch.setattr(adanat, "save_state", dying_save)
+        with pytest.raises(Killed):
+            train(config, tmp_path, nothing)
+    with open(tmp_path / "metrics.csv", "a") as file:
+        file.write("4,32")
+    assert len(read_metrics(tmp_path / "metrics.csv")) == 3
+    train(config, tmp_path, nothing)
+    assert_same_run(tmp_path, four_updates)
+
+
+def test_a_finished_run_trains_no_more(
+    four_updates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("metrics.csv", "checkpoint.pt"):
+        (tmp_path / name).write_bytes((four_updates / name).read_bytes())
+    monkeypatch.setattr(Learner, "update", lambda learner: pytest.fail("another update"))
+    train(dataclasses.replace(TINY, updates=4), tmp_path, nothing)
+    assert_same_run(tmp_path, four_updates)
+
+
+def test_another_seed_is_another_run(four_updates: Path, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        train(dataclasses.replace(TINY, updates=4, seed=1), tmp_path, until(1))
+    found, reference = (read_metrics(folder / "metrics.csv")[0] for folder in (tmp_path, four_updates))
+    for name in ("reward", "value_loss", "discriminator_loss"):
+        assert found[name] != reference[name]
+    assert found["images_spent"] == reference["images_spent"]
+
+
+def test_the_images_spent_are_those_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+
+    def counting_start(generator: Any, condition: Any, **rest: Any) -> Any:
+        drawn.append(len(condition))
+        return start(generator, condition, **rest)
+
+    start = natgym.env.start
+    for module in (natgym.env, natgym.rollouts):
+        monkeypatch.setattr(module, "start", counting_start)
+    reported: list[float] = []
+    config = dataclasses.replace(TINY, warmup=2, updates=3)
+    train(config, tmp_path, lambda metrics: reported.append(metrics["images_spent"]))
+    assert sum(drawn) == reported[-1] == config.total_images
+
+
+@pytest.mark.parametrize("real", ["tokens", "raw"])
+def test_the_discriminator_sees_only_real_pictures_of_the_train_part(
+    real: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with its own class, as it is or as its tokens show it."""
+    seen: list[tuple[bytes, int]] = []
+
+    def spying_update(reward: Any, images: Tensor, condition: Any, *fake: Any) -> Any:
+        seen.extend(pairs(images, condition.values))
+        return update(reward, images, condition, *fake)
+
+    def pairs(images: Tensor, labels: Tensor) -> list[tuple[bytes, int]]:
+        rows = zip(images, labels, strict=True)
+        return [(image.numpy().tobytes(), int(label)) for image, label in rows]
+
+    update = AdversarialReward.update
+    monkeypatch.setattr(AdversarialReward, "update", spying_update)
+    config = dataclasses.replace(TINY, updates=1, real=real)
+    with pytest.raises(Killed):
+        train(config, tmp_path, until(1))
+    part, images = load_part("digits", "train"), load_part("digits", "train").images_NCHW
+    if real == "tokens":
+        tokenizer = load_companion(None, "tokenizer", "digits")
+        images = tokenizer.decode(tokenizer.encode(images))
+    assert len(seen) == (config.warmup + 1) * config.trajectories
+    assert set(seen) <= set(pairs(images, part.condition.values))
+    assert len(set(seen)) > len(seen) / 2, "not the same few again and again"
+
+
+def test_neither_search_nor_training_touches_the_report_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def guarded(part: Any) -> Part:
+        asked.append(part)
+        if part == "report":
+            raise PermissionError("the report part is for the tables")
+        return digits(part)
+
+    digits = data.TASKS["digits"]
+    monkeypatch.setitem(data.TASKS, "digits", guarded)
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    monkeypatch.setattr(sys, "argv", ["adanat_ppo.py"])
+    script = importlib.import_module("adanat_ppo")
+    grid = GridConfig(remask=(1.0, 8.0), sampling=(1.0,), guidance=(1.0,), images=40, final_images=40)
+    config = dataclasses.replace(TINY, updates=1, schedule=script.SEARCHED)
+    args = script.Args(train=config, grid=grid, images=40, local=True, threads=1, output=tmp_path / "run")
+    experiment = script.Experiment(*script.resolve(args))
+    experiment.search()
+    experiment.learn()
+    assert set(asked) == {"train", "select"} and {script.SEARCHED, "adanat"} <= set(experiment.policies)
+    with pytest.raises(PermissionError):
+        experiment.judge()
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"updates": 0}, "updates"),
+        ({"trajectories": 0}, "trajectories"),
+        ({"epochs": 0}, "epochs"),
+        ({"minibatch": -1}, "minibatch"),
+        ({"discriminator_batch": 0}, "discriminator_batch"),
+        ({"trajectories": 100, "discriminator_batch": 64}, "discriminator_batch"),
+        ({"action_std": (0.3, 0.0)}, "action_std"),
+        ({"learning_rate": -1e-3}, "learning_rate"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"evaluate_every": 0}, "evaluate_every"),
+        ({"evaluation_images": 0}, "evaluation_images"),
+        ({"warmup": -1}, "warmup"),
+    ],
+)
+def test_a_bad_value_is_named_before_anything_starts(values: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named) as caught:
+        AdaNATConfig(**values)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"task": "faces"}, "faces"),
+        ({"generator": "no/such/folder"}, "no/such/folder"),
+        ({"schedule": "no-such.json"}, "no-such.json"),
+        ({"actions": "papr"}, "papr"),
+    ],
+)
+def test_what_cannot_be_found_is_a_value_error(values: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        Learner(dataclasses.replace(TINY, **values))

@@ -1,0 +1,181 @@
+"""Trials as Ray Tune jobs: what they sample, and that Ray changes nothing about what they learn."""
+
+import dataclasses
+import math
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from agents.adanat import AdaNATConfig, train
+from agents.policy import PolicyConfig
+from agents.tune_jobs import run_trials, sample_configs
+
+BASE = AdaNATConfig(
+    steps=2,
+    updates=2,
+    trajectories=32,
+    epochs=1,
+    minibatch=32,
+    discriminator_batch=16,
+    warmup=1,
+    evaluation_images=40,
+    policy=PolicyConfig(width=16, channels=8, hidden=(16, 16), frequencies=8),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_one_sample_without_a_space_is_the_base() -> None:
+    assert sample_configs(BASE, (), 1) == [BASE]
+
+
+def test_samples_follow_their_laws() -> None:
+    space = (
+        "learning_rate=loguniform(1e-4, 1e-2)",
+        "clip = uniform(0.1,0.3)",
+        "epochs=choice(2,4,8)",
+        "seed=choice(1,2,3,4,5)",
+    )
+    configs = sample_configs(BASE, space, 200)
+    rates, clips = ([getattr(config, name) for config in configs] for name in ("learning_rate", "clip"))
+    assert 1e-4 <= min(rates) < 2e-4 and 5e-3 < max(rates) <= 1e-2
+    below = sum(rate < 1e-3 for rate in rates)  # half of them in each decade
+    assert 70 <= below <= 130
+    assert 0.1 <= min(clips) < 0.11 and 0.29 < max(clips) <= 0.3
+    assert math.isclose(sum(clips) / 200, 0.2, abs_tol=0.02)
+    assert {config.epochs for config in configs} == {2, 4, 8}
+    assert {config.seed for config in configs} == {1, 2, 3, 4, 5}
+    assert all(type(config.epochs) is type(config.seed) is int for config in configs)
+    sampled = {"learning_rate", "clip", "epochs", "seed"}
+    kept = [field.name for field in dataclasses.fields(BASE) if field.name not in sampled]
+    assert all(getattr(config, name) == getattr(BASE, name) for config in configs for name in kept)
+
+
+def test_samples_follow_from_the_seed_alone() -> None:
+    """A resumed sweep draws the same trials, and a longer one begins with those of the shorter."""
+    space = ("clip=uniform(0.1,0.3)", "learning_rate=loguniform(1e-4,1e-2)")
+    configs = sample_configs(BASE, space, 5)
+    torch.rand(3)
+    assert sample_configs(BASE, space, 8)[:5] == configs
+    assert len({config.clip for config in configs}) == 5
+    other = sample_configs(dataclasses.replace(BASE, seed=1), space, 5)
+    assert not {config.clip for config in configs} & {config.clip for config in other}
+
+
+@pytest.mark.parametrize(
+    ("space", "named"),
+    [
+        ("learning_rate", "choice"),
+        ("learning_rate=normal(0,1)", "normal"),
+        ("learning_rate=uniform()", "uniform"),
+        ("learning_rate=uniform(0.1)", "uniform"),
+        ("learning_rate=uniform(0.1,0.2,0.3)", "uniform"),
+        ("learning_rate=loguniform(0,1)", "loguniform"),
+        ("learning_rate=loguniform(-1,1)", "loguniform"),
+        ("epochs=choice(two,4)", "two"),
+        ("learning_rate=choice(__import__('os'),1)", "import"),
+        ("rate=uniform(0,1)", "rate"),
+        ("schedule=choice(1,2)", "schedule"),
+        ("policy=choice(1,2)", "policy"),
+        ("epochs=choice(0)", "epochs"),
+    ],
+)
+def test_a_law_that_cannot_be_read_is_one_line(space: str, named: str) -> None:
+    with pytest.raises(ValueError, match=named) as caught:
+        sample_configs(BASE, (space,), 2)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_trials_are_refused() -> None:
+    with pytest.raises(ValueError, match="num_samples"):
+        sample_configs(BASE, (), 0)
+
+
+@dataclasses.dataclass
+class Sweep:
+    """Two trials that learn and one that cannot, run by Ray."""
+
+    folders: list[Path]
+    reports: list[tuple[int, dict[str, Any]]]
+    error: BaseException
+
+
+CONFIGS = [
+    BASE,
+    dataclasses.replace(BASE, seed=1, learning_rate=3e-3),
+    dataclasses.replace(BASE, schedule="no-such-schedule.json"),
+]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    folder = tmp_path_factory.mktemp("sweep")
+    folders = [folder / f"{index:03d}" for index in range(len(CONFIGS))]
+    for trial in folders:
+        trial.mkdir()
+    reports: list[tuple[int, dict[str, Any]]] = []
+    with pytest.raises(RuntimeError) as caught:
+        run_trials(
+            list(zip(CONFIGS, folders, strict=True)),
+            lambda trial, metrics: reports.append((trial, dict(metrics))),
+            folder=folder,
+            cpus_per_trial=1,
+        )
+    return Sweep(folders, reports, caught.value)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("trial", [0, 1])
+def test_a_trial_learns_the_same_without_ray(sweep: Sweep, tmp_path: Path, trial: int) -> None:
+    reported: list[dict[str, float]] = []
+    train(CONFIGS[trial], tmp_path, reported.append)
+    for name in ("metrics.csv", "policy/config.json", "policy/model.safetensors"):
+        assert (sweep.folders[trial] / name).read_bytes() == (tmp_path / name).read_bytes(), name
+    arrived = [metrics for index, metrics in sweep.reports if index == trial]
+    assert len(arrived) == len(reported) == BASE.updates
+    for expected, found in zip(reported, arrived, strict=True):
+        assert {name: found[name] for name in expected} == pytest.approx(expected, rel=0, nan_ok=True)
+
+
+@pytest.mark.ray
+def test_trials_learn_on_their_own(sweep: Sweep) -> None:
+    first, second = (folder / "policy" / "model.safetensors" for folder in sweep.folders[:2])
+    assert first.read_bytes() != second.read_bytes()
+
+
+@pytest.mark.ray
+def test_a_failing_trial_says_why_and_stops_no_other(sweep: Sweep) -> None:
+    assert "1 of 3" in str(sweep.error) and "no-such-schedule.json" in str(sweep.error)
+    assert not (sweep.folders[2] / "policy").exists()
+    assert {index for index, _ in sweep.reports} == {0, 1}
+
+
+@pytest.mark.ray
+def test_an_interrupt_is_not_taken_for_the_end(tmp_path: Path) -> None:
+    """Tune's own handler would end quietly, and half-trained trials would go into the table."""
+    interrupted: list[int] = []
+
+    def report(trial: int, metrics: dict[str, float]) -> None:
+        if not interrupted:
+            interrupted.append(trial)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    config = dataclasses.replace(BASE, updates=500)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_trials([(config, tmp_path)], report, folder=tmp_path, cpus_per_trial=1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (tmp_path / "checkpoint.pt").is_file() and not (tmp_path / "policy").exists()
