@@ -1,0 +1,74 @@
+"""The command line that all scripts share: flags from a config dataclass, and errors of one line."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TypeVar
+
+import tyro
+
+Config = TypeVar("Config")
+
+
+def main(config_class: type[Config], work: Callable[[Config], object]) -> None:
+    """Parse the flags of `config_class`, do the work, and turn a user's error into one line and exit code 2
+    or 1.
+
+    NATGYM_TRACEBACK=1 shows where an error came from.
+    """
+    script = Path(sys.argv[0]).name
+    try:
+        work(parse(config_class, script))
+    except (ValueError, RuntimeError, OSError) as error:
+        if os.environ.get("NATGYM_TRACEBACK"):
+            raise
+        sys.exit(f"{script}: error: {' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        print(f"\n{script}: interrupted; --resume FOLDER goes on with the run", file=sys.stderr)
+        sys.exit(130)
+
+
+def parse(config_class: type[Config], script: str) -> Config:
+    """Return the config of the command line; a mistake in it is one line on stderr and exit code 2."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(config_class, prog=script, description=inspect.getdoc(config_class))
+    except SystemExit as stop:
+        if stop.code:
+            print(f"{script}: error: {_in_one_line(said.getvalue())}; see {script} --help", file=sys.stderr)
+        raise
+    except ValueError as error:  # a config's own check
+        print(f"{script}: error: {error}; see {script} --help", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def refuse_settings(resume: Path, places: Collection[str]) -> None:
+    """Raise ValueError if the command line sets more than where to run: a resumed run has its own settings.
+
+    Args:
+        resume: the run folder.
+        places: fields that may be given.
+    """
+    given = [word.split("=")[0] for word in sys.argv[1:] if word.startswith("--")]
+    names = {flag: flag.removeprefix("--").removeprefix("no-").replace("-", "_") for flag in given}
+    if foreign := [flag for flag, name in names.items() if name not in places]:
+        raise ValueError(f"--resume takes its settings from {resume}; drop {', '.join(foreign)}")
+
+
+def _in_one_line(box: str) -> str:
+    """Return the message of tyro's error box, drawn in ASCII on some terminals, and what it suggests."""
+    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
+    lines = lines or [line.strip() for line in box.splitlines() if line.strip()][2:]  # below title and rule
+    rule = next((at for at, line in enumerate(lines) if line and not line.strip("─-")), len(lines))
+    message = " ".join(lines[:rule]) or " ".join(box.split())
+    meant = [line.split()[0] for line in lines[rule:] if line.startswith("--")]
+    message = re.sub(r"^Error parsing \w+: ", "", message)  # a config's own check speaks for itself
+    return f"{message} (perhaps {' or '.join(meant[:3])})" if meant and "nrecognized" in message else message

@@ -1,0 +1,20 @@
+"""Put the repository root first on the import path, here and in every process started from here.
+
+Without it a foreign package named `agents` in site-packages would win over ours. Ray's workers get their
+path from PYTHONPATH, so it is set there too.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = str(Path(__file__).resolve().parent.parent)
+
+
+def _root_first(entries: list[str]) -> list[str]:
+    return [ROOT, *(entry for entry in entries if entry != ROOT)]
+
+
+sys.path[:] = _root_first(sys.path)
+_inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+os.environ["PYTHONPATH"] = os.pathsep.join(_root_first([entry for entry in _inherited if entry]))

@@ -1,0 +1,282 @@
+"""Learn a decoding policy with PPO and an adversarial reward, and compare it with the hand-made schedules."""
+
+import _root  # noqa: F401
+
+import dataclasses
+import os
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import torch
+import tyro
+from _cli import main, refuse_settings
+from tqdm import tqdm
+
+from agents.adanat import AdaNATConfig, train
+from agents.autonat import GridConfig, grid_search
+from agents.fixed import FixedPolicy, baselines
+from agents.tune_jobs import Trial, run_trials, sample_configs
+from generators.checkpoints import from_pretrained
+from generators.conditions import Condition
+from generators.data import Part, PartName, load_part
+from generators.noise import derive_seed
+from generators.schedules import Schedule, as_schedule
+from natgym.analysis import learning_figure, parameters_figure, samples_figure
+from natgym.evaluation import Evaluator, Judge, format_table, paired_difference, summarize
+from natgym.loading import load_companion, load_generator
+from natgym.rollouts import Policy, Rollout, balanced, rollout
+from natgym.runs import Run, read_metrics, write_config
+
+SEARCHED = "static-search"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Learn a decoding policy with PPO and an adversarial reward (AdaNAT), and compare it with static
+    schedules.
+
+    Three stages: a grid search for the best static schedule, PPO (one Ray Tune job; a sweep with
+    --num-samples), and the table on data that neither has seen.
+    """
+
+    train: Annotated[AdaNATConfig, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: AdaNATConfig(schedule=SEARCHED)
+    )
+    """Learning; --schedule static-search starts from the grid's result, reference from the hand-made one."""
+    grid: GridConfig = field(default_factory=GridConfig)
+    """The static search."""
+    images: int = 5000
+    """Pictures per policy and evaluation seed in the table."""
+    evaluation_seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of the table; the intervals are over them."""
+    num_samples: int = 1
+    """Trials of a sweep; the best on the select part goes into the table."""
+    space: tuple[str, ...] = ()
+    """What a sweep samples, e.g. "learning_rate=loguniform(1e-4,1e-2)" "epochs=choice(2,4)"."""
+    local: bool = False
+    """Train in this process, without Ray; the weights are the same."""
+    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Batches drawn at once in search and evaluation; results don't depend on it."""
+    cpus_per_trial: int = 1
+    """CPUs that Ray reserves for each trial, which uses one."""
+    gpus_per_trial: float = 0.0
+    """GPUs that Ray reserves for each trial."""
+    address: str | None = None
+    """Address of a running Ray cluster; by default one is started on this machine."""
+    output: Path | None = None
+    """Run folder, by default runs/adanat_ppo-<time>."""
+    resume: Path | None = None
+    """Run folder to go on with; its own settings are used."""
+
+    def __post_init__(self) -> None:
+        if min(self.images, self.num_samples, self.threads, len(self.evaluation_seeds)) < 1:
+            raise ValueError(
+                "images, num-samples, threads and the number of evaluation-seeds must be at least 1"
+            )
+
+
+# Flags that say where to run, not what.
+PLACES = ("local", "threads", "cpus_per_trial", "gpus_per_trial", "address", "output", "resume")
+
+
+def check(args: Args) -> None:
+    """Raise ValueError for what would fail later, before a folder is made."""
+    config = args.train
+    if config.schedule != SEARCHED:
+        as_schedule(config.schedule, config.steps)
+    load_generator(config.generator or config.task)
+    load_part(config.task, "train")
+    sample_configs(config, args.space, args.num_samples)
+
+
+def resolve(args: Args) -> tuple[Args, Run]:
+    """Open the run folder: a new one, or the one to resume, whose settings replace the command line's."""
+    if args.resume is None:
+        check(args)
+        return args, Run.create("adanat_ppo", args.output, args)
+    refuse_settings(args.resume, PLACES)
+    run = Run.open(args.resume)
+    places = {name: getattr(args, name) for name in PLACES}
+    return dataclasses.replace(run.config(Args), **places), run
+
+
+class Experiment:
+    """The three stages, one progress bar over all of them, counted in pictures."""
+
+    def __init__(self, args: Args, run: Run) -> None:
+        self.args, self.run, self.config = args, run, args.train
+        torch.set_num_threads(1)  # sums in one order; the CPUs are used by drawing batches side by side
+        device = self.config.device
+        self.generator, task = load_generator(self.config.generator or self.config.task, device)
+        self.tokenizer = load_companion(None, "tokenizer", task, device)
+        self.classifier = load_companion(None, "classifier", self.config.task, device)
+        self.policies: dict[str, Policy] = dict(baselines(self.config.steps))
+        self.spent = dict.fromkeys(self.policies, 0)
+        training = args.num_samples * self.config.total_images
+        table = (len(self.policies) + 2) * len(args.evaluation_seeds) * args.images
+        total = args.grid.total_images + training + table
+        self.bar = tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True, smoothing=0.05)
+
+    def search(self) -> None:
+        """Find the best static schedule of the grid on the select part."""
+        judge = Judge(self.classifier, self.part("select"))
+
+        def distance(schedule: Schedule, images: int, stage: int) -> float:
+            condition = balanced(self.generator.conditions(), images)
+            seed = derive_seed(self.config.seed, "search", stage)
+            drawn = self.draw(FixedPolicy(schedule), condition, seed)
+            return judge.distance(drawn.images_NCHW)
+
+        self.bar.set_description("static search")
+        log = self.run.folder / "search.csv"
+        best = Schedule(torch.ones(1, 4))
+        for images, found in grid_search(self.args.grid, self.config.steps, distance, log):
+            self.bar.update(images)
+            best = found
+        best.save(self.schedule_file)
+        self.policies[SEARCHED], self.spent[SEARCHED] = FixedPolicy(best), self.args.grid.total_images
+
+    def part(self, name: PartName) -> Part:
+        """Return one part of the task's data, on the device."""
+        return load_part(self.config.task, name).to(self.config.device)
+
+    def draw(self, policy: Policy, condition: Condition, seed: int) -> Rollout:
+        """Draw one picture per condition."""
+        return rollout(
+            policy,
+            self.generator,
+            self.tokenizer,
+            condition,
+            seed=seed,
+            min_reveal=self.config.min_reveal,
+            threads=self.args.threads,
+        )
+
+    @property
+    def schedule_file(self) -> Path:
+        return self.run.folder / f"{SEARCHED}.json"
+
+    def learn(self) -> None:
+        """Train the trials; keep the policy whose last distance from the select part is smallest."""
+        base = self.config
+        if base.schedule == SEARCHED:
+            base = dataclasses.replace(base, schedule=str(self.schedule_file.resolve()))
+        configs = sample_configs(base, self.args.space, self.args.num_samples)
+        trials: list[Trial] = [(config, self._trial_folder(index)) for index, config in enumerate(configs)]
+        if len(trials) > 1:  # a single trial is the run itself, whose config stands already
+            for config, folder in trials:
+                write_config(folder / "config.json", config)
+        counted = [0] * len(trials)
+
+        def report(trial: int, metrics: dict[str, float]) -> None:
+            images = int(metrics["images_spent"])
+            self.bar.update(images - counted[trial])
+            counted[trial] = images
+            self.bar.set_description(f"adanat {trial + 1}/{len(trials)}")
+            self.bar.set_postfix(update=int(metrics["update"]), distance=f"{metrics['distance']:.3f}")
+
+        if self.args.local:
+            for trial, (config, folder) in enumerate(trials):
+                train(config, folder, partial(report, trial))
+        else:
+            run_trials(
+                trials,
+                report,
+                folder=self.run.folder,
+                cpus_per_trial=self.args.cpus_per_trial,
+                gpus_per_trial=self.args.gpus_per_trial,
+                address=self.args.address,
+            )
+        last = [read_metrics(folder / "metrics.csv")[-1] for _, folder in trials]
+        best = min(range(len(trials)), key=lambda trial: float(last[trial]["distance"]))
+        self.folder = trials[best][1]
+        self.policies["adanat"] = from_pretrained(self.folder / "policy", self.config.device)  # type: ignore[assignment]
+        sampled = [law.split("=")[0].strip() for law in self.args.space]
+        self.trials = [
+            {"trial": trial, "distance": float(row["distance"])}
+            | {name: getattr(config, name) for name in sampled}
+            for trial, (row, (config, _)) in enumerate(zip(last, trials, strict=True))
+        ]
+        own = sum(int(row["images_spent"]) for row in last)
+        self.bar.update(own - sum(counted))  # what a resumed run had drawn before
+        self.spent["adanat"] = own + (self.spent[SEARCHED] if self.config.schedule == SEARCHED else 0)
+
+    def judge(self) -> None:
+        """Evaluate all policies on the report part; print the table and write results.json."""
+        evaluator = Evaluator(
+            self.generator,
+            self.tokenizer,
+            self.classifier,
+            task=self.config.task,
+            part_name="report",
+            part=self.part("report"),
+            images=self.args.images,
+            seeds=self.args.evaluation_seeds,
+            min_reveal=self.config.min_reveal,
+            threads=self.args.threads,
+        )
+        self.bar.set_postfix()
+        scores = {}
+        for name, policy in self.policies.items():
+            self.bar.set_description(f"evaluating {name}")
+            scores[name] = evaluator(policy, self.bar.update)
+        self.bar.close()
+        rows = [summarize(name, self.policies[name].steps, scores[name], self.spent[name]) for name in scores]
+        rows.append(evaluator.floor(self.part("train")))
+        differences = {
+            name: dict(
+                zip(("mean", "half_width"), paired_difference(scores["adanat"], scores[name]), strict=True)
+            )
+            for name in scores
+            if name != "adanat"
+        }
+        self.run.write_results(evaluator.manifest(), rows, adanat_minus=differences, trials=self.trials)
+        print(format_table(rows))
+        print(evaluator.legend())
+        for name, difference in differences.items():
+            print(f"adanat - {name:13} {difference['mean']:+.3f} ± {difference['half_width']:.3f}")
+        if len(self.trials) > 1:
+            print("Trials, by their last distance from the select part:")
+            print(pd.DataFrame(self.trials).sort_values("distance").to_string(index=False))
+
+    def illustrate(self) -> None:
+        """Write the three figures."""
+        pool, shown = self.generator.conditions(), ("reference", SEARCHED, "adanat")
+        first = balanced(pool, 10 * len(pool))
+        images = {name: self.draw(self.policies[name], first, seed=0).images_NCHW for name in shown}
+        note = (
+            f"{self.config.task}, T = {self.config.steps}; same noise and classes in each panel, unselected"
+        )
+        self.run.write_figure("samples", samples_figure(images, pool.names, note))
+        many = balanced(pool, 1000)
+        frames = {name: self.draw(self.policies[name], many, seed=1).frame for name in shown}
+        note = "line: mean; bands: 50 % and 90 % of 1,000 samples"
+        self.run.write_figure("parameters", parameters_figure(frames, note))
+        metrics = pd.read_csv(self.folder / "metrics.csv")
+        note = (
+            f"distance: mean action, {self.config.evaluation_images} pictures on the same noise at each point"
+        )
+        self.run.write_figure("learning", learning_figure(metrics, note))
+        print(f"{self.run.folder}: config.json, metrics.csv, results.json, policy/, figures/")
+
+    def _trial_folder(self, index: int) -> Path:
+        if self.args.num_samples == 1:
+            return self.run.folder.resolve()
+        folder = self.run.folder.resolve() / "trials" / f"{index:03d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def work(args: Args) -> None:
+    experiment = Experiment(*resolve(args))
+    experiment.search()
+    experiment.learn()
+    experiment.judge()
+    experiment.illustrate()
+
+
+if __name__ == "__main__":
+    main(Args, work)

@@ -1,0 +1,441 @@
+"""The scripts themselves with tiny budgets, from a folder outside the repository."""
+
+import csv
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from agents.policy import Actor
+from generators.checkpoints import from_pretrained
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+SCRIPTS = sorted(path.name for path in EXPERIMENTS.glob("[!_]*.py"))
+POLICIES = ["reference", "one-step", "maskgit", "random-order", "static-search", "adanat"]
+TINY = """--updates 3 --trajectories 32 --discriminator-batch 16 --minibatch 64 --warmup 1 --steps 2
+    --evaluate-every 2 --evaluation-images 60 --images 120 --grid.remask 1 8 --grid.sampling 1
+    --grid.guidance 1 --grid.images 50 --grid.final-images 50""".split()
+LOCAL = ["--local", "--threads", "1"]
+TINY_GENERATOR = """--updates 7 --batch-size 16 --warmup 2 --checkpoint-every 2 --model.width 16
+    --model.heads 2""".split()
+
+# One interpreter for many command lines, each of which would pay seconds of imports.
+CONSOLE = """
+import contextlib, io, json, os, runpy, sys
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+sys.path.insert(0, sys.argv[1])
+for line in sys.stdin:
+    sys.argv = json.loads(line)
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(2))
+    code = 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code or 0
+            if isinstance(code, str):
+                print(code, file=sys.stderr)
+                code = 1
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            code = 1
+    said = [stream.seek(0) or stream.read() for stream in (out, err)]
+    print(json.dumps([code, *said]), file=answers, flush=True)
+"""
+
+# The script is killed for good right after it wrote a line of metrics.csv, before its checkpoint.
+KILLED = """
+import os, runpy, signal, sys
+sys.path.insert(0, os.path.dirname(sys.argv[2]))
+import _root
+from natgym.runs import MetricsLog
+
+def append(log, row):
+    whole(log, row)
+    if log.path.name == "metrics.csv" and row["update"] == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+last, sys.argv = int(sys.argv[1]), sys.argv[2:]
+whole, MetricsLog.append = MetricsLog.append, append
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@dataclass
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+Console = Callable[..., Done]
+
+
+def command(script: str, arguments: tuple[Any, ...]) -> list[str]:
+    return [str(EXPERIMENTS / script), *map(str, arguments)]
+
+
+def run(folder: Path, *arguments: Any, script: str = "adanat_ppo.py") -> Done:
+    """Run a script in a process of its own."""
+    line = [sys.executable, *command(script, arguments)]
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def kill(folder: Path, script: str, after: int, *arguments: Any) -> None:
+    line = [sys.executable, "-c", KILLED, str(after), *command(script, arguments)]
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == -9, done.stderr
+
+
+@pytest.fixture(scope="session")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("outside")
+
+
+@pytest.fixture(scope="session")
+def console(outside: Path) -> Iterator[Console]:
+    """Run scripts in one process, in `outside`, one after the other."""
+    line = [sys.executable, "-c", CONSOLE, str(EXPERIMENTS)]
+    env = os.environ | {"COLUMNS": "120"}
+    with subprocess.Popen(
+        line, cwd=outside, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+
+        def call(script: str, *arguments: Any) -> Done:
+            print(json.dumps(command(script, arguments)), file=process.stdin, flush=True)
+            return Done(*json.loads(process.stdout.readline()))
+
+        yield call
+        process.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def reference(outside: Path) -> tuple[Path, Done]:
+    """An uninterrupted run, in a process of its own."""
+    done = run(outside, *LOCAL, *TINY, "--output", "reference")
+    assert done.code == 0, done.err
+    return outside / "reference", done
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """Read results.json as strict readers do, to whom NaN is no JSON."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} in {folder}/results.json")
+
+    return json.loads((folder / "results.json").read_text(), parse_constant=refuse)
+
+
+def timeless(folder: Path) -> dict[str, Any]:
+    """The results without the one number that a clock makes."""
+    found = results(folder)
+    for row in found["rows"]:
+        row.pop("images_per_second", None)
+    return found
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert timeless(one) == timeless(other)
+    for name in ("metrics.csv", "search.csv", "static-search.json", "policy/model.safetensors"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_prints_its_table(reference: tuple[Path, Done]) -> None:
+    _, done = reference
+    words = [line.split() for line in done.out.splitlines()]
+    header = next(at for at, line in enumerate(words) if line[:3] == ["policy", "T", "distance"])
+    assert [line[0] for line in words[header + 2 : header + 8]] == POLICIES
+    assert words[header + 8][0] == "real,"
+    assert "nan" not in done.out and not re.search("Warning|Traceback", done.err)
+
+
+def test_a_run_leaves_everything_behind(reference: tuple[Path, Done]) -> None:
+    folder, _ = reference
+    config = json.loads((folder / "config.json").read_text())
+    assert config["train"]["steps"] == 2 and config["grid"]["remask"] == [1.0, 8.0]
+    assert config["train"]["clip"] == 0.2, "what was not asked for is written down too"
+    with open(folder / "metrics.csv") as file:
+        assert [row["update"] for row in csv.DictReader(file)] == ["1", "2", "3"]
+    policy = from_pretrained(folder / "policy")
+    assert isinstance(policy, Actor) and policy.steps == 2
+    assert sorted(path.name for path in (folder / "figures").iterdir()) == [
+        "learning.png",
+        "parameters.png",
+        "samples.png",
+    ]
+    for path in (folder / "figures").iterdir():
+        with Image.open(path) as picture:
+            assert min(picture.size) >= 300, path.name
+            assert len(picture.convert("L").getcolors()) > 20, f"{path.name} shows nothing"  # type: ignore
+    assert not [name for name in files(folder) if name.endswith(".part")]
+
+
+def test_the_results_keep_their_schema(reference: tuple[Path, Done]) -> None:
+    found = results(reference[0])
+    protocol, rows = found["protocol"], found["rows"]
+    assert protocol["task"] == "digits" and protocol["part"] == "report"
+    assert (protocol["images"], protocol["seeds"], protocol["reference_images"]) == (120, [0, 1, 2], 400)
+    assert [row["policy"] for row in rows[:-1]] == POLICIES and rows[-1]["policy"].startswith("real")
+    for row in rows[:-1]:
+        assert row["seeds"] == 3 and row["steps"] == (1 if row["policy"] == "one-step" else 2)
+        assert row["distance"] > 0 and row["distance_std"] > 0 and row["images_per_second"] > 0
+        assert all(0 <= row[share] <= 1 for share in ("accuracy", "recall", "precision", "coverage"))
+        assert row["steps"] <= row["nfe"] <= 2 * row["steps"]
+    spent = {row["policy"]: row["images_spent"] for row in rows[:-1]}
+    search, learning = (2 + 2) * 50, (1 + 2 * 3) * 32 + (1 + 2) * 60
+    assert spent == dict.fromkeys(POLICIES, 0) | {"static-search": search, "adanat": search + learning}
+    assert set(found["adanat_minus"]) == set(POLICIES) - {"adanat"}
+    means = {row["policy"]: row["distance"] for row in rows}
+    for name, difference in found["adanat_minus"].items():
+        assert difference["mean"] == pytest.approx(means["adanat"] - means[name])
+        assert difference["half_width"] > 0
+
+
+def test_the_same_seed_gives_the_same_results(
+    reference: tuple[Path, Done], console: Console, outside: Path
+) -> None:
+    """On any number of threads."""
+    done = console("adanat_ppo.py", "--local", "--threads", 2, *TINY, "--output", "again")
+    assert done.code == 0, done.err
+    assert_same_run(outside / "again", reference[0])
+
+
+def test_another_seed_gives_other_results(
+    reference: tuple[Path, Done], console: Console, outside: Path
+) -> None:
+    done = console("adanat_ppo.py", *LOCAL, *TINY, "--seed", 1, "--output", "other")
+    assert done.code == 0, done.err
+    found, expected = (results(folder)["rows"] for folder in (outside / "other", reference[0]))
+    assert found[-2]["distance"] != expected[-2]["distance"]
+    assert found[0]["distance"] == expected[0]["distance"], "evaluation has seeds of its own"
+    for name in ("metrics.csv", "search.csv", "policy/model.safetensors"):
+        assert (outside / "other" / name).read_bytes() != (reference[0] / name).read_bytes()
+
+
+def test_a_killed_run_resumes_to_the_same_results(
+    reference: tuple[Path, Done], console: Console, outside: Path
+) -> None:
+    kill(outside, "adanat_ppo.py", 2, *LOCAL, *TINY, "--output", "killed")
+    assert not {"results.json", "policy/config.json"} & files(outside / "killed").keys()
+    with open(outside / "killed" / "metrics.csv") as file:
+        assert len(file.readlines()) == 3
+    done = console("adanat_ppo.py", *LOCAL, "--resume", "killed")
+    assert done.code == 0, done.err
+    assert_same_run(outside / "killed", reference[0])
+
+
+@pytest.mark.ray
+def test_ray_changes_nothing(reference: tuple[Path, Done], outside: Path) -> None:
+    """The default mode, one Tune job, ends as the same run without Ray."""
+    threads = min(2, os.cpu_count() or 1)
+    done = run(outside, *TINY, "--threads", threads, "--output", "by-ray")
+    assert done.code == 0, done.err
+    assert_same_run(outside / "by-ray", reference[0])
+
+
+def test_a_sweep_keeps_its_best_trial(console: Console, outside: Path) -> None:
+    """Each trial has its folder; the one with the smallest last distance gets into the table."""
+    space = ["--num-samples", 2, "--space", "learning_rate=loguniform(1e-3,1e-1)"]
+    options = [*space, "--schedule", "reference", "--evaluation-seeds", 7]
+    done = console("adanat_ppo.py", *LOCAL, *TINY, *options, "--output", "sweep")
+    assert done.code == 0, done.err
+    last = []
+    for trial in ("000", "001"):
+        with open(outside / "sweep" / "trials" / trial / "metrics.csv") as file:
+            last.append([float(row["distance"]) for row in csv.DictReader(file)][-1])
+    assert last[0] != last[1]
+    row = results(outside / "sweep")["rows"][-2]
+    learning = (1 + 2 * 3) * 32 + (1 + 2) * 60
+    assert row["policy"] == "adanat" and row["images_spent"] == 2 * learning, "no search went before"
+    assert row["seeds"] == 1 and row["distance_std"] is None
+
+
+def explanations(text: str) -> dict[str, str]:
+    """Return what a help page says about each flag, without defaults."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        words = line.strip("│╭╮╰╯─ ")
+        if line.startswith("│") and words.startswith("-"):
+            flag, _, said = words.partition("  ")
+            found[flag] = said
+        elif line.startswith("│") and found:
+            found[list(found)[-1]] += " " + words
+        elif line.startswith("╭"):
+            found[line] = ""  # what follows belongs to a heading
+    return {
+        flag: re.sub(r"\(default:.*?\)|\(required\)", "", said).strip()
+        for flag, said in found.items()
+        if flag.startswith("-")
+    }
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_explains_every_flag(console: Console, script: str) -> None:
+    done = console(script, "--help")
+    assert done.code == 0 and not done.err and script in done.out
+    explained = explanations(done.out)
+    assert {"-h, --help", "--seed INT"} <= explained.keys() and "--output" in " ".join(explained)
+    silent = [flag for flag, said in explained.items() if not said]
+    assert not silent, f"{script} --help says nothing about {', '.join(silent)}"
+
+
+def assert_one_line(done: Done, script: str, *words: str) -> None:
+    assert done.code in (1, 2) and not done.out
+    assert done.err.count("\n") == 1 and done.err.startswith(f"{script}: error: "), done.err
+    assert all(word in done.err for word in words), done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--updats 3", "--updats --updates"),
+        ("--update 3", "--update"),
+        ("--updates three", "--updates three"),
+        ("--updates 0", "updates 0"),
+        ("--evaluate-every 0", "evaluate_every"),
+        ("--trajectories 100", "discriminator_batch 100"),
+        ("--images 0", "images"),
+        ("--grid.final-images 0", "grid"),
+        ("--grid.sampling 0", "sampling"),
+        ("--actions papr", "papr default"),
+        ("--task faces", "faces digits"),
+        ("--generator no/such", "no/such"),
+        ("--schedule no-such.json", "no-such.json reference"),
+        ("--space learning_rate=normal(0,1)", "learning_rate=normal(0,1)"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    console: Console, tmp_path: Path, arguments: str, words: str
+) -> None:
+    done = console("adanat_ppo.py", *LOCAL, *TINY, *arguments.split(), "--output", tmp_path / "mistake")
+    assert_one_line(done, "adanat_ppo.py", *words.split())
+    assert not (tmp_path / "mistake").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--output reference", "reference --resume"),
+        ("--resume no-such-run", "no-such-run --resume"),
+        ("--resume reference --updates 5", "--resume updates"),
+        ("--resume reference --grid.images 9", "--resume grid"),
+    ],
+)
+def test_a_run_is_neither_overwritten_nor_changed(
+    reference: tuple[Path, Done], console: Console, arguments: str, words: str
+) -> None:
+    before = files(reference[0])
+    assert_one_line(console("adanat_ppo.py", *LOCAL, *arguments.split()), "adanat_ppo.py", *words.split())
+    assert files(reference[0]) == before
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    monkeypatch.setattr(sys, "argv", ["script.py"])
+    return importlib.import_module("_cli")
+
+
+@dataclass(frozen=True)
+class NoFlags:
+    """Nothing to set."""
+
+
+def raising(error: BaseException) -> Callable[[NoFlags], None]:
+    def work(config: NoFlags) -> None:
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize("error", [ValueError, RuntimeError, OSError])
+def test_a_failure_is_one_line(cli: Any, monkeypatch: pytest.MonkeyPatch, error: Any) -> None:
+    """Unless NATGYM_TRACEBACK asks where it came from."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(NoFlags, raising(error("first\n  second")))
+    assert caught.value.code == "script.py: error: first second"
+    monkeypatch.setenv("NATGYM_TRACEBACK", "1")
+    with pytest.raises(error):
+        cli.main(NoFlags, raising(error("first\n  second")))
+
+
+def test_an_interrupt_says_how_to_go_on(cli: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(NoFlags, raising(KeyboardInterrupt()))
+    assert caught.value.code == 130 and "--resume" in capsys.readouterr().err
+
+
+def test_a_mistake_in_the_code_is_not_hidden(cli: Any) -> None:
+    with pytest.raises(TypeError):
+        cli.main(NoFlags, raising(TypeError("one argument too many")))
+
+
+def test_train_tokenizer(console: Console, outside: Path) -> None:
+    for name, seed in (("tokenizer", 0), ("tokenizer-again", 0), ("tokenizer-other", 1)):
+        done = console("train_tokenizer.py", "--codebook-size", 8, "--seed", seed, "--output", name)
+        assert done.code == 0 and done.out.startswith(f"{name}: 8 codes used"), done.err
+    found = files(outside / "tokenizer")
+    assert found == files(outside / "tokenizer-again") != files(outside / "tokenizer-other")
+    tokenizer: Any = from_pretrained(outside / "tokenizer")
+    assert tokenizer.config.codebook_size == 8
+    done = console("train_tokenizer.py", "--output", "tokenizer")
+    assert_one_line(done, "train_tokenizer.py", "tokenizer exists")
+    assert_one_line(console("train_tokenizer.py", "--patch", 3, "--output", "t"), "train_tokenizer.py", "3")
+    assert files(outside / "tokenizer") == found and not (outside / "t").exists()
+
+
+def test_train_classifier(console: Console, outside: Path) -> None:
+    for name, seed in (("classifier", 0), ("classifier-again", 0), ("classifier-other", 1)):
+        options = ["--updates", 30, "--features", 8, "--seed", seed, "--output", name]
+        done = console("train_classifier.py", *options)
+        assert done.code == 0, done.err
+        accuracy = re.search(r"accuracy (\d\.\d+) on the select part", done.out)
+        assert accuracy is not None and float(accuracy[1]) > 0.2, "ten classes"
+    found = files(outside / "classifier")
+    assert found == files(outside / "classifier-again") != files(outside / "classifier-other")
+    done = console("train_classifier.py", "--output", "classifier")
+    assert_one_line(done, "train_classifier.py", "classifier exists")
+    assert files(outside / "classifier") == found
+
+
+def test_a_killed_train_generator_resumes_to_the_same_weights(console: Console, outside: Path) -> None:
+    """Killed after update 5, one after the last checkpoint."""
+    done = console("train_generator.py", *TINY_GENERATOR, "--output", "generator")
+    assert done.code == 0 and done.out.startswith("generator/generator: "), done.err
+    kill(outside, "train_generator.py", 5, *TINY_GENERATOR, "--output", "generator-killed")
+    assert not (outside / "generator-killed" / "generator").exists()
+    assert console("train_generator.py", "--resume", "generator-killed").code == 0
+    whole, resumed = files(outside / "generator"), files(outside / "generator-killed")
+    for name in ("metrics.csv", "generator/model.safetensors", "generator/config.json"):
+        assert resumed[name] == whole[name], name
+    assert whole["metrics.csv"].count(b"\n") == 8
+    generator: Any = from_pretrained(outside / "generator" / "generator")
+    assert generator.grid == (4, 4) and generator.width == 16
+    done = console("train_generator.py", "--resume", "generator", "--updates", 9)
+    assert_one_line(done, "train_generator.py", "--resume", "updates")
+    assert files(outside / "generator") == whole
+
+
+@pytest.mark.parametrize("arguments", ["--updates 0", "--batch-size 0", "--checkpoint-every 0"])
+def test_train_generator_refuses_the_impossible(console: Console, tmp_path: Path, arguments: str) -> None:
+    flag = arguments.split()[0].strip("-").replace("-", "_")
+    output = ["--output", tmp_path / "impossible"]
+    done = console("train_generator.py", "--updates", 1, *arguments.split(), *output)
+    assert_one_line(done, "train_generator.py", flag)
+    assert not (tmp_path / "impossible").exists()
