@@ -88,15 +88,11 @@ class AdaNATConfig:
     """Everything random follows from it."""
 
     def __post_init__(self) -> None:
-        counts = (
-            "steps updates trajectories epochs minibatch discriminator_batch evaluate_every evaluation_images"
-        )
-        for name in counts.split():
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
-        for name in ("warmup", "min_reveal"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 0")
+        least = dict.fromkeys(("steps", "updates", "trajectories", "epochs", "minibatch"), 1)
+        least |= dict.fromkeys(("discriminator_batch", "evaluate_every", "evaluation_images"), 1)
+        for name, bound in (least | {"warmup": 0, "min_reveal": 0}).items():
+            if getattr(self, name) < bound:
+                raise ValueError(f"{name} {getattr(self, name)}: it must be at least {bound}")
         if self.trajectories % self.discriminator_batch:
             raise ValueError(
                 f"discriminator_batch {self.discriminator_batch} must divide trajectories {self.trajectories}"

@@ -1,5 +1,4 @@
-"""AdaNAT's policy network (arXiv 2409.00342, section 3.2; code) on any token grid, as an SB3 features
-extractor.
+"""AdaNAT's policy network (arXiv 2409.00342, section 3.2) on any token grid, as an SB3 features extractor.
 
 The trunk reads the generator's features and the step; a linear head on it gives the action's mean or the
 value. Actor and critic share nothing. The head starts at zero, so that training starts at the action map's

@@ -1,9 +1,8 @@
 """AdaNAT as Ray Tune jobs: one trial by default, a sweep over a search space with more.
 
 A trial is `agents.adanat.train` in a folder of its own. What each trial samples is drawn by the driver from
-the run's
-seed and written down before the first starts, so that resuming repeats nothing and unpickles nothing: a
-finished trial ends at once, an interrupted one goes on from its checkpoint.
+the run's seed and written down before the first starts, so that resuming repeats nothing and unpickles
+nothing: a finished trial ends at once, an interrupted one goes on from its checkpoint.
 """
 
 from __future__ import annotations

@@ -44,14 +44,6 @@ class Killed(Exception):
     pass
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def nothing(metrics: dict[str, float]) -> None:
     pass
 

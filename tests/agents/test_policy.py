@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,14 +38,6 @@ OFFICIAL = {  # their name -> ours, inside the trunk
     "linear2": "fc2",
     "adaLN3.adaLN_modulation.1": "norm3.modulation",
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_policy(grid: tuple[int, int], width: int, config: PolicyConfig | None = None) -> AdaNATPolicy:

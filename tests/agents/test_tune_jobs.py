@@ -4,7 +4,6 @@ import dataclasses
 import math
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,6 @@ BASE = AdaNATConfig(
     evaluation_images=40,
     policy=PolicyConfig(width=16, channels=8, hidden=(16, 16), frequencies=8),
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_one_sample_without_a_space_is_the_base() -> None:
