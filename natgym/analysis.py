@@ -91,7 +91,7 @@ def learning_figure(metrics: pd.DataFrame, note: str) -> Figure:
     distance.axhline(
         measured["distance"].iloc[0], color=COLORS[1], linewidth=1.1, linestyle="--", label="start"
     )
-    distance.set_ylim(bottom=0)
+    distance.set_ylim(0, 1.08 * measured["distance"].max())
     distance.set_title("distance from the select part", fontsize=9)
     distance.legend(fontsize=7, frameon=False)
     reward.plot(metrics["update"], metrics["reward"], color=COLORS[2], linewidth=1.2, label="reward")
