@@ -36,6 +36,11 @@ class Condition(ABC):
     def names(self) -> list[str]:
         """One printable name per row; costs a copy to the host."""
 
+    @property
+    @abstractmethod
+    def geometry(self) -> dict[str, int]:
+        """What a generator's config has to say of it: `num_classes`, or `text_width`."""
+
     @abstractmethod
     def null(self) -> Self:
         """Return the unconditional condition of the same length, for guidance."""
@@ -95,6 +100,10 @@ class Labels(Condition):
     def key(self) -> Hashable:
         return self.num_classes, *self.ids_B.tolist()
 
+    @property
+    def geometry(self) -> dict[str, int]:
+        return {"num_classes": self.num_classes}
+
     def null(self) -> Labels:
         return Labels(torch.full_like(self.ids_B, self.num_classes), self.num_classes)
 
@@ -134,6 +143,10 @@ class Text(Condition):
     @property
     def names(self) -> list[str]:
         return list(self.texts)
+
+    @property
+    def geometry(self) -> dict[str, int]:
+        return {"text_width": self.null_SE.shape[-1]}
 
     def null(self) -> Text:
         return Text(self.null_SE.expand_as(self.embeddings_BSE), self.null_SE, ("",) * len(self))

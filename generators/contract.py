@@ -10,18 +10,28 @@ from torch import Tensor, nn
 from generators.conditions import Condition
 
 
+class Cache(Protocol):
+    """What a generator may reuse, a record per row: each row tells by itself what has been computed of it."""
+
+    def __getitem__(self, rows: Tensor) -> Cache: ...
+
+    def put(self, rows: Tensor, other: Any) -> Cache:
+        """Return a copy with `rows` replaced by those of `other`."""
+        ...
+
+
 class Prediction(NamedTuple):
     """What one pass of a generator returns.
 
     Attributes:
         logits_BLV: over the codes only; the mask token has no column.
         features_BLD: of every token after the final norm, no condition tokens (what AdaNAT's policy sees).
-        cache: what the generator may reuse at the next step; None if it reuses nothing.
+        cache: what the generator may reuse in a later pass over the same rows; None if it reuses nothing.
     """
 
     logits_BLV: Tensor
     features_BLD: Tensor
-    cache: Any = None
+    cache: Cache | None = None
 
 
 class Generator(Protocol):

@@ -10,13 +10,13 @@ Shapes: B images, L tokens, V codes.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from generators.conditions import Condition
-from generators.contract import Generator, Prediction
+from generators.contract import Cache, Generator, Prediction
 from generators.noise import Noise
 from generators.schedules import DecodeParams
 
@@ -47,7 +47,7 @@ class DecodeState:
     masked_B: Tensor
     nfe_B: Tensor
     prediction: Prediction | None
-    null_cache: Any = None
+    null_cache: Cache | None = None
     drawn_BL: Tensor | None = None
     log_probs_BL: Tensor | None = None
 
@@ -86,8 +86,10 @@ def start(generator: Generator, condition: Condition, *, steps: int) -> DecodeSt
     B, L = len(condition), generator.num_tokens
     ids_BL = torch.full((B, L), generator.mask_id, device=condition.values.device)
     prediction = generator(ids_BL, condition)
+    # With nothing visible there is nothing to reuse yet, so that both streams start from the same cache.
+    spent_B = torch.ones(B, dtype=torch.long)
     return DecodeState(
-        ids_BL, condition, 0, steps, torch.full((B,), L), torch.ones(B, dtype=torch.long), prediction
+        ids_BL, condition, 0, steps, torch.full((B,), L), spent_B, prediction, prediction.cache
     )
 
 
@@ -186,7 +188,7 @@ def _draw(
 
 def _guide(
     generator: Generator, state: DecodeState, guided_B: Tensor, scale_B11: Tensor
-) -> tuple[Tensor, Any, Tensor]:
+) -> tuple[Tensor, Cache | None, Tensor]:
     """Return guided float32 logits, the unconditional cache and the passes spent per row."""
     assert state.prediction is not None
     logits_BLV = state.prediction.logits_BLV.float()
@@ -195,17 +197,17 @@ def _guide(
         return logits_BLV, state.null_cache, spent_B
     if state.step == 0:
         # With everything masked the unconditional pass is one constant, so one row serves the whole batch and
-        # is not counted; ENAT would reuse nothing of it, since no token is visible.
+        # is not counted; nor is there anything to reuse of it.
         null = generator(state.ids_BL[:1], state.condition[:1].null())
-        return _extrapolate(logits_BLV, null, scale_B11), None, torch.zeros_like(spent_B)
-    if bool(guided_B.all()) or state.prediction.cache is not None:
-        # A generator that reuses features needs its unconditional stream unbroken, so all rows go through it.
+        return _extrapolate(logits_BLV, null, scale_B11), state.null_cache, torch.zeros_like(spent_B)
+    if bool(guided_B.all()):
         null = generator(state.ids_BL, state.condition.null(), state.null_cache)
-        return _extrapolate(logits_BLV, null, scale_B11), null.cache, torch.ones_like(spent_B)
-    rows = guided_B.nonzero()[:, 0].to(logits_BLV.device)
-    null = generator(state.ids_BL[rows], state.condition[rows].null())
+        return _extrapolate(logits_BLV, null, scale_B11), null.cache, spent_B
+    # Each row's unconditional stream goes on only where that row is guided, so that no row feels another.
+    rows, cache = guided_B.nonzero()[:, 0].to(logits_BLV.device), state.null_cache
+    null = generator(state.ids_BL[rows], state.condition[rows].null(), cache and cache[rows])
     guided_BLV = _extrapolate(logits_BLV[rows], null, scale_B11[rows])
-    return logits_BLV.index_copy(0, rows, guided_BLV), None, spent_B
+    return logits_BLV.index_copy(0, rows, guided_BLV), cache and cache.put(rows, null.cache), spent_B
 
 
 def _extrapolate(conditional_BLV: Tensor, null: Prediction, scale_B11: Tensor) -> Tensor:

@@ -42,17 +42,31 @@ class MaskLaw:
         return torch.from_numpy(ratios).float()
 
 
-def mask_tokens(ids_BL: Tensor, ratios_B: Tensor, uniform_BL: Tensor, mask_id: int) -> tuple[Tensor, Tensor]:
-    """Hide max(1, round(L ratio)) tokens of each row, uniformly random ones.
+def mask_tokens(
+    ids_BL: Tensor, ratios_B: Tensor, uniform_BL: Tensor, mask_id: int, min_visible: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Hide round(L ratio) tokens of each row, uniformly random ones; at least one, and not the last
+    `min_visible` (ENAT's official code keeps one).
 
     Returns:
         The ids with masks (B, L), and labels (B, L) that hold the id where hidden and -1 elsewhere.
     """
     L = ids_BL.shape[1]
     # torch rounds half to even, as upstream does; one argsort of uniform noise is a random permutation.
-    counts_B = (L * ratios_B).round().clamp_min(1).to(ids_BL.device)
+    counts_B = (L * ratios_B).round().clamp(1, L - min_visible).to(ids_BL.device)
     hidden_BL = uniform_BL.argsort(-1) < counts_B[:, None]
     return ids_BL.masked_fill(hidden_BL, mask_id), ids_BL.masked_fill(~hidden_BL, IGNORE)
+
+
+def hide_more(ids_BL: Tensor, shares_B: Tensor, uniform_BL: Tensor, mask_id: int) -> Tensor:
+    """Return the ids with round(visible share) of each row's visible tokens hidden too: an earlier state.
+
+    Those with the smallest uniforms go. ENAT's reuse training draws the shares uniformly.
+    """
+    visible_BL = ids_BL != mask_id
+    counts_B = (visible_BL.sum(-1) * shares_B.to(ids_BL.device)).round()
+    rank_BL = uniform_BL.masked_fill(~visible_BL, torch.inf).argsort(-1).argsort(-1)
+    return ids_BL.masked_fill(rank_BL < counts_B[:, None], mask_id)
 
 
 def masked_cross_entropy(logits_BLV: Tensor, labels_BL: Tensor, label_smoothing: float = 0.0) -> Tensor:

@@ -7,6 +7,7 @@ follows, the other half takes the stored outputs back last-in-first-out.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,13 +98,25 @@ class NAT(nn.Module):
         return Labels.every(self.config.num_classes).to(self.head.bias.device)
 
 
-def nat_digits(**overrides: int | float) -> NATConfig:
+def nat_digits(**overrides: Any) -> NATConfig:
     """Size the NAT of the digits task: 172 thousand parameters."""
     base: dict = dict(codebook_size=128, grid=(4, 4), num_classes=10, width=64, depth=2, heads=4)
     return NATConfig(**(base | overrides))
 
 
-def nat_l(**overrides: int | float) -> NATConfig:
+def nat_mnist(**overrides: Any) -> NATConfig:
+    """Size the NAT of the MNIST task: 5 blocks of width 96."""
+    base: dict = dict(codebook_size=256, grid=(7, 7), num_classes=10, width=96, depth=4, heads=4)
+    return NATConfig(**(base | overrides))
+
+
+def nat_cifar10(**overrides: Any) -> NATConfig:
+    """Size the NAT of the CIFAR-10 task: 13 blocks of width 384, for one GPU."""
+    base: dict = dict(codebook_size=512, grid=(8, 8), num_classes=10, width=384, depth=12, heads=6)
+    return NATConfig(**(base | overrides))
+
+
+def nat_l(**overrides: Any) -> NATConfig:
     """Size NAT-L, the generator of AutoNAT-L and AdaNAT on ImageNet-256: 194 million parameters."""
     base: dict = dict(codebook_size=1024, grid=(16, 16), num_classes=1000, width=768, depth=24, heads=8)
     return NATConfig(**(base | overrides))

@@ -1,4 +1,4 @@
-"""Decoding parameters and schedules: a (T, 4) table of them, hand-made families, JSON in and out.
+"""Decoding parameters and schedules: a (T, 4) table of them, hand-made families, JSON and YAML in and out.
 
 The order of the columns is that of the official AdaNAT policies. Guidance is l_c + w (l_c - l_u): w = 0 is
 none; the scale that other papers call s is w + 1.
@@ -19,6 +19,8 @@ from torch import Tensor
 from generators.checkpoints import write_atomic
 
 PARAMETERS = ("mask_ratio", "remask_temperature", "sampling_temperature", "guidance_scale")
+# AutoNAT's names for them in its strategy files. Its guidance scale is ours.
+STRATEGY = ("manual_ratios", "manual_temp", "manual_samp_temp", "manual_cfg")
 CONVENTION = "logits = l_c + w (l_c - l_u); w = 0 is no guidance"
 
 
@@ -87,29 +89,68 @@ class Schedule:
         return DecodeParams(*self.table_T4[step].expand(num_rows, 4).unbind(-1))
 
     def save(self, path: Path | str) -> None:
-        """Write JSON: name, parameter names, guidance convention, table."""
+        """Write JSON (name, parameter names, guidance convention, table), or AutoNAT's strategy to .yaml.
+
+        A strategy has no name, and neither mask ratio nor re-masking temperature of the last step, where
+        nothing is re-masked.
+        """
+        write_atomic(path, self._strategy() if _is_yaml(path) else self._json())
+
+    @classmethod
+    def load(cls, path: Path | str) -> Schedule:
+        """Read what `save` wrote, or AutoNAT's strategy from .yaml; ValueError if it is something else."""
+        try:
+            text = Path(path).read_text()
+            return cls._from_strategy(text, Path(path).stem) if _is_yaml(path) else cls._from_json(text)
+        except FileNotFoundError:
+            raise ValueError(f"there is no schedule file {path}") from None
+        except (KeyError, TypeError, ValueError, OverflowError, OSError, RecursionError) as error:
+            kind = f"an AutoNAT strategy: {error}; expected {', '.join(STRATEGY)}"
+            if not _is_yaml(path):
+                kind = f"a natgym schedule: {error}; expected columns {PARAMETERS}"
+            raise ValueError(f"{path} is not {kind}") from None
+
+    def _json(self) -> str:
         text = {
             "name": self.name,
             "parameters": PARAMETERS,
             "guidance": CONVENTION,
             "table": self.table_T4.tolist(),
         }
-        write_atomic(path, json.dumps(text, indent=2) + "\n")
+        return json.dumps(text, indent=2) + "\n"
 
     @classmethod
-    def load(cls, path: Path | str) -> Schedule:
-        """Read what `save` wrote; ValueError if the file is something else."""
+    def _from_json(cls, text: str) -> Schedule:
+        content = json.loads(text)
+        if tuple(content["parameters"]) != PARAMETERS or content["guidance"] != CONVENTION:
+            raise ValueError(f"its columns are {content['parameters']} with guidance {content['guidance']!r}")
+        return cls(torch.tensor(content["table"], dtype=torch.float64), content["name"])
+
+    def _strategy(self) -> str:
+        import yaml
+
+        ratios, remask, sampling, guidance = self.table_T4.T.tolist()
+        columns = dict(zip(STRATEGY, (ratios[:-1], remask[:-1], sampling, guidance), strict=True))
+        return yaml.safe_dump(columns, default_flow_style=None, sort_keys=False, width=math.inf)
+
+    @classmethod
+    def _from_strategy(cls, text: str, name: str) -> Schedule:
+        import yaml
+
         try:
-            text = json.loads(Path(path).read_text())
-            if tuple(text["parameters"]) != PARAMETERS or text["guidance"] != CONVENTION:
-                raise ValueError(f"its columns are {text['parameters']} with guidance {text['guidance']!r}")
-            return cls(torch.tensor(text["table"], dtype=torch.float64), text["name"])
-        except FileNotFoundError:
-            raise ValueError(f"there is no schedule file {path}") from None
-        except (KeyError, TypeError, ValueError, OverflowError, OSError) as error:
-            raise ValueError(
-                f"{path} is not a natgym schedule: {error}; expected columns {PARAMETERS}"
-            ) from None
+            content = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(" ".join(str(error).split())) from None
+        if not isinstance(content, dict) or set(content) != set(STRATEGY):
+            raise ValueError("it does not hold exactly these four")
+        if strangers := [key for key, column in content.items() if not isinstance(column, list)]:
+            raise ValueError(f"{', '.join(strangers)} holds no list")
+        ratios, remask, sampling, guidance = ([float(value) for value in content[key]] for key in STRATEGY)
+        if not len(ratios) + 1 == len(remask) + 1 == len(sampling) == len(guidance):
+            lengths = ", ".join(f"{len(content[key])} {key}" for key in STRATEGY)
+            raise ValueError(f"{lengths} don't fit; T steps have T - 1, T - 1, T and T")
+        columns = [*ratios, 0.0], [*remask, 0.0], sampling, guidance
+        return cls(torch.tensor(columns, dtype=torch.float64).T, name)
 
 
 def reference(
@@ -163,6 +204,10 @@ def as_schedule(schedule: str | Path | Schedule, steps: int) -> Schedule:
             f"schedule {schedule.name!r} has {has} steps, not the {steps} asked for; ask for {has}"
         )
     return schedule
+
+
+def _is_yaml(path: Path | str) -> bool:
+    return Path(path).suffix.lower() in (".yaml", ".yml")
 
 
 def _summary(table: Tensor) -> str:

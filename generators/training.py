@@ -1,8 +1,9 @@
 """The generator's own training as a stream of updates (AutoNAT's recipe, arXiv 2406.05478, code).
 
 Masked cross-entropy on randomly hidden tokens, label dropout for guidance, AdamW, warm-up, an exponential
-moving average of the weights. All randomness of update u is a function of (seed, u), so that a resumed
-training is exact.
+moving average of the weights; for ENAT also its training with reuse (arXiv 2411.06959, code). All randomness
+of update u is a function of (seed, u), so that a resumed training is exact; every rank draws the whole batch
+and keeps its share, so that several ranks train as one does.
 """
 
 from __future__ import annotations
@@ -10,44 +11,53 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from generators.conditions import Condition
-from generators.masking import IGNORE, MaskLaw, mask_tokens, masked_cross_entropy
+from generators.masking import IGNORE, MaskLaw, hide_more, mask_tokens, masked_cross_entropy
 from generators.noise import derive_seed, seeded
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Hyper-parameters of a generator's training; the defaults are those of the small tasks."""
+    """Hyper-parameters of a generator's training; the defaults are AutoNAT's on ImageNet-256."""
 
-    updates: int = 800
+    updates: int = 500_000
     """Number of optimiser steps."""
-    batch_size: int = 128
-    """Pictures per step."""
-    learning_rate: float = 3e-3
+    batch_size: int = 2048
+    """Pictures per step, over all ranks."""
+    learning_rate: float = 4e-4
     """Peak learning rate of AdamW."""
-    decay: Literal["cosine", "constant"] = "cosine"
-    """Learning rate after the warm-up; "constant" is the papers'."""
-    warmup: int = 100
+    decay: Literal["cosine", "constant"] = "constant"
+    """Learning rate after the warm-up."""
+    warmup: int = 5000
     """Steps of linear warm-up."""
     weight_decay: float = 0.03
     """Of AdamW, on all parameters."""
-    betas: tuple[float, float] = (0.9, 0.99)
-    """Of AdamW; the papers have (0.99, 0.99)."""
-    ema: float = 0.99
-    """Decay of the moving average, which is the trained generator; the papers have 0.9999."""
-    label_dropout: float = 0.1
-    """Share of conditions replaced by null, for guidance; the papers have 0.15."""
-    label_smoothing: float = 0.0
-    """Of the cross-entropy; the papers have 0.1."""
-    mask_law: MaskLaw = field(default_factory=lambda: MaskLaw("cosine"))
-    """Distribution of the share of hidden tokens; the papers have Beta(12, 3)."""
+    betas: tuple[float, float] = (0.99, 0.99)
+    """Of AdamW."""
+    ema: float = 0.9999
+    """Decay of the moving average, which is the trained generator; it starts as a copy."""
+    label_dropout: float = 0.15
+    """Share of conditions replaced by null, for guidance; ENAT's code comes to 0.235."""
+    label_smoothing: float = 0.1
+    """Of the cross-entropy."""
+    mask_law: MaskLaw = field(default_factory=MaskLaw)
+    """Distribution of the share of hidden tokens."""
+    shared_mask: bool = False
+    """One share of hidden tokens for the whole batch, and one token visible at least: ENAT's code."""
+    reuse: float = 0.0
+    """Share of pictures trained on what the averaged network computed with fewer tokens visible; for ENAT,
+    whose paper has 0.5. With `shared_mask` a whole batch is, or is not."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the forward passes; weights stay float32."""
     seed: int = 0
     """Everything random follows from it."""
 
@@ -55,16 +65,52 @@ class TrainingConfig:
         for name in ("updates", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        for name in ("label_dropout", "label_smoothing", "reuse"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} {getattr(self, name)}: it is a share between 0 and 1")
+
+
+def small_recipe(**overrides: Any) -> TrainingConfig:
+    """Return the recipe of the small tasks, minutes on a CPU: short, so that the averages are short too."""
+    base: dict = dict(
+        updates=2000,
+        batch_size=128,
+        learning_rate=3e-3,
+        decay="cosine",
+        warmup=100,
+        betas=(0.9, 0.99),
+        ema=0.99,
+        label_dropout=0.1,
+        label_smoothing=0.0,
+        mask_law=MaskLaw("cosine"),
+    )
+    return TrainingConfig(**(base | overrides))
+
+
+class Batch(NamedTuple):
+    """What one update learns from: ids with masks, labels (-1 where visible), conditions.
+
+    `earlier_BL` are the ids of an earlier state, for training with reuse; None without.
+    """
+
+    ids_BL: Tensor
+    labels_BL: Tensor
+    condition: Condition
+    earlier_BL: Tensor | None
 
 
 class Trainer:
-    """Train a generator on a cached token set.
+    """Train a generator on a cached token set; one of several ranks where torch.distributed is initialised.
 
     Args:
         generator: trained in place; `ema` holds the averaged copy to keep.
-        tokens_NL: the training set's token ids, on the generator's device.
+        tokens_NL: the training set's token ids of any integer type, on the generator's device.
         condition: its N conditions.
         config: hyper-parameters.
+
+    Raises:
+        ValueError: tokens and conditions are not equally many, the batch can't be shared among the ranks, or
+            `reuse` is asked of a generator that reuses nothing.
     """
 
     def __init__(
@@ -74,10 +120,22 @@ class Trainer:
             raise ValueError(
                 f"{len(tokens_NL)} token grids but {len(condition)} conditions; they go together"
             )
+        self.rank, self.ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        if config.batch_size % self.ranks:
+            raise ValueError(f"batch_size {config.batch_size} can't be shared by {self.ranks} ranks equally")
+        if config.reuse and not getattr(generator, "reuses", False):
+            raise ValueError(f"reuse {config.reuse}: {type(generator).__name__} reuses nothing; set it to 0")
         self.generator, self.tokens_NL, self.condition, self.config = generator, tokens_NL, condition, config
         self.average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
+        self.average.n_averaged += 1  # else the first update would replace the copy of the initial weights
         self.optimizer = torch.optim.AdamW(
             generator.parameters(), config.learning_rate, config.betas, weight_decay=config.weight_decay
+        )
+        # What only reuse reaches has no gradient in a batch without it.
+        self._replica = (
+            DistributedDataParallel(generator, find_unused_parameters=bool(config.reuse))
+            if self.ranks > 1
+            else generator
         )
         self.done = 0
 
@@ -96,21 +154,34 @@ class Trainer:
         rate = self._learning_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        ids_BL, labels_BL, condition = self._batch(
-            np.random.default_rng(derive_seed(self.config.seed, self.done, "batch"))
-        )
+        seed, device = self.config.seed, self.tokens_NL.device
+        batch = self._batch(np.random.default_rng(derive_seed(seed, self.done, "batch")))
         self.generator.train()
-        with seeded(derive_seed(self.config.seed, self.done, "dropout"), ids_BL.device):
-            logits_BLV = self.generator(ids_BL, condition).logits_BLV
-        loss = masked_cross_entropy(logits_BLV, labels_BL, self.config.label_smoothing)
+        ranked = ("dropout", self.rank) if self.rank else ("dropout",)
+        half = torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
+        with seeded(derive_seed(seed, self.done, *ranked), device), half:
+            reused = () if batch.earlier_BL is None else (self._reused(batch.earlier_BL, batch.condition),)
+            logits_BLV = self._replica(batch.ids_BL, batch.condition, *reused).logits_BLV
+        hidden_BL = batch.labels_BL != IGNORE
+        right = (logits_BLV.argmax(-1) == batch.labels_BL)[hidden_BL].sum()
+        mean = masked_cross_entropy(logits_BLV, batch.labels_BL, self.config.label_smoothing)
+        sums = torch.stack([mean.detach() * hidden_BL.sum(), right, hidden_BL.sum()])
+        total = sums.clone()
+        if self.ranks > 1:
+            dist.all_reduce(total)
         self.optimizer.zero_grad()
-        loss.backward()
+        # The mean over all hidden tokens of all ranks, whose gradients are averaged over the ranks.
+        (mean * (sums[2] * self.ranks / total[2])).backward()
         self.optimizer.step()
         self.average.update_parameters(self.generator)
         self.done += 1
-        hidden_BL = labels_BL != IGNORE
-        accuracy = (logits_BLV.argmax(-1) == labels_BL)[hidden_BL].float().mean()
-        return {"update": self.done, "loss": loss.item(), "accuracy": accuracy.item(), "learning_rate": rate}
+        loss, accuracy = (total[:2] / total[2]).tolist()
+        return {"update": self.done, "loss": loss, "accuracy": accuracy, "learning_rate": rate}
+
+    @torch.no_grad()
+    def _reused(self, earlier_BL: Tensor, condition: Condition) -> Any:
+        """Return what the averaged network has computed at an earlier state of the same pictures."""
+        return self.ema(earlier_BL, condition).cache
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed training needs beside data and config."""
@@ -136,15 +207,32 @@ class Trainer:
         progress = (self.done - config.warmup) / max(1, config.updates - config.warmup)
         return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
-    def _batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Condition]:
-        """Draw pictures, hide tokens and drop conditions."""
-        B, device = self.config.batch_size, self.tokens_NL.device
-        rows_B = torch.from_numpy(rng.integers(len(self.tokens_NL), size=B)).to(device)
-        ids_BL, condition = self.tokens_NL[rows_B].long(), self.condition[rows_B]
-        dropped_B = torch.from_numpy(rng.random(B) < self.config.label_dropout).to(device)
-        with_null = type(condition).cat([condition, condition.null()])
-        condition = with_null[torch.arange(B, device=device) + B * dropped_B]
-        uniform_BL = torch.from_numpy(rng.random(tuple(ids_BL.shape))).to(device)
-        mask_id = self.generator.mask_id
+    def _batch(self, rng: np.random.Generator) -> Batch:
+        """Draw pictures, hide tokens and drop conditions: this rank's share of what every rank draws."""
+        config, device = self.config, self.tokens_NL.device
+        B, L, mask_id = config.batch_size, self.tokens_NL.shape[1], self.generator.mask_id
         assert isinstance(mask_id, int)
-        return *mask_tokens(ids_BL, self.config.mask_law.sample(B, rng), uniform_BL, mask_id), condition
+
+        def share(drawn_B: np.ndarray | Tensor) -> Tensor:
+            size = B // self.ranks
+            return torch.as_tensor(drawn_B)[self.rank * size : (self.rank + 1) * size].to(device)
+
+        rows_B = share(rng.integers(len(self.tokens_NL), size=B))
+        dropped_B = share(rng.random(B) < config.label_dropout)
+        uniform_BL = share(rng.random((B, L)))
+        ratios_B = share(config.mask_law.sample(1 if config.shared_mask else B, rng).expand(B))
+        condition = self.condition[rows_B]
+        with_null = type(condition).cat([condition, condition.null()])
+        condition = with_null[torch.arange(len(rows_B), device=device) + len(rows_B) * dropped_B]
+        ids_BL, labels_BL = mask_tokens(
+            self.tokens_NL[rows_B].long(), ratios_B, uniform_BL, mask_id, min_visible=int(config.shared_mask)
+        )
+        if not config.reuse:
+            return Batch(ids_BL, labels_BL, condition, None)
+        size = 1 if config.shared_mask else B
+        shares, reusing = rng.random(size), rng.random(size) < config.reuse
+        # An earlier state with nothing visible is the same as none.
+        shares_B = share(np.broadcast_to(np.where(reusing, shares, 1.0), B).copy())
+        return Batch(
+            ids_BL, labels_BL, condition, hide_more(ids_BL, shares_B, share(rng.random((B, L))), mask_id)
+        )

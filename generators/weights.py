@@ -1,101 +1,172 @@
-"""Official checkpoints as data: tables that translate the names of foreign state dicts into ours.
-
-A table maps prefixes of their keys to prefixes of ours, first match first. What a file has to hold is not
-listed anywhere: it is what our network of the same geometry holds, built without memory.
-"""
+"""Official checkpoints: read without executing anything, recognised by their names, translated into ours."""
 
 from __future__ import annotations
 
+import re
+import zipfile
+from argparse import Namespace
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
-from generators.nat import NAT, NATConfig
-
-# The U-ViT of AutoNAT, AdaNAT (classes and text) and AdaGen.
-NAT_KEYS = {
-    "token_emb.word_embeddings.": "token_embedding.word.",
-    "token_emb.position_embeddings.": "token_embedding.position.",
-    "token_emb.LayerNorm.": "token_embedding.norm.",
-    "context_embed.word_embeddings.": "condition_embedding.word.",
-    "context_embed.position_embeddings.": "condition_embedding.position.",
-    "context_embed.LayerNorm.": "condition_embedding.norm.",
-    "context_embed.weight": "condition_embedding.project.weight",
-    "context_embed.bias": "condition_embedding.project.bias",
-    "in_blocks.": "in_blocks.",
-    "mid_block.": "mid_block.",
-    "out_blocks.": "out_blocks.",
-    "norm.": "norm.",
-    "mlm_layer.fc.": "head.fc.",
-    "mlm_layer.ln.": "head.norm.",
-    "mlm_layer.bias": "head.bias",
-}
+from generators.formats import FORMATS, OTHERS, Format, first_words
 
 
-def convert_nat(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of an official U-ViT (a flat `nnet_ema.pth`) under the names of `NAT`.
+class Converted(NamedTuple):
+    """Weights under our names, and what they are.
+
+    Attributes:
+        format: what was recognised.
+        config: of `format.module`.
+        weights: the very tensors of the file, by our names.
+        ignored: official names left out -> why.
+    """
+
+    format: Format
+    config: Any
+    weights: dict[str, Tensor]
+    ignored: dict[str, str]
+
+    def build(self) -> nn.Module:
+        """Return the module in eval mode, around these tensors rather than a copy of them."""
+        with torch.device("meta"):
+            module = self.format.module(self.config)
+        module.load_state_dict(self.weights, assign=True)
+        return module.eval().requires_grad_(False)
+
+
+def read(path: Path | str) -> dict[str, Tensor]:
+    """Read the state dict of a .safetensors or torch file: nothing is executed, tensors stay in the file.
+
+    It may stand under `state_dict` or `model`, its keys behind the `module.` of DDP. AdaNAT's checkpoints
+    also hold their arguments, an `argparse.Namespace`: a plain record, and the only class allowed.
 
     Raises:
-        ValueError: a key is unknown or missing, or shapes don't fit together.
+        ValueError: there is no such file, it is broken, holds objects that could run code or no state dict.
     """
-    names = {key: _translate(key, NAT_KEYS) for key in state_dict if "position_ids" not in key}
-    ours = {name: state_dict[key] for key, name in names.items() if name is not None}
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} is a folder, not a file" if path.is_dir() else f"there is no file {path}")
     try:
-        tokens = len(ours["token_embedding.position.weight"])
-        with torch.device("meta"):
-            expected = NAT(nat_config_from(ours, (1, tokens), heads=1)).state_dict()
-        missing = [key for key in expected if key not in ours]
+        content = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
+    except OSError:
+        raise
+    except Exception as error:  # a broken pickle can raise anything
+        # Torch names what it refuses, but advises to trust it.
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        why = f"asks for {asked[1]}, which could run code" if asked else "is broken, or no weights at all"
+        raise ValueError(f"{path} is not loaded: it {why}; expected a state dict") from None
+    for entry in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(entry), dict):
+            content = content[entry]
+    if not isinstance(content, dict) or not content or not all(map(_is_weight, content.items())):
+        raise ValueError(f"{path} holds no weights; expected named tensors, flat or under `state_dict`")
+    prefix = "module." if all(key.startswith("module.") for key in content) else ""
+    return {key.removeprefix(prefix): tensor for key, tensor in content.items()}
+
+
+def recognise(keys: Iterable[str]) -> Format:
+    """Return the format that the names speak of: more than half of their first words are its.
+
+    Raises:
+        ValueError: they speak of something else, which is named if it is known.
+    """
+    keys = list(keys)
+    if (name := _look(keys)) in FORMATS:
+        return FORMATS[name]
+    raise ValueError(f"{_looks(keys)}; expected {' or '.join(map(_described, FORMATS.values()))}")
+
+
+def convert(state_dict: Mapping[str, Tensor], *, expected: Format | None = None, **given: Any) -> Converted:
+    """Translate official weights and infer what module they belong to.
+
+    Args:
+        state_dict: official name -> tensor (meta tensors will do).
+        expected: refuse any other format.
+        given: what shapes don't tell: `grid` (rows, columns; default square, for a VQGAN 16 x 16), `heads`
+            and `decoder_depth` (default those of the official checkpoints); None is not given.
+
+    Raises:
+        ValueError: not a known format, a name is unknown or missing, shapes don't fit together, or something
+            has to be given.
+    """
+    form = recognise(state_dict)
+    if expected not in (None, form):
+        raise ValueError(f"{_looks(state_dict)}; expected {_described(expected)}")
+    given = {name: value for name, value in given.items() if value is not None}
+    if foreign := [name for name in given if name not in form.options]:
+        raise ValueError(
+            f"{', '.join(foreign)} can't be given for {_a(form.name)}; only {_listed(form.options)} can"
+        )
+    ignored = {key: why for key in state_dict if (why := form.why_ignored(key))}
+    names = {key: form.ours(key) for key in state_dict if key not in ignored}
+    weights = {name: state_dict[key] for key, name in names.items() if name is not None}
+    try:
+        config = form.config_from({name: tensor.shape for name, tensor in weights.items()}, given)
     except KeyError as error:  # not even the geometry can be told
-        expected, missing = dict(ours), [error.args[0]]
-    unknown = [key for key, name in names.items() if name not in expected]
+        _check(form, names, weights, dict(weights) | {error.args[0]: torch.empty(0)})
+    with torch.device("meta"):
+        _check(form, names, weights, form.module(config).state_dict())
+    return Converted(form, config, weights, ignored)
+
+
+def _check(
+    form: Format, names: Mapping[str, str | None], found: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> None:
+    """Raise ValueError unless the weights found are exactly the expected ones."""
+    # A name that does not come back would hide behind the official one.
+    unknown = [
+        key
+        for key, ours in names.items()
+        if ours is None or ours not in expected or form.official(ours) != key
+    ]
+    missing = [form.official(name) for name in expected if name not in found]
     if unknown or missing:
-        looks = f"{len(names)} keys under {_roots(names)}, expected {_roots(NAT_KEYS)}"
-        wrong = f"unknown: {_listed(unknown)}; missing: {_listed(map(_official, missing))}"
-        raise ValueError(f"not the weights of a U-ViT: {looks}; {wrong}")
-    for key, name in names.items():
-        if name is not None and (found := ours[name].shape) != (fitting := expected[name].shape):
-            raise ValueError(f"not the weights of one U-ViT: {key} is {tuple(found)}, not {tuple(fitting)}")
-    return ours
+        wrong = f"unknown: {_listed(unknown)}; missing: {_listed(missing)}"
+        raise ValueError(f"{_looks(names)}, but does not fit one: {wrong}")
+    for name, tensor in expected.items():
+        if (shape := tuple(found[name].shape)) != (fitting := tuple(tensor.shape)):
+            key = form.official(name)
+            raise ValueError(f"{_looks(names)}, but does not fit one: {key} is {shape}, not {fitting}")
 
 
-def nat_config_from(state_dict: Mapping[str, Tensor], grid: tuple[int, int], heads: int) -> NATConfig:
-    """Infer the geometry behind converted weights, whose shapes tell all but `grid` and `heads`."""
-    shapes = {key: tensor.shape for key, tensor in state_dict.items()}
-    if grid[0] * grid[1] != (tokens := shapes["token_embedding.position.weight"][0]):
-        raise ValueError(f"a grid of {grid[0]} x {grid[1]} does not hold the {tokens} tokens of the weights")
-    vocabulary, width = shapes["token_embedding.word.weight"]
-    text = "condition_embedding.project.weight" in shapes
-    return NATConfig(
-        codebook_size=vocabulary - 1,
-        grid=grid,
-        num_classes=None if text else shapes["condition_embedding.word.weight"][0] - 1,
-        text_width=shapes["condition_embedding.project.weight"][1] if text else None,
-        width=width,
-        depth=2 * len({key.split(".")[1] for key in shapes if key.startswith("in_blocks.")}),
-        heads=heads,
-        mlp_ratio=shapes["mid_block.mlp.fc1.weight"][0] / width,
-        qkv_bias="mid_block.attn.qkv.bias" in shapes,
-        skip=any("skip_linear" in key for key in shapes),
-    )
+def _look(keys: Iterable[str]) -> str | None:
+    """Return the name of what more than half of the first words belong to, if anything."""
+    found = set(first_words(keys))
+    known = {name: form.roots for name, form in FORMATS.items()} | OTHERS
+    return next((name for name, roots in known.items() if 2 * len(found & set(roots)) > len(found)), None)
 
 
-def _translate(key: str, table: Mapping[str, str]) -> str | None:
-    for old, new in table.items():
-        if key.startswith(old):
-            return new + key.removeprefix(old)
-    return None
+def _looks(keys: Iterable[str]) -> str:
+    keys = list(keys)
+    name = _look(keys)
+    like = f"looks like {_a(name)}" if name else "looks like nothing known"
+    return f"{like}: {len(keys)} keys under {_listed(first_words(keys), most=8)}"
 
 
-def _official(key: str) -> str:
-    return _translate(key, {ours: theirs for theirs, ours in NAT_KEYS.items()}) or key
+def _described(form: Format) -> str:
+    return f"{_a(form.name)}: {_listed(form.roots, most=8)}"
 
 
-def _roots(keys: Iterable[str]) -> str:
-    return _listed(dict.fromkeys(key.split(".")[0] for key in keys), most=8)
+def _a(name: str) -> str:
+    return f"{'an' if name[0] in 'AEI' else 'a'} {name}"
 
 
 def _listed(names: Iterable[str], most: int = 3) -> str:
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return (", ".join(names[:most]) or "none") + more
+
+
+def _unpickled(path: Path) -> Any:
+    with torch.serialization.safe_globals([Namespace]):
+        # Files of torch before 1.6 are no archives and can't be mapped.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+
+
+def _is_weight(entry: tuple[Any, Any]) -> bool:
+    return isinstance(entry[0], str) and isinstance(entry[1], Tensor)

@@ -15,7 +15,7 @@ from generators.decoding import GUIDANCE_FLOOR, DecodeState, advance, lowest, ma
 from generators.nat import NAT, nat_digits
 from generators.noise import HashNoise, RecordedNoise
 from generators.schedules import DecodeParams, Schedule
-from generators.weights import convert_nat, nat_config_from
+from generators.weights import convert
 
 B, T = 6, 5
 
@@ -43,7 +43,19 @@ class Constant:
 
     def __call__(self, ids_BL: Tensor, condition: Condition, cache: Any = None) -> Prediction:
         logits_BLV = self.logits_CV[condition.values][:, None].expand(-1, ids_BL.shape[1], -1)
-        return Prediction(logits_BLV, torch.zeros(*ids_BL.shape, 1), self.cache)
+        reused = self.cache and Trail(["c"] * len(ids_BL))
+        return Prediction(logits_BLV, torch.zeros(*ids_BL.shape, 1), reused)
+
+
+class Trail(tuple[str, ...]):
+    """A cache that tells of each row which passes it went through: "c" conditional, "n" null."""
+
+    def __getitem__(self, rows: Any) -> Any:
+        return Trail(tuple(self)[row] for row in rows.tolist())
+
+    def put(self, rows: Tensor, other: "Trail") -> "Trail":
+        changed = dict(zip(rows.tolist(), tuple(other), strict=True))
+        return Trail(changed.get(row, trail) for row, trail in enumerate(tuple(self)))
 
 
 class Watched:
@@ -58,7 +70,8 @@ class Watched:
     def __call__(self, ids_BL: Tensor, condition: Condition, cache: Any = None) -> Prediction:
         null = condition.names == condition.null().names
         self.calls.append((len(ids_BL), null, cache))
-        answer = f"{'null' if null else 'conditional'} {len(self.calls)}" if self.reuse else None
+        trails = tuple(cache or [""] * len(ids_BL))
+        answer = Trail(trail + "cn"[null] for trail in trails) if self.reuse else None
         return self.generator(ids_BL, condition)._replace(cache=answer)
 
 
@@ -93,12 +106,16 @@ def decode(
     return states
 
 
+def geometry(kwargs: dict[str, Any]) -> dict[str, int]:
+    """What the shapes of an ENAT don't tell."""
+    return {"decoder_depth": kwargs["enc_dec"][1]} if "enc_dec" in kwargs else {}
+
+
 def replay(golden: Any, name: str, tables: Any, **options: Any) -> None:
     """Compare all recorded runs of one file, step by step."""
     tensors, meta = golden(name)
-    weights = convert_nat({key[3:]: tensor for key, tensor in tensors.items() if key.startswith("sd.")})
-    model = NAT(nat_config_from(weights, (meta["grid"],) * 2, meta["kwargs"]["num_heads"])).eval()
-    model.load_state_dict(weights)
+    official = {key[3:]: tensor for key, tensor in tensors.items() if key.startswith("sd.")}
+    model: Any = convert(official, heads=meta["kwargs"]["num_heads"], **geometry(meta["kwargs"])).build()
     condition = Labels(tensors["in.context"][:, 0], meta["uncond_class"])
     for run, facts in meta["runs"].items():
         prefix = f"run.{run}."
@@ -144,6 +161,18 @@ def test_recorded_adanat_runs(golden: Any) -> None:
         return [DecodeParams(*row) for row in zip(*columns, strict=True)]
 
     replay(golden, "loop_adanat", tables, min_reveal=0)
+
+
+@pytest.mark.golden
+def test_recorded_enat_runs(golden: Any) -> None:
+    """Features are reused in both streams; unguided at the first step."""
+
+    def tables(facts: Any, recorded: Any, num_rows: int) -> list[DecodeParams]:
+        columns = facts["mask_ratio"], facts["conf_temp"], facts["samp_temp"], facts["cfg_used"]
+        schedule = Schedule(torch.tensor(columns, dtype=torch.float64).T)
+        return [schedule.params(step, num_rows) for step in range(facts["T"])]
+
+    replay(golden, "loop_enat", tables)
 
 
 @pytest.mark.parametrize("min_reveal", [0, 1])
@@ -268,7 +297,7 @@ def test_rows_and_steps_draw_their_own_noise(model: NAT) -> None:
     assert torch.equal(state.ids_BL[0], state.ids_BL[2]) and not torch.equal(state.ids_BL[0], state.ids_BL[1])
 
 
-@pytest.mark.parametrize("cache", [None, "something to reuse"])
+@pytest.mark.parametrize("cache", [None, Trail(["c"] * 5)])
 def test_guidance_follows_its_formula(cache: Any) -> None:
     """Constant logits give the drawn law and the log-probabilities in closed form, at all steps and rows."""
     logits_CV = torch.tensor([[0.0, 1.0, 0.5, -1.0], [1.0, 0.3, -0.5, 0.0], [0.5, -0.5, 0.0, 0.3]])
@@ -330,22 +359,23 @@ def test_number_of_passes(model: NAT, scale: float, steps: int, passes: int) -> 
 
 
 def test_both_streams_carry_their_own_cache(model: NAT) -> None:
-    """A generator that reuses features gets back what it returned, for all rows, whoever is guided."""
+    """A generator that reuses features gets back what it returned for a row; an unguided row stands still."""
     watched = Watched(model, reuse=True)
-    tables = torch.tensor([0.5, 1.0, 1.0, 1.0]).repeat(4, 2, 1)
+    tables = torch.tensor([0.5, 1.0, 1.0, 1.0]).repeat(4, 3, 1)
     tables[:, 1, 3] = 0.0
+    tables[2, 2, 3] = 0.0
     state = decode(watched, tables)[-1]
     assert watched.calls == [
-        (2, False, None),  # start
+        (3, False, None),  # start
         (1, True, None),  # step 0, shared
-        (2, False, "conditional 1"),
-        (2, True, None),  # step 1: nothing to reuse of an all-masked pass
-        (2, False, "conditional 3"),
-        (2, True, "null 4"),
-        (2, False, "conditional 5"),
-        (2, True, "null 6"),
+        (3, False, ("c",) * 3),
+        (2, True, ("c", "c")),  # step 1: the cache of an all-masked pass holds nothing
+        (3, False, ("cc",) * 3),
+        (1, True, ("cn",)),
+        (3, False, ("ccc",) * 3),
+        (2, True, ("cnn", "cn")),
     ]
-    assert state.nfe_B.tolist() == [7, 7] and state.null_cache == "null 8"
+    assert state.nfe_B.tolist() == [7, 4, 6] and tuple(state.null_cache) == ("cnnn", "c", "cnn")
 
 
 def test_a_finished_state_is_refused(model: NAT) -> None:

@@ -8,7 +8,27 @@ import pytest
 import torch
 from scipy.stats import beta, chisquare, kstest
 
-from generators.masking import IGNORE, MaskLaw, mask_tokens, masked_cross_entropy
+from generators.masking import IGNORE, MaskLaw, hide_more, mask_tokens, masked_cross_entropy
+
+
+@pytest.mark.golden
+def test_recorded_enat_masks(golden: Any) -> None:
+    """One share for the batch, one token visible at least, and the earlier state of the reuse training."""
+    tensors, meta = golden("mask_sample_enat")
+    for case, facts in meta["cases"].items():
+        recorded = {
+            key.removeprefix(f"{case}."): value
+            for key, value in tensors.items()
+            if key.startswith(f"{case}.")
+        }
+        ids_BL = recorded["x0"].long()
+        ratios_B, shares_B = (recorded[name].expand(len(ids_BL)) for name in ("p", "reuse_u"))
+        masked_BL, labels_BL = mask_tokens(ids_BL, ratios_B, recorded["rand"], meta["mask_id"], min_visible=1)
+        assert (masked_BL == meta["mask_id"]).sum(1).tolist() == facts["n_masked"], case
+        assert torch.equal(masked_BL, recorded["masked_ids"].long()), case
+        assert torch.equal(labels_BL, recorded["labels"].long()), case
+        earlier_BL = hide_more(masked_BL, shares_B, recorded["reuse_rand"], meta["mask_id"])
+        assert torch.equal(earlier_BL, recorded["prev_ids"].long()), case
 
 
 @pytest.mark.golden

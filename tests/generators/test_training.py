@@ -6,19 +6,22 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch import distributed as dist
 from torch.nn import functional as F
 
 from generators.checkpoints import load_state, save_state
 from generators.conditions import Labels, Text
 from generators.contract import Prediction
+from generators.enat import ENAT, enat_digits
 from generators.masking import MaskLaw
 from generators.nat import NAT, nat_digits
-from generators.training import Trainer, TrainingConfig
+from generators.training import Trainer, TrainingConfig, small_recipe
 
-SMALL = TrainingConfig(updates=6, batch_size=8, warmup=2, label_smoothing=0.1, ema=0.9)
+SMALL = small_recipe(updates=6, batch_size=8, warmup=2, label_smoothing=0.1, ema=0.9)
 
 
 def tokens(num_pictures: int = 20) -> Tensor:
@@ -64,19 +67,18 @@ def test_it_learns() -> None:
     """Two pictures, learnt by heart: the loss falls from that of a uniform guess to nearly none."""
     torch.manual_seed(0)
     model = NAT(nat_digits(width=32, dropout=0.0))
-    config = TrainingConfig(updates=100, batch_size=32, warmup=10, learning_rate=3e-2, label_dropout=0)
+    config = small_recipe(updates=100, batch_size=32, warmup=10, learning_rate=3e-2, label_dropout=0)
     metrics = list(Trainer(model, tokens(2), Labels(torch.arange(2), 10), config))
     assert metrics[0]["loss"] == pytest.approx(math.log(128), rel=0.1)
     assert metrics[-1]["loss"] < 0.3 and metrics[-1]["accuracy"] > 0.98
 
 
 def test_the_average_follows_its_recursion() -> None:
-    """It starts at the weights after the first update."""
+    """It starts at the initial weights."""
     run = trainer()
-    expected = None
+    expected = weights(run.generator)
     for _ in run:
-        now = weights(run.generator)
-        expected = now.clone() if expected is None else 0.9 * expected + 0.1 * now
+        expected = 0.9 * expected + 0.1 * weights(run.generator)
     torch.testing.assert_close(weights(run.ema), expected, atol=1e-7, rtol=1e-5)
     assert not run.ema.training and not torch.equal(weights(run.ema), weights(run.generator))
 
@@ -94,7 +96,7 @@ def test_one_update_is_one_adamw_step_on_the_masked_loss() -> None:
     run = trainer(dropout=0.0)
     model, seen = copy.deepcopy(run.generator), Spy(run).batches
     metrics = run.update()
-    ids_BL, labels_BL, condition = seen[0]
+    ids_BL, labels_BL, condition, _ = seen[0]
     logits_BLV = model(ids_BL, condition).logits_BLV
     hidden_BL = ids_BL == model.mask_id
     loss = F.cross_entropy(logits_BLV[hidden_BL], labels_BL[hidden_BL], label_smoothing=0.1)
@@ -186,3 +188,103 @@ def test_texts_are_dropped_like_labels(share: float, expected: bool) -> None:
 def test_pictures_and_conditions_go_together() -> None:
     with pytest.raises(ValueError, match="20 token grids but 3 conditions"):
         Trainer(Flat(), tokens(), Labels(torch.arange(3), 10), SMALL)
+
+
+def enat_trainer(config: TrainingConfig, *, dropout: float = 0.1) -> Trainer:
+    torch.manual_seed(0)
+    model = ENAT(enat_digits(width=16, heads=2, encoder_depth=2, dropout=dropout))
+    for parameter in model.parameters():  # modulations start at zero, where no context is seen
+        torch.nn.init.normal_(parameter, std=0.2)
+    return Trainer(model, tokens(), Labels(torch.arange(20) % 10, 10), config)
+
+
+REUSE = dataclasses.replace(SMALL, batch_size=400, reuse=0.5, mask_law=MaskLaw("beta", 2.0, 2.0))
+
+
+def test_an_earlier_state_of_each_picture() -> None:
+    """Half of the pictures have one with a uniform share of their visible tokens, the others show nothing."""
+    run = enat_trainer(dataclasses.replace(REUSE, batch_size=4000))
+    ids_BL, _, _, earlier_BL = run._batch(np.random.default_rng(0))
+    visible_BL, before_BL = ids_BL != 128, earlier_BL != 128
+    assert not (before_BL & ~visible_BL).any() and torch.equal(earlier_BL[before_BL], ids_BL[before_BL])
+    many_B = visible_BL.sum(1) >= 10
+    shares_B = (before_BL.sum(1) / visible_BL.sum(1))[many_B]
+    n = len(shares_B)
+    # Rounding puts half a token's share of the uniform law, at most 1/20, on nothing being left.
+    assert float((shares_B == 0).float().mean()) == pytest.approx(0.5 + 0.25 / 12, abs=0.03)
+    kept = shares_B[shares_B > 0]
+    assert float(kept.mean()) == pytest.approx(0.5, abs=0.05) and kept.max() == 1
+    given = before_BL[many_B].float().mean(0)
+    assert given.sub(given.mean()).abs().max() < 5 * math.sqrt(0.25 / n), "every position alike"
+
+
+def test_one_update_with_reuse_by_hand() -> None:
+    """The averaged network looks at the earlier state, without gradient; the loss is on the present one."""
+    run = enat_trainer(dataclasses.replace(REUSE, batch_size=12), dropout=0.0)
+    run.update()  # so that average and weights differ
+    model, average, seen = copy.deepcopy(run.generator), copy.deepcopy(run.ema), Spy(run).batches
+    metrics = run.update()
+    ids_BL, labels_BL, condition, earlier_BL = seen[0]
+    cache = average(earlier_BL, condition).cache
+    cache = dataclasses.replace(cache, features_BLD=cache.features_BLD.detach())
+    logits_BLV = model(ids_BL, condition, cache).logits_BLV
+    hidden_BL = labels_BL != -1
+    loss = F.cross_entropy(logits_BLV[hidden_BL], labels_BL[hidden_BL], label_smoothing=0.1)
+    assert metrics["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    plain = model(ids_BL, condition).logits_BLV[hidden_BL]
+    assert (plain - logits_BLV[hidden_BL]).abs().max() > 0.01, "reuse changes the prediction"
+    loss.backward()
+    assert model.reuse_projection.mlp.fc1.weight.grad.abs().max() > 0
+    norms = {name: parameter.grad for name, parameter in run.generator.named_parameters()}
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(norms[name], parameter.grad, atol=1e-6, rtol=1e-3, msg=name)
+
+
+def test_a_shared_mask_is_the_official_one() -> None:
+    """One number of hidden tokens per batch, one token visible at least, all of the batch reusing or none."""
+    run = enat_trainer(dataclasses.replace(REUSE, shared_mask=True, mask_law=MaskLaw("beta", 12.0, 0.5)))
+    reused = set()
+    for seed in range(20):
+        ids_BL, _, _, earlier_BL = run._batch(np.random.default_rng(seed))
+        hidden_B, before_B = (ids_BL == 128).sum(1), (earlier_BL == 128).sum(1)
+        assert hidden_B.unique().numel() == before_B.unique().numel() == 1 and hidden_B[0] <= 15
+        reused.add(bool(before_B[0] < 16))
+    assert reused == {True, False}
+
+
+def test_a_generator_that_reuses_nothing_says_so() -> None:
+    with pytest.raises(ValueError, match="reuse 0.5: NAT reuses nothing; set it to 0"):
+        trainer(dataclasses.replace(SMALL, reuse=0.5))
+    with pytest.raises(ValueError, match="reuse 1.5: it is a share"):
+        dataclasses.replace(SMALL, reuse=1.5)
+
+
+def test_bfloat16_learns_in_float32_weights() -> None:
+    run = trainer(dataclasses.replace(SMALL, precision="bfloat16"))
+    losses = [row["loss"] for row in run]
+    assert all(math.isfinite(loss) for loss in losses) and weights(run.generator).dtype == torch.float32
+    exact = [row["loss"] for row in trainer()]
+    assert losses != exact and losses == pytest.approx(exact, rel=0.02)
+
+
+def _rank(rank: int, ranks: int, folder: str, name: str) -> None:
+    """One of several processes that train together."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/{name}", rank=rank, world_size=ranks)
+    config = dataclasses.replace(REUSE, batch_size=12)
+    run = enat_trainer(config, dropout=0.0) if name == "enat" else trainer(SMALL, dropout=0.0)
+    rows = list(run)
+    if rank == ranks - 1:
+        torch.save({"rows": rows, "weights": weights(run.ema)}, f"{folder}/{name}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", ["nat", "enat"])
+def test_two_ranks_train_as_one(tmp_path: Path, name: str) -> None:
+    torch.multiprocessing.spawn(_rank, (2, str(tmp_path), name), nprocs=2)
+    config = dataclasses.replace(REUSE, batch_size=12)
+    one = enat_trainer(config, dropout=0.0) if name == "enat" else trainer(SMALL, dropout=0.0)
+    expected, found = list(one), torch.load(tmp_path / f"{name}.pt", weights_only=True)
+    for row, other in zip(expected, found["rows"], strict=True):
+        assert other == pytest.approx(row, rel=1e-4)
+    torch.testing.assert_close(found["weights"], weights(one.ema), atol=1e-4, rtol=1e-3)

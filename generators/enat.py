@@ -1,0 +1,313 @@
+"""ENAT: visible tokens are encoded once, mask tokens decoded against them (Ni et al. 2024, arXiv 2411.06959).
+
+The encoder sees visible tokens only; the decoder's queries are mask tokens, its keys visible and mask tokens.
+What the previous step encoded is projected and kept, so that only newly revealed tokens pass the encoder
+(equation 5). Any mask per row: the linear layers work on the chosen tokens of all rows laid end to end, and
+only attention pads them. Shapes: N chosen tokens of a batch, M the most in a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from generators.checkpoints import register
+from generators.conditions import Condition, Labels
+from generators.contract import Prediction
+from generators.layers import MLP, TokenEmbedding, TokenHead
+
+
+@dataclass(frozen=True, kw_only=True)
+class ENATConfig:
+    """Geometry of an ENAT.
+
+    Attributes:
+        codebook_size: V; the mask token gets id V.
+        grid: rows and columns of tokens.
+        num_classes: class labels, without the null class.
+        width: D, divisible by `heads`.
+        encoder_depth: blocks for visible tokens.
+        decoder_depth: blocks for mask tokens.
+        heads: attention heads.
+        mlp_ratio: hidden width of the MLPs, in units of `width`.
+        dropout: on the token embeddings.
+        reproject: what is kept of an old token. True, the official code: its projected features, so that they
+            are projected again at every step. False: what the encoder said, projected once whenever it is
+            used, as equation 5 can also be read and as the training with one reuse has it.
+    """
+
+    codebook_size: int
+    grid: tuple[int, int]
+    num_classes: int
+    width: int = 1024
+    encoder_depth: int = 22
+    decoder_depth: int = 2
+    heads: int = 16
+    mlp_ratio: float = 4.0
+    dropout: float = 0.1
+    reproject: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Reuse:
+    """What an ENAT has computed of the visible tokens of each row.
+
+    Attributes:
+        features_BLD: before the final norm; read where visible.
+        visible_BL: the tokens that they are of.
+    """
+
+    features_BLD: Tensor
+    visible_BL: Tensor
+
+    def __getitem__(self, rows: Tensor) -> Reuse:
+        return Reuse(self.features_BLD[rows], self.visible_BL[rows])
+
+    def put(self, rows: Tensor, other: Reuse) -> Reuse:
+        """Return a copy with `rows` replaced by `other`."""
+        return Reuse(
+            self.features_BLD.index_copy(0, rows, other.features_BLD),
+            self.visible_BL.index_copy(0, rows, other.visible_BL),
+        )
+
+
+class Packing:
+    """The chosen tokens of a batch, any number in each row, as the rows of one tensor without padding.
+
+    That tensor is (N, 1, D); if all rows have equally many, it is (B, M, D), which needs neither copies of
+    what is common to a row nor padding.
+    """
+
+    def __init__(self, chosen_BL: Tensor, counts_B: list[int]) -> None:
+        B, L = chosen_BL.shape
+        self.size, self.longest = sum(counts_B), max(counts_B)
+        self.ragged = min(counts_B) < self.longest
+        self.index_N = torch.nonzero_static(chosen_BL.flatten(), size=self.size)[:, 0]
+        self._padded, self._packed = (B, self.longest), (self.size, 1) if self.ragged else (B, self.longest)
+        if self.ragged:
+            self._row_N = self.index_N.div(L, rounding_mode="floor")
+            rank_N = (chosen_BL.cumsum(1) - 1).flatten()[self.index_N]
+            self._slot_N = self._row_N * self.longest + rank_N
+
+    @classmethod
+    def of(cls, *chosen_BL: Tensor) -> list[Packing]:
+        """Pack several choices with one copy to the host, which has to know the sizes."""
+        counts = torch.stack([chosen.sum(1) for chosen in chosen_BL]).tolist()
+        return [cls(chosen, counts_B) for chosen, counts_B in zip(chosen_BL, counts, strict=True)]
+
+    def pack(self, x_BLD: Tensor) -> Tensor:
+        """Return the chosen tokens."""
+        return x_BLD.flatten(0, 1)[self.index_N].unflatten(0, self._packed)
+
+    def unpack(self, x: Tensor, into_BLD: Tensor) -> Tensor:
+        """Return `into_BLD` with the chosen tokens replaced by packed ones."""
+        flat = into_BLD.flatten(0, 1).index_copy(0, self.index_N, x.flatten(0, 1).to(into_BLD.dtype))
+        return flat.view(into_BLD.shape)
+
+    def spread(self, x_BD: Tensor) -> Tensor:
+        """Return what is common to the tokens of a row in a shape that broadcasts against packed tokens."""
+        return (x_BD[self._row_N] if self.ragged else x_BD)[:, None]
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Return packed tokens as (B, M, D), zero behind the end of each row."""
+        if not self.ragged:
+            return x
+        flat = x.new_zeros(self._padded[0] * self._padded[1], x.shape[-1])
+        return flat.index_copy(0, self._slot_N, x.flatten(0, 1)).unflatten(0, self._padded)
+
+    def unpad(self, x_BMD: Tensor) -> Tensor:
+        """Return packed tokens from (B, M, D), the inverse of `pad`."""
+        return x_BMD.flatten(0, 1)[self._slot_N][:, None] if self.ragged else x_BMD
+
+    @property
+    def real_BM(self) -> Tensor:
+        """True where `pad` puts a token."""
+        real = torch.full(self._padded, not self.ragged, device=self.index_N.device)
+        return real.flatten().index_fill(0, self._slot_N, True).view(self._padded) if self.ragged else real
+
+
+class ContextAttention(nn.Module):
+    """Attention of own tokens to context and own tokens, with keys and values of their own for each kind."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is not divisible by heads {heads}; change one of them")
+        self.heads = heads
+        self.q = nn.Linear(width, width)
+        self.kv_context = nn.Linear(width, 2 * width)
+        self.kv_own = nn.Linear(width, 2 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, own: Packing, context_x: Tensor, context: Packing) -> Tensor:
+        """Map packed own tokens to their values; a row may have no token of either kind."""
+        kv = own.pad(self.kv_own(x))
+        if context.size:
+            kv = torch.cat([context.pad(self.kv_context(context_x)), kv], dim=1)
+        real = None
+        if own.ragged or context.ragged:
+            real = torch.cat([context.real_BM, own.real_BM], dim=1)[:, None, None]
+        q = rearrange(own.pad(self.q(x)), "b m (h d) -> b h m d", h=self.heads)
+        k, v = rearrange(kv, "b m (two h d) -> two b h m d", two=2, h=self.heads)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=real)
+        return self.proj(own.unpad(rearrange(mixed, "b h m d -> b m (h d)")))
+
+
+class ContextBlock(nn.Module):
+    """DiT block (adaLN-Zero) with context: shift and scale of their own for own and context tokens."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.attn = ContextAttention(width, heads)
+        self.mlp = MLP(width, mlp_ratio, gelu="tanh")
+        self.modulation = nn.Linear(width, 8 * width)
+
+    def forward(
+        self, x: Tensor, own: Packing, context_x: Tensor, context: Packing, condition_BD: Tensor
+    ) -> Tensor:
+        """Map packed own tokens to packed own tokens."""
+        parts = self.modulation(F.silu(condition_BD)).chunk(8, dim=-1)
+        shift, scale, context_shift, context_scale, gate, mlp_shift, mlp_scale, mlp_gate = parts
+        if context.size:
+            context_x = self._modulated(context_x, context, context_shift, context_scale)
+        mixed = self.attn(self._modulated(x, own, shift, scale), own, context_x, context)
+        x = torch.addcmul(x, own.spread(gate), mixed)
+        return torch.addcmul(x, own.spread(mlp_gate), self.mlp(self._modulated(x, own, mlp_shift, mlp_scale)))
+
+    def _modulated(self, x: Tensor, packing: Packing, shift_BD: Tensor, scale_BD: Tensor) -> Tensor:
+        return torch.addcmul(packing.spread(shift_BD), self.norm(x), packing.spread(1 + scale_BD))
+
+
+class ReuseProjection(nn.Module):
+    """The papers' f: what a kept feature becomes at the next step, x + MLP(LN(x))."""
+
+    def __init__(self, width: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = MLP(width, mlp_ratio, gelu="tanh")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.mlp(self.norm(x))
+
+
+@register(ENATConfig)
+class ENAT(nn.Module):
+    """Predict all tokens from the visible ones, reusing what a former pass has encoded of them."""
+
+    reuses = True
+
+    def __init__(self, config: ENATConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.codebook_size = self.mask_id = config.codebook_size
+        self.grid, self.width = config.grid, config.width
+        self.num_tokens = config.grid[0] * config.grid[1]
+        vocabulary, depth = config.codebook_size + 1, config.encoder_depth + config.decoder_depth
+        self.token_embedding = TokenEmbedding(vocabulary, self.num_tokens, config.width, config.dropout)
+        self.condition_embedding = nn.Embedding(config.num_classes + 1, config.width)
+        self.reuse_projection = ReuseProjection(config.width, config.mlp_ratio)
+        self.blocks = nn.ModuleList(
+            ContextBlock(config.width, config.heads, config.mlp_ratio) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(config.width)
+        self.head = TokenHead(vocabulary, config.width)
+        self.apply(_init_weights)
+
+    def forward(self, ids_BL: Tensor, condition: Condition, cache: Reuse | None = None) -> Prediction:
+        """Return logits (B, L, V), features (B, L, D) and the cache for a later pass.
+
+        Args:
+            ids_BL: 0..V, of which V is the mask; any number of masks per row.
+            condition: labels.
+            cache: of an earlier pass over the same rows, whose visible tokens are visible still.
+        """
+        masked_BL = ids_BL == self.mask_id
+        old_BL = torch.zeros_like(masked_BL) if cache is None else cache.visible_BL & ~masked_BL
+        visible, hidden, old, new = Packing.of(~masked_BL, masked_BL, old_BL, ~masked_BL & ~old_BL)
+        condition_BD = self.condition_embedding(condition.values)
+        embedded_BLD = self.token_embedding(ids_BL)
+
+        kept_BLD = features_BLD = torch.zeros_like(embedded_BLD) if cache is None else cache.features_BLD
+        old_x = old.pack(features_BLD)
+        if old.size:
+            old_x = self.reuse_projection(old_x)
+            features_BLD = old.unpack(old_x, features_BLD)
+        new_x = self._through(self._encoder, new.pack(embedded_BLD), new, old_x, old, condition_BD)
+        features_BLD = new.unpack(new_x, features_BLD)
+        kept_BLD = features_BLD if self.config.reproject else new.unpack(new_x, kept_BLD)
+
+        visible_x, hidden_x = visible.pack(features_BLD), hidden.pack(embedded_BLD)
+        hidden_x = self._through(self._decoder, hidden_x, hidden, visible_x, visible, condition_BD)
+        features_BLD = self.norm(hidden.unpack(hidden_x, features_BLD))
+        logits_BLV = self.head(features_BLD, self.token_embedding.word.weight)
+        return Prediction(logits_BLV, features_BLD, Reuse(kept_BLD, ~masked_BL))
+
+    def conditions(self) -> Condition:
+        """Return every class once, on the weights' device."""
+        return Labels.every(self.config.num_classes).to(self.head.bias.device)
+
+    @property
+    def _encoder(self) -> nn.ModuleList:
+        return self.blocks[: self.config.encoder_depth]
+
+    @property
+    def _decoder(self) -> nn.ModuleList:
+        return self.blocks[self.config.encoder_depth :]
+
+    @staticmethod
+    def _through(blocks: nn.ModuleList, x: Tensor, own: Packing, *context: Any) -> Tensor:
+        """Pass packed tokens through blocks, or nothing through none of them if there is no token."""
+        for block in blocks if own.size else ():
+            x = block(x, own, *context)
+        return x
+
+
+def enat_digits(**overrides: Any) -> ENATConfig:
+    """Size the ENAT of the digits task: 2 + 1 blocks of width 64."""
+    base: dict = dict(codebook_size=128, grid=(4, 4), num_classes=10, width=64, heads=4)
+    return ENATConfig(**(base | dict(encoder_depth=2, decoder_depth=1) | overrides))
+
+
+def enat_mnist(**overrides: Any) -> ENATConfig:
+    """Size the ENAT of the MNIST task: 4 + 1 blocks of width 96, as many as `nat_mnist` has."""
+    base: dict = dict(codebook_size=256, grid=(7, 7), num_classes=10, width=96, heads=4)
+    return ENATConfig(**(base | dict(encoder_depth=4, decoder_depth=1) | overrides))
+
+
+def enat_cifar10(**overrides: Any) -> ENATConfig:
+    """Size the ENAT of the CIFAR-10 task: 12 + 1 blocks of width 384, for one GPU."""
+    base: dict = dict(codebook_size=512, grid=(8, 8), num_classes=10, width=384, heads=6)
+    return ENATConfig(**(base | dict(encoder_depth=12, decoder_depth=1) | overrides))
+
+
+def enat_l(**overrides: Any) -> ENATConfig:
+    """Size ENAT-L on ImageNet-256: 22 + 2 blocks of width 1024, 574 million parameters."""
+    base: dict = dict(codebook_size=1024, grid=(16, 16), num_classes=1000)
+    return ENATConfig(**(base | overrides))
+
+
+def enat_b(**overrides: Any) -> ENATConfig:
+    """Size ENAT-B on ImageNet-256: 15 + 1 blocks of width 768, 219 million parameters."""
+    return enat_l(**(dict(width=768, encoder_depth=15, decoder_depth=1, heads=8) | overrides))
+
+
+def enat_s(**overrides: Any) -> ENATConfig:
+    """Size ENAT-S, the ablations' model on ImageNet-256: 15 + 1 blocks of width 366."""
+    return enat_l(**(dict(width=366, encoder_depth=15, decoder_depth=1, heads=6) | overrides))
+
+
+def _init_weights(module: nn.Module) -> None:
+    """Initialise as DiT: linear layers Xavier uniform, modulations zero, embeddings normal 0.02."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    elif isinstance(module, ContextBlock):  # apply visits children first
+        nn.init.zeros_(module.modulation.weight)
