@@ -17,15 +17,22 @@ import tyro
 Config = TypeVar("Config")
 
 
-def main(config_class: type[Config], work: Callable[[Config], object]) -> None:
+def main(
+    config_class: type[Config],
+    work: Callable[[Config], object],
+    defaults: Callable[[list[str]], Config] | None = None,
+) -> None:
     """Parse the flags of `config_class`, do the work, and turn a user's error into one line and exit code 2
     or 1.
 
     NATGYM_TRACEBACK=1 shows where an error came from.
+
+    Args:
+        defaults: (arguments) -> the config that flags change, where some defaults follow from other flags.
     """
     script = Path(sys.argv[0]).name
     try:
-        work(parse(config_class, script))
+        work(parse(config_class, script, defaults))
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("NATGYM_TRACEBACK"):
             raise
@@ -35,12 +42,17 @@ def main(config_class: type[Config], work: Callable[[Config], object]) -> None:
         sys.exit(130)
 
 
-def parse(config_class: type[Config], script: str) -> Config:
+def parse(
+    config_class: type[Config], script: str, defaults: Callable[[list[str]], Config] | None = None
+) -> Config:
     """Return the config of the command line; a mistake in it is one line on stderr and exit code 2."""
     said = io.StringIO()
+    options: dict = dict(prog=script, description=inspect.getdoc(config_class))
     try:
+        if defaults is not None:
+            options["default"] = defaults(sys.argv[1:])
         with contextlib.redirect_stderr(said):
-            return tyro.cli(config_class, prog=script, description=inspect.getdoc(config_class))
+            return tyro.cli(config_class, **options)
     except SystemExit as stop:
         if stop.code:
             print(f"{script}: error: {_in_one_line(said.getvalue())}; see {script} --help", file=sys.stderr)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 from _cli import main
+from tqdm import tqdm
 
 from generators.checkpoints import save_pretrained
-from generators.data import Part, load_part
-from natgym.metrics.classifier import Classifier, ClassifierConfig, fit_classifier
+from generators.data import open_part
+from natgym.metrics.classifier import ClassifierConfig, fit_classifier, judge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,39 +21,56 @@ class Args:
     output: Path
     """Folder to write; it must not exist."""
     task: str = "digits"
-    """Task to train on."""
+    """Task or image folder to train on."""
+    channels: int = 32
+    """Of the first convolution; the others have twice as many."""
     features: int = 32
     """Width of the penultimate layer, in which distances are measured."""
     updates: int = 1000
     """Adam steps."""
     seed: int = 0
     """Of weights and batches."""
+    device: str = "cpu"
+    """Where it trains."""
+    threads: int = 1
+    """CPU threads; results are bit-equal for the same number."""
 
     def __post_init__(self) -> None:
-        for name in ("features", "updates"):
+        for name in ("channels", "features", "updates", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
-
-
-def accuracy(classifier: Classifier, part: Part) -> float:
-    return (classifier(part.images_NCHW)[1].argmax(-1) == part.condition.values).float().mean().item()
 
 
 def work(args: Args) -> None:
     if args.output.exists():
         raise ValueError(f"{args.output} exists and is not overwritten; choose another --output")
-    torch.set_num_threads(1)  # sums in one order: the same weights on any number of cores
-    train, select = load_part(args.task, "train"), load_part(args.task, "select")
+    torch.set_num_threads(args.threads)  # sums in one order: the same weights for the same number
+    train = open_part(args.task, "train")
     config = ClassifierConfig(
-        image_shape=tuple(train.images_NCHW.shape[1:]),  # type: ignore[arg-type]
+        image_shape=train.image_shape,
         num_classes=train.condition.vectors.shape[1],
+        channels=args.channels,
         features=args.features,
     )
-    classifier = fit_classifier(
-        config, train.images_NCHW, train.condition.values, updates=args.updates, seed=args.seed
-    )
+    with tqdm(total=args.updates, unit="update", dynamic_ncols=True) as bar:
+
+        def progress(loss: float) -> None:
+            bar.set_postfix(loss=f"{loss:.3f}")
+            bar.update()
+
+        classifier = fit_classifier(
+            config,
+            train,
+            train.condition.values,
+            updates=args.updates,
+            seed=args.seed,
+            device=args.device,
+            progress=progress,
+        )
     save_pretrained(classifier, args.output, task=args.task)
-    print(f"{args.output}: accuracy {accuracy(classifier, select):.4f} on the select part")
+    select = open_part(args.task, "select")
+    right = judge(classifier, select)[1].argmax(-1) == select.condition.values
+    print(f"{args.output}: accuracy {right.float().mean():.4f} on the select part")
 
 
 if __name__ == "__main__":

@@ -1,79 +1,278 @@
-"""Train a task's generator on its cached tokens and save the averaged weights."""
+"""Train a NAT or an ENAT on a task's tokens and save the averaged weights."""
 
 import _root  # noqa: F401
 
 import dataclasses
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from threading import Event, Thread
+from typing import Annotated, Any, Literal
 
+import pandas as pd
 import torch
 import tyro
 from _cli import main, refuse_settings
+from torch import nn
 from tqdm import tqdm
 
+from agents.fixed import FixedPolicy
+from agents.workers import process_group, rank, run_workers
 from generators.checkpoints import load_state, save_pretrained, save_state
-from generators.data import load_part
-from generators.nat import NAT, NATConfig, nat_digits
+from generators.data import load_part, tokens
+from generators.enat import ENAT, enat_b, enat_cifar10, enat_digits, enat_l, enat_mnist, enat_s
+from generators.nat import NAT, nat_cifar10, nat_digits, nat_l, nat_mnist
 from generators.noise import derive_seed, seeded
-from generators.training import Trainer, TrainingConfig
+from generators.schedules import as_schedule
+from generators.training import Trainer, TrainingConfig, small_recipe
+from natgym.analysis import samples_figure, training_figure
+from natgym.evaluation import Judge
 from natgym.loading import load_companion
-from natgym.runs import MetricsLog, Run
+from natgym.rollouts import balanced, rollout
+from natgym.runs import MetricsLog, Run, read_metrics
+
+MODELS: dict[str, Any] = {"nat": NAT, "enat": ENAT}
+SIZES: dict[str, dict[str, Any]] = {
+    "nat": {"digits": nat_digits, "mnist": nat_mnist, "cifar10": nat_cifar10, "l": nat_l},
+    "enat": {
+        "digits": enat_digits,
+        "mnist": enat_mnist,
+        "cifar10": enat_cifar10,
+        "s": enat_s,
+        "b": enat_b,
+        "l": enat_l,
+    },
+}
+# What the tasks change in AutoNAT's recipe, which is the default for any other data.
+RECIPES: dict[str, Any] = {
+    "digits": small_recipe,
+    "mnist": lambda **more: small_recipe(**(dict(updates=4000, learning_rate=2e-3) | more)),
+    "cifar10": lambda **more: small_recipe(
+        **(dict(updates=40_000, batch_size=512, learning_rate=1e-3, warmup=1000, ema=0.999) | more)
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Train a NAT on a task's train part; the run folder gets generator/ with the averaged weights."""
+    """Train a generator on a task's train part; the run folder gets generator/ with the averaged weights.
 
-    task: str = "digits"
-    """Task to train on."""
-    tokenizer: str = "digits"
-    """Shipped task or folder of a saved tokenizer."""
+    The defaults are AutoNAT's on ImageNet-256; for the small tasks, and for ENAT's reuse, they follow --data
+    and --model. Under torchrun each process is a rank of one training.
+    """
+
+    data: str = "digits"
+    """digits, mnist, cifar10 or a folder of images."""
+    model: Literal["nat", "enat"] = "nat"
+    """Architecture."""
+    size: Literal["digits", "mnist", "cifar10", "s", "b", "l"] | None = None
+    """Geometry, by default the task's, for a folder of images that of cifar10; s, b and l are the papers'."""
+    width: int | None = None
+    """Instead of the size's width."""
+    heads: int | None = None
+    """Instead of the size's attention heads."""
+    depth: int | None = None
+    """Instead of the size's depth: NAT's blocks beside the middle one, or ENAT's encoder blocks."""
+    dropout: float | None = None
+    """Instead of the size's dropout on the token embeddings."""
+    tokenizer: str | None = None
+    """Shipped task or folder of a saved tokenizer, by default the task's."""
+    classifier: str | None = None
+    """Shipped task or folder of a saved classifier for the curves, by default the task's, if any."""
+    mirror: bool = False
+    """Add the mirror image of each picture, as the papers do."""
+    cache: Path = Path("cache")
+    """Folder of encoded data sets."""
     output: Path | None = None
     """Run folder, by default runs/train_generator-<time>."""
     resume: Path | None = None
     """Run folder to go on with; its own settings are used."""
     checkpoint_every: int = 100
     """Updates between checkpoints."""
+    evaluate_every: int = 1000
+    """Updates between sample grids, and distances from the select part; 0: never."""
+    evaluation_images: int = 1000
+    """Pictures generated for a distance."""
+    evaluation_steps: int = 8
+    """Decoding steps of these."""
+    evaluation_schedule: str = "maskgit"
+    """Schedule of these: a family's name or a file."""
+    device: str = "cpu"
+    """Where to train, such as cuda; each rank takes a GPU of its own."""
     threads: int = 1
     """CPU threads; results are bit-equal for the same number."""
-    train: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
+    workers: int = 1
+    """Processes that train together on a Ray cluster; 1: this one, without Ray."""
+    address: str | None = None
+    """Address of a running Ray cluster for the workers; none starts one on this machine."""
+    train: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=small_recipe)
     """Hyper-parameters."""
-    model: NATConfig = field(default_factory=nat_digits)
-    """Geometry."""
 
     def __post_init__(self) -> None:
-        for name in ("checkpoint_every", "threads"):
+        for name in ("checkpoint_every", "threads", "workers", "evaluation_images", "evaluation_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        if self.size is not None and self.size not in SIZES[self.model]:
+            raise ValueError(f"size {self.size!r}: {self.model} has {', '.join(SIZES[self.model])}")
+        if self.evaluate_every:
+            as_schedule(self.evaluation_schedule, self.evaluation_steps)
+
+
+def defaults(arguments: list[str]) -> Args:
+    """Return the settings that follow from --data and --model alone."""
+    given = dict(zip(arguments, arguments[1:], strict=False)) | dict(
+        argument.split("=", 1) for argument in arguments if argument.startswith("--") and "=" in argument
+    )
+    data, model = given.get("--data", "digits"), given.get("--model", "nat")
+    recipe = RECIPES.get(data, TrainingConfig)
+    return Args(data=data, train=recipe(reuse=0.5 if model == "enat" else 0.0))
 
 
 def work(args: Args) -> None:
-    if args.resume is not None:
-        refuse_settings(args.resume, ("resume",))
-        run = Run.open(args.resume)
-        args = dataclasses.replace(run.config(Args), resume=args.resume)
+    places = {name: getattr(args, name) for name in ("resume", "workers", "address", "device")}
+    folder = args.resume
+    if folder is not None:
+        refuse_settings(folder, places)
+        args = dataclasses.replace(Run.open(folder).config(Args), **places)
     else:
-        run = Run.create("train_generator", args.output, args)
+        load_companion(args.tokenizer, "tokenizer", args.data)  # before anything is written
+        if rank() == 0:
+            folder = Run.create("train_generator", args.output, args).folder
+    if args.workers == 1:
+        with process_group():
+            train(args, folder)
+    else:
+        assert folder is not None, "torchrun's processes are no Ray workers"
+        args = dataclasses.replace(args, cache=args.cache.resolve())
+        with followed(folder, args.train.updates):
+            run_workers(
+                partial(train, args, folder.resolve()), args.workers, folder, args.device, args.address
+            )
+        print(folder / "generator")
+
+
+@contextmanager
+def followed(folder: Path, updates: int) -> Iterator[None]:
+    """Draw the progress that the workers write down."""
+    done = Event()
+
+    def follow() -> None:
+        with tqdm(total=updates, unit="update", dynamic_ncols=True) as bar:
+            while not done.wait(1.0) or bar.n < len(read_metrics(folder / "metrics.csv")):
+                bar.update(len(read_metrics(folder / "metrics.csv")) - bar.n)
+
+    thread = Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def train(args: Args, folder: Path | None) -> None:
+    """Train as the only process or as one of the ranks; the first one writes into the run's folder."""
     torch.set_num_threads(args.threads)
-    tokenizer, part = load_companion(args.tokenizer, "tokenizer", None), load_part(args.task, "train")
+    device = torch.device(args.device)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    tokenizer: Any = load_companion(args.tokenizer, "tokenizer", args.data, device)
+    ids_NL, condition = tokens(args.data, "train", tokenizer, args.cache, mirror=args.mirror)
     with seeded(derive_seed(args.train.seed, "generator")):
-        generator = NAT(args.model)
-    trainer = Trainer(generator, tokenizer.encode(part.images_NCHW), part.condition, args.train)
-    checkpoint = run.folder / "checkpoint.pt"
-    if checkpoint.is_file():
-        trainer.load_state_dict(load_state(checkpoint))
-    log = MetricsLog(run.folder / "metrics.csv", "update", trainer.done + 1)
-    with tqdm(total=args.train.updates, initial=trainer.done, unit="update", dynamic_ncols=True) as bar:
-        for metrics in trainer:
-            log.append(metrics)
-            bar.set_postfix(loss=f"{metrics['loss']:.3f}", accuracy=f"{metrics['accuracy']:.3f}")
-            bar.update()
-            if trainer.done % args.checkpoint_every == 0:
-                save_state(checkpoint, trainer.state_dict())
-    save_pretrained(trainer.ema, run.folder / "generator", task=args.task)
-    print(f"{run.folder / 'generator'}: {sum(p.numel() for p in generator.parameters()):,} parameters")
+        generator = build(args, tokenizer, condition.geometry).to(device)
+    trainer = Trainer(generator, ids_NL.to(device), condition.to(device), args.train)
+    if folder is not None and (checkpoint := folder / "checkpoint.pt").is_file():
+        trainer.load_state_dict(load_state(checkpoint, device))
+    if rank() == 0 and folder is not None:
+        Watcher(args, Run(folder), trainer, tokenizer).watch()
+    else:
+        for _ in trainer:
+            pass
+
+
+def build(args: Args, tokenizer: Any, geometry: dict[str, int]) -> nn.Module:
+    """Return an untrained generator of the size asked for, on the tokenizer's grid."""
+    sizes = SIZES[args.model]
+    wanted = {
+        "width": args.width,
+        "heads": args.heads,
+        "depth" if args.model == "nat" else "encoder_depth": args.depth,
+        "dropout": args.dropout,
+        "codebook_size": tokenizer.codebook_size,
+        "grid": tokenizer.grid,
+    } | geometry
+    size = args.size or (args.data if args.data in sizes else "cifar10")
+    return MODELS[args.model](sizes[size](**{k: v for k, v in wanted.items() if v is not None}))
+
+
+class Watcher:
+    """What rank 0 does beside training: progress, checkpoints, curves, sample grids, the final weights."""
+
+    def __init__(self, args: Args, run: Run, trainer: Trainer, tokenizer: Any) -> None:
+        self.args, self.run, self.trainer, self.tokenizer = args, run, trainer, tokenizer
+        self.note = f"{args.data}, {args.model}; {args.evaluation_schedule} at T = {args.evaluation_steps}"
+        self.judge = None
+        if args.evaluate_every:
+            try:
+                classifier = load_companion(args.classifier, "classifier", args.data)
+            except ValueError:
+                if args.classifier is not None:
+                    raise
+            else:
+                self.judge = Judge(classifier, load_part(args.data, "select"))
+
+    def watch(self) -> None:
+        """Run the training to its end."""
+        args, trainer, folder = self.args, self.trainer, self.run.folder
+        log = MetricsLog(folder / "metrics.csv", "update", trainer.done + 1)
+        bar = tqdm(total=args.train.updates, initial=trainer.done, unit="update", dynamic_ncols=True)
+        with bar:
+            for metrics in trainer:
+                last = trainer.done == args.train.updates
+                due = args.evaluate_every and (last or trainer.done % args.evaluate_every == 0)
+                scores = self.evaluate() if due else dict.fromkeys(("distance", "sample_accuracy"))
+                log.append(metrics | scores)
+                bar.set_postfix(
+                    loss=f"{metrics['loss']:.3f}",
+                    **{name: f"{value:.3f}" for name, value in scores.items() if value is not None},
+                )
+                bar.update()
+                if trainer.done % args.checkpoint_every == 0:
+                    save_state(folder / "checkpoint.pt", trainer.state_dict())
+        generator = trainer.ema
+        save_pretrained(generator, folder / "generator", task=args.data)
+        note = (
+            f"{args.data}, {args.model}; samples of {args.evaluation_schedule} at T = {args.evaluation_steps}"
+        )
+        metrics = pd.read_csv(folder / "metrics.csv")
+        self.run.write_figure("training", training_figure(metrics, note))
+        count = sum(parameter.numel() for parameter in generator.parameters())
+        print(f"{folder / 'generator'}: {count:,} parameters")
+
+    def evaluate(self) -> dict[str, float | None]:
+        """Draw pictures with the averaged generator; save a grid, return distance and accuracy if judged."""
+        args = self.args
+        generator: Any = self.trainer.ema
+        pool = generator.conditions()[:20]
+        policy = FixedPolicy(as_schedule(args.evaluation_schedule, args.evaluation_steps))
+        count = args.evaluation_images if self.judge else 10 * len(pool)
+        condition = balanced(generator.conditions() if self.judge else pool, count)
+        seed = derive_seed(args.train.seed, "evaluation")
+        images = rollout(policy, generator, self.tokenizer, condition, seed=seed).images_NCHW.cpu()
+        shown = images[: len(images) // len(pool) * len(pool)][: 10 * len(pool)]
+        title = f"update {self.trainer.done:,}"
+        self.run.write_figure(
+            f"samples-{self.trainer.done:06d}",
+            samples_figure({title: shown}, pool.names, self.note + "; unselected"),
+        )
+        if self.judge is None:
+            return {"distance": None, "sample_accuracy": None}
+        scores = self.judge.score(images, condition.to("cpu"))
+        return {"distance": scores["distance"], "sample_accuracy": scores["accuracy"]}
 
 
 if __name__ == "__main__":
-    main(Args, work)
+    main(Args, work, defaults)

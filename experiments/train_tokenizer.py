@@ -1,46 +1,139 @@
-"""Fit a task's tokenizer and save it: codebook, metadata and reconstruction error."""
+"""Train a task's tokenizer and save it, with what it loses on the select part."""
 
 import _root  # noqa: F401
 
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal
 
-from _cli import main
+import torch
+import tyro
+from _cli import main, refuse_settings
+from tqdm import tqdm
 
-from generators.checkpoints import save_pretrained
-from generators.data import load_part
-from generators.tokenizers import PatchKMeans
+from generators.checkpoints import PRETRAINED, load_state, save_pretrained, save_state
+from generators.data import load_part, open_part
+from generators.noise import derive_seed, seeded
+from generators.tokenizers import ConvVQ, ConvVQConfig, PatchKMeans, Tokenizer
+from generators.vq import VQTrainer, VQTrainingConfig
+from natgym.evaluation import Judge
+from natgym.loading import load_companion
+from natgym.runs import MetricsLog, read_config, write_config
+
+SETTINGS = "training.json"  # config.json is the saved module's
 
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Fit a codebook of k-means patches to a task's train part."""
+    """Train a tokenizer on a task's train part: a convolutional VQ-VAE, or a codebook of k-means patches."""
 
-    output: Path
+    output: Path | None = None
     """Folder to write; it must not exist."""
+    resume: Path | None = None
+    """Folder to go on with (vq); its own settings are used."""
     task: str = "digits"
-    """Task to fit."""
+    """Task or image folder to train on."""
+    kind: Literal["vq", "kmeans"] | None = None
+    """By default kmeans for digits and vq for all others."""
+    codebook_size: int | None = None
+    """Number of codes, by default 128 (kmeans) or 256 (vq)."""
     patch: int = 2
-    """Side of a patch in pixels."""
-    codebook_size: int = 128
-    """Number of codes."""
-    seed: int = 0
-    """Of the k-means restarts."""
+    """kmeans: side of a patch in pixels."""
+    code_width: int = 8
+    """vq: width of a code."""
+    width: int = 64
+    """vq: channels of the convolutions."""
+    downsampling: int = 4
+    """vq: side of a token in pixels, a power of 2."""
+    blocks: int = 2
+    """vq: residual blocks on either side of the codebook."""
+    classifier: str | None = None
+    """In whose features the distance is measured: a folder, by default the one shipped for the task."""
+    device: str = "cpu"
+    """Where vq trains."""
+    threads: int = 1
+    """CPU threads; results are bit-equal for the same number."""
+    checkpoint_every: int = 100
+    """vq: updates between checkpoints."""
+    train: Annotated[VQTrainingConfig, tyro.conf.arg(name="")] = field(default_factory=VQTrainingConfig)
+    """Hyper-parameters of vq; the seed is also that of the k-means restarts."""
+
+    def __post_init__(self) -> None:
+        for name in ("codebook_size", "checkpoint_every", "threads", "patch"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} {value}: it must be at least 1")
 
 
 def work(args: Args) -> None:
-    if args.output.exists():
+    if args.resume is not None:
+        refuse_settings(args.resume, ("resume",))
+        if not (args.resume / SETTINGS).is_file():
+            raise ValueError(
+                f"{args.resume} has no {SETTINGS}: it is not the folder of a vq training; start anew"
+            )
+        args = dataclasses.replace(read_config(args.resume / SETTINGS, Args), output=args.resume)
+    elif args.output is None:
+        raise ValueError("neither --output nor --resume is given; name a new folder with --output")
+    elif args.output.exists():
         raise ValueError(f"{args.output} exists and is not overwritten; choose another --output")
-    train, select = load_part(args.task, "train"), load_part(args.task, "select")
-    tokenizer = PatchKMeans.fit(
-        train.images_NCHW, patch=args.patch, codebook_size=args.codebook_size, seed=args.seed
-    )
-    error = (
-        (tokenizer.decode(tokenizer.encode(select.images_NCHW)) - select.images_NCHW).square().mean().item()
-    )
-    used = tokenizer.encode(train.images_NCHW).unique().numel()
+    assert args.output is not None
+    kind = args.kind or ("kmeans" if args.task == "digits" else "vq")
+    tokenizer = fit_kmeans(args) if kind == "kmeans" else train_vq(args, args.output)
     save_pretrained(tokenizer, args.output, task=args.task)
-    print(f"{args.output}: {used} codes used, squared error {error:.5f} on the select part")
+    print(f"{args.output}: {losses(tokenizer, args)} on the select part")
+
+
+def fit_kmeans(args: Args) -> PatchKMeans:
+    images_NCHW = load_part(args.task, "train").images_NCHW
+    size = args.codebook_size or 128
+    return PatchKMeans.fit(images_NCHW, patch=args.patch, codebook_size=size, seed=args.train.seed)
+
+
+def train_vq(args: Args, folder: Path) -> ConvVQ:
+    """Train to the last update, going on from the folder's checkpoint if there is one."""
+    torch.set_num_threads(args.threads)
+    pictures = open_part(args.task, "train")
+    config = ConvVQConfig(
+        image_shape=pictures.image_shape,
+        codebook_size=args.codebook_size or 256,
+        code_width=args.code_width,
+        width=args.width,
+        downsampling=args.downsampling,
+        blocks=args.blocks,
+    )
+    with seeded(derive_seed(args.train.seed, "tokenizer")):
+        tokenizer = ConvVQ(config).to(args.device)
+    trainer = VQTrainer(tokenizer, pictures, args.train)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(folder / SETTINGS, args)
+    if (checkpoint := folder / "checkpoint.pt").is_file():
+        trainer.load_state_dict(load_state(checkpoint, args.device))
+    log = MetricsLog(folder / "metrics.csv", "update", trainer.done + 1)
+    with tqdm(total=args.train.updates, initial=trainer.done, unit="update", dynamic_ncols=True) as bar:
+        for metrics in trainer:
+            log.append(metrics)
+            bar.set_postfix(squared_error=f"{metrics['squared_error']:.5f}", codes=metrics["codes"])
+            bar.update()
+            if trainer.done % args.checkpoint_every == 0:
+                save_state(checkpoint, trainer.state_dict())
+    return tokenizer.eval()
+
+
+@torch.no_grad()
+def losses(tokenizer: Tokenizer, args: Args) -> str:
+    """Say what the select part loses: codes used, squared error and, given a classifier, distance."""
+    part = load_part(args.task, "select")
+    device = args.device if isinstance(tokenizer, ConvVQ) else "cpu"
+    ids_NL = torch.cat([tokenizer.encode(images.to(device)).cpu() for images in part.images_NCHW.split(256)])
+    coded_NCHW = torch.cat([tokenizer.decode(ids.to(device)).cpu() for ids in ids_NL.split(256)])
+    used = ids_NL.unique().numel()
+    error = (coded_NCHW - part.images_NCHW).square().mean().item()
+    said = f"{used} codes used ({used / tokenizer.codebook_size:.1%}), squared error {error:.5f}"
+    if args.classifier is None and not (PRETRAINED / args.task / "classifier").is_dir():
+        return said
+    classifier = load_companion(args.classifier, "classifier", args.task)
+    return f"{said}, distance {Judge(classifier, part).distance(coded_NCHW):.3f}"
 
 
 if __name__ == "__main__":

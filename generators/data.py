@@ -1,48 +1,131 @@
 """Tasks and their splits: each has three fixed parts that never mix.
 
 *train* fits tokenizer, generator, classifier and discriminator; *select* serves search, early stopping and
-choosing among runs; nothing but the tables touches *report*.
+choosing among runs; nothing but the tables touches *report*. A task is `digits`, `mnist`, `cifar10` or an
+image folder (`generators.folders`); data sets are looked for in $NATGYM_DATA, by default `data`.
 """
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
 
-from generators.checkpoints import PRETRAINED
+from generators.checkpoints import PRETRAINED, tensors_hash, weights_hash, write_atomic
 from generators.conditions import Condition, Labels
+from generators.folders import FolderSpec, ImageFiles, list_folder
+from generators.images import ArrayPixels, Part, Pictures, Pixels
+from generators.tokenizers import Tokenizer
 
 PartName = Literal["train", "select", "report"]
 
 
-@dataclass(frozen=True, eq=False)
-class Part:
-    """Images (N, C, H, W) in [0, 1] with their conditions."""
+def open_part(task: str, part: PartName) -> Pictures:
+    """Return one part of a task, whose pictures are read when asked for.
 
-    images_NCHW: Tensor
-    condition: Condition
+    Args:
+        task: one of TASKS, or an image folder: PATH, or PATH#COLUMN,size=N (`generators.folders`).
+        part: train, select or report.
 
-    def to(self, device: torch.device | str) -> Part:
-        """Move to a device."""
-        return Part(self.images_NCHW.to(device), self.condition.to(device))
-
-    def __len__(self) -> int:
-        return len(self.images_NCHW)
+    Raises:
+        ValueError: the name is not known, or the data is not there.
+    """
+    if part not in get_args(PartName):
+        raise ValueError(f"part {part!r} is not one of {', '.join(get_args(PartName))}")
+    if task in TASKS:
+        return TASKS[task](part)
+    if not (spec := FolderSpec.parse(task)).path.is_dir():
+        raise ValueError(f"task {task!r} is not one of {', '.join(TASKS)} and no image folder either")
+    return _folder(spec, part)
 
 
 def load_part(task: str, part: PartName) -> Part:
-    """Return one part of a task's data; ValueError for a name that is not known."""
-    if task not in TASKS:
-        raise ValueError(f"task {task!r} is not one of {', '.join(TASKS)}")
-    if part not in get_args(PartName):
-        raise ValueError(f"part {part!r} is not one of {', '.join(get_args(PartName))}")
-    return TASKS[task](part)
+    """Return one part of a task with all its pictures as floats; see `open_part`."""
+    pictures = open_part(task, part)
+    return Part(pictures[torch.arange(len(pictures))], pictures.condition, pictures.class_names)
+
+
+def tokens(
+    task: str,
+    part: PartName,
+    tokenizer: Tokenizer,
+    cache_folder: Path | str,
+    *,
+    mirror: bool = False,
+    batch_size: int = 256,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> tuple[Tensor, Condition]:
+    """Return the token ids (N, L), uint16, of a part and their conditions, from the cache if they are there.
+
+    Args:
+        task, part: as for `open_part`.
+        tokenizer: a module; it encodes on the device it is on.
+        cache_folder: where the ids' file is, or will be; one that is damaged or made of other pictures is
+            replaced.
+        mirror: append the pictures flipped from left to right, in the same order: 2N rows.
+        batch_size: pictures encoded at once.
+        progress: called with the pictures encoded and to encode, after each batch.
+
+    Raises:
+        ValueError: the pictures have another shape than the tokenizer's, or ids don't fit into 16 bits.
+    """
+    pictures = open_part(task, part)
+    if pictures.image_shape != tuple(tokenizer.image_shape):
+        raise ValueError(
+            f"pictures of {task} are {pictures.image_shape}, the tokenizer's {tuple(tokenizer.image_shape)}; "
+            "use the tokenizer of this task"
+        )
+    if tokenizer.codebook_size > 2**16:
+        raise ValueError(f"codebook_size {tokenizer.codebook_size}: token sets hold at most {2**16} codes")
+    assert isinstance(tokenizer, nn.Module)
+    weights, flips = weights_hash(tokenizer), (False, True) if mirror else (False,)
+    name = "-".join([re.sub(r"\W+", "_", task), part, weights, *(["mirror"] if mirror else [])])
+    path = Path(cache_folder) / f"{name}.safetensors"
+    made_of = f"{task} {part} {weights} {mirror} {pictures.fingerprint()}"
+    if (ids_NL := _read_tokens(path, made_of)) is None:
+        ids_NL = _encode(pictures, tokenizer, flips, batch_size, progress)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        described = {"made_of": made_of, "hash": tensors_hash({"ids": ids_NL})}
+        write_atomic(path, save({"ids": ids_NL}, described))
+    return ids_NL, type(pictures.condition).cat([pictures.condition] * len(flips))
+
+
+def _read_tokens(path: Path, made_of: str) -> Tensor | None:
+    """Return the ids of a cache file; None if it is not there, made of something else or damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            described, ids_NL = file.metadata() or {}, file.get_tensor("ids")
+    except (OSError, SafetensorError):
+        return None
+    right = described.get("made_of") == made_of and described.get("hash") == tensors_hash({"ids": ids_NL})
+    return ids_NL if right else None
+
+
+@torch.no_grad()
+def _encode(
+    pictures: Pictures,
+    tokenizer: Any,
+    flips: tuple[bool, ...],
+    batch_size: int,
+    progress: Callable[[int, int], object],
+) -> Tensor:
+    device = next(iter(tokenizer.state_dict().values())).device
+    encoded: dict[bool, list[Tensor]] = {flip: [] for flip in flips}
+    for rows in torch.arange(len(pictures)).split(batch_size):
+        images_BCHW = pictures[rows].to(device)
+        for flip, ids in encoded.items():
+            seen_BCHW = images_BCHW.flip(-1) if flip else images_BCHW
+            ids.append(tokenizer.encode(seen_BCHW).cpu().to(torch.uint16))
+        progress(int(rows[-1]) + 1, len(pictures))
+    return torch.cat([ids_BL for ids in encoded.values() for ids_BL in ids])
 
 
 def pretrained_folder(task: str, kind: str) -> Path:
@@ -56,26 +139,107 @@ def pretrained_folder(task: str, kind: str) -> Path:
     return folder
 
 
-def _digits(part: PartName) -> Part:
+def _digits(part: PartName) -> Pictures:
     """scikit-learn's 1,797 real digits of 8x8 pixels, cut by class: 1,197 train, 200 select, 400 report."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
+    pixels = ArrayPixels(torch.from_numpy(digits.images).byte()[:, None])
     rows = stratified_parts(digits.target, train=1197, select=200, report=400)[part]
-    images = torch.from_numpy(digits.images[rows]).float().div(16)[:, None]
-    return Part(images, Labels(torch.from_numpy(digits.target[rows]).long(), 10))
+    return _pictures(pixels, digits.target, rows, tuple("0123456789"), white=16)
+
+
+def _mnist(part: PartName) -> Pictures:
+    """MNIST, 28x28 grey: 50,000 train, 10,000 select, and the 10,000 official test pictures as report."""
+    from torchvision.datasets import MNIST
+
+    found = _torchvision(MNIST, "MNIST/raw", train=part != "report")
+    rows = _official(found.targets.numpy(), part, train=50_000)
+    return _pictures(ArrayPixels(found.data[:, None]), found.targets.numpy(), rows, tuple("0123456789"))
+
+
+def _cifar10(part: PartName) -> Pictures:
+    """CIFAR-10, 32x32 RGB: 45,000 train, 5,000 select, and the 10,000 official test pictures as report."""
+    from torchvision.datasets import CIFAR10
+
+    found = _torchvision(CIFAR10, "cifar-10-batches-py", train=part != "report")
+    pixels = ArrayPixels(torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous())
+    labels = np.array(found.targets)
+    return _pictures(pixels, labels, _official(labels, part, train=45_000), tuple(found.classes))
+
+
+def _torchvision(dataset: Callable[..., Any], files: str, train: bool) -> Any:
+    """Read a data set as torchvision lays it out, or fetch it; CIFAR-10's pickles only if md5 knows them."""
+    root = os.environ.get("NATGYM_DATA", "data")
+    try:
+        return dataset(root, train=train, download=False)
+    except RuntimeError:  # torchvision's way to say that it is not there
+        pass
+    try:
+        return dataset(root, train=train, download=True)
+    except (RuntimeError, OSError) as error:
+        raise ValueError(
+            f"no data in {Path(root, files)} and none could be downloaded ({error}); "
+            f"set NATGYM_DATA to the folder that holds {files}"
+        ) from None
+
+
+def _official(labels_N: np.ndarray, part: PartName, train: int) -> np.ndarray:
+    """Return the rows of a part in the official train files, or in the test files for report."""
+    if part == "report":
+        return np.arange(len(labels_N))
+    fit, chosen = _stratified_pair(labels_N, train, len(labels_N) - train)
+    return fit if part == "train" else chosen
+
+
+def _folder(spec: FolderSpec, part: PartName) -> Pictures:
+    """An image folder: 80 % train, 10 % select, 10 % report; or 90 % and 10 % beside a test part."""
+    listing = list_folder(spec)
+    if (number := len(listing.paths)) < 10:
+        raise ValueError(f"{spec.path} holds {number} pictures; three parts need at least 10")
+    strata = _strata(listing.labels)
+    if listing.tested is None:
+        tenth = number // 10
+        rows = stratified_parts(strata, train=number - 2 * tenth, select=tenth, report=tenth)[part]
+    elif part == "report":
+        rows = np.flatnonzero(listing.tested)
+    else:
+        known = np.flatnonzero(~listing.tested)
+        rows = known[_official(_strata(listing.labels[known]), part, train=len(known) - len(known) // 10)]
+    return _pictures(ImageFiles(listing.paths, spec.size), listing.labels, rows, listing.class_names)
+
+
+def _pictures(
+    pixels: Pixels, labels_N: np.ndarray, rows: np.ndarray, class_names: tuple[str, ...], white: int = 255
+) -> Pictures:
+    condition = Labels(torch.from_numpy(labels_N[rows]).long(), len(class_names))
+    return Pictures(pixels, torch.from_numpy(rows), condition, class_names, white)
 
 
 def stratified_parts(labels_N: np.ndarray, train: int, select: int, report: int) -> dict[str, np.ndarray]:
     """Cut indices into disjoint parts of the given sizes, each with the classes' shares; the cut is fixed."""
+    fit, held_out = _stratified_pair(labels_N, train, select + report)
+    chosen, judged = _stratified_pair(labels_N[held_out], select, report)
+    return {"train": fit, "select": held_out[chosen], "report": held_out[judged]}
+
+
+def _stratified_pair(labels_N: np.ndarray, first: int, second: int) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.model_selection import train_test_split
 
     everything = np.arange(len(labels_N))
-    fit, held_out = train_test_split(everything, train_size=train, stratify=labels_N, random_state=0)
-    chosen, judged = train_test_split(
-        held_out, train_size=select, test_size=report, stratify=labels_N[held_out], random_state=0
+    one, other = train_test_split(
+        everything, train_size=first, test_size=second, stratify=labels_N, random_state=0
     )
-    return {"train": fit, "select": chosen, "report": judged}
+    return one, other
 
 
-TASKS: dict[str, Callable[[PartName], Part]] = {"digits": _digits}
+def _strata(labels_N: np.ndarray, enough: int = 20) -> np.ndarray:
+    """Return labels fit for stratified cuts: the classes with fewer than `enough` pictures become one."""
+    counts = np.bincount(labels_N)
+    small_N = counts[labels_N] < enough
+    if small_N.sum() < enough:  # too few even together: they join the largest class
+        return np.where(small_N, counts.argmax(), labels_N)
+    return np.where(small_N, len(counts), labels_N)
+
+
+TASKS: dict[str, Callable[[PartName], Pictures]] = {"digits": _digits, "mnist": _mnist, "cifar10": _cifar10}

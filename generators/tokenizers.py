@@ -32,6 +32,13 @@ class Tokenizer(Protocol):
         ...
 
 
+def nearest(vectors_BLd: Tensor, codes_Vd: Tensor) -> Tensor:
+    """Return the ids (B, L) of the nearest codes."""
+    # cdist's default expands the square with matrix products, which can't tell near codes apart.
+    exact = "donot_use_mm_for_euclid_dist"
+    return torch.cdist(vectors_BLd, codes_Vd, compute_mode=exact).argmin(-1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PatchKMeansConfig:
     """Geometry of a patch codebook: images (channels, height, width) cut into square patches."""
@@ -70,9 +77,7 @@ class PatchKMeans(nn.Module):
         return tokenizer.eval()
 
     def encode(self, images_BCHW: Tensor) -> Tensor:
-        # cdist's default expands the square with matrix products, which can't tell near centres apart.
-        exact = "donot_use_mm_for_euclid_dist"
-        return torch.cdist(self._patches(images_BCHW), self.centers, compute_mode=exact).argmin(-1)
+        return nearest(self._patches(images_BCHW), self.centers)
 
     def decode(self, ids_BL: Tensor) -> Tensor:
         (rows, columns), patch = self.grid, self.config.patch
@@ -82,3 +87,103 @@ class PatchKMeans(nn.Module):
     def _patches(self, images_BCHW: Tensor) -> Tensor:
         patch = self.config.patch
         return rearrange(images_BCHW, "b c (h p) (w q) -> b (h w) (c p q)", p=patch, q=patch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvVQConfig:
+    """Geometry of a convolutional tokenizer.
+
+    Attributes:
+        image_shape: (channels, height, width), each side divisible by `downsampling`.
+        codebook_size: number of codes V.
+        code_width: width d of a code.
+        width: channels of the convolutions, a multiple of 8.
+        downsampling: side of a token in pixels, a power of 2.
+        blocks: residual blocks on either side of the codebook.
+    """
+
+    image_shape: tuple[int, int, int]
+    codebook_size: int = 256
+    code_width: int = 8
+    width: int = 64
+    downsampling: int = 4
+    blocks: int = 2
+
+    def __post_init__(self) -> None:
+        _, height, width = self.image_shape
+        if self.downsampling < 2 or self.downsampling & (self.downsampling - 1):
+            raise ValueError(f"downsampling {self.downsampling} is not a power of 2 such as 2, 4, 8 or 16")
+        if height % self.downsampling or width % self.downsampling:
+            raise ValueError(
+                f"downsampling {self.downsampling} does not divide the image size {height} x {width}"
+            )
+        if self.width < 8 or self.width % 8:
+            raise ValueError(f"width {self.width}: it must be a multiple of 8")
+        for name in ("codebook_size", "code_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+
+
+class Residual(nn.Module):
+    """Two convolutions, each after SiLU and, where `normed`, group norm, around which the input is carried."""
+
+    def __init__(self, width: int, kernel: int, normed: bool) -> None:
+        super().__init__()
+
+        def layers() -> list[nn.Module]:
+            norm = [nn.GroupNorm(8, width)] if normed else []
+            return [*norm, nn.SiLU(), nn.Conv2d(width, width, kernel, padding=kernel // 2)]
+
+        self.layers = nn.Sequential(*layers(), *layers())
+
+    def forward(self, x_BDHW: Tensor) -> Tensor:
+        return x_BDHW + self.layers(x_BDHW)
+
+
+@register(ConvVQConfig)
+class ConvVQ(nn.Module):
+    """VQ-VAE (arXiv 1711.00937): convolutions, the nearest code of each of their vectors, convolutions back.
+
+    The encoder sees little beyond a token's own pixels and normalises nothing over the picture. With a wider
+    view it describes one place in the codes of another, empty regions first; the pictures come back a little
+    better and no generator can predict their tokens. The decoder sees all it wants.
+
+    The codebook is a plain buffer, which `generators.vq.VQTrainer` fills: nothing in here changes it.
+    """
+
+    def __init__(self, config: ConvVQConfig) -> None:
+        super().__init__()
+        (channels, height, width), factor = config.image_shape, config.downsampling
+        self.config, self.image_shape = config, config.image_shape
+        self.codebook_size, self.grid = config.codebook_size, (height // factor, width // factor)
+        wide, more = config.width, range(factor.bit_length() - 2)  # halvings and doublings after the first
+        self.encoder = nn.Sequential(
+            nn.Conv2d(channels, wide, 4, 2, 1),
+            *(nn.Sequential(nn.SiLU(), nn.Conv2d(wide, wide, 4, 2, 1)) for _ in more),
+            *(Residual(wide, 1, normed=False) for _ in range(config.blocks)),
+            *(nn.SiLU(), nn.Conv2d(wide, config.code_width, 1)),
+        )
+        self.decoder = nn.Sequential(
+            nn.Conv2d(config.code_width, wide, 3, padding=1),
+            *(Residual(wide, 3, normed=True) for _ in range(config.blocks)),
+            *(nn.GroupNorm(8, wide), nn.SiLU()),
+            *(nn.Sequential(nn.ConvTranspose2d(wide, wide, 4, 2, 1), nn.SiLU()) for _ in more),
+            nn.ConvTranspose2d(wide, channels, 4, 2, 1),
+        )
+        self.register_buffer("codes", torch.zeros(config.codebook_size, config.code_width))
+        self.codes: Tensor
+
+    def vectors(self, images_BCHW: Tensor) -> Tensor:
+        """Return the encoder's vectors (B, L, d), one a token, not yet replaced by codes."""
+        return rearrange(self.encoder(2 * images_BCHW - 1), "b d h w -> b (h w) d")
+
+    def pictures(self, vectors_BLd: Tensor) -> Tensor:
+        """Return the decoder's images (B, C, H, W), not yet clamped to [0, 1]."""
+        grid_BdHW = rearrange(vectors_BLd, "b (h w) d -> b d h w", h=self.grid[0])
+        return (self.decoder(grid_BdHW) + 1) / 2
+
+    def encode(self, images_BCHW: Tensor) -> Tensor:
+        return nearest(self.vectors(images_BCHW), self.codes)
+
+    def decode(self, ids_BL: Tensor) -> Tensor:
+        return self.pictures(self.codes[ids_BL]).clamp(0, 1)

@@ -113,6 +113,33 @@ def learning_figure(metrics: pd.DataFrame, note: str) -> Figure:
     return figure
 
 
+def training_figure(metrics: pd.DataFrame, note: str) -> Figure:
+    """Draw a generator's training: loss, and where they were measured distance and accuracy of its samples.
+
+    Args:
+        metrics: metrics.csv of a training; `distance` and `sample_accuracy` are empty between measurements.
+        note: what the reader must know, under the panels.
+    """
+    panels = {"loss": "loss a hidden token", "distance": "distance from the select part"}
+    panels |= {"sample_accuracy": "share of samples of the right class"}
+    shown = {name: title for name, title in panels.items() if metrics[name].notna().any()}
+    figure = Figure(figsize=(3.6 * len(shown), 2.9))
+    for axis, (name, title) in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown.items(), strict=True):
+        measured = metrics.dropna(subset=name)
+        if name == "loss":
+            axis.plot(measured["update"], measured[name], color=COLORS[2], alpha=0.25, linewidth=0.7)
+            smooth = measured[name].rolling(max(1, len(measured) // 50), min_periods=1).mean()
+            axis.plot(measured["update"], smooth, color=COLORS[2], linewidth=1.4)
+        else:
+            axis.plot(measured["update"], measured[name], color=COLORS[2], marker="o", markersize=3.5)
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel("update", fontsize=8)
+        _plain(axis)
+    figure.text(0.5, 0.0, note, ha="center", va="top", fontsize=7, color="#555555")
+    figure.tight_layout()
+    return figure
+
+
 def _tiled(pictures_NCHW: Tensor, columns: int) -> np.ndarray:
     """Return one picture (R * H, C * W, 3) uint8, a dark line between neighbours."""
     padded = np.pad(to_uint8(as_rgb(pictures_NCHW)), ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=90)

@@ -173,11 +173,19 @@ class Evaluator:
         """Return a table row for real pictures of another part, which no generator of these tokens should
         beat.
 
-        There are fewer of them than generated ones, so that the row is a guide and not comparable to the
-        digit.
+        With enough of them it is taken like the others, as many for each evaluation seed; else the row is of
+        all there are, a guide and not comparable to the digit.
         """
-        scores = self.judge.score(part.images_NCHW, part.condition)
-        return {"policy": f"real, n={len(part):,}", "comparable": False, **scores}
+        images, total = self.protocol.images, len(part)
+        if total < images:
+            scores = self.judge.score(part.images_NCHW, part.condition)
+            return {"policy": f"real, n={total:,}", "comparable": False, **scores}
+        rows = []
+        for seed in self.protocol.seeds:
+            rng = np.random.default_rng(derive_seed("floor", seed))
+            chosen = torch.from_numpy(rng.choice(total, images, replace=False))
+            rows.append(self.judge.score(part.images_NCHW[chosen], part.condition[chosen]))
+        return {"policy": f"real, n={images:,}", "comparable": True, **_moments(pd.DataFrame(rows))}
 
     def manifest(self) -> dict[str, Any]:
         """Return the protocol as JSON values."""
@@ -190,16 +198,21 @@ class Evaluator:
             f"{p.distance}; kernel distance: {p.kernel}.\n"
             f"Against {p.reference_images} real pictures ({p.task}, {p.part} part); {p.images:,} generated "
             f"per evaluation seed, {len(p.seeds)} seeds: mean and standard deviation.\n"
-            "The row of real pictures has another n: a guide, not comparable to the digit."
+            f"A row of real pictures with n other than {p.images:,} is a guide, not comparable to the digit."
         )
 
 
 def summarize(policy: str, steps: int, per_seed: pd.DataFrame, images_spent: int) -> dict[str, Any]:
     """Return a table row: means over the seeds and, of the distances, the sample standard deviation."""
-    means = {name: float(per_seed[name].mean()) for name in (*METRICS, "nfe", "images_per_second")}
-    spread = {f"{name}_std": float(per_seed[name].std(ddof=1)) for name in ("distance", "kernel_distance")}
+    means = {name: float(per_seed[name].mean()) for name in ("nfe", "images_per_second")}
     counts = {"seeds": len(per_seed), "images_spent": images_spent}
-    return {"policy": policy, "steps": steps, **means, **spread, **counts}
+    return {"policy": policy, "steps": steps, **_moments(per_seed), **means, **counts}
+
+
+def _moments(per_seed: pd.DataFrame) -> dict[str, float]:
+    means = {name: float(per_seed[name].mean()) for name in METRICS}
+    spread = {f"{name}_std": float(per_seed[name].std(ddof=1)) for name in ("distance", "kernel_distance")}
+    return means | spread
 
 
 def paired_difference(
@@ -232,16 +245,18 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "recall": ("recall", "{:.3f}"),
     "coverage": ("coverage", "{:.3f}"),
     "nfe": ("NFE", "{:.1f}"),
+    "gflop": ("GFLOP", "{:.4g}"),
     "images_per_second": ("images/s", "{:,.0f}"),
     "images_spent": ("images spent", "{:,}"),
 }
 
 
 def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the rows of `summarize` as aligned text; None prints as -."""
-    lines = [[header for header, _ in COLUMNS.values()]]
+    """Return the rows of `summarize` as aligned text; a missing value is -, a missing column is left out."""
+    columns = {name: column for name, column in COLUMNS.items() if any(name in row for row in rows)}
+    lines = [[header for header, _ in columns.values()]]
     for row in rows:
-        cells = ((row.get(name), form) for name, (_, form) in COLUMNS.items())
+        cells = ((row.get(name), form) for name, (_, form) in columns.items())
         lines.append(["-" if value is None else form.format(value) for value, form in cells])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     aligned = ([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines)

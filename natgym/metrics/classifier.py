@@ -7,12 +7,15 @@ compare only with numbers of the same weights, which manifests name by hash.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from generators.checkpoints import register
+from generators.images import Images
 from generators.noise import seeded
 
 
@@ -21,7 +24,7 @@ class ClassifierConfig:
     """Geometry of the classifier.
 
     Attributes:
-        image_shape: (channels, height, width), each side divisible by 4.
+        image_shape: (channels, height, width), each side divisible by 2 ** halvings.
         num_classes: of the task.
         channels: of the first layer; the second has twice as many.
         features: width d of the penultimate layer.
@@ -32,6 +35,11 @@ class ClassifierConfig:
     channels: int = 32
     features: int = 32
 
+    @property
+    def halvings(self) -> int:
+        """Convolutions of stride 2: two, or as many as leave a grid of at most 8 x 8."""
+        return max(2, math.ceil(math.log2(max(self.image_shape[1:]) / 8)))
+
 
 @register(ClassifierConfig)
 class Classifier(nn.Module):
@@ -39,20 +47,19 @@ class Classifier(nn.Module):
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
-        channels, height, width = config.image_shape
-        if height % 4 or width % 4:
-            raise ValueError(f"image size {height} x {width}: both sides must be divisible by 4")
+        (channels, height, width), factor = config.image_shape, 2**config.halvings
+        if height % factor or width % factor:
+            raise ValueError(f"image size {height} x {width}: both sides must be divisible by {factor}")
         self.config, wide = config, 2 * config.channels
         self.trunk = nn.Sequential(
             nn.Conv2d(channels, config.channels, 3, padding=1),
             nn.ReLU(),
             nn.Conv2d(config.channels, wide, 3, stride=2, padding=1),
             nn.ReLU(),
-            nn.Conv2d(wide, wide, 3, stride=2, padding=1),
-            nn.ReLU(),
+            *(layer for _ in range(config.halvings - 1) for layer in _halved(wide)),
             nn.Flatten(),
             nn.Dropout(0.3),
-            nn.Linear(wide * (height // 4) * (width // 4), config.features),
+            nn.Linear(wide * (height // factor) * (width // factor), config.features),
         )
         self.head = nn.Linear(config.features, config.num_classes)
         # Features are divided by it, so that their mean variance is 1 on the training part and distances have
@@ -70,21 +77,56 @@ class Classifier(nn.Module):
         return features_Bd / self.feature_scale, self.head(features_Bd.relu())
 
 
+def _halved(wide: int) -> tuple[nn.Module, nn.Module]:
+    return nn.Conv2d(wide, wide, 3, stride=2, padding=1), nn.ReLU()
+
+
 def fit_classifier(
-    config: ClassifierConfig, images_NCHW: Tensor, classes_N: Tensor, *, updates: int = 1000, seed: int = 0
+    config: ClassifierConfig,
+    images: Images,
+    classes_N: Tensor,
+    *,
+    updates: int = 1000,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    progress: Callable[[float], object] = lambda loss: None,
 ) -> Classifier:
-    """Train a classifier with AdamW on batches of 128 pictures under Gaussian noise of 0.2."""
-    with seeded(seed):
-        classifier = Classifier(config).train()
+    """Train a classifier with AdamW on batches of 128 pictures under Gaussian noise of 0.2.
+
+    Args:
+        config: its geometry.
+        images: N pictures, in memory or read when asked for.
+        classes_N: their classes.
+        updates: optimiser steps; the learning rate falls to 0 on a cosine.
+        seed: of weights, batches, noise and dropout.
+        device: where it trains, and stays.
+        progress: called with the loss after each update.
+    """
+    with seeded(seed, device):
+        classifier = Classifier(config).to(device).train()
         optimizer = torch.optim.AdamW(classifier.parameters(), 2e-3, weight_decay=0.1)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
         for _ in range(updates):
-            rows = torch.randint(len(images_NCHW), (128,))
-            noisy = images_NCHW[rows] + 0.2 * torch.randn_like(images_NCHW[rows])
+            rows = torch.randint(len(images), (128,))
+            clean = images[rows]
+            noisy = (clean + 0.2 * torch.randn_like(clean)).to(device)
             optimizer.zero_grad()
-            nn.functional.cross_entropy(classifier(noisy)[1], classes_N[rows]).backward()
+            loss = nn.functional.cross_entropy(classifier(noisy)[1], classes_N[rows].to(device))
+            loss.backward()
             optimizer.step()
             schedule.step()
+            progress(loss.item())
     classifier.eval().requires_grad_(False)
-    classifier.feature_scale.copy_(classifier(images_NCHW)[0].var(0).mean().sqrt())
+    classifier.feature_scale.copy_(judge(classifier, images)[0].var(0).mean().sqrt())
     return classifier
+
+
+@torch.no_grad()
+def judge(classifier: Classifier, images: Images) -> tuple[Tensor, Tensor]:
+    """Return features (N, d) and logits (N, K) of many pictures, a few megapixels at a time, on the host."""
+    _, height, width = classifier.config.image_shape
+    device, together = classifier.feature_scale.device, max(1, 2**21 // (height * width))
+    outputs = [classifier(images[rows].to(device)) for rows in torch.arange(len(images)).split(together)]
+    return torch.cat([features.cpu() for features, _ in outputs]), torch.cat(
+        [logits.cpu() for _, logits in outputs]
+    )

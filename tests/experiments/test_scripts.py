@@ -17,6 +17,8 @@ from PIL import Image
 
 from agents.policy import Actor
 from generators.checkpoints import from_pretrained
+from generators.schedules import random_order
+from natgym.runs import read_metrics
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 SCRIPTS = sorted(path.name for path in EXPERIMENTS.glob("[!_]*.py"))
@@ -25,8 +27,8 @@ TINY = """--updates 3 --trajectories 32 --discriminator-batch 16 --minibatch 64 
     --evaluate-every 2 --evaluation-images 60 --images 120 --grid.remask 1 8 --grid.sampling 1
     --grid.guidance 1 --grid.images 50 --grid.final-images 50""".split()
 LOCAL = ["--local", "--threads", "1"]
-TINY_GENERATOR = """--updates 7 --batch-size 16 --warmup 2 --checkpoint-every 2 --model.width 16
-    --model.heads 2""".split()
+TINY_GENERATOR = """--updates 7 --batch-size 16 --warmup 2 --checkpoint-every 2 --width 16 --heads 2
+    --evaluate-every 3 --evaluation-images 40 --evaluation-steps 2""".split()
 
 # One interpreter for many command lines, each of which would pay seconds of imports.
 CONSOLE = """
@@ -290,7 +292,10 @@ def test_help_explains_every_flag(console: Console, script: str) -> None:
     done = console(script, "--help")
     assert done.code == 0 and not done.err and script in done.out
     explained = explanations(done.out)
-    assert {"-h, --help", "--seed INT"} <= explained.keys() and "--output" in " ".join(explained)
+    assert "-h, --help" in explained
+    if script != "convert_checkpoint.py":  # it takes two paths, and draws nothing
+        assert any(flag.startswith(("--seed ", "--seeds ")) for flag in explained)
+        assert "--output" in " ".join(explained)
     silent = [flag for flag, said in explained.items() if not said]
     assert not silent, f"{script} --help says nothing about {', '.join(silent)}"
 
@@ -400,6 +405,64 @@ def test_train_tokenizer(console: Console, outside: Path) -> None:
     assert files(outside / "tokenizer") == found and not (outside / "t").exists()
 
 
+TINY_TOKENIZER = """--kind vq --updates 7 --batch-size 16 --warmup 2 --checkpoint-every 2 --codebook-size 16
+    --width 8 --downsampling 2 --blocks 1""".split()
+
+
+def test_a_killed_train_tokenizer_resumes_to_the_same_weights(console: Console, outside: Path) -> None:
+    """Killed after update 5, one after the last checkpoint."""
+    done = console("train_tokenizer.py", *TINY_TOKENIZER, "--output", "vq")
+    assert done.code == 0, done.err
+    said = r"vq: \d+ codes used \(\d+\.\d%\), squared error \d\.\d+, distance \d+\.\d+ on the select part"
+    assert re.fullmatch(said, done.out.strip())
+    kill(outside, "train_tokenizer.py", 5, *TINY_TOKENIZER, "--output", "vq-killed")
+    assert not (outside / "vq-killed" / "config.json").exists()
+    done = console("train_tokenizer.py", "--resume", "vq-killed")
+    assert done.code == 0, done.err
+    whole, resumed = files(outside / "vq"), files(outside / "vq-killed")
+    for name in ("metrics.csv", "model.safetensors", "config.json"):
+        assert resumed[name] == whole[name], name
+    assert whole["metrics.csv"].count(b"\n") == 8
+    tokenizer: Any = from_pretrained(outside / "vq")
+    assert tokenizer.grid == (4, 4) and tokenizer.codebook_size == 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--resume tokenizer --updates 3", "--resume --updates"),
+        ("--resume no-such-folder", "no-such-folder training.json"),
+        ("--codebook-size 0 --output t", "codebook_size 0"),
+        ("--kind vq --downsampling 3 --output t", "downsampling 3"),
+        ("--updates 0 --output t", "updates 0"),
+        ("--task faces --output t", "faces digits mnist cifar10"),
+        ("", "--output --resume"),
+    ],
+)
+def test_train_tokenizer_refuses_the_impossible(
+    console: Console, outside: Path, arguments: str, words: str
+) -> None:
+    done = console("train_tokenizer.py", *arguments.split())
+    assert_one_line(done, "train_tokenizer.py", *words.split())
+    assert not (outside / "t").exists()
+
+
+def test_an_image_folder_is_a_task(console: Console, outside: Path) -> None:
+    for number in range(40):
+        (folder := outside / "squares" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (6 * number, 100, 255 * (number % 2))).save(folder / f"{number}.png")
+    options = ["--task", "squares", "--updates", 30, "--output", "squares-classifier"]
+    done = console("train_classifier.py", *options)
+    assert done.code == 0 and "accuracy 1.0000" in done.out, done.err
+    tiny = [*TINY_TOKENIZER[2:], "--downsampling", 4]
+    with_distance = ["--classifier", "squares-classifier"]
+    for name, more in (("squares-vq", []), ("squares-distance", with_distance)):
+        done = console("train_tokenizer.py", "--task", "squares", *tiny, *more, "--output", name)
+        assert done.code == 0 and ("distance" in done.out) == bool(more), done.err
+    tokenizer: Any = from_pretrained(outside / "squares-vq")
+    assert tokenizer.image_shape == (3, 16, 16) and tokenizer.grid == (4, 4)
+
+
 def test_train_classifier(console: Console, outside: Path) -> None:
     for name, seed in (("classifier", 0), ("classifier-again", 0), ("classifier-other", 1)):
         options = ["--updates", 30, "--features", 8, "--seed", seed, "--output", name]
@@ -439,3 +502,74 @@ def test_train_generator_refuses_the_impossible(console: Console, tmp_path: Path
     done = console("train_generator.py", "--updates", 1, *arguments.split(), *output)
     assert_one_line(done, "train_generator.py", flag)
     assert not (tmp_path / "impossible").exists()
+
+
+def losses(folder: Path) -> list[float]:
+    return [float(row["loss"]) for row in read_metrics(folder / "metrics.csv")]
+
+
+def test_train_generator_trains_an_enat_and_shows_it(console: Console, outside: Path) -> None:
+    """With reuse by default; distances and a grid where they are due, and at the end."""
+    done = console("train_generator.py", "--model", "enat", *TINY_GENERATOR, "--depth", 1, "--output", "enat")
+    assert done.code == 0, done.err
+    folder = outside / "enat"
+    generator: Any = from_pretrained(folder / "generator")
+    assert type(generator).__name__ == "ENAT" and generator.config.encoder_depth == 1
+    assert json.loads((folder / "config.json").read_text())["train"]["reuse"] == 0.5
+    rows = read_metrics(folder / "metrics.csv")
+    assert [row["update"] for row in rows if row["distance"]] == ["3", "6", "7"]
+    assert all(0 <= float(row["sample_accuracy"]) <= 1 for row in rows if row["distance"])
+    figures = {path.name for path in (folder / "figures").iterdir()}
+    assert figures == {"training.png", *(f"samples-{update:06}.png" for update in (3, 6, 7))}
+
+
+def test_two_processes_of_torchrun_train_as_one(console: Console, outside: Path) -> None:
+    settings = [*TINY_GENERATOR, "--dropout", 0, "--evaluate-every", 0]
+    assert console("train_generator.py", *settings, "--output", "single").code == 0
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    line = [*launch, *command("train_generator.py", (*settings, "--output", "ranked"))]
+    done = subprocess.run(line, cwd=outside, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert losses(outside / "ranked") == pytest.approx(losses(outside / "single"), rel=1e-4)
+    assert (outside / "ranked" / "generator" / "model.safetensors").is_file()
+
+
+def test_workers_of_ray_train_as_one(console: Console, outside: Path) -> None:
+    settings = [*TINY_GENERATOR, "--dropout", 0, "--evaluate-every", 0]
+    assert console("train_generator.py", *settings, "--output", "alone").code == 0
+    done = run(outside, *settings, "--workers", 2, "--output", "workers", script="train_generator.py")
+    assert done.code == 0, done.err
+    assert losses(outside / "workers") == pytest.approx(losses(outside / "alone"), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--size b", "size 'b': nat has digits, mnist, cifar10, l"),
+        ("--data nowhere", "'nowhere'"),
+        ("--reuse 0.5", "reuse 0.5: NAT reuses nothing"),
+        ("--tokenizer nowhere", "'nowhere' is neither a folder with a saved tokenizer"),
+        ("--evaluation-schedule nowhere", "schedule 'nowhere'"),
+    ],
+)
+def test_train_generator_explains_what_it_refuses(console: Console, arguments: str, said: str) -> None:
+    done = console("train_generator.py", "--updates", 1, *arguments.split(), "--output", "refused")
+    assert_one_line(done, "train_generator.py", said)
+
+
+def test_evaluate_makes_one_table_of_several_generators(console: Console, outside: Path) -> None:
+    """Rows by generator, schedule and steps; a file of another number of steps is left to its own."""
+    random_order(2).save(outside / "two.json")
+    names = ["--generators", "digits", "digits/nat", "--schedules", "maskgit", "two.json"]
+    sizes = ["--steps", 1, 2, "--images", 60, "--seeds", 0, 1, "--output", "judged"]
+    done = console("evaluate.py", *names, *sizes)
+    assert done.code == 0, done.err
+    results = json.loads((outside / "judged" / "results.json").read_text())
+    rows = [(row["policy"], row.get("steps")) for row in results["rows"]]
+    assert rows[:3] == [("digits maskgit", 1), ("digits maskgit", 2), ("digits random-order", 2)]
+    assert rows[6][0] == "real, n=60" and len(rows) == 7
+    same = [[row["distance"] for row in results["rows"][at : at + 3]] for at in (0, 3)]
+    assert same[0] == same[1], "one generator under two names"
+    assert results["rows"][1]["gflop"] > results["rows"][0]["gflop"] > 0
+    assert "GFLOP" in done.out and len(list((outside / "judged" / "figures").iterdir())) == 6
+    assert_one_line(console("evaluate.py", "--generators", "nowhere"), "evaluate.py", "nowhere")

@@ -1,20 +1,41 @@
 """The splits: disjoint, complete, stratified, and the same for ever."""
 
 import hashlib
-from typing import get_args
+from pathlib import Path
+from typing import Any, get_args
+from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
+import torchvision
+from PIL import Image
+from safetensors.torch import save
 from sklearn.datasets import load_digits
+from torch import Tensor
 
-from generators.data import TASKS, Part, PartName, load_part, pretrained_folder, stratified_parts
+from generators.checkpoints import from_pretrained
+from generators.data import (
+    Part,
+    PartName,
+    load_part,
+    open_part,
+    pretrained_folder,
+    stratified_parts,
+    tokens,
+)
+from generators.tokenizers import PatchKMeans, PatchKMeansConfig
 
 DIGITS = {
     "train": (1197, "1e4ff7309f1d7c84"),
     "select": (200, "aa9fa7f24dc36df6"),
     "report": (400, "ddb509cef0336968"),
 }  # sizes and hashes
+MNIST = {
+    "train": (50_000, "c912f35b6475-a199d9cf5a64"),
+    "select": (10_000, "c912f35b6475-4040ad380b48"),
+    "report": (10_000, "1b3b7f1bd8d3-1db476ae422a"),
+}  # sizes and fingerprints
 
 
 def digest(part: Part) -> str:
@@ -60,10 +81,9 @@ def test_a_cut_is_a_partition_whatever_the_classes() -> None:
     assert np.bincount(labels[parts["select"]]).tolist() == [14, 4, 6]
 
 
-@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("name", get_args(PartName))
-def test_pictures_are_in_range_and_conditions_fit(task: str, name: PartName) -> None:
-    part = load_part(task, name)
+def test_pictures_are_in_range_and_conditions_fit(name: PartName) -> None:
+    part = load_part("digits", name)
     assert part.images_NCHW.dtype == torch.float32 and part.images_NCHW.ndim == 4
     assert part.images_NCHW.min() >= 0 and 0.9 < part.images_NCHW.max() <= 1
     assert len(part) == len(part.images_NCHW) == len(part.condition)
@@ -76,3 +96,258 @@ def test_unknown_names_are_refused() -> None:
         load_part("digits", "test")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no generator is shipped for task 'nothing'"):
         pretrained_folder("nothing", "generator")
+
+
+@pytest.fixture
+def mnist(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NATGYM_DATA", str(shared_data))
+
+
+@pytest.mark.usefixtures("mnist")
+def test_mnist_split_never_drifts() -> None:
+    parts = {name: open_part("mnist", name) for name in get_args(PartName)}
+    found = {name: (len(part), part.fingerprint()) for name, part in parts.items()}
+    assert found == MNIST
+    rows = torch.cat([parts["train"].rows_N, parts["select"].rows_N])
+    assert torch.equal(rows.sort().values, torch.arange(60_000)), "disjoint and complete"
+    part = load_part("mnist", "report")
+    assert part.condition.values[:5].tolist() == [7, 2, 1, 0, 4], "the official test set, in order"
+    assert part.images_NCHW.shape == (10_000, 1, 28, 28) and part.images_NCHW.max() == 1
+
+
+def test_cifar10_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With pictures of 2x2 pixels in the place of torchvision's."""
+
+    class Few:
+        classes = list("abcdefghij")
+
+        def __init__(self, root: str, train: bool, download: bool) -> None:
+            number = 50_000 if train else 10_000
+            assert root == "data" and not download
+            self.targets = [row % 10 for row in range(number)]
+            self.data = np.zeros((number, 2, 2, 3), np.uint8)
+            self.data[..., 2] = np.arange(number)[:, None, None] % 10  # blue is the class
+
+    monkeypatch.delenv("NATGYM_DATA", raising=False)
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", Few)
+    for name, size in (("train", 45_000), ("select", 5_000), ("report", 10_000)):
+        part = load_part("cifar10", name)  # type: ignore[arg-type]
+        assert part.images_NCHW.shape == (size, 3, 2, 2) and part.class_names == tuple("abcdefghij")
+        assert torch.equal(part.images_NCHW[:, 2, 0, 0].mul(255).round().long(), part.condition.values)
+        assert part.images_NCHW[:, :2].max() == 0
+        assert part.condition.values.bincount().tolist() == [size // 10] * 10
+
+
+@pytest.mark.parametrize(("task", "files"), [("mnist", "MNIST/raw"), ("cifar10", "cifar-10-batches-py")])
+def test_absent_data_without_a_network_is_one_line(
+    task: str, files: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unplugged(self: Any) -> None:
+        raise URLError("no network")
+
+    for dataset in (torchvision.datasets.MNIST, torchvision.datasets.CIFAR10):
+        monkeypatch.setattr(dataset, "download", unplugged)
+    monkeypatch.setenv("NATGYM_DATA", str(tmp_path))
+    with pytest.raises(
+        ValueError, match=f"no data in {tmp_path}/{files} .*no network.* set NATGYM_DATA"
+    ) as caught:
+        load_part(task, "train")
+    assert "\n" not in str(caught.value)
+
+
+def draw(path: Path, value: int, size: tuple[int, int] = (4, 4), mode: str = "RGB") -> None:
+    """Write a picture whose pixels all have one value."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value if mode == "L" else (value,) * len(mode)).save(path)
+
+
+def values(part: Part) -> list[int]:
+    """The one value of each picture."""
+    return part.images_NCHW[:, 0, 0, 0].mul(255).round().int().tolist()
+
+
+def every_part(task: str) -> dict[str, Part]:
+    return {name: load_part(task, name) for name in get_args(PartName)}
+
+
+def test_a_folder_of_classes_is_cut_in_three(tmp_path: Path) -> None:
+    for value in range(100):
+        draw(tmp_path / ("many" if value < 60 else "some") / f"{value:03}.png", value)
+    parts = every_part(str(tmp_path))
+    assert {name: len(part) for name, part in parts.items()} == {"train": 80, "select": 10, "report": 10}
+    assert sorted(value for part in parts.values() for value in values(part)) == list(range(100))
+    for name, few in (("train", 32), ("select", 4), ("report", 4)):
+        part = parts[name]
+        assert part.class_names == ("many", "some") and part.images_NCHW.shape[1:] == (3, 4, 4)
+        assert part.condition.values.tolist() == [int(value >= 60) for value in values(part)]
+        assert part.condition.values.sum() == few, "stratified"
+    again = every_part(str(tmp_path))
+    assert all(values(again[name]) == values(parts[name]) for name in parts)
+
+
+@pytest.mark.parametrize("test", ["test", "val"])
+def test_a_folder_with_a_test_part_keeps_it(tmp_path: Path, test: str) -> None:
+    for value in range(60):
+        draw(tmp_path / (test if value < 20 else "train") / "ab"[value % 2] / f"{value}.png", value)
+    parts = every_part(str(tmp_path))
+    assert sorted(values(parts["report"])) == list(range(20))
+    assert (len(parts["train"]), len(parts["select"])) == (36, 4)
+    assert sorted(values(parts["train"]) + values(parts["select"])) == list(range(20, 60))
+    (tmp_path / test / "c").mkdir()
+    draw(tmp_path / test / "c" / "1.png", 1)
+    with pytest.raises(ValueError, match="differ in the classes c"):
+        load_part(str(tmp_path), "train")
+
+
+@pytest.fixture
+def annotated(tmp_path: Path) -> Path:
+    """60 pictures with a metadata.csv; the file of row i has value 3 i."""
+    rows = [f"images/{row}.png,picture {row},{'xy'[row % 2]},{row % 12}" for row in range(60)]
+    for row in range(60):
+        draw(tmp_path / "images" / f"{row}.png", 3 * row)
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,text,group,subgroup", *rows]) + "\n")
+    return tmp_path
+
+
+def test_a_column_of_metadata_labels_the_pictures(annotated: Path) -> None:
+    parts = every_part(str(annotated))
+    assert sorted(value for part in parts.values() for value in values(part)) == list(range(0, 180, 3))
+    for part in parts.values():
+        assert part.class_names == ("x", "y"), "group, the first of label, class and group that is there"
+        assert part.condition.values.tolist() == [value // 3 % 2 for value in values(part)]
+    part = load_part(f"{annotated}#subgroup", "train")
+    assert len(part) == 48, "12 classes of 5 pictures can't be stratified and need not be"
+    assert [part.class_names[label] for label in part.condition.values] == [
+        str(value // 3 % 12) for value in values(part)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("{}#colour", "no column 'colour'; name one of file_name, text, group, subgroup"),
+        ("{}#size=0", "'size=0' is neither a column nor size=N"),
+        ("{}#group,width=3", "'width=3' is neither"),
+        ("{}/images", "neither metadata.csv nor train and test folders nor class folders"),
+        ("{}/images#group", "no metadata.csv, so 'group' can't be its column"),
+        ("{}/nowhere", "nowhere' is not one of digits, mnist, cifar10 and no image folder either"),
+    ],
+)
+def test_a_folder_that_cannot_be_read_says_why(annotated: Path, task: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_part(task.format(annotated), "train")
+
+
+def test_metadata_without_a_usual_column_needs_a_name(annotated: Path) -> None:
+    text = (annotated / "metadata.csv").read_text().replace("group", "kind")
+    (annotated / "metadata.csv").write_text(text)
+    with pytest.raises(ValueError, match="none of the columns label, class, group; name one of .*subkind"):
+        load_part(str(annotated), "train")
+    assert load_part(f"{annotated}#kind", "train").class_names == ("x", "y")
+
+
+def test_pictures_of_several_sizes_need_one(tmp_path: Path) -> None:
+    """The middle is kept: both sides of a wide picture are black and cut off."""
+    for number in range(10):
+        wide = Image.new("L", (24, 8))
+        wide.paste(200, (8, 0, 16, 8))
+        (tmp_path / "a").mkdir(exist_ok=True)
+        (wide if number else Image.new("L", (4, 4), 200)).save(tmp_path / "a" / f"{number}.png")
+    with pytest.raises(ValueError, match=r"24 x 8 pixels, 0.png 4 x 4: name one size, as in PATH#size=4"):
+        load_part(str(tmp_path), "train")
+    images = load_part(f"{tmp_path}#size=8", "train").images_NCHW
+    assert images.shape == (8, 1, 8, 8) and torch.equal(images, torch.full_like(images, 200 / 255))
+
+
+def test_modes_are_made_one_and_transparency_white(tmp_path: Path) -> None:
+    for number in range(9):
+        draw(tmp_path / "a" / f"{number}.png", 0, mode="RGB" if number % 2 == 0 else "L")
+    draw(tmp_path / "a" / "9.png", 0, mode="RGBA")
+    colors = [color for part in every_part(str(tmp_path)).values() for color in values(part)]
+    assert sorted(colors) == [0] * 9 + [255]
+    assert load_part(str(tmp_path), "train").images_NCHW.shape[1] == 3
+
+
+def test_few_pictures_cannot_be_cut(tmp_path: Path) -> None:
+    for number in range(9):
+        draw(tmp_path / "a" / f"{number}.png", 0)
+    with pytest.raises(ValueError, match="9 pictures; three parts need at least 10"):
+        load_part(str(tmp_path), "train")
+
+
+class Counting(PatchKMeans):
+    """A tokenizer that counts what it encodes."""
+
+    calls: list[int]
+
+    def encode(self, images_BCHW: Tensor) -> Tensor:
+        self.calls.append(len(images_BCHW))
+        return super().encode(images_BCHW)
+
+
+@pytest.fixture
+def counting() -> Counting:
+    tokenizer: Any = from_pretrained(pretrained_folder("digits", "tokenizer"))
+    tokenizer.__class__, tokenizer.calls = Counting, []
+    return tokenizer
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_tokens_are_those_of_the_pictures(counting: Counting, tmp_path: Path, mirror: bool) -> None:
+    part, told = load_part("digits", "select"), []
+    ids_NL, condition = tokens(
+        *("digits", "select", counting, tmp_path),
+        mirror=mirror,
+        batch_size=64,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    images = torch.cat([part.images_NCHW, part.images_NCHW.flip(-1)]) if mirror else part.images_NCHW
+    assert ids_NL.dtype == torch.uint16 and torch.equal(ids_NL.long(), counting.encode(images))
+    assert condition.values.tolist() == part.condition.values.tolist() * (2 if mirror else 1)
+    assert told == [(64, 200), (128, 200), (192, 200), (200, 200)]
+
+
+def test_tokens_are_encoded_once(counting: Counting, tmp_path: Path) -> None:
+    first, _ = tokens("digits", "select", counting, tmp_path / "cache")
+    number = len(counting.calls)
+    again, condition = tokens("digits", "select", counting, tmp_path / "cache")
+    assert torch.equal(again, first) and len(counting.calls) == number and len(condition) == 200
+    tokens("digits", "select", counting, tmp_path / "cache", mirror=True)
+    tokens("digits", "report", counting, tmp_path / "cache")
+    counting.centers[0] += 1
+    tokens("digits", "select", counting, tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 4, "each has its own file, and nothing else is left"
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "foreign", "other tensors"])
+def test_a_damaged_file_is_replaced(counting: Counting, tmp_path: Path, damage: str) -> None:
+    right, _ = tokens("digits", "select", counting, tmp_path)
+    (path,) = tmp_path.iterdir()
+    data = path.read_bytes()
+    path.write_bytes(
+        {
+            "cut": data[: len(data) // 2],
+            "flipped": data[:-1] + bytes([data[-1] ^ 1]),
+            "foreign": b"no tensors",
+            "other tensors": save({"ids": right.flip(0)}, {"made_of": "something else"}),
+        }[damage]
+    )
+    assert torch.equal(tokens("digits", "select", counting, tmp_path)[0], right)
+    number = len(counting.calls)
+    assert torch.equal(tokens("digits", "select", counting, tmp_path)[0], right)
+    assert len(counting.calls) == number, "the new file is whole"
+
+
+def test_changed_pictures_are_encoded_again(annotated: Path, tmp_path: Path) -> None:
+    tokenizer = PatchKMeans(PatchKMeansConfig(codebook_size=2, patch=2, image_shape=(3, 4, 4)))
+    tokenizer.centers[1] = 1
+    before, _ = tokens(str(annotated), "train", tokenizer, tmp_path / "cache")
+    for file in (annotated / "images").iterdir():
+        draw(file, 255)
+    after, _ = tokens(str(annotated), "train", tokenizer, tmp_path / "cache")
+    assert before.long().float().mean() < 1 == after.long().float().mean()
+
+
+def test_a_tokenizer_of_another_task_is_refused(annotated: Path, counting: Counting, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"\(3, 4, 4\), the tokenizer's \(1, 8, 8\)"):
+        tokens(str(annotated), "train", counting, tmp_path / "cache")

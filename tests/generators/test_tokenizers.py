@@ -1,10 +1,16 @@
-"""The patch codebook against slow loops over pixels."""
+"""The patch codebook against slow loops over pixels, and the convolutional one and its training."""
+
+import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from generators.tokenizers import PatchKMeans, PatchKMeansConfig
+from generators.checkpoints import from_pretrained, save_pretrained
+from generators.noise import seeded
+from generators.tokenizers import ConvVQ, ConvVQConfig, PatchKMeans, PatchKMeansConfig
+from generators.vq import VQTrainer, VQTrainingConfig
 
 ROWS, COLUMNS, PATCH = 3, 2, 2
 
@@ -86,3 +92,152 @@ def test_fit_recovers_the_patches_pictures_are_made_of(tokenizer: PatchKMeans) -
 def test_a_patch_has_to_divide_the_picture() -> None:
     with pytest.raises(ValueError, match="patch 3 does not divide the image size 8 x 9"):
         PatchKMeans(PatchKMeansConfig(codebook_size=2, patch=3, image_shape=(1, 8, 9)))
+
+
+SMALL = ConvVQConfig(
+    image_shape=(3, 8, 12), codebook_size=12, code_width=4, width=8, downsampling=4, blocks=1
+)
+
+
+def conv(config: ConvVQConfig = SMALL) -> ConvVQ:
+    with seeded(0):
+        tokenizer = ConvVQ(config)
+        tokenizer.codes.normal_()
+    return tokenizer.eval().requires_grad_(False)
+
+
+def colored(number: int = 40, seed: int = 0) -> Tensor:
+    """Pictures of 4x4 squares in 5 colours."""
+    generator = torch.Generator().manual_seed(seed)
+    colors = torch.rand(5, 3, generator=torch.Generator().manual_seed(9))
+    squares = colors[torch.randint(5, (number, 2, 3), generator=generator)].movedim(-1, 1)
+    return squares.repeat_interleave(4, -2).repeat_interleave(4, -1)
+
+
+def test_conv_encode_finds_the_nearest_code_of_each_vector() -> None:
+    tokenizer, images = conv(), colored(5)
+    ids_BL, vectors_BLd = tokenizer.encode(images), tokenizer.vectors(images)
+    assert ids_BL.shape == (5, 6) and ids_BL.dtype == torch.long and tokenizer.grid == (2, 3)
+    for ids_L, vectors_Ld in zip(ids_BL, vectors_BLd, strict=True):
+        for found, vector in zip(ids_L.tolist(), vectors_Ld, strict=True):
+            distances = [float((vector - code).square().sum()) for code in tokenizer.codes]
+            assert found == min(range(12), key=distances.__getitem__)
+
+
+def test_conv_tokens_are_in_reading_order() -> None:
+    """With equal weights everywhere, a changed square moves the vector of its own token most."""
+    tokenizer = conv(ConvVQConfig(image_shape=(3, 32, 32), width=8, downsampling=8, blocks=0))
+    convolutions = tokenizer.encoder[:3]
+    for parameter in convolutions.parameters():
+        parameter.fill_(0.01)
+    black = torch.zeros(1, 3, 32, 32)
+    for token in range(16):
+        row, column = divmod(token, 4)
+        changed = black.clone()
+        changed[..., 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = 1
+        moved_L = (convolutions(changed) - convolutions(black)).norm(dim=1).flatten()
+        assert moved_L.argmax() == token
+
+
+@pytest.mark.parametrize("downsampling", [2, 4, 8])
+def test_conv_decode_gives_pictures(downsampling: int) -> None:
+    config = ConvVQConfig(image_shape=(1, 16, 24), width=8, downsampling=downsampling, codebook_size=7)
+    tokenizer = conv(config)
+    assert tokenizer.grid == (16 // downsampling, 24 // downsampling)
+    images_BCHW = tokenizer.decode(torch.randint(7, (3, math.prod(tokenizer.grid))))
+    assert images_BCHW.shape == (3, 1, 16, 24) and 0 <= images_BCHW.min() <= images_BCHW.max() <= 1
+
+
+def test_conv_rows_are_independent() -> None:
+    tokenizer, images, order = conv(), colored(6), torch.tensor([3, 1, 5, 0, 2, 4])
+    ids_BL = tokenizer.encode(images)
+    assert torch.equal(tokenizer.encode(images[order]), ids_BL[order])
+    decoded = tokenizer.decode(ids_BL)
+    torch.testing.assert_close(tokenizer.decode(ids_BL[2:3]), decoded[2:3], atol=1e-5, rtol=0)
+
+
+def test_using_a_conv_tokenizer_leaves_it_as_it_is() -> None:
+    tokenizer, images = conv().train(), colored()
+    before = {name: tensor.clone() for name, tensor in tokenizer.state_dict().items()}
+    ids_BL = tokenizer.encode(images)
+    tokenizer.decode(ids_BL)
+    assert torch.equal(tokenizer.encode(images), ids_BL)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tokenizer.state_dict().items())
+
+
+def test_a_conv_tokenizer_survives_the_disk(tmp_path: Path) -> None:
+    tokenizer, images = conv(), colored()
+    save_pretrained(tokenizer, tmp_path)
+    loaded = from_pretrained(tmp_path)
+    assert isinstance(loaded, ConvVQ) and loaded.config == SMALL
+    ids_BL = tokenizer.encode(images)
+    assert torch.equal(loaded.encode(images), ids_BL)
+    assert torch.equal(loaded.to("cpu").decode(ids_BL), tokenizer.decode(ids_BL))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"downsampling": 3}, "downsampling 3 is not a power of 2"),
+        ({"downsampling": 1}, "downsampling 1 is not a power of 2"),
+        ({"downsampling": 8}, "downsampling 8 does not divide the image size 8 x 12"),
+        ({"width": 12}, "width 12: it must be a multiple of 8"),
+        ({"codebook_size": 0}, "codebook_size 0: it must be at least 1"),
+    ],
+)
+def test_a_geometry_that_cannot_be_is_refused(values: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ConvVQConfig(**{"image_shape": (3, 8, 12), **values})  # type: ignore[arg-type]
+
+
+def training(updates: int = 300, seed: int = 0) -> VQTrainer:
+    with seeded(0):
+        tokenizer = ConvVQ(SMALL)
+    rates = {"warmup": 5, "learning_rate": 2e-2, "code_decay": 0.9}
+    config = VQTrainingConfig(updates=updates, batch_size=16, seed=seed, **rates)  # type: ignore[arg-type]
+    return VQTrainer(tokenizer, colored(200), config)
+
+
+def test_training_learns_the_squares() -> None:
+    trainer, images = training(), colored(100, seed=1)
+    metrics = list(trainer)
+    assert [row["update"] for row in metrics] == list(range(1, 301)) and not trainer.tokenizer.training
+    with torch.no_grad():
+        coded = trainer.tokenizer.decode(trainer.tokenizer.encode(images))
+    error = (coded - images).square().mean().item()
+    assert error < 0.35 * images.var(0).mean().item()
+    assert metrics[-1]["squared_error"] == pytest.approx(error, rel=1)
+    assert metrics[-1]["codes"] >= 5 and metrics[0]["learning_rate"] == pytest.approx(4e-3)
+
+
+def test_the_trained_codes_are_those_the_decoder_saw() -> None:
+    trainer, images = training(20), colored(30)
+    list(trainer)
+    trainer.quantizer.eval()
+    with torch.no_grad():
+        quantized_BLd, ids_BL, _ = trainer.quantizer(trainer.tokenizer.vectors(images))
+    assert torch.equal(trainer.tokenizer.encode(images), ids_BL)
+    assert torch.equal(trainer.tokenizer.codes[ids_BL], quantized_BLd)
+
+
+def test_training_is_a_function_of_its_seed_and_resumes_exactly() -> None:
+    whole, halted, other = training(12), training(12), training(12, seed=1)
+    list(whole), list(other)
+    for _ in range(5):
+        halted.update()
+    resumed = training(12)
+    resumed.load_state_dict(halted.state_dict())
+    with torch.no_grad():
+        torch.rand(3)  # nothing may hang on torch's own generator
+    list(resumed)
+    for name, tensor in whole.tokenizer.state_dict().items():
+        assert torch.equal(resumed.tokenizer.state_dict()[name], tensor), name
+    assert not torch.equal(other.tokenizer.codes, whole.tokenizer.codes)
+
+
+@pytest.mark.parametrize(
+    "values", [{"updates": 0}, {"batch_size": 0}, {"code_decay": 1.0}, {"reset_below": -0.1}]
+)
+def test_training_settings_that_cannot_be_are_refused(values: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(values))} "):
+        VQTrainingConfig(**values)  # type: ignore[arg-type]

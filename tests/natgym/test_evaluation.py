@@ -133,13 +133,33 @@ def test_the_protocol_names_everything_a_number_depends_on(digits: Any, select: 
         evaluator(digits, select).protocol.images = 1  # type: ignore[misc]
 
 
-def test_the_row_of_real_pictures_says_that_it_does_not_compare(digits: Any, select: Part) -> None:
+def test_few_real_pictures_make_a_row_that_does_not_compare(digits: Any, select: Part) -> None:
     report = load_part("digits", "report")
-    judge = evaluator(digits, select)
+    judge = evaluator(digits, select, images=len(report) + 1)
     row = judge.floor(report)
     assert row["comparable"] is False and row["policy"] == "real, n=400"
     assert row["distance"] == judge.judge.distance(report.images_NCHW)
     assert "not comparable" in judge.legend() and len(judge.legend().splitlines()) == 3
+
+
+def test_real_pictures_are_judged_at_the_tables_number(digits: Any, select: Part) -> None:
+    """As many as are generated, others for each seed, none twice."""
+    report = load_part("digits", "report")
+    judge = evaluator(digits, select, images=100, seeds=(0, 1))
+    seen: list[Any] = []
+    score = judge.judge.score
+
+    def watched(images_NCHW: Any, condition: Any) -> Any:
+        seen.append(images_NCHW)
+        return score(images_NCHW, condition)
+
+    judge.judge.score = watched  # type: ignore[method-assign]
+    row = judge.floor(report)
+    assert row["comparable"] is True and row["policy"] == "real, n=100"
+    assert [len(images.unique(dim=0)) for images in seen] == [100, 100] and not seen[0].equal(seen[1])
+    distances = [judge.judge.distance(images) for images in seen]
+    assert row["distance"] == pytest.approx(np.mean(distances))
+    assert row["distance_std"] == pytest.approx(np.std(distances, ddof=1))
 
 
 def frame(distances: list[float], seeds: list[int] | None = None) -> pd.DataFrame:
@@ -192,7 +212,9 @@ def test_a_table_is_aligned_and_prints_what_is_missing_as_a_dash() -> None:
     assert first.startswith("a long policy name") and first.endswith("1,234,567")
     assert "1.500" in first and second.split() == ["real"] + ["-"] * 10
     edge = header.index("policy") + len("policy")
-    for title, _ in list(COLUMNS.values())[1:]:  # right edges of the numbers stand below each other
+    shown = [title for name, (title, _) in COLUMNS.items() if name != "gflop"]
+    assert "GFLOP" not in header and "GFLOP" in format_table([rows[0] | {"gflop": 1.0}])
+    for title in shown[1:]:  # right edges of the numbers stand below each other
         edge = header.index(title, edge) + len(title)
         assert first[edge - 1].isdigit() and second[edge - 2 : edge] == " -"
 

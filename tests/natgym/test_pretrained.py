@@ -9,13 +9,16 @@ import torch
 
 from agents.fixed import FixedPolicy
 from generators.checkpoints import PRETRAINED, from_pretrained
-from generators.data import PartName, load_part
+from generators.data import Part, PartName, load_part
 from generators.masking import MaskLaw, mask_tokens, masked_cross_entropy
 from generators.schedules import reference
+from natgym.evaluation import Judge
+from natgym.loading import load_companion
+from natgym.metrics.classifier import judge
 from natgym.rollouts import balanced, rollout
 
 FOLDERS = sorted(path.parent for path in PRETRAINED.rglob("config.json"))
-MEGABYTES = 2
+MEGABYTES = {"digits": 2, "mnist": 3}  # mnist: tokenizer and classifier
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(PRETRAINED)))
@@ -28,10 +31,18 @@ def test_every_shipped_module_loads_and_has_a_model_card(folder: Path) -> None:
     assert "model card" in cards[0].read_text().lower()
 
 
+def megabytes(*folders: Path) -> float:
+    return sum(file.stat().st_size for folder in folders for file in folder.iterdir()) / 10**6
+
+
 def test_the_digits_are_shipped_and_small() -> None:
-    folder = PRETRAINED / "digits"
-    assert {path.name for path in FOLDERS} >= {"nat", "tokenizer", "classifier"}
-    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < MEGABYTES * 10**6
+    folders = [PRETRAINED / "digits" / kind for kind in ("nat", "tokenizer", "classifier")]
+    assert set(folders) <= set(FOLDERS) and megabytes(*folders) < MEGABYTES["digits"]
+
+
+def test_mnist_is_shipped_and_small() -> None:
+    folders = [PRETRAINED / "mnist" / kind for kind in ("tokenizer", "classifier")]
+    assert set(folders) <= set(FOLDERS) and megabytes(*folders) < MEGABYTES["mnist"]
 
 
 def test_the_tokenizer_loses_little(digits: Any) -> None:
@@ -75,3 +86,30 @@ def test_samples_belong_to_their_class(digits: Any) -> None:
     right = digits.classifier(drawn.images_NCHW)[1].argmax(-1) == condition.values
     assert right.double().mean() > 0.97
     assert len(drawn.tokens_NL.unique(dim=0)) > 950, "and they are not one picture"
+
+
+@pytest.fixture(scope="module")
+def mnist(shared_data: Path) -> Part:
+    """The first 2,000 pictures of the select part."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NATGYM_DATA", str(shared_data))
+        part = load_part("mnist", "select")
+    return Part(part.images_NCHW[:2000], part.condition[:2000])
+
+
+def test_mnist_codes_are_all_used_and_lose_little(mnist: Part) -> None:
+    tokenizer = load_companion(None, "tokenizer", "mnist")
+    assert (tokenizer.codebook_size, tokenizer.grid, tokenizer.image_shape) == (256, (7, 7), (1, 28, 28))
+    ids_NL = torch.cat([tokenizer.encode(images) for images in mnist.images_NCHW.split(500)])
+    coded_NCHW = torch.cat([tokenizer.decode(ids) for ids in ids_NL.split(500)])
+    assert ids_NL.unique().numel() == 256
+    assert (coded_NCHW - mnist.images_NCHW).square().mean().item() == pytest.approx(0.0031, abs=2e-4)
+    classifier = load_companion(None, "classifier", "mnist")
+    assert Judge(classifier, mnist).distance(coded_NCHW) < 0.06
+
+
+def test_the_mnist_classifier_is_right(mnist: Part) -> None:
+    features_Nd, logits_NK = judge(load_companion(None, "classifier", "mnist"), mnist.images_NCHW)
+    right_N = logits_NK.argmax(-1) == mnist.condition.values
+    assert right_N.double().mean().item() == pytest.approx(0.989, abs=0.005)
+    assert features_Nd.shape == (2000, 64) and features_Nd.var(0).mean().item() == pytest.approx(1, abs=0.03)

@@ -1,0 +1,93 @@
+"""Many pictures behind one surface: floats in memory, or bytes that become floats row by row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from generators.checkpoints import tensors_hash
+from generators.conditions import Condition
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Images (N, C, H, W) in [0, 1] with their conditions; the classes' names where they are known."""
+
+    images_NCHW: Tensor
+    condition: Condition
+    class_names: tuple[str, ...] = ()
+
+    def to(self, device: torch.device | str) -> Part:
+        """Move to a device."""
+        return Part(self.images_NCHW.to(device), self.condition.to(device), self.class_names)
+
+    def __len__(self) -> int:
+        return len(self.images_NCHW)
+
+
+class Images(Protocol):
+    """N pictures in [0, 1] by rows: a tensor (N, C, H, W), or `Pictures`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Tensor) -> Tensor: ...
+
+
+class Pixels(Protocol):
+    """Where uint8 pictures come from: memory or files."""
+
+    def __getitem__(self, rows: Tensor) -> Tensor: ...
+
+    def fingerprint(self) -> str: ...
+
+
+class ArrayPixels:
+    """Pictures in memory, uint8 (N, C, H, W)."""
+
+    def __init__(self, pixels_NCHW: Tensor) -> None:
+        self.pixels_NCHW = pixels_NCHW
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        return self.pixels_NCHW[rows]
+
+    def fingerprint(self) -> str:
+        return tensors_hash({"pixels": self.pixels_NCHW})
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """A part whose pictures are turned to floats, or read from files, only when asked for.
+
+    Attributes:
+        pixels: of all parts of the task.
+        rows_N: which of them are in this one.
+        condition: of the N pictures.
+        class_names: where they are known.
+        white: the pixel value that becomes 1.
+    """
+
+    pixels: Pixels
+    rows_N: Tensor
+    condition: Condition
+    class_names: tuple[str, ...] = ()
+    white: int = 255
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        channels, height, width = self[torch.tensor([0])].shape[1:]
+        return channels, height, width
+
+    def __len__(self) -> int:
+        return len(self.rows_N)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Return images (B, C, H, W) in [0, 1] of some rows 0..N-1."""
+        return self.pixels[self.rows_N[rows]].float().div(self.white)
+
+    def fingerprint(self) -> str:
+        """Name the pictures and their order, so that what was made of others is noticed."""
+        return f"{self.pixels.fingerprint()}-{tensors_hash({'rows': self.rows_N})}"

@@ -1,0 +1,133 @@
+"""Training of `ConvVQ` as a stream of updates: VQ-VAE with the codebook of vector-quantize-pytorch.
+
+The codes follow the encoder's vectors as moving averages; a code that is hardly used is put on a vector of
+the batch. All randomness of update u is a function of (seed, u), so that a resumed training is exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from generators.images import Images
+from generators.noise import derive_seed, seeded
+from generators.tokenizers import ConvVQ
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQTrainingConfig:
+    """Hyper-parameters of a tokenizer's training."""
+
+    updates: int = 2000
+    """Number of optimiser steps."""
+    batch_size: int = 64
+    """Pictures per step."""
+    learning_rate: float = 2e-3
+    """Peak learning rate of AdamW; linear warm-up, then cosine."""
+    warmup: int = 100
+    """Steps of linear warm-up."""
+    weight_decay: float = 0.01
+    """Of AdamW."""
+    commitment: float = 0.25
+    """Weight of the squared distance between a vector and its code."""
+    code_decay: float = 0.99
+    """Of the moving averages that the codes are."""
+    reset_below: float = 0.1
+    """A code is put elsewhere when it is used this many times less than evenly used codes; 0 never does."""
+    seed: int = 0
+    """Everything random follows from it."""
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        for name in ("code_decay", "reset_below"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: it must be in [0, 1)")
+
+
+class VQTrainer:
+    """Train a convolutional tokenizer.
+
+    Args:
+        tokenizer: trained in place; its codes are those of the last update.
+        images: the training set.
+        config: hyper-parameters.
+    """
+
+    def __init__(self, tokenizer: ConvVQ, images: Images, config: VQTrainingConfig) -> None:
+        from vector_quantize_pytorch import VectorQuantize  # seconds to import, and only needed here
+
+        geometry, device = tokenizer.config, tokenizer.codes.device
+        even_use = config.batch_size * math.prod(tokenizer.grid) / geometry.codebook_size
+        self.tokenizer, self.images, self.config = tokenizer, images, config
+        self.quantizer = VectorQuantize(
+            geometry.code_width,
+            geometry.codebook_size,
+            decay=config.code_decay,
+            commitment_weight=config.commitment,
+            threshold_ema_dead_code=config.reset_below * even_use,
+            kmeans_init=True,
+        ).to(device)
+        self.optimizer = torch.optim.AdamW(
+            tokenizer.parameters(), config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.done = 0
+
+    def __iter__(self) -> Iterator[dict[str, float]]:
+        """Yield the metrics of each remaining update."""
+        while self.done < self.config.updates:
+            yield self.update()
+        self.tokenizer.eval()
+
+    def update(self) -> dict[str, float]:
+        """Take one optimiser step; return update, squared error (pixels in [0, 1]), codes used in the batch
+        and learning rate."""
+        rate = self._learning_rate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        images_BCHW = self._batch()
+        self.tokenizer.train()
+        with seeded(derive_seed(self.config.seed, self.done, "codes"), images_BCHW.device):
+            quantized_BLd, ids_BL, commitment = self.quantizer(self.tokenizer.vectors(images_BCHW))
+        error = (self.tokenizer.pictures(quantized_BLd) - images_BCHW).square().mean()
+        self.optimizer.zero_grad()
+        (4 * error + commitment).backward()  # 4 times: the papers' pixels are in [-1, 1]
+        self.optimizer.step()
+        self.tokenizer.codes.copy_(self.quantizer.codebook)
+        self.done += 1
+        used = ids_BL.unique().numel()
+        return {"update": self.done, "squared_error": error.item(), "codes": used, "learning_rate": rate}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resumed training needs beside data and config."""
+        return {
+            "done": self.done,
+            "tokenizer": self.tokenizer.state_dict(),
+            "quantizer": self.quantizer.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.done = state["done"]
+        for name in ("tokenizer", "quantizer", "optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+
+    def _learning_rate(self) -> float:
+        config = self.config
+        if self.done < config.warmup:
+            return config.learning_rate * (self.done + 1) / config.warmup
+        progress = (self.done - config.warmup) / max(1, config.updates - config.warmup)
+        return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def _batch(self) -> Tensor:
+        rng = np.random.default_rng(derive_seed(self.config.seed, self.done, "batch"))
+        rows_B = torch.from_numpy(rng.integers(len(self.images), size=self.config.batch_size))
+        return self.images[rows_B].to(self.tokenizer.codes.device)

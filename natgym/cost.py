@@ -1,0 +1,37 @@
+"""What drawing a picture costs in floating-point operations: 2 per multiply-add, as torch counts them."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from generators.conditions import Condition
+from generators.contract import Generator
+from generators.decoding import advance, start
+from generators.noise import HashNoise
+from natgym.env import observe
+from natgym.rollouts import Policy, balanced
+
+
+@torch.no_grad()
+def gflop_per_image(
+    policy: Policy, generator: Generator, *, condition: Condition | None = None, min_reveal: int = 1
+) -> float:
+    """Return the mean GFLOP of an image's tokens, generator and policy, without the tokenizer's decoder.
+
+    Counted, not estimated, over the passes that decoding really takes: what is skipped, reused or padded is
+    counted as it is. The one unconditional row of the first step is shared by the batch.
+
+    Args:
+        condition: of the images counted; by default 64, every class in turn.
+    """
+    condition = balanced(generator.conditions(), 64) if condition is None else condition
+    noise = HashNoise.from_seed(0, len(condition), condition.values.device)
+    # Only the plain form of attention is counted on a CPU.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        state = start(generator, condition, steps=policy.steps)
+        while not state.done:
+            params = policy(observe(state, generator.mask_id), state.step)
+            state = advance(generator, state, params, noise, min_reveal=min_reveal)
+    return counter.get_total_flops() / len(condition) / 1e9
