@@ -125,7 +125,7 @@ class ConvVQConfig:
 
 
 class Residual(nn.Module):
-    """Two convolutions, each after SiLU and, where `normed`, group norm, around which the input is carried."""
+    """Two convolutions, each after SiLU and perhaps group norm, around which the input is carried."""
 
     def __init__(self, width: int, kernel: int, normed: bool) -> None:
         super().__init__()

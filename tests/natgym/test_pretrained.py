@@ -103,7 +103,7 @@ def test_mnist_codes_are_all_used_and_lose_little(mnist: Part) -> None:
     ids_NL = torch.cat([tokenizer.encode(images) for images in mnist.images_NCHW.split(500)])
     coded_NCHW = torch.cat([tokenizer.decode(ids) for ids in ids_NL.split(500)])
     assert ids_NL.unique().numel() == 256
-    assert (coded_NCHW - mnist.images_NCHW).square().mean().item() == pytest.approx(0.0031, abs=2e-4)
+    assert (coded_NCHW - mnist.images_NCHW).square().mean().item() == pytest.approx(0.0041, abs=2e-4)
     classifier = load_companion(None, "classifier", "mnist")
     assert Judge(classifier, mnist).distance(coded_NCHW) < 0.06
 
