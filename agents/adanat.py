@@ -145,7 +145,8 @@ class Learner:
         part = load_part(config.task, "train").to(config.device)
         self.real_condition, self.real_NCHW = part.condition, part.images_NCHW
         if config.real == "tokens":
-            self.real_NCHW = self.tokenizer.decode(self.tokenizer.encode(part.images_NCHW))
+            chunks = (self.tokenizer.encode(images) for images in part.images_NCHW.split(1000))
+            self.real_NCHW = torch.cat([self.tokenizer.decode(ids_BL) for ids_BL in chunks])
         classifier = load_companion(None, "classifier", config.task, config.device)
         self.judge = Judge(classifier, load_part(config.task, "select").to(config.device))
         self.reward = AdversarialReward(

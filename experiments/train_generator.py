@@ -49,7 +49,7 @@ SIZES: dict[str, dict[str, Any]] = {
 # What the tasks change in AutoNAT's recipe, which is the default for any other data.
 RECIPES: dict[str, Any] = {
     "digits": small_recipe,
-    "mnist": lambda **more: small_recipe(**(dict(updates=4000, learning_rate=2e-3) | more)),
+    "mnist": lambda **more: small_recipe(**(dict(updates=3000, learning_rate=2e-3) | more)),
     "cifar10": lambda **more: small_recipe(
         **(dict(updates=40_000, batch_size=512, learning_rate=1e-3, warmup=1000, ema=0.999) | more)
     ),

@@ -11,14 +11,14 @@ from agents.fixed import FixedPolicy
 from generators.checkpoints import PRETRAINED, from_pretrained
 from generators.data import Part, PartName, load_part
 from generators.masking import MaskLaw, mask_tokens, masked_cross_entropy
-from generators.schedules import reference
+from generators.schedules import maskgit, reference
 from natgym.evaluation import Judge
 from natgym.loading import load_companion
 from natgym.metrics.classifier import judge
 from natgym.rollouts import balanced, rollout
 
 FOLDERS = sorted(path.parent for path in PRETRAINED.rglob("config.json"))
-MEGABYTES = {"digits": 2, "mnist": 3}  # mnist: tokenizer and classifier
+MEGABYTES = {"digits": 2, "mnist": 10}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(PRETRAINED)))
@@ -41,8 +41,19 @@ def test_the_digits_are_shipped_and_small() -> None:
 
 
 def test_mnist_is_shipped_and_small() -> None:
-    folders = [PRETRAINED / "mnist" / kind for kind in ("tokenizer", "classifier")]
+    folders = [PRETRAINED / "mnist" / kind for kind in ("nat", "enat", "tokenizer", "classifier")]
     assert set(folders) <= set(FOLDERS) and megabytes(*folders) < MEGABYTES["mnist"]
+
+
+@pytest.mark.parametrize(("kind", "share"), [("nat", 0.981), ("enat", 0.969)])
+def test_mnist_samples_are_of_their_class(kind: str, share: float) -> None:
+    """The card's share of 1,000, on 200; three standard errors of these."""
+    generator: Any = from_pretrained(PRETRAINED / "mnist" / kind)
+    tokenizer, classifier = (load_companion(None, name, "mnist") for name in ("tokenizer", "classifier"))
+    condition = balanced(generator.conditions(), 200)
+    drawn = rollout(FixedPolicy(maskgit(8)), generator, tokenizer, condition, seed=1)
+    right_N = judge(classifier, drawn.images_NCHW)[1].argmax(-1) == condition.values
+    assert right_N.float().mean().item() > share - 3 * (share * (1 - share) / 200) ** 0.5
 
 
 def test_the_tokenizer_loses_little(digits: Any) -> None:
