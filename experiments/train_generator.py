@@ -30,7 +30,7 @@ from generators.schedules import as_schedule
 from generators.training import Trainer, TrainingConfig, small_recipe
 from natgym.analysis import samples_figure, training_figure
 from natgym.evaluation import Judge
-from natgym.loading import load_companion
+from natgym.loading import load_companion, module_folder
 from natgym.rollouts import balanced, rollout
 from natgym.runs import MetricsLog, Run, read_metrics
 
@@ -138,7 +138,7 @@ def work(args: Args) -> None:
         refuse_settings(folder, places)
         args = dataclasses.replace(Run.open(folder).config(Args), **places)
     else:
-        load_companion(args.tokenizer, "tokenizer", args.data)  # before anything is written
+        module_folder(args.tokenizer or args.data, "tokenizer")  # before anything is written
         if rank() == 0:
             folder = Run.create("train_generator", args.output, args).folder
     if args.workers == 1:
@@ -244,11 +244,8 @@ class Watcher:
                     save_state(folder / "checkpoint.pt", trainer.state_dict())
         generator = trainer.ema
         save_pretrained(generator, folder / "generator", task=args.data)
-        note = (
-            f"{args.data}, {args.model}; samples of {args.evaluation_schedule} at T = {args.evaluation_steps}"
-        )
         metrics = pd.read_csv(folder / "metrics.csv")
-        self.run.write_figure("training", training_figure(metrics, note))
+        self.run.write_figure("training", training_figure(metrics, self.note))
         count = sum(parameter.numel() for parameter in generator.parameters())
         print(f"{folder / 'generator'}: {count:,} parameters")
 
@@ -256,13 +253,15 @@ class Watcher:
         """Draw pictures with the averaged generator; save a grid, return distance and accuracy if judged."""
         args = self.args
         generator: Any = self.trainer.ema
-        pool = generator.conditions()[:20]
+        every = generator.conditions()
+        pool = every[:20]
         policy = FixedPolicy(as_schedule(args.evaluation_schedule, args.evaluation_steps))
-        count = args.evaluation_images if self.judge else 10 * len(pool)
-        condition = balanced(generator.conditions() if self.judge else pool, count)
+        drawn_of, count = (every, args.evaluation_images) if self.judge else (pool, 10 * len(pool))
+        condition = balanced(drawn_of, count)
         seed = derive_seed(args.train.seed, "evaluation")
         images = rollout(policy, generator, self.tokenizer, condition, seed=seed).images_NCHW.cpu()
-        shown = images[: len(images) // len(pool) * len(pool)][: 10 * len(pool)]
+        shown = images[torch.arange(count) % len(drawn_of) < len(pool)][: 10 * len(pool)]
+        shown = shown[: len(shown) // len(pool) * len(pool)]  # whole rows
         title = f"update {self.trainer.done:,}"
         self.run.write_figure(
             f"samples-{self.trainer.done:06d}",

@@ -87,6 +87,14 @@ def small_recipe(**overrides: Any) -> TrainingConfig:
     return TrainingConfig(**(base | overrides))
 
 
+def warmup_then_cosine(done: int, peak: float, warmup: int, updates: int) -> float:
+    """Return the learning rate of update `done`, counted from 0: linear, then half a cosine to 0."""
+    if done < warmup:
+        return peak * (done + 1) / warmup
+    progress = (done - warmup) / max(1, updates - warmup)
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))
+
+
 class Batch(NamedTuple):
     """What one update learns from: ids with masks, labels (-1 where visible), conditions.
 
@@ -200,12 +208,9 @@ class Trainer:
 
     def _learning_rate(self) -> float:
         config = self.config
-        if self.done < config.warmup:
-            return config.learning_rate * (self.done + 1) / config.warmup
-        if config.decay == "constant":
+        if config.decay == "constant" and self.done >= config.warmup:
             return config.learning_rate
-        progress = (self.done - config.warmup) / max(1, config.updates - config.warmup)
-        return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+        return warmup_then_cosine(self.done, config.learning_rate, config.warmup, config.updates)
 
     def _batch(self, rng: np.random.Generator) -> Batch:
         """Draw pictures, hide tokens and drop conditions: this rank's share of what every rank draws."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from generators.images import Images
 from generators.noise import derive_seed, seeded
 from generators.tokenizers import ConvVQ
+from generators.training import warmup_then_cosine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,8 @@ class VQTrainer:
     def update(self) -> dict[str, float]:
         """Take one optimiser step; return update, squared error (pixels in [0, 1]), codes used in the batch
         and learning rate."""
-        rate = self._learning_rate()
+        config = self.config
+        rate = warmup_then_cosine(self.done, config.learning_rate, config.warmup, config.updates)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         images_BCHW = self._batch()
@@ -119,13 +121,6 @@ class VQTrainer:
         self.done = state["done"]
         for name in ("tokenizer", "quantizer", "optimizer"):
             getattr(self, name).load_state_dict(state[name])
-
-    def _learning_rate(self) -> float:
-        config = self.config
-        if self.done < config.warmup:
-            return config.learning_rate * (self.done + 1) / config.warmup
-        progress = (self.done - config.warmup) / max(1, config.updates - config.warmup)
-        return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
     def _batch(self) -> Tensor:
         rng = np.random.default_rng(derive_seed(self.config.seed, self.done, "batch"))
