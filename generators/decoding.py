@@ -66,11 +66,15 @@ class Proposal(NamedTuple):
 
 
 class RevealRule(Protocol):
-    """Score the tokens of a step; the lowest-scored masked ones are masked again."""
+    """Score the tokens of a step, (B, L); the lowest-scored masked ones are masked again.
+
+    A rule that also decides how many are masked again returns scores and counts (B,) in place of the mask
+    ratio; the counts are copied to the host, once a step. `generators.rules` has others than `confidence`.
+    """
 
     def __call__(
         self, proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int
-    ) -> Tensor: ...
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
 
 
 def confidence(proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int) -> Tensor:
@@ -115,7 +119,7 @@ def advance(
         noise: of the same rows.
         min_reveal: tokens that each step reveals at least, as long as any is masked.
         min_masked: tokens that stay masked at least (before the last step).
-        rule: scores for re-masking.
+        rule: which tokens are masked again, and perhaps how many.
         guidance_floor: rows whose scale is not above it are not guided.
 
     Raises:
@@ -123,7 +127,7 @@ def advance(
     """
     if state.done:
         raise ValueError(f"all {state.steps} steps are taken; call start for a new picture")
-    guided_B = params.guidance_scale > guidance_floor
+    guided_B = (params.guidance_scale > guidance_floor) & (state.masked_B > 0)
     scale_B = params.guidance_scale * guided_B  # exactly 0 where not guided, whatever the other rows do
     # One copy to the device for all three decisions it needs.
     host_3B = torch.stack([params.remask_temperature, params.sampling_temperature, scale_B])
@@ -135,19 +139,23 @@ def advance(
     if last:
         masked_B, ids_BL, prediction = torch.zeros_like(state.masked_B), proposal.drawn_BL, None
     else:
-        L = state.ids_BL.shape[1]
-        masked_B = mask_counts(params.mask_ratio, state.masked_B, L, min_reveal, min_masked)
-        scores_BL = rule(proposal, remask_B1, noise, state.step)
+        ranked = rule(proposal, remask_B1, noise, state.step)
+        scores_BL, counts_B = ranked if isinstance(ranked, tuple) else (ranked, None)
+        L, limits = state.ids_BL.shape[1], (min_reveal, min_masked)
+        if counts_B is None:
+            masked_B = mask_counts(params.mask_ratio, state.masked_B, L, *limits)
+        else:
+            masked_B = allowed_counts(counts_B.cpu(), state.masked_B, L, *limits)
         hidden_BL = lowest(scores_BL, proposal.masked_BL, masked_B)
         ids_BL = proposal.drawn_BL.masked_fill(hidden_BL, generator.mask_id)
-        assert state.prediction is not None
-        prediction = generator(ids_BL, state.condition, state.prediction.cache)
+        prediction = _predict(generator, state, ids_BL, masked_B > 0)
+        spent_B = spent_B + (masked_B > 0)
     return replace(
         state,
         ids_BL=ids_BL,
         step=state.step + 1,
         masked_B=masked_B,
-        nfe_B=state.nfe_B + spent_B + (not last),
+        nfe_B=state.nfe_B + spent_B,
         prediction=prediction,
         null_cache=null_cache,
         drawn_BL=proposal.drawn_BL,
@@ -158,11 +166,19 @@ def advance(
 def mask_counts(
     ratio_B: Tensor, masked_B: Tensor, num_tokens: int, min_reveal: int, min_masked: int
 ) -> Tensor:
-    """Return how many tokens each row masks again: floor(L m) within [min_masked, masked now - min_reveal].
+    """Return how many tokens each row masks again: floor(L m), as far as it is allowed."""
+    wanted_B = (ratio_B * num_tokens).floor().long()
+    return allowed_counts(wanted_B, masked_B, num_tokens, min_reveal, min_masked)
+
+
+def allowed_counts(
+    wanted_B: Tensor, masked_B: Tensor, num_tokens: int, min_reveal: int, min_masked: int
+) -> Tensor:
+    """Return the counts moved into [min_masked, masked now - min_reveal].
 
     At least one token is visible after the first step, and no visible token is ever masked again.
     """
-    wanted_B = (ratio_B * num_tokens).floor().long().clamp_max(num_tokens - 1)
+    wanted_B = wanted_B.clamp_max(num_tokens - 1)
     allowed_B = torch.minimum(wanted_B, masked_B - min_reveal).clamp_min(min_masked)
     return torch.minimum(allowed_B, masked_B)
 
@@ -174,6 +190,23 @@ def lowest(scores_BL: Tensor, masked_BL: Tensor, counts_B: Tensor) -> Tensor:
     rank_L = torch.arange(scores_BL.shape[1], device=scores_BL.device)
     chosen_BL = rank_L < counts_B.to(scores_BL.device, non_blocking=True)[:, None]
     return torch.zeros_like(masked_BL).scatter_(1, order_BL, chosen_BL)
+
+
+def _predict(generator: Generator, state: DecodeState, ids_BL: Tensor, unfinished_B: Tensor) -> Prediction:
+    """Return the conditional pass on the new tokens; a row without masks keeps the prediction it has."""
+    kept = state.prediction
+    assert kept is not None
+    if bool(unfinished_B.all()):
+        return generator(ids_BL, state.condition, kept.cache)
+    if not unfinished_B.any():
+        return kept
+    rows = unfinished_B.nonzero()[:, 0].to(ids_BL.device)
+    new = generator(ids_BL[rows], state.condition[rows], kept.cache and kept.cache[rows])
+    return Prediction(
+        kept.logits_BLV.index_copy(0, rows, new.logits_BLV),
+        kept.features_BLD.index_copy(0, rows, new.features_BLD),
+        kept.cache and kept.cache.put(rows, new.cache),
+    )
 
 
 def _draw(

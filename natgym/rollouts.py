@@ -19,7 +19,7 @@ from torch import Tensor
 
 from generators.conditions import Condition
 from generators.contract import Generator
-from generators.decoding import advance, start
+from generators.decoding import advance, confidence, start
 from generators.noise import HashNoise
 from generators.schedules import PARAMETERS, DecodeParams
 from generators.tokenizers import Tokenizer
@@ -29,7 +29,10 @@ BATCH = 250  # rows per forward pass; small batches stay in a CPU's cache
 
 
 class Policy(Protocol):
-    """Decide the decoding parameters of every row; `steps` is its T."""
+    """Decide the decoding parameters of every row; `steps` is its T.
+
+    A policy may also have a `rule`, a `generators.decoding.RevealRule`; without one it is `confidence`.
+    """
 
     @property
     def steps(self) -> int: ...
@@ -100,10 +103,11 @@ def _batch(
     B, device = len(condition), condition.values.device
     noise = HashNoise.from_seed(seed, B, device)
     state = start(generator, condition, steps=policy.steps)
+    rule = getattr(policy, "rule", confidence)
     names, frames = condition.names, []
-    while not state.done:
+    while not state.done and state.masked_B.any():  # an adaptive rule may need fewer steps than it has
         params = policy(observe(state, generator.mask_id), state.step)
-        after = advance(generator, state, params, noise, min_reveal=min_reveal)
+        after = advance(generator, state, params, noise, min_reveal=min_reveal, rule=rule)
         columns = dict(zip(PARAMETERS, (values.numpy() for values in params), strict=True))
         counts = {"masked_before": state.masked_B, "masked_after": after.masked_B, "nfe": after.nfe_B}
         columns |= {name: values.numpy() for name, values in counts.items()}
