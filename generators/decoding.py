@@ -38,6 +38,7 @@ class DecodeState:
         null_cache: the unconditional stream's reuse state.
         drawn_BL: the tokens drawn in the step that led here, before re-masking; None at the start.
         log_probs_BL: their guided, un-tempered log-probabilities; None at the start.
+        entropy_BL: of the same distributions, in nats; None unless `advance` was asked for it.
     """
 
     ids_BL: Tensor
@@ -50,6 +51,7 @@ class DecodeState:
     null_cache: Cache | None = None
     drawn_BL: Tensor | None = None
     log_probs_BL: Tensor | None = None
+    entropy_BL: Tensor | None = None
 
     @property
     def done(self) -> bool:
@@ -63,6 +65,7 @@ class Proposal(NamedTuple):
     drawn_BL: Tensor
     log_probs_BL: Tensor
     masked_BL: Tensor
+    entropy_BL: Tensor | None = None
 
 
 class RevealRule(Protocol):
@@ -104,6 +107,7 @@ def advance(
     min_masked: int = 0,
     rule: RevealRule = confidence,
     guidance_floor: float = GUIDANCE_FLOOR,
+    entropy: bool = False,
 ) -> DecodeState:
     """Take one decoding step.
 
@@ -117,6 +121,7 @@ def advance(
         min_masked: tokens that stay masked at least (before the last step).
         rule: scores for re-masking.
         guidance_floor: rows whose scale is not above it are not guided.
+        entropy: True also keeps the entropies, which cost one more pass over the logits.
 
     Raises:
         ValueError: the state is done.
@@ -124,13 +129,9 @@ def advance(
     if state.done:
         raise ValueError(f"all {state.steps} steps are taken; call start for a new picture")
     guided_B = params.guidance_scale > guidance_floor
-    scale_B = params.guidance_scale * guided_B  # exactly 0 where not guided, whatever the other rows do
-    # One copy to the device for all three decisions it needs.
-    host_3B = torch.stack([params.remask_temperature, params.sampling_temperature, scale_B])
-    device_3B1 = host_3B.to(state.ids_BL.device, torch.float32, non_blocking=True)[..., None]
-    remask_B1, sampling_B1, scale_B1 = device_3B1.unbind(0)
+    remask_B1, sampling_B1, scale_B1 = _on_device(params, guided_B, state.ids_BL.device)
     logits_BLV, null_cache, spent_B = _guide(generator, state, guided_B, scale_B1[..., None])
-    proposal = _draw(state, logits_BLV, sampling_B1[..., None], noise, generator.mask_id)
+    proposal = _draw(state, logits_BLV, sampling_B1[..., None], noise, generator.mask_id, entropy)
     last = state.step + 1 == state.steps
     if last:
         masked_B, ids_BL, prediction = torch.zeros_like(state.masked_B), proposal.drawn_BL, None
@@ -152,7 +153,15 @@ def advance(
         null_cache=null_cache,
         drawn_BL=proposal.drawn_BL,
         log_probs_BL=proposal.log_probs_BL,
+        entropy_BL=proposal.entropy_BL,
     )
+
+
+def _on_device(params: DecodeParams, guided_B: Tensor, device: torch.device) -> tuple[Tensor, ...]:
+    """Return both temperatures and the guidance scale, (B, 1) each, by one copy to the device."""
+    scale_B = params.guidance_scale * guided_B  # exactly 0 where not guided, whatever the other rows do
+    host_3B = torch.stack([params.remask_temperature, params.sampling_temperature, scale_B])
+    return host_3B.to(device, torch.float32, non_blocking=True)[..., None].unbind(0)
 
 
 def mask_counts(
@@ -177,13 +186,20 @@ def lowest(scores_BL: Tensor, masked_BL: Tensor, counts_B: Tensor) -> Tensor:
 
 
 def _draw(
-    state: DecodeState, logits_BLV: Tensor, temperature_B11: Tensor, noise: Noise, mask_id: int
+    state: DecodeState,
+    logits_BLV: Tensor,
+    temperature_B11: Tensor,
+    noise: Noise,
+    mask_id: int,
+    entropy: bool,
 ) -> Proposal:
     masked_BL = state.ids_BL == mask_id
     drawn_BL = noise.categorical(logits_BLV / temperature_B11, state.step)
     drawn_BL = torch.where(masked_BL, drawn_BL, state.ids_BL)
-    log_probs_BL = logits_BLV.log_softmax(-1).gather(-1, drawn_BL[..., None])[..., 0]
-    return Proposal(logits_BLV, drawn_BL, log_probs_BL, masked_BL)
+    log_softmax_BLV = logits_BLV.log_softmax(-1)
+    log_probs_BL = log_softmax_BLV.gather(-1, drawn_BL[..., None])[..., 0]
+    entropy_BL = -(log_softmax_BLV.exp() * log_softmax_BLV).sum(-1) if entropy else None
+    return Proposal(logits_BLV, drawn_BL, log_probs_BL, masked_BL, entropy_BL)
 
 
 def _guide(
