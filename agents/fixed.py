@@ -1,4 +1,4 @@
-"""Policies that learn nothing: schedules, and rules that reveal what they are sure of. Every table needs them."""
+"""Policies that learn nothing: schedules, and rules that reveal what they are sure of."""
 
 from __future__ import annotations
 

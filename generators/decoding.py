@@ -38,6 +38,7 @@ class DecodeState:
         null_cache: the unconditional stream's reuse state.
         drawn_BL: the tokens drawn in the step that led here, before re-masking; None at the start.
         log_probs_BL: their guided, un-tempered log-probabilities; None at the start.
+        entropy_BL: of the same distributions, in nats; None unless `advance` was asked for it.
     """
 
     ids_BL: Tensor
@@ -50,6 +51,7 @@ class DecodeState:
     null_cache: Cache | None = None
     drawn_BL: Tensor | None = None
     log_probs_BL: Tensor | None = None
+    entropy_BL: Tensor | None = None
 
     @property
     def done(self) -> bool:
@@ -63,6 +65,7 @@ class Proposal(NamedTuple):
     drawn_BL: Tensor
     log_probs_BL: Tensor
     masked_BL: Tensor
+    entropy_BL: Tensor | None = None
 
 
 class RevealRule(Protocol):
@@ -108,6 +111,7 @@ def advance(
     min_masked: int = 0,
     rule: RevealRule = confidence,
     guidance_floor: float = GUIDANCE_FLOOR,
+    entropy: bool = False,
 ) -> DecodeState:
     """Take one decoding step.
 
@@ -121,6 +125,7 @@ def advance(
         min_masked: tokens that stay masked at least (before the last step).
         rule: which tokens are masked again, and perhaps how many.
         guidance_floor: rows whose scale is not above it are not guided.
+        entropy: True also keeps the entropies, which cost one more pass over the logits.
 
     Raises:
         ValueError: the state is done.
@@ -128,24 +133,18 @@ def advance(
     if state.done:
         raise ValueError(f"all {state.steps} steps are taken; call start for a new picture")
     guided_B = (params.guidance_scale > guidance_floor) & (state.masked_B > 0)
-    scale_B = params.guidance_scale * guided_B  # exactly 0 where not guided, whatever the other rows do
-    # One copy to the device for all three decisions it needs.
-    host_3B = torch.stack([params.remask_temperature, params.sampling_temperature, scale_B])
-    device_3B1 = host_3B.to(state.ids_BL.device, torch.float32, non_blocking=True)[..., None]
-    remask_B1, sampling_B1, scale_B1 = device_3B1.unbind(0)
+    remask_B1, sampling_B1, scale_B1 = _on_device(params, guided_B, state.ids_BL.device)
     logits_BLV, null_cache, spent_B = _guide(generator, state, guided_B, scale_B1[..., None])
-    proposal = _draw(state, logits_BLV, sampling_B1[..., None], noise, generator.mask_id)
+    proposal = _draw(state, logits_BLV, sampling_B1[..., None], noise, generator.mask_id, entropy)
     last = state.step + 1 == state.steps
     if last:
         masked_B, ids_BL, prediction = torch.zeros_like(state.masked_B), proposal.drawn_BL, None
     else:
         ranked = rule(proposal, remask_B1, noise, state.step)
         scores_BL, counts_B = ranked if isinstance(ranked, tuple) else (ranked, None)
-        L, limits = state.ids_BL.shape[1], (min_reveal, min_masked)
-        if counts_B is None:
-            masked_B = mask_counts(params.mask_ratio, state.masked_B, L, *limits)
-        else:
-            masked_B = allowed_counts(counts_B.cpu(), state.masked_B, L, *limits)
+        L = state.ids_BL.shape[1]
+        wanted_B = (params.mask_ratio * L).floor().long() if counts_B is None else counts_B.cpu()
+        masked_B = allowed_counts(wanted_B, state.masked_B, L, min_reveal, min_masked)
         hidden_BL = lowest(scores_BL, proposal.masked_BL, masked_B)
         ids_BL = proposal.drawn_BL.masked_fill(hidden_BL, generator.mask_id)
         prediction = _predict(generator, state, ids_BL, masked_B > 0)
@@ -160,13 +159,21 @@ def advance(
         null_cache=null_cache,
         drawn_BL=proposal.drawn_BL,
         log_probs_BL=proposal.log_probs_BL,
+        entropy_BL=proposal.entropy_BL,
     )
+
+
+def _on_device(params: DecodeParams, guided_B: Tensor, device: torch.device) -> tuple[Tensor, ...]:
+    """Return both temperatures and the guidance scale, (B, 1) each, by one copy to the device."""
+    scale_B = params.guidance_scale * guided_B  # exactly 0 where not guided, whatever the other rows do
+    host_3B = torch.stack([params.remask_temperature, params.sampling_temperature, scale_B])
+    return host_3B.to(device, torch.float32, non_blocking=True)[..., None].unbind(0)
 
 
 def mask_counts(
     ratio_B: Tensor, masked_B: Tensor, num_tokens: int, min_reveal: int, min_masked: int
 ) -> Tensor:
-    """Return how many tokens each row masks again: floor(L m), as far as it is allowed."""
+    """Return how many tokens each row masks again by its ratio: floor(L m), as far as it is allowed."""
     wanted_B = (ratio_B * num_tokens).floor().long()
     return allowed_counts(wanted_B, masked_B, num_tokens, min_reveal, min_masked)
 
@@ -210,13 +217,25 @@ def _predict(generator: Generator, state: DecodeState, ids_BL: Tensor, unfinishe
 
 
 def _draw(
-    state: DecodeState, logits_BLV: Tensor, temperature_B11: Tensor, noise: Noise, mask_id: int
+    state: DecodeState,
+    logits_BLV: Tensor,
+    temperature_B11: Tensor,
+    noise: Noise,
+    mask_id: int,
+    entropy: bool,
 ) -> Proposal:
     masked_BL = state.ids_BL == mask_id
     drawn_BL = noise.categorical(logits_BLV / temperature_B11, state.step)
     drawn_BL = torch.where(masked_BL, drawn_BL, state.ids_BL)
-    log_probs_BL = logits_BLV.log_softmax(-1).gather(-1, drawn_BL[..., None])[..., 0]
-    return Proposal(logits_BLV, drawn_BL, log_probs_BL, masked_BL)
+    log_softmax_BLV = logits_BLV.log_softmax(-1)
+    log_probs_BL = log_softmax_BLV.gather(-1, drawn_BL[..., None])[..., 0]
+    entropy_BL = entropies(log_softmax_BLV) if entropy else None
+    return Proposal(logits_BLV, drawn_BL, log_probs_BL, masked_BL, entropy_BL)
+
+
+def entropies(log_probs_BLV: Tensor) -> Tensor:
+    """Return the entropy (B, L), in nats, of each token's distribution."""
+    return -(log_probs_BLV.exp() * log_probs_BLV).sum(-1)
 
 
 def _guide(

@@ -210,7 +210,7 @@ def _chosen(
 
 
 def parameters(function: Callable[..., Any]) -> list[str]:
-    """Return the keyword-only parameters, which a spec may set; those fixed by `partial` are not among them."""
+    """Return the keyword-only parameters, which a spec may set, without those fixed by `partial`."""
     fixed = function.keywords if isinstance(function, partial) else {}
     found = inspect.signature(function).parameters.values()
     return [p.name for p in found if p.kind is p.KEYWORD_ONLY and p.name not in fixed]

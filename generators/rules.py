@@ -1,4 +1,4 @@
-"""Rules for which tokens a step reveals, beside MaskGIT's `confidence`: orders, and rules that count themselves.
+"""Rules for which tokens a step reveals, beside `confidence`: orders, and rules that count by themselves.
 
 A rule returns scores (B, L), of which the lowest masked ones are masked again, as many as the mask ratio
 says. `threshold` and `entropy_bound` also return how many, so that each row takes the steps it needs.
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from generators.decoding import Proposal, RevealRule, confidence
+from generators.decoding import Proposal, RevealRule, confidence, entropies
 from generators.noise import Noise
 
 
@@ -33,7 +33,7 @@ def halton(grid: tuple[int, int]) -> RevealRule:
 
 
 def halton_order(grid: tuple[int, int]) -> Tensor:
-    """Return the L positions in the order in which the sequence of bases 2 (row) and 3 (column) meets them."""
+    """Return the L positions in the order in which the sequence of bases 2 (row), 3 (column) meets them."""
     rows, columns = grid
     found: dict[int, None] = {}
     index = 1
@@ -78,8 +78,7 @@ def entropy_bound(*, epsilon: float = 1.0) -> RevealRule:
     def rule(
         proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int
     ) -> tuple[Tensor, Tensor]:
-        log_probs_BLV = proposal.logits_BLV.log_softmax(-1)
-        entropy_BL = -(log_probs_BLV.exp() * log_probs_BLV).sum(-1)
+        entropy_BL = entropies(proposal.logits_BLV.log_softmax(-1))
         rising_BL = entropy_BL.masked_fill(~proposal.masked_BL, torch.inf).sort(-1).values
         # The sum without the largest of the first k is the sum of the first k - 1.
         before_BL = rising_BL.cumsum(-1) - rising_BL
