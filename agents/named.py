@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from agents import policy as _  # noqa: F401  (the Actor registers itself)
 from agents.fixed import AdaptivePolicy, FixedPolicy
-from generators.checkpoints import PRETRAINED, from_pretrained, read_description
+from generators.checkpoints import PRETRAINED, from_pretrained, read_description, weights_hash
 from generators.contract import Generator
 from generators.decoding import RevealRule
 from generators.families import arguments, numbers, parameters, split, table
 from generators.rules import RULES
-from generators.schedules import FAMILIES, Schedule
+from generators.schedules import CONVENTION, FAMILIES, PARAMETERS, Schedule
 from natgym.rollouts import Policy
 
 # Names beside the families of schedules, and the curve and the rule they stand for.
@@ -75,6 +77,14 @@ def trained_min_reveal(spec: str) -> int | None:
         if (folder / "model.safetensors").is_file():
             return read_description(folder).get("metadata", {}).get("min_reveal")
     return None
+
+
+def describe(policy: Any) -> dict[str, Any]:
+    """Return what a number needs to be made again: a schedule's table, or the hash of learned weights."""
+    told: dict[str, Any] = {"guidance": CONVENTION}
+    if isinstance(policy, FixedPolicy):
+        return told | {"parameters": PARAMETERS, "table": policy.schedule.table_T4.tolist()}
+    return told | ({"weights": weights_hash(policy)} if isinstance(policy, nn.Module) else {})
 
 
 def shipped_strategy(task: str | None, steps: int) -> Schedule:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
+from itertools import cycle, product
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from einops import rearrange
 from matplotlib.figure import Figure
+from scipy import stats
 from torch import Tensor
 
 from generators.schedules import PARAMETERS
@@ -20,6 +22,7 @@ TITLES = {
     "sampling_temperature": r"sampling temperature $\tau_1$",
     "guidance_scale": "guidance scale $w$",
 }
+MARKERS = ("o", "s", "^", "D")
 COLORS = ("#4c5b6b", "#c8762b", "#2a7f9e", "#8a4f9e", "#5d8a3a")
 
 
@@ -74,6 +77,49 @@ def parameters_figure(frames: Mapping[str, pd.DataFrame], note: str) -> Figure:
     figure.text(0.5, 0.0, note, ha="center", va="top", fontsize=7, color="#555555")
     figure.tight_layout()
     return figure
+
+
+def frontier_figure(rows: Sequence[Mapping[str, Any]], note: str) -> Figure:
+    """Place policies by what they cost and how far they are from real pictures; bars: 95 % t-intervals.
+
+    Args:
+        rows: of `natgym.evaluation.summarize`; points of one policy are joined.
+        note: what the reader must know, under the panel.
+    """
+    figure = Figure(figsize=(7.2, 4.4))
+    axis = figure.subplots()
+    for style, (policy, own) in zip(cycle(product(MARKERS, COLORS)), _by_policy(rows).items(), strict=False):
+        nfe, distance = ([row[name] for row in own] for name in ("nfe", "distance"))
+        spread = [row["distance_std"] * _t_factor(row["seeds"]) for row in own]
+        axis.errorbar(
+            nfe,
+            distance,
+            None if np.isnan(spread).any() else spread,
+            color=style[1],
+            marker=style[0],
+            markersize=4.5,
+            linewidth=1,
+            elinewidth=0.8,
+            label=policy,
+        )
+    axis.set_xlabel("forward passes an image (NFE)", fontsize=8)
+    axis.set_ylabel("Frechet distance", fontsize=8)
+    axis.set_ylim(bottom=0)
+    axis.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    _plain(axis)
+    figure.text(0.5, 0.0, note, ha="center", va="top", fontsize=7, color="#555555")
+    figure.tight_layout()
+    return figure
+
+
+def _by_policy(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    names = dict.fromkeys(row["policy"] for row in rows)
+    return {name: [row for row in rows if row["policy"] == name] for name in names}
+
+
+def _t_factor(seeds: int) -> float:
+    """Return the half-width of a 95 % t-interval in sample standard deviations."""
+    return float(stats.t.ppf(0.975, seeds - 1) / np.sqrt(seeds)) if seeds > 1 else float("nan")
 
 
 def learning_figure(metrics: pd.DataFrame, note: str) -> Figure:

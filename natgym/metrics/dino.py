@@ -48,7 +48,9 @@ class DINOv2(nn.Module):
             raise ValueError("DINOv2 needs timm: pip install 'natgym[pretrained]'") from None
         if size not in WIDTHS:
             raise ValueError(f"DINOv2 size {size!r} is not one of {', '.join(WIDTHS)}")
-        network = create_model(f"vit_{size}_patch14_dinov2", pretrained=False, img_size=SIDE, num_classes=0)
+        network: Any = create_model(
+            f"vit_{size}_patch14_dinov2", pretrained=False, img_size=SIDE, num_classes=0
+        )
         read_weights(network, path, f"DINOv2 {size}", lambda state: checkpoint_filter_fn(state, network))
         return cls(network)
 

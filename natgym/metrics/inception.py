@@ -20,6 +20,7 @@ from natgym.metrics.weights import read_weights
 SIDE = 299
 Pool = Literal["average", "maximum"]
 Kernel = int | tuple[int, int]
+Chain = list[tuple[str, int, Kernel]]
 
 
 class Unit(nn.Module):
@@ -51,7 +52,7 @@ class Mixed(nn.Module):
     def __init__(
         self,
         width: int,
-        branches: Sequence[Sequence[tuple[str, int, Kernel]]],
+        branches: Sequence[Chain],
         *,
         pool: Pool = "average",
         pooled: int = 0,
@@ -91,25 +92,23 @@ class Mixed(nn.Module):
 
 
 def _small(width: int, pooled: int) -> Mixed:
-    five = [("branch5x5_1", 48, 1), ("branch5x5_2", 64, 5)]
-    three = [("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)]
+    five: Chain = [("branch5x5_1", 48, 1), ("branch5x5_2", 64, 5)]
+    three: Chain = [("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)]
     return Mixed(width, [[("branch1x1", 64, 1)], five, three], pooled=pooled)
 
 
 def _seven(inner: int) -> Mixed:
     shapes: list[Kernel] = [1, (7, 1), (1, 7), (7, 1), (1, 7)]
     widths = [inner] * 4 + [192]
-    once = [("branch7x7_1", inner, 1), ("branch7x7_2", inner, (1, 7)), ("branch7x7_3", 192, (7, 1))]
-    twice = [
-        (f"branch7x7dbl_{i}", outer, kernel)
-        for i, (outer, kernel) in enumerate(zip(widths, shapes, strict=True), 1)
-    ]
+    once: Chain = [("branch7x7_1", inner, 1), ("branch7x7_2", inner, (1, 7)), ("branch7x7_3", 192, (7, 1))]
+    names = [f"branch7x7dbl_{i}" for i in range(1, 6)]
+    twice: Chain = list(zip(names, widths, shapes, strict=True))
     return Mixed(768, [[("branch1x1", 192, 1)], once, twice], pooled=192)
 
 
 def _last(width: int, pool: Pool) -> Mixed:
-    once = [("branch3x3_1", 384, 1), ("branch3x3_2a|branch3x3_2b", 384, 3)]
-    twice = [
+    once: Chain = [("branch3x3_1", 384, 1), ("branch3x3_2a|branch3x3_2b", 384, 3)]
+    twice: Chain = [
         ("branch3x3dbl_1", 448, 1),
         ("branch3x3dbl_2", 384, 3),
         ("branch3x3dbl_3a|branch3x3dbl_3b", 384, 3),
@@ -137,13 +136,12 @@ class Inception(nn.Module):
         self.Conv2d_3b_1x1 = Unit(64, 80, 1)
         self.Conv2d_4a_3x3 = Unit(80, 192, 3, pad=False)
         self.Mixed_5b, self.Mixed_5c, self.Mixed_5d = _small(192, 32), _small(256, 64), _small(288, 64)
-        double = [("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)]
+        double: Chain = [("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)]
         self.Mixed_6a = Mixed(288, [[("branch3x3", 384, 3)], double], halve=True)
         self.Mixed_6b, self.Mixed_6c, self.Mixed_6d, self.Mixed_6e = map(_seven, (128, 160, 160, 192))
-        seven: list[tuple[str, int, Kernel]] = [
-            (f"branch7x7x3_{i}", 192, kernel) for i, kernel in enumerate((1, (1, 7), (7, 1), 3), 1)
-        ]
-        three = [("branch3x3_1", 192, 1), ("branch3x3_2", 320, 3)]
+        shapes: list[Kernel] = [1, (1, 7), (7, 1), 3]
+        seven: Chain = [(f"branch7x7x3_{i}", 192, kernel) for i, kernel in enumerate(shapes, 1)]
+        three: Chain = [("branch3x3_1", 192, 1), ("branch3x3_2", 320, 3)]
         self.Mixed_7a = Mixed(768, [three, seven], halve=True)
         self.Mixed_7b, self.Mixed_7c = _last(1280, "average"), _last(2048, "maximum")
         self.fc = nn.Linear(2048, 1008)
@@ -173,7 +171,7 @@ class Inception(nn.Module):
 
 
 def _tf1_weights(size: int) -> Tensor:
-    """Return (299, size): output pixel i reads the input at i size / 299, between the two pixels around it."""
+    """Return (299, size): output pixel i reads the input at i size / 299, between two pixels."""
     at = torch.arange(SIDE, dtype=torch.float64) * size / SIDE
     low = at.floor().long()
     share = at - low

@@ -1,4 +1,4 @@
-"""Inception and DINOv2 from local weights files: recorded features, foreign implementations, clear refusals."""
+"""Inception and DINOv2 from local weights files: recorded features, other implementations, refusals."""
 
 from pathlib import Path
 from typing import Any
