@@ -17,6 +17,7 @@ from torch import Tensor
 
 from generators.conditions import Condition
 from generators.contract import Cache, Generator, Prediction
+from generators.first_pass import FirstPass
 from generators.noise import Noise
 from generators.schedules import DecodeParams
 
@@ -39,6 +40,7 @@ class DecodeState:
         drawn_BL: the tokens drawn in the step that led here, before re-masking; None at the start.
         log_probs_BL: their guided, un-tempered log-probabilities; None at the start.
         entropy_BL: of the same distributions, in nats; None unless `advance` was asked for it.
+        first_pass: what keeps the all-masked passes, if anything does.
     """
 
     ids_BL: Tensor
@@ -52,6 +54,7 @@ class DecodeState:
     drawn_BL: Tensor | None = None
     log_probs_BL: Tensor | None = None
     entropy_BL: Tensor | None = None
+    first_pass: FirstPass | None = None
 
     @property
     def done(self) -> bool:
@@ -86,17 +89,31 @@ def confidence(proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, 
 
 
 @torch.no_grad()
-def start(generator: Generator, condition: Condition, *, steps: int) -> DecodeState:
-    """Return the state before the first step: every token masked, one conditional pass spent."""
+def start(
+    generator: Generator, condition: Condition, *, steps: int, first_pass: FirstPass | None = None
+) -> DecodeState:
+    """Return the state before the first step: every token masked, one conditional pass spent.
+
+    Args:
+        first_pass: of this generator; its passes, one per condition and not one per row, are not counted.
+    """
     if steps < 1:
         raise ValueError(f"steps {steps}: decoding takes at least one step")
     B, L = len(condition), generator.num_tokens
     ids_BL = torch.full((B, L), generator.mask_id, device=condition.values.device)
-    prediction = generator(ids_BL, condition)
+    prediction = generator(ids_BL, condition) if first_pass is None else first_pass(condition)
+    spent_B = torch.full((B,), int(first_pass is None))
     # With nothing visible there is nothing to reuse yet, so that both streams start from the same cache.
-    spent_B = torch.ones(B, dtype=torch.long)
     return DecodeState(
-        ids_BL, condition, 0, steps, torch.full((B,), L), spent_B, prediction, prediction.cache
+        ids_BL,
+        condition,
+        0,
+        steps,
+        torch.full((B,), L),
+        spent_B,
+        prediction,
+        prediction.cache,
+        first_pass=first_pass,
     )
 
 
@@ -250,7 +267,12 @@ def _guide(
     if state.step == 0:
         # With everything masked the unconditional pass is one constant, so one row serves the whole batch and
         # is not counted; nor is there anything to reuse of it.
-        null = generator(state.ids_BL[:1], state.condition[:1].null())
+        condition = state.condition[:1].null()
+        null = (
+            generator(state.ids_BL[:1], condition)
+            if state.first_pass is None
+            else state.first_pass(condition)
+        )
         return _extrapolate(logits_BLV, null, scale_B11), state.null_cache, torch.zeros_like(spent_B)
     if bool(guided_B.all()):
         null = generator(state.ids_BL, state.condition.null(), state.null_cache)

@@ -10,7 +10,7 @@ from generators.conditions import Condition
 from generators.contract import Generator
 from generators.decoding import advance, confidence, start
 from generators.noise import HashNoise
-from natgym.env import observe
+from natgym.observations import observe
 from natgym.rollouts import Policy, balanced
 
 

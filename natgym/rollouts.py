@@ -24,7 +24,7 @@ from generators.decoding import DecodeState, advance, confidence, start
 from generators.noise import HashNoise
 from generators.schedules import PARAMETERS, DecodeParams
 from generators.tokenizers import Tokenizer
-from natgym.env import Observation, observe
+from natgym.observations import Observation, observe
 from natgym.rewards import Reward
 
 BATCH = 250  # rows per forward pass; small batches stay in a CPU's cache

@@ -23,7 +23,8 @@ from agents.policy import (
 from agents.sb3 import PPO, SB3VecEnv, TensorRolloutBuffer
 from generators.checkpoints import from_pretrained, save_pretrained
 from generators.schedules import Schedule, reference
-from natgym.spaces import ActionMap, Preset, action_space, observation_space
+from natgym.observations import Observer
+from natgym.spaces import ActionMap, Preset, action_space
 
 STEPS = 4
 OFFICIAL = {  # their name -> ours, inside the trunk
@@ -43,7 +44,7 @@ OFFICIAL = {  # their name -> ours, inside the trunk
 def make_policy(grid: tuple[int, int], width: int, config: PolicyConfig | None = None) -> AdaNATPolicy:
     torch.manual_seed(0)
     return AdaNATPolicy(
-        observation_space(grid, width, STEPS),
+        Observer(grid, width, 0).space(STEPS),
         action_space(),
         lambda _: 1e-3,
         config=config or small_policy(),
@@ -174,7 +175,7 @@ def test_three_recorded_updates(recorded: Any) -> None:
     env: Any = SimpleNamespace(
         num_envs=N,
         render_mode=None,
-        single_observation_space=observation_space((16, 16), channels, T),
+        single_observation_space=Observer((16, 16), channels, 0).space(T),
         single_action_space=action_space(),
     )
     ppo = PPO(
