@@ -2,13 +2,14 @@
 
 import _root  # noqa: F401
 
+import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from _cli import main
+from _cli import main, refuse_settings
 from tqdm import tqdm
 
 from agents.named import describe, find_policies, trained_min_reveal
@@ -77,6 +78,8 @@ class Args:
     """Two results.json or run folders: say where their protocols differ, or rank their rows."""
     output: Path | None = None
     """Run folder, by default runs/evaluate-<time>."""
+    resume: Path | None = None
+    """Run folder to go on with, whose finished rows are kept; its own settings are used."""
 
     def __post_init__(self) -> None:
         for name in ("policy", "steps", "seeds"):
@@ -108,6 +111,10 @@ class Args:
         """Pictures generated per evaluation seed."""
         default = CONVENTIONS[self.protocol].images if self.protocol in CONVENTIONS else 5000
         return default if self.images is None else self.images
+
+
+# Flags that say where to run, not what.
+PLACES = ("threads", "device", "resume")
 
 
 class Evaluation:
@@ -208,10 +215,24 @@ class Evaluation:
         return drawn.images_NCHW.cpu(), pool.names
 
 
+def finished(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return the rows that a stopped evaluation left, by policy and number of steps."""
+    if not (folder / "results.json").is_file():
+        return {}
+    rows = json.loads((folder / "results.json").read_text())["rows"]
+    return {(row["policy"], row["steps"]): row for row in rows if "steps" in row}
+
+
 def evaluate(args: Args) -> None:
     """Draw and judge; print the table and write the run folder."""
-    evaluation = Evaluation(args)
-    run = Run.create("evaluate", args.output, args)
+    if args.resume is None:
+        evaluation = Evaluation(args)
+        run, known = Run.create("evaluate", args.output, args), {}
+    else:
+        refuse_settings(args.resume, PLACES)
+        run = Run.open(args.resume)
+        args = replace(run.config(Args), **{name: getattr(args, name) for name in PLACES})
+        evaluation, known = Evaluation(args), finished(run.folder)
     real, spare = evaluation.real()
     rows: list[dict[str, Any]] = []
     count = sum(map(len, evaluation.plays.values()))
@@ -223,16 +244,21 @@ def evaluate(args: Args) -> None:
             for policy_name, policy in evaluation.plays[name]:
                 label = evaluation.label(name, policy_name)
                 bar.set_description(f"{label}, T = {policy.steps}")
+                if (row := known.get((label, policy.steps))) is not None:
+                    bar.update(len(args.seeds) * args.num_images)
+                    found.append(row)
+                    continue
                 row = summarize(label, policy.steps, evaluator(policy, bar.update), 0)
                 row["gflop"] = gflop_per_image(policy, generator, min_reveal=args.min_reveal)
                 row |= {"protocol": evaluator.manifest(), "sampler": describe(policy)}
                 found.append(row)
                 run.write_results(evaluator.manifest(), rows + found)  # what a killed run leaves behind
                 images, names = evaluation.grid(policy, generator)
-                stem = f"samples-{label}-T{policy.steps}".replace("/", "-").replace(" ", "-")
                 note = f"{evaluation.task}; unselected, the same noise for every policy"
                 title = f"{label}, T = {policy.steps}"
-                run.write_figure(stem, samples_figure({title: images}, names, note))
+                run.write_figure(
+                    f"samples-{label}-T{policy.steps}", samples_figure({title: images}, names, note)
+                )
             rows += set_against(found, evaluation.label(name, evaluation.against))
     run.write_figure("frontier", frontier_figure(rows, evaluator.legend().splitlines()[1]))
     if spare is not None:

@@ -17,7 +17,19 @@ from scipy import stats
 from torch import Tensor
 
 from generators.schedules import PARAMETERS
-from natgym.drawing import COLOR_MAP, COLORS, MARKERS, NORMAL, SMALL, finish, panels, picture, plain, tiled
+from natgym.drawing import (
+    COLOR_MAP,
+    COLORS,
+    DASHES,
+    MARKERS,
+    NORMAL,
+    SMALL,
+    finish,
+    panels,
+    picture,
+    plain,
+    tiled,
+)
 
 Frames = Mapping[str, pd.DataFrame]
 TITLES = {
@@ -69,14 +81,15 @@ def parameters_figure(frames: Frames, note: str, *, samples: int = 0) -> Figure:
     """
     figure = Figure(figsize=(11, 2.9))
     for axis, parameter in zip(panels(figure, 1, len(PARAMETERS)), PARAMETERS, strict=True):
-        for color, (policy, frame) in zip(cycle(COLORS), frames.items(), strict=False):
+        styles = zip(cycle(COLORS), cycle(DASHES), frames.items(), strict=False)
+        for color, dash, (policy, frame) in styles:
             shown = deciding(frame, parameter)
             bands = shown.groupby("step")[parameter].quantile([0.05, 0.25, 0.75, 0.95]).unstack()
             steps = bands.index + 1
             for low, high, alpha in ((0.05, 0.95, 0.15), (0.25, 0.75, 0.3)):
                 axis.fill_between(steps, bands[low], bands[high], color=color, alpha=alpha, linewidth=0)
             mean = shown.groupby("step")[parameter].mean()
-            axis.plot(steps, mean, color=color, marker="o", markersize=3.5, linewidth=1.4, label=policy)
+            axis.plot(steps, mean, dash, color=color, marker="o", markersize=3.5, linewidth=1.4, label=policy)
             for sample in range(samples):
                 own = shown[shown["sample"] == sample]
                 axis.plot(own["step"] + 1, own[parameter], color=color, alpha=0.5, linewidth=0.5)
@@ -94,7 +107,7 @@ def by_class_figure(frame: pd.DataFrame, note: str, *, most: int = 10) -> Figure
     """
     figure = Figure(figsize=(11, 2.9))
     names = list(frame["condition"].unique()[:most])
-    styles = list(product(("-", "--"), COLORS))
+    styles = list(product(DASHES, COLORS))
     for axis, parameter in zip(panels(figure, 1, len(PARAMETERS)), PARAMETERS, strict=True):
         means = deciding(frame, parameter).groupby(["condition", "step"])[parameter].mean()
         for (dash, color), name in zip(cycle(styles), names, strict=False):

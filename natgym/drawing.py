@@ -14,6 +14,7 @@ from natgym.pictures import as_rgb, to_uint8
 
 # Okabe and Ito's palette (2008), which people of all kinds of colour vision tell apart.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
+DASHES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D")
 COLOR_MAP = "cividis"
 SMALL, NORMAL = 7, 9  # points; legible where a figure is printed at column width

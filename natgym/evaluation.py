@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from generators.data import Part, PartName
 from generators.noise import derive_seed
 from natgym.metrics import FrechetDistance, kernel_distance, precision_recall_density_coverage
 from natgym.metrics.classifier import Classifier
+from natgym.metrics.kernel import mean_within
+from natgym.metrics.manifold import ball_radii
 from natgym.metrics.score import inception_score
 from natgym.protocol import EIGHT_BITS, ConditionLaw, Protocol
 from natgym.reference import Reference, extract
@@ -71,7 +74,7 @@ class Judge:
         found = {"distance": self._frechet(features_Nd)}
         real_Nd = self.reference.features_Nd
         if real_Nd is not None:
-            found["kernel_distance"] = kernel_distance(features_Nd, real_Nd)
+            found["kernel_distance"] = kernel_distance(features_Nd, real_Nd, within=self._within)
         if logits_NK is not None:
             found["score"] = inception_score(logits_NK)
         if self.classifier is not None:
@@ -82,8 +85,18 @@ class Judge:
             right_N = classes_NK.argmax(-1) == condition.vectors.argmax(-1)
             found["accuracy"] = right_N.double().mean().item()
         if real_Nd is not None:
-            found |= precision_recall_density_coverage(features_Nd, real_Nd)
+            found |= precision_recall_density_coverage(features_Nd, real_Nd, radii_M=self._radii_M)
         return found
+
+    @cached_property
+    def _within(self) -> float:
+        assert self.reference.features_Nd is not None
+        return mean_within(self.reference.features_Nd)
+
+    @cached_property
+    def _radii_M(self) -> Tensor:
+        assert self.reference.features_Nd is not None
+        return ball_radii(self.reference.features_Nd)
 
     def _frechet(self, features_Nd: Tensor) -> float:
         self.frechet.reset()
