@@ -26,6 +26,7 @@ from generators.schedules import PARAMETERS, DecodeParams
 from generators.tokenizers import Tokenizer
 from natgym.observations import Observation, observe
 from natgym.rewards import Reward
+from natgym.spaces import ActionMap
 
 BATCH = 250  # rows per forward pass; small batches stay in a CPU's cache
 ACTIONS = tuple(f"action_{name}" for name in PARAMETERS)
@@ -54,6 +55,14 @@ class Decision(NamedTuple):
     action_B4: Tensor | None = None
     value_B: Tensor | None = None
     previous_action: Tensor | None = None
+
+    @classmethod
+    def of(cls, action_map: ActionMap, action_Bk: Tensor, previous_Bk: Tensor, step: int) -> Decision:
+        """Return what an action means as the environment plays it, after the one that was played before."""
+        played_Bk = action_map.smooth(action_Bk, previous_Bk, step)
+        remembered = played_Bk if action_map.smoothing else None
+        params = action_map(played_Bk, step)
+        return cls(params, action_map.spread(action_Bk), previous_action=remembered)
 
 
 @runtime_checkable
