@@ -233,7 +233,10 @@ class PPO(stable_baselines3.PPO):
             if buffer.recomputes:
                 buffer.source = self._source()
             self._last_episode_starts = np.ones(self.n_envs, dtype=bool)
-            self.collect_rollouts(self.env, self._init_callback(None), self.rollout_buffer, self.n_steps)
+            callback = self._init_callback(None)
+            self.collect_rollouts(self.env, callback, self.rollout_buffer, self.n_steps)
+            callback.locals.clear()  # a cycle, which would keep observations for some time
+            self._last_obs = None  # the next update resets
             reward = float(self.rollout_buffer.rewards[-1].mean())
             self.train()
             buffer.source = None

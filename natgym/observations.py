@@ -54,7 +54,7 @@ def pool(features_BLD: Tensor, grid: tuple[int, int]) -> Tensor:
     """Return means over 2 x 2 tokens, (B, L', D), L' of `pooled_grid`; odd edges average what is there."""
     maps_BDhw = rearrange(features_BLD, "b (h w) d -> b d h w", h=grid[0])
     pooled_BDhw = F.avg_pool2d(maps_BDhw, 2, ceil_mode=True, count_include_pad=False)
-    return rearrange(pooled_BDhw, "b d h w -> b (h w) d")
+    return rearrange(pooled_BDhw, "b d h w -> b (h w) d").contiguous()
 
 
 @dataclass(frozen=True)
