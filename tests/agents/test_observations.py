@@ -2,12 +2,11 @@
 
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from stable_baselines3.common.utils import obs_as_tensor
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -230,28 +229,41 @@ def test_a_rollout_takes_little_more_than_its_observations() -> None:
     assert arithmetic <= memory.peak <= 1.2 * arithmetic
 
 
+class Marked(Tensor):
+    """A tensor that lists its copies to the host."""
+
+    copies: ClassVar[list[tuple[str, tuple[int, ...]]]] = []
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if (name := getattr(function, "__name__", "")) in ("cpu", "tolist", "item", "__float__", "__bool__"):
+            cls.copies.append((name, tuple(args[0].shape)))
+            return super().__torch_function__(function, types, args, kwargs or {}).as_subclass(Tensor)
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
 def test_one_copy_to_the_host_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """SB3's of the actions; values and log-probabilities follow when the rollout is full."""
     ppo = make_ppo(make_env())
-    copied: list[tuple[int, ...]] = []
-    cpu = Tensor.cpu
+    buffer: Any = ppo.rollout_buffer
+    decide = ppo.policy.forward
 
-    def watched(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        copied.append(tuple(self.shape))
-        return cpu(self, *args, **kwargs)
+    def on_device(*seen: Any) -> Any:
+        return [tensor.as_subclass(Marked) for tensor in decide(*seen)]
 
-    assert ppo.env is not None
-    ppo.env.seed(0)
-    ppo._last_obs, ppo._last_episode_starts = ppo.env.reset(), np.ones(N, dtype=bool)  # type: ignore[assignment]
-    monkeypatch.setattr(Tensor, "cpu", watched)
-    obs_as_tensor(ppo._last_obs, ppo.device)  # type: ignore[arg-type]
-    assert not copied
-    ppo.collect_rollouts(ppo.env, ppo._init_callback(None), ppo.rollout_buffer, T)
-    # The environment's own .cpu() is of actions that are on the host already; the reward's is one an episode.
-    own, last = [(N, 4)] * 2, [(N,), (2, T, N), (N,)]
-    played = [shape for shape in copied if shape not in ((N,), (2, T, N), (N, 1))]
-    assert played == own * T + [(N, 4)] * (len(played) - 2 * T)
-    assert [shape for shape in copied if shape in last].count((2, T, N)) == 1
+    reset = buffer.reset
+
+    def reset_on_device() -> None:
+        reset()
+        buffer.values, buffer.log_probs = (x.as_subclass(Marked) for x in (buffer.values, buffer.log_probs))
+
+    monkeypatch.setattr(ppo.policy, "forward", on_device)
+    monkeypatch.setattr(buffer, "reset", reset_on_device)
+    monkeypatch.setattr(ppo, "train", lambda: None)
+    monkeypatch.setattr(Marked, "copies", [])
+    ppo.update(0)
+    assert Marked.copies == [("cpu", (N, 4))] * T + [("cpu", (2, T, N))]
+    assert isinstance(buffer.values, np.ndarray) and np.abs(buffer.values).min() > 0
 
 
 def test_training_takes_the_options_from_its_config(tmp_path: Path) -> None:
