@@ -214,17 +214,20 @@ class Actor(nn.Module):
         self.head = nn.Linear(widths.hidden[1], k)
         self.register_buffer("schedule", torch.ones(config.steps, 4, dtype=torch.float64))
         self.schedule: Tensor
+        self._mapped: tuple[Any, ActionMap] | None = None
 
     @property
     def steps(self) -> int:
         return self.config.steps
 
     def action_map(self) -> ActionMap:
-        """The map that the policy was trained with, on the host."""
-        config, schedule = self.config, Schedule(self.schedule.cpu(), self.config.schedule_name)
-        return ActionMap.preset(
-            config.actions, schedule, parameters=config.parameters, smoothing=config.smoothing
-        )
+        """The map that the policy was trained with, on the host; made anew only for another schedule."""
+        version = self.schedule.data_ptr(), self.schedule._version
+        if self._mapped is None or self._mapped[0] != version:
+            config, schedule = self.config, Schedule(self.schedule.cpu(), self.config.schedule_name)
+            options = {"parameters": config.parameters, "smoothing": config.smoothing}
+            self._mapped = version, ActionMap.preset(config.actions, schedule, **options)
+        return self._mapped[1]
 
     def forward(self, observation: Observation, step: int) -> DecodeParams:
         """Return the decoding parameters of the mean action."""

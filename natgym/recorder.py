@@ -59,12 +59,15 @@ def save_film(path: Path | str, frames: Sequence[Frame], *, fps: float = 4) -> N
 
 
 def film(drawn: Rollout, tokenizer: Tokenizer, *, rows: int = 8) -> list[Frame]:
-    """Return the frames of the first rows of a rollout that kept its trail, all masked at first."""
+    """Return the frames of the first rows of a rollout that kept its trail, all masked at first.
+
+    A revealed token looks as it does in the finished picture, whatever neighbours a tokenizer mixes in.
+    """
     if drawn.ids_TNL is None:
         raise ValueError("the rollout kept no trail; draw it with trail=True")
     mask_id, shown_TNL = tokenizer.codebook_size, drawn.ids_TNL[:, :rows]
     moments = [torch.full_like(shown_TNL[0], mask_id), *shown_TNL]
-    return [list(reveal_ids(tokenizer, ids_BL, mask_id)) for ids_BL in moments]
+    return [list(reveal_ids(tokenizer, ids_BL, mask_id, shown_TNL[-1])) for ids_BL in moments]
 
 
 class Tape:
