@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from agents.policy import Actor, PolicyConfig, Trunk
 from generators.checkpoints import config_from_dict, load_state
-from natgym.env import Observation
+from natgym.observations import Observation
 from natgym.rewards import AdversarialConfig, AdversarialReward
-from natgym.rollouts import DecidingPolicy, Decision
+from natgym.rollouts import Decision
 
 CRITIC = "vf_features_extractor.trunk."
 
@@ -29,7 +29,8 @@ class ActorWithCritic:
     def __init__(self, actor: Actor, state: Mapping[str, Tensor]) -> None:
         self.actor, config = actor, actor.config
         widths = PolicyConfig(**{**config.policy, "hidden": tuple(config.policy["hidden"])})
-        self.trunk = Trunk(widths, config.grid, config.features_width)
+        smoothed = len(config.parameters) if config.smoothing else 0
+        self.trunk = Trunk(widths, config.grid, config.features_width, smoothed)
         self.trunk.load_state_dict(
             {key.removeprefix(CRITIC): value for key, value in state.items() if key.startswith(CRITIC)}
         )
@@ -49,12 +50,8 @@ class ActorWithCritic:
     @torch.no_grad()
     def decide(self, observation: Observation, step: int) -> Decision:
         """Return the actor's decision with the critic's value."""
-        features, steps = observation["features"].float(), observation["step"][:, 0]
-        value_B = self.head(self.trunk(features, steps))[:, 0]
-        if isinstance(self.actor, DecidingPolicy):
-            return self.actor.decide(observation, step)._replace(value_B=value_B)
-        action_B4 = self.actor.head(self.actor.trunk(features, steps))
-        return Decision(self.actor.action_map()(action_B4, step), action_B4, value_B)
+        value_B = self.head(self.trunk(self.actor.seen(observation)))[:, 0]
+        return self.actor.decide(observation, step)._replace(value_B=value_B)
 
 
 def load_critic(run: Path, actor: Any) -> Any:

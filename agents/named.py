@@ -130,7 +130,8 @@ def _rule(name: str, settings: dict[str, float], generator: Generator, spec: str
 def _actor(folder: Path, generator: Generator) -> Policy:
     device = next(generator.parameters()).device
     actor: Any = from_pretrained(folder, device)
-    ours, theirs = (generator.grid, generator.width), (actor.config.grid, actor.config.features_width)
-    if tuple(ours[0]) != tuple(theirs[0]) or ours[1] != theirs[1]:
+    grid = tuple(actor.config.pooled_from or actor.config.grid)
+    ours, theirs = (tuple(generator.grid), generator.width), (grid, actor.config.features_width)
+    if ours != theirs:
         raise ValueError(f"{folder} reads features {theirs}; the generator's grid and width are {ours}")
     return actor

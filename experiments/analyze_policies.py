@@ -16,9 +16,10 @@ from tqdm import tqdm
 from agents.critic import load_critic, load_discriminator
 from agents.named import find_policies, trained_min_reveal
 from natgym.analysis import adaptivity, by_class_figure, parameters_figure, reveal_figure, value_figure
-from natgym.films import disagreement, disagreement_figure, film, film_figure
+from natgym.films import disagreement, disagreement_figure, film_figure
 from natgym.loading import load_companion, load_generator
 from natgym.pictures import as_rgb, to_uint8
+from natgym.recorder import film
 from natgym.report import write_report
 from natgym.rollouts import Policy, Rollout, balanced, rollout
 from natgym.runs import Run
@@ -125,22 +126,14 @@ class Analysis:
         frames = [drawn.frame.assign(policy=label) for label, drawn in self.drawn.items()]
         return pd.concat(frames, ignore_index=True)
 
-    def strips(self, label: str, samples: list[int]) -> dict[str, Any]:
-        """Return film strips of some samples under a policy and under its rival."""
+    def strips(self, label: str, samples: int) -> dict[str, Any]:
+        """Return film strips of the first samples under a policy and under its rival."""
         rival, strips = self.rival(self.plays[label][0].steps), {}
-        films = {
-            name: film(self.tokenizer, self._trail(name)[:, samples], self.generator.mask_id)
-            for name in (label, rival)
-        }
-        for column, sample in enumerate(samples):
-            for name, shown in films.items():
-                strips[f"sample {sample}\n{name}"] = shown[:, column]
+        films = {name: film(self.drawn[name], self.tokenizer, rows=samples) for name in (label, rival)}
+        for sample in range(samples):
+            for name, moments in films.items():
+                strips[f"sample {sample}\n{name}"] = [moment[sample] for moment in moments]
         return strips
-
-    def _trail(self, label: str) -> Any:
-        trail = self.drawn[label].ids_TNL
-        assert trail is not None
-        return trail.cpu()
 
     def pictures(self, label: str) -> Any:
         """Return all finished pictures, (N, H, W, 3) uint8."""
@@ -176,9 +169,8 @@ def illustrate(analysis: Analysis, run: Run) -> pd.DataFrame:
         if frame["value"].notna().any() and "reward" in frame:
             said = "reward: the discriminator's after the last update, which the policy was not trained on"
             run.write_figure(f"value-{label}", value_figure(frame, said))
-        first = list(range(args.films))
         same = f"{label} and {rival} from the same noise; masked tokens are blue-grey"
-        run.write_figure(f"film-{label}", film_figure(analysis.strips(label, first), same))
+        run.write_figure(f"film-{label}", film_figure(analysis.strips(label, args.films), same))
         if policy.steps == analysis.plays[rival][0].steps and len(frame) == len(frames[rival]):
             pair = {label: frame, rival: frames[rival]}
             most = [int(i) for i in disagreement(*pair.values()).index[: args.films]]

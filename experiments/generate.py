@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from _cli import main
-from PIL import Image
 from tqdm import tqdm
 
 from agents.named import find_policies, trained_min_reveal
-from generators.checkpoints import write_atomic
 from generators.conditions import Condition
-from natgym.drawing import tiled
-from natgym.films import animation, film
 from natgym.loading import load_companion, load_generator
+from natgym.pictures import as_rgb, to_uint8
+from natgym.recorder import film, save_film, strip
 from natgym.rollouts import Policy, balanced, rollout
 
 
@@ -39,6 +38,8 @@ class Args:
     """Of the grid; by default the number of labels in turn, or a square."""
     film: bool = False
     """Also write a GIF of the pictures being revealed."""
+    fps: float = 2.5
+    """Steps per second of the GIF."""
     tokenizer: str | None = None
     """Shipped task or folder of a saved tokenizer, by default the generator's task's."""
     seed: int = 0
@@ -85,6 +86,19 @@ def chosen_policy(args: Args, generator: Any, task: str | None) -> Policy:
     return find_policies(args.policy, steps, generator, task)[0][1]
 
 
+def enlarged(pictures_NHWC: np.ndarray, factor: int | None) -> np.ndarray:
+    """Return the pictures, each pixel a square; small ones about 64 pixels high unless a factor is given."""
+    factor = factor or max(1, round(64 / pictures_NHWC.shape[1]))
+    return pictures_NHWC.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def grid(pictures_NHWC: np.ndarray, columns: int) -> np.ndarray:
+    """Return one picture (H, W, 3), row by row; the last row is filled up in white."""
+    missing = -len(pictures_NHWC) % columns
+    filled = np.pad(pictures_NHWC, ((0, missing), (0, 0), (0, 0), (0, 0)), constant_values=255)
+    return strip([list(filled[column::columns]) for column in range(columns)])
+
+
 def work(args: Args) -> None:
     torch.set_num_threads(1)
     generator, task = load_generator(args.generator, args.device)
@@ -105,15 +119,11 @@ def work(args: Args) -> None:
     kinds = len(args.label) or len(generator.conditions())
     columns = args.columns or (kinds if 1 < kinds <= 20 else math.ceil(math.sqrt(args.n)))
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    images = drawn.images_NCHW.cpu()
-    blank = images.new_zeros(-len(images) % columns, *images.shape[1:])
-    factor = args.enlarge or max(1, round(64 / images.shape[-1]))
-    grid = Image.fromarray(tiled(torch.cat([images, blank]), columns))
-    grid.resize((grid.width * factor, grid.height * factor), Image.Resampling.NEAREST).save(args.output)
-    if drawn.ids_TNL is not None:
-        whole = args.n // columns * columns or args.n
-        shown = film(tokenizer, drawn.ids_TNL[:, :whole].cpu(), generator.mask_id)
-        write_atomic(args.output.with_suffix(".gif"), animation(shown, min(columns, whole)))
+    pictures = enlarged(to_uint8(as_rgb(drawn.images_NCHW)), args.enlarge)
+    save_film(args.output, [[grid(pictures, columns)]])
+    if args.film:
+        frames = film(drawn, tokenizer, rows=args.n)
+        save_film(args.paths[1], [[grid(np.stack(frame), columns)] for frame in frames], fps=args.fps)
     said = f"{args.n} pictures, {args.policy}, T = {policy.steps}, {drawn.nfe_N.mean():.1f} passes each"
     print(f"{', '.join(map(str, args.paths))}: {said}")
 

@@ -101,15 +101,18 @@ def start(
         raise ValueError(f"steps {steps}: decoding takes at least one step")
     B, L = len(condition), generator.num_tokens
     ids_BL = torch.full((B, L), generator.mask_id, device=condition.values.device)
-    prediction = generator(ids_BL, condition) if first_pass is None else first_pass(condition)
-    spent_B = torch.full((B,), int(first_pass is None))
+    masked_B, spent_B = torch.full((B,), L), torch.full((B,), int(first_pass is None))
+    if first_pass is None:
+        prediction = predict(generator, ids_BL, condition, None, masked_B)
+    else:
+        prediction = first_pass(condition)
     # With nothing visible there is nothing to reuse yet, so that both streams start from the same cache.
     return DecodeState(
         ids_BL,
         condition,
         0,
         steps,
-        torch.full((B,), L),
+        masked_B,
         spent_B,
         prediction,
         prediction.cache,
@@ -164,7 +167,7 @@ def advance(
         masked_B = allowed_counts(wanted_B, state.masked_B, L, min_reveal, min_masked)
         hidden_BL = lowest(scores_BL, proposal.masked_BL, masked_B)
         ids_BL = proposal.drawn_BL.masked_fill(hidden_BL, generator.mask_id)
-        prediction = _predict(generator, state, ids_BL, masked_B > 0)
+        prediction = _go_on(generator, state, ids_BL, masked_B)
         spent_B = spent_B + (masked_B > 0)
     return replace(
         state,
@@ -216,20 +219,20 @@ def lowest(scores_BL: Tensor, masked_BL: Tensor, counts_B: Tensor) -> Tensor:
     return torch.zeros_like(masked_BL).scatter_(1, order_BL, chosen_BL)
 
 
-def _predict(generator: Generator, state: DecodeState, ids_BL: Tensor, unfinished_B: Tensor) -> Prediction:
+def _go_on(generator: Generator, state: DecodeState, ids_BL: Tensor, masked_B: Tensor) -> Prediction:
     """Return the conditional pass on the new tokens; a row without masks keeps the prediction it has."""
-    kept = state.prediction
+    kept, rows = state.prediction, masked_B.nonzero()[:, 0]
     assert kept is not None
-    if bool(unfinished_B.all()):
-        return generator(ids_BL, state.condition, kept.cache)
-    if not unfinished_B.any():
+    if len(rows) == len(masked_B):
+        return predict(generator, ids_BL, state.condition, kept.cache, masked_B)
+    if not len(rows):
         return kept
-    rows = unfinished_B.nonzero()[:, 0].to(ids_BL.device)
-    new = generator(ids_BL[rows], state.condition[rows], kept.cache and kept.cache[rows])
+    at, cache = rows.to(ids_BL.device, non_blocking=True), kept.cache
+    new = predict(generator, ids_BL[at], state.condition[at], cache and cache[rows], masked_B[rows])
     return Prediction(
-        kept.logits_BLV.index_copy(0, rows, new.logits_BLV),
-        kept.features_BLD.index_copy(0, rows, new.features_BLD),
-        kept.cache and kept.cache.put(rows, new.cache),
+        kept.logits_BLV.index_copy(0, at, new.logits_BLV),
+        kept.features_BLD.index_copy(0, at, new.features_BLD),
+        cache and cache.put(rows, new.cache),
     )
 
 
@@ -264,25 +267,36 @@ def _guide(
     spent_B = guided_B.long()
     if not guided_B.any():
         return logits_BLV, state.null_cache, spent_B
+    null = state.condition.null()
     if state.step == 0:
         # With everything masked the unconditional pass is one constant, so one row serves the whole batch and
         # is not counted; nor is there anything to reuse of it.
-        condition = state.condition[:1].null()
-        null = (
-            generator(state.ids_BL[:1], condition)
-            if state.first_pass is None
-            else state.first_pass(condition)
-        )
-        return _extrapolate(logits_BLV, null, scale_B11), state.null_cache, torch.zeros_like(spent_B)
+        if state.first_pass is None:
+            constant = predict(generator, state.ids_BL[:1], null[:1], None, state.masked_B[:1])
+        else:
+            constant = state.first_pass(null[:1])
+        return _extrapolate(logits_BLV, constant, scale_B11), state.null_cache, torch.zeros_like(spent_B)
     if bool(guided_B.all()):
-        null = generator(state.ids_BL, state.condition.null(), state.null_cache)
-        return _extrapolate(logits_BLV, null, scale_B11), null.cache, spent_B
+        free = predict(generator, state.ids_BL, null, state.null_cache, state.masked_B)
+        return _extrapolate(logits_BLV, free, scale_B11), free.cache, spent_B
     # Each row's unconditional stream goes on only where that row is guided, so that no row feels another.
-    rows, cache = guided_B.nonzero()[:, 0].to(logits_BLV.device), state.null_cache
-    null = generator(state.ids_BL[rows], state.condition[rows].null(), cache and cache[rows])
-    guided_BLV = _extrapolate(logits_BLV[rows], null, scale_B11[rows])
-    return logits_BLV.index_copy(0, rows, guided_BLV), cache and cache.put(rows, null.cache), spent_B
+    rows, cache = guided_B.nonzero()[:, 0], state.null_cache
+    at = rows.to(logits_BLV.device, non_blocking=True)
+    # Null conditions are all alike, so that the first ones will do for any rows.
+    free = predict(
+        generator, state.ids_BL[at], null[: len(rows)], cache and cache[rows], state.masked_B[rows]
+    )
+    guided_BLV = _extrapolate(logits_BLV[at], free, scale_B11[at])
+    return logits_BLV.index_copy(0, at, guided_BLV), cache and cache.put(rows, free.cache), spent_B
 
 
-def _extrapolate(conditional_BLV: Tensor, null: Prediction, scale_B11: Tensor) -> Tensor:
-    return conditional_BLV + scale_B11 * (conditional_BLV - null.logits_BLV.float())
+def predict(
+    generator: Generator, ids_BL: Tensor, condition: Condition, cache: Cache | None, masked_B: Tensor
+) -> Prediction:
+    """Call a generator, and tell one that reuses how many tokens are masked."""
+    counts = (masked_B,) if getattr(generator, "reuses", False) else ()
+    return generator(ids_BL, condition, cache, *counts)
+
+
+def _extrapolate(conditional_BLV: Tensor, free: Prediction, scale_B11: Tensor) -> Tensor:
+    return conditional_BLV + scale_B11 * (conditional_BLV - free.logits_BLV.float())

@@ -66,9 +66,10 @@ class FirstPass:
             while self.bytes > self.max_bytes:
                 self._kept.popitem(last=False)
         places = {name: place for place, name in enumerate(rows)}
-        index_B = torch.tensor([places[name] for name in names]).to(logits[0].device, non_blocking=True)
+        index_B = torch.tensor([places[name] for name in names])
         cache = self._cache and self._cache[torch.zeros_like(index_B)]
-        return Prediction(torch.stack(logits)[index_B], torch.stack(features)[index_B], cache)
+        at = index_B.to(logits[0].device, non_blocking=True)
+        return Prediction(torch.stack(logits)[at], torch.stack(features)[at], cache)
 
     def _predict(self, condition: Condition) -> Prediction:
         shape = len(condition), self.generator.num_tokens

@@ -1,64 +1,38 @@
-"""Pictures being revealed: film strips, animations, and where two policies disagree most."""
+"""Policies side by side, in pictures: film strips from the same noise, and where two disagree most."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from einops import rearrange
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
-from torch import Tensor
 
 from generators.schedules import PARAMETERS
-from generators.tokenizers import Tokenizer
 from natgym.analysis import TITLES, deciding
 from natgym.drawing import COLORS, SMALL, finish, picture, plain
-from natgym.pictures import reveal_ids
 
 
-def film(tokenizer: Tokenizer, ids_TNL: Tensor, mask_id: int) -> np.ndarray:
-    """Return what each step leaves to be seen, (T, N, H, W, 3) uint8; masked tokens in one colour.
-
-    Args:
-        ids_TNL: of `rollout(..., trail=True)`; the finished tokens stand under the masks, so that what is
-            visible looks as it will in the end.
-    """
-    return np.stack([list(reveal_ids(tokenizer, ids_NL, mask_id, ids_TNL[-1])) for ids_NL in ids_TNL])
-
-
-def film_figure(films: Mapping[str, np.ndarray], note: str) -> Figure:
+def film_figure(films: Mapping[str, Sequence[np.ndarray]], note: str) -> Figure:
     """Draw strips of pictures being revealed, a row per strip and a column per step.
 
     Args:
-        films: title of the strip -> (T, H, W, 3) uint8, as of `film(...)[:, row]`.
+        films: title of the strip -> pictures (H, W, 3) uint8, all masked at first: one row of
+            `natgym.recorder.film`.
     """
-    steps = max(len(strip) for strip in films.values())
-    figure = Figure(figsize=(1.05 * steps + 1.2, 1.15 * len(films) + 0.4))
-    axes = figure.subplots(len(films), steps, squeeze=False)
+    moments = max(len(strip) for strip in films.values())
+    figure = Figure(figsize=(1.05 * moments + 1.2, 1.15 * len(films) + 0.4))
+    axes = figure.subplots(len(films), moments, squeeze=False)
     for place, (row, (title, strip)) in enumerate(zip(axes, films.items(), strict=True)):
-        for step, axis in enumerate(row):
-            if step < len(strip):
-                picture(axis, strip[step], f"step {step + 1}" * (place == 0))
+        for moment, axis in enumerate(row):
+            if moment < len(strip):
+                said = f"step {moment}" if moment else "start"
+                picture(axis, strip[moment], said * (place == 0))
             else:
                 axis.set_axis_off()
         row[0].set_ylabel(title, fontsize=SMALL, rotation=0, ha="right", va="center")
     return finish(figure, note)
-
-
-def animation(film_TNHWC: np.ndarray, columns: int, *, seconds_per_step: float = 0.4) -> bytes:
-    """Return a GIF of all pictures of a film as one grid; the finished one stays for two seconds."""
-    grids = [rearrange(step, "(r k) h w c -> (r h) (k w) c", k=columns) for step in film_TNHWC]
-    pages = [Image.fromarray(grid) for grid in grids]
-    times = [round(1000 * seconds_per_step)] * (len(pages) - 1) + [2000]
-    buffer = io.BytesIO()
-    pages[0].save(
-        buffer, format="GIF", save_all=True, append_images=pages[1:], duration=times, loop=0, optimize=False
-    )
-    return buffer.getvalue()
 
 
 def disagreement(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:

@@ -30,17 +30,16 @@ Kind = Literal["features", "pooled", "tokens"]
 FeatureType = Literal["float32", "float16"]
 
 
-def observe(state: DecodeState, mask_id: int, dtype: torch.dtype = torch.float32) -> Observation:
-    """Return all features, where tokens are masked, and the step, without a copy where none is needed.
+def observe(state: DecodeState, mask_id: int) -> Observation:
+    """Return all features, the tokens, where they are masked, and the step; nothing is copied without need.
 
     After the last step no features exist; they are one zero.
     """
     B, device = len(state.ids_BL), state.ids_BL.device
     prediction = state.prediction
     return {
-        "features": torch.zeros((), device=device)
-        if prediction is None
-        else prediction.features_BLD.to(dtype),
+        "features": torch.zeros((), device=device) if prediction is None else prediction.features_BLD.float(),
+        "tokens": state.ids_BL,
         "masked": (state.ids_BL == mask_id).to(torch.uint8),
         "step": torch.full((B, 1), float(state.step), device=device),
     }
@@ -55,7 +54,7 @@ def pool(features_BLD: Tensor, grid: tuple[int, int]) -> Tensor:
     """Return means over 2 x 2 tokens, (B, L', D), L' of `pooled_grid`; odd edges average what is there."""
     maps_BDhw = rearrange(features_BLD, "b (h w) d -> b d h w", h=grid[0])
     pooled_BDhw = F.avg_pool2d(maps_BDhw, 2, ceil_mode=True, count_include_pad=False)
-    return rearrange(pooled_BDhw, "b d h w -> b (h w) d")
+    return rearrange(pooled_BDhw, "b d h w -> b (h w) d").contiguous()
 
 
 @dataclass(frozen=True)
@@ -106,24 +105,27 @@ class Observer:
             boxes["previous_action"] = action_space(self.num_smoothed)
         return spaces.Dict(boxes)
 
-    def __call__(self, state: DecodeState, previous_action: Tensor | None = None) -> Observation:
-        """Observe a state; after the last step the features are zeros.
+    def __call__(self, state: DecodeState, previous_action: Tensor) -> Observation:
+        """Show a state; after the last step the features are zeros.
 
         Args:
-            previous_action: (B, k), shown if actions are smoothed.
+            previous_action: (B, k), of use if actions are smoothed.
         """
-        seen = observe(state, self.mask_id)
+        return self.show(observe(state, self.mask_id), previous_action)
+
+    def show(self, seen: Observation, previous_action: Tensor) -> Observation:
+        """Show what `observe` has seen, which is also what a policy gets from `natgym.rollouts`."""
         features, dtype = seen["features"], getattr(torch, self.dtype)
-        if state.done:
-            shape = len(state.ids_BL), self.features_grid[0] * self.features_grid[1], self.width
-            seen["features"] = torch.zeros(shape, dtype=dtype, device=features.device)
+        if features.ndim == 0:
+            (rows, columns), B = self.features_grid, len(seen["step"])
+            features = torch.zeros(B, rows * columns, self.width, dtype=dtype, device=features.device)
         elif self.kind == "pooled":
-            seen["features"] = pool(features, self.grid).to(dtype)
+            features = pool(features, self.grid).to(dtype)
         else:
-            seen["features"] = features.to(dtype, copy=True)
+            features = features.to(dtype, copy=True)
+        shown = {"features": features, "masked": seen["masked"], "step": seen["step"]}
         if self.kind == "tokens":
-            seen["tokens"] = state.ids_BL.to(torch.int32)
+            shown["tokens"] = seen["tokens"].to(torch.int32)
         if self.num_smoothed:
-            assert previous_action is not None
-            seen["previous_action"] = previous_action.to(features.device, torch.float32, copy=True)
-        return seen
+            shown["previous_action"] = previous_action.to(features.device, torch.float32, copy=True)
+        return shown

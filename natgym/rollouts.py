@@ -21,11 +21,13 @@ from torch import Tensor
 from generators.conditions import Condition
 from generators.contract import Generator
 from generators.decoding import DecodeState, advance, confidence, start
+from generators.first_pass import FirstPass
 from generators.noise import HashNoise
 from generators.schedules import PARAMETERS, DecodeParams
 from generators.tokenizers import Tokenizer
 from natgym.observations import Observation, observe
 from natgym.rewards import Reward
+from natgym.spaces import ActionMap
 
 BATCH = 250  # rows per forward pass; small batches stay in a CPU's cache
 ACTIONS = tuple(f"action_{name}" for name in PARAMETERS)
@@ -57,6 +59,14 @@ class Decision(NamedTuple):
     action_B4: Tensor | None = None
     value_B: Tensor | None = None
     previous_action: Tensor | None = None
+
+    @classmethod
+    def of(cls, action_map: ActionMap, action_Bk: Tensor, previous_Bk: Tensor, step: int) -> Decision:
+        """Return what an action means as the environment plays it, after the one that was played before."""
+        played_Bk = action_map.smooth(action_Bk, previous_Bk, step)
+        remembered = played_Bk if action_map.smoothing else None
+        params = action_map(played_Bk, step)
+        return cls(params, action_map.spread(action_Bk), previous_action=remembered)
 
 
 @runtime_checkable
@@ -161,6 +171,7 @@ def rollout(
     seed: int,
     min_reveal: int = 1,
     reward: Reward | None = None,
+    first_pass: FirstPass | None = None,
     statistics: bool = False,
     trail: bool = False,
     batch_size: int = BATCH,
@@ -171,6 +182,7 @@ def rollout(
 
     Args:
         reward: judges each batch of finished pictures, for the frame.
+        first_pass: of the generator, to predict each condition's first step once for many rollouts.
         statistics: True adds confidence and entropy to the frame.
         trail: True keeps the tokens after each step.
         threads: batches drawn at once, for CPUs. Rows don't depend on one another, so that small networks
@@ -178,7 +190,7 @@ def rollout(
         progress: called with the number of pictures of each finished batch.
     """
 
-    player = _Player(policy, generator, tokenizer, min_reveal, reward, statistics, trail)
+    player = _Player(policy, generator, tokenizer, min_reveal, reward, first_pass, statistics, trail)
 
     def draw(first: int) -> Rollout:
         part = player.play(condition[first : first + batch_size], first, seed + first)
@@ -186,9 +198,11 @@ def rollout(
             progress(len(part.nfe_N))
         return part
 
+    firsts = range(0, len(condition), batch_size)
+    if threads == 1:
+        return Rollout.cat(list(map(draw, firsts)), condition)
     with ThreadPoolExecutor(threads) as pool:
-        parts = list(pool.map(draw, range(0, len(condition), batch_size)))
-    return Rollout.cat(parts, condition)
+        return Rollout.cat(list(pool.map(draw, firsts)), condition)
 
 
 @dataclass(frozen=True)
@@ -200,13 +214,14 @@ class _Player:
     tokenizer: Tokenizer
     min_reveal: int
     reward: Reward | None
+    first_pass: FirstPass | None
     statistics: bool
     trail: bool
 
     def play(self, condition: Condition, first: int, seed: int) -> Rollout:
         """Draw one batch, whose first sample is `first`."""
         noise = HashNoise.from_seed(seed, len(condition), condition.values.device)
-        state = start(self.generator, condition, steps=self.policy.steps)
+        state = start(self.generator, condition, steps=self.policy.steps, first_pass=self.first_pass)
         revealed_at_BL = torch.zeros_like(state.ids_BL, dtype=torch.int16)
         remembered: Observation = {}
         steps, ids_TBL = [], []

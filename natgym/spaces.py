@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -139,12 +140,10 @@ class ActionMap:
             )
         if not 0 <= step < self.schedule.steps:
             raise ValueError(f"step {step} is not one of the schedule's {self.schedule.steps}")
-        row_4 = self.schedule.table_T4[step]
+        row_4, starts = self.schedule.table_T4[step], self._starts[step]
         table_B4 = row_4.repeat(len(action_Bk), 1)
         for column, action_B in zip(self.columns, action_Bk.cpu().double().unbind(-1), strict=True):
-            moved_B = self.activations[column].forward(
-                self._start(row_4, column) + self.scale[column] * action_B
-            )
+            moved_B = self.activations[column].forward(starts[column] + self.scale[column] * action_B)
             # Exact where the action is zero: no rounding may turn floor(L m) over, nor a floor switch
             # guidance on.
             table_B4[:, column] = (
@@ -152,10 +151,19 @@ class ActionMap:
             )
         return DecodeParams.from_table(table_B4)
 
-    def _start(self, row_4: Tensor, column: int) -> Tensor:
-        """Return what zero action is before the activation."""
+    @cached_property
+    def _starts(self) -> list[list[float]]:
+        """What zero action is before the activation, per step and parameter."""
         if not self.residual:
-            return torch.zeros((), dtype=torch.float64)
-        activation = self.activations[column]
-        anchor = row_4[column].clamp(self.floor, 1 - _EPSILON if activation is SIGMOID else None)
-        return activation.inverse(anchor)
+            return [[0.0] * len(PARAMETERS)] * self.schedule.steps
+        return [
+            [
+                self._inverse(value, activation)
+                for value, activation in zip(row_4, self.activations, strict=True)
+            ]
+            for row_4 in self.schedule.table_T4
+        ]
+
+    def _inverse(self, value: Tensor, activation: Activation) -> float:
+        anchor = value.clamp(self.floor, 1 - _EPSILON if activation is SIGMOID else None)
+        return activation.inverse(anchor).item()

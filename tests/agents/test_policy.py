@@ -277,13 +277,13 @@ def test_tokens_lie_on_the_grid_row_by_row(grid: tuple[int, int]) -> None:
     perturb(trunk)
     seen: list[Tensor] = []
     trunk.depthwise.register_forward_hook(lambda _, __, output: seen.append(output))
-    features, step = observe(grid, 12, rows=1)["features"], torch.zeros(1)
+    features, step = observe(grid, 12, rows=1)["features"], torch.zeros(1, 1)
     with torch.no_grad():
-        trunk(features, step)
+        trunk({"features": features, "step": step})
         for token in range(rows * columns):
             moved = features.clone()
             moved[:, token] += torch.linspace(-1, 1, 12)
-            trunk(moved, step)
+            trunk({"features": moved, "step": step})
             changed = {tuple(cell) for cell in (seen[-1] != seen[0]).any(1)[0].nonzero().tolist()}
             row, column = divmod(token, columns)
             assert changed == {
@@ -328,7 +328,7 @@ def test_an_exported_actor_plays_what_was_learned(tmp_path: Path, actions: Prese
         observation = observe((5, 3), 12, step=step)
         mean = mean_action(policy, observation)
         with torch.no_grad():
-            played = loaded.head(loaded.trunk(observation["features"], observation["step"][:, 0]))
+            played = loaded.head(loaded.trunk(observation))
         assert torch.equal(played, mean) and mean.abs().min() > 0
         expected = ActionMap.preset(actions, schedule)(mean, step).table
         assert torch.equal(actor(observation, step).table, expected)
