@@ -189,20 +189,21 @@ def work(args: Args) -> None:
     frame.to_csv(path, index=False) if args.format == "csv" else frame.to_parquet(path, index=False)
     shares = illustrate(analysis, run)
     shares.to_csv(run.folder / "adaptivity.csv", index=False)
-    said = "Shares of each parameter's variance between steps, between classes and within class and step:"
-    print(said)
+    print("Shares of each parameter's variance between steps, between classes and within class and step;")
+    print("spread: standard deviation within a step, in the parameter's unit")
     print(shares.set_index(["policy", "parameter"]).to_string(float_format="{:.3f}".format))
-    write_report(run.folder, "What the policies decide", [said, *_sentences(shares)])
+    write_report(run.folder, "What the policies decide", _sentences(shares))
     print(f"{run.folder}: {path.name}, adaptivity.csv, figures/, report.html")
 
 
 def _sentences(shares: pd.DataFrame) -> list[str]:
-    """Say of each policy how much of its variance is not that of a static schedule."""
-    own = shares.assign(adapts=1 - shares["step"]).groupby("policy", sort=False)["adapts"].max()
-    return [
-        f"{policy}: at most {share:.1%} of a parameter's variance is not explained by the step alone."
-        for policy, share in own.items()
-    ]
+    """Say of each policy how far its parameters move beyond what a static schedule would do."""
+    said = []
+    for policy, own in shares.groupby("policy", sort=False):
+        spreads = zip(own["parameter"], own["spread"], strict=True)
+        moves = ", ".join(f"{name.replace('_', ' ')} {spread:.3f}" for name, spread in spreads)
+        said.append(f"{policy}: standard deviation within a step (0 for a static schedule): {moves}.")
+    return said
 
 
 if __name__ == "__main__":

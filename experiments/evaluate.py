@@ -21,6 +21,7 @@ from natgym.evaluation import FULL_COLUMNS, Evaluator, format_table, set_against
 from natgym.loading import load_companion, load_generator
 from natgym.protocol import CONVENTIONS, ConditionLaw
 from natgym.reference import Reference, load_extractor
+from natgym.report import write_report
 from natgym.rollouts import Policy, balanced, rollout
 from natgym.runs import Run
 
@@ -264,12 +265,10 @@ def evaluate(args: Args) -> None:
     if spare is not None:
         rows.append(evaluator.floor(spare))
     run.write_results(evaluator.manifest(), rows)
-    print(format_table(rows, FULL_COLUMNS))
-    print(evaluator.legend())
-    print(
-        f"difference: paired over the seeds, with its 95 % t-interval, to {evaluation.against} at the same T"
-    )
-    print(f"{run.folder}: config.json, results.json, figures/")
+    note = f"difference: to {evaluation.against} at the same T, paired over the seeds, with 95 % t-interval"
+    print(f"{format_table(rows, FULL_COLUMNS)}\n{evaluator.legend()}\n{note}")
+    write_report(run.folder, f"Policies on {evaluation.task}", [*evaluator.legend().splitlines(), note])
+    print(f"{run.folder}: config.json, results.json, figures/, report.html")
 
 
 def work(args: Args) -> None:

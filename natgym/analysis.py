@@ -130,8 +130,9 @@ def adaptivity(frame: pd.DataFrame) -> pd.DataFrame:
     """Return how much a policy adapts: shares of each parameter's variance, a row per parameter.
 
     Columns: step (between the steps: what a static schedule has), class (between the classes within a step)
-    and sample (within class and step). A static schedule has 1, 0, 0; a parameter that never moves has none.
-    The parts are exact: they sum to 1.
+    and sample (within class and step); spread is the standard deviation within a step, in the parameter's
+    own unit. A static schedule has 1, 0, 0 and 0; a parameter that never moves has no shares. The shares sum
+    to 1.
     """
     rows = []
     for parameter in PARAMETERS:
@@ -143,7 +144,9 @@ def adaptivity(frame: pd.DataFrame) -> pd.DataFrame:
         squares = np.array([float((part**2).sum()) for part in parts])
         total = squares.sum()
         shares = squares / total if total > 1e-12 * max(1.0, float((values**2).sum())) else squares * np.nan
-        rows.append({"parameter": parameter, **dict(zip(("step", "class", "sample"), shares, strict=True))})
+        spread = float(np.sqrt(squares[1:].sum() / len(values)))
+        named = dict(zip(("step", "class", "sample"), shares, strict=True))
+        rows.append({"parameter": parameter, **named, "spread": spread})
     return pd.DataFrame(rows)
 
 

@@ -24,12 +24,13 @@ body { margin: 0 auto; max-width: 68rem; padding: 1.2rem; background: var(--pape
 h1 { font-size: 1.5rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
 p, figcaption, summary { max-width: 46rem; } .quiet, figcaption { color: var(--quiet); font-size: .86rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap; font-size: .86rem;
+th, td { padding: .25rem .5rem; text-align: right; white-space: nowrap; font-size: .8rem;
   border-bottom: 1px solid var(--line); }
 th { border-bottom-width: 2px; } th:first-child, td:first-child { text-align: left; }
 tr.best td { font-weight: 650; } figure { margin: 0 0 1.4rem; }
 figure img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
 .grids { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); gap: 1rem; }
+@media (max-width: 40rem) { .wide img { max-width: none; width: 40rem; } }
 pre { overflow-x: auto; font-size: .78rem; line-height: 1.35; overflow-wrap: normal; }
 """
 
@@ -119,7 +120,7 @@ def _figures(folder: Path) -> Iterator[str]:
     grids = [path for path in paths if path.stem.startswith("samples-")]
     if figures := [path for path in paths if path not in grids]:
         yield "<h2>Figures</h2>"
-        yield from map(_figure, figures)
+        yield from (f'<div class="wide">{_figure(path)}</div>' for path in figures)
     if grids:
         yield '<h2>Samples</h2>\n<div class="grids">'
         yield from map(_figure, grids)
