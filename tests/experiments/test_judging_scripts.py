@@ -1,0 +1,284 @@
+"""evaluate.py, generate.py and analyze_policies.py with tiny budgets, each in this process."""
+
+import json
+import os
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image, ImageSequence
+from torch import nn
+
+import natgym.protocol
+import natgym.reference
+from agents.adanat import AdaNATConfig, train
+from agents.named import NAMES
+from agents.policy import PolicyConfig
+from generators.schedules import reference
+from natgym.evaluation import paired_difference
+from natgym.runs import write_config
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+Call = Callable[..., tuple[int, str, str]]
+SMALL = ["--images", "40", "--seeds", "0", "1", "--threads", "1"]
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run a script from an empty folder; return exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+
+    def run(script: str, *arguments: Any) -> tuple[int, str, str]:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", [str(EXPERIMENTS / script), *map(str, arguments)])
+        code: Any = 0
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code or 0
+            if isinstance(code, str):
+                print(code, file=sys.stderr)
+                code = 1
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def last_line(said: str) -> str:
+    return [line for line in said.splitlines() if line.strip()][-1]
+
+
+def results(folder: Path) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads((folder / "results.json").read_text(), parse_constant=refuse)
+
+
+def test_every_named_policy_stands_in_one_table(call: Call, tmp_path: Path) -> None:
+    names = [name for name in NAMES if name != "autonat"]
+    code, out, err = call("evaluate.py", "--policy", *names, "--steps", 2, *SMALL, "--output", "table")
+    assert code == 0, err
+    rows = results(tmp_path / "table")["rows"]
+    policies, real = rows[:-1], rows[-1]
+    assert {row["policy"] for row in policies} == set(names) and real["policy"] == "real, n=40"
+    assert [row["nfe"] for row in policies] == sorted(row["nfe"] for row in policies)
+    by_name = {row["policy"]: row for row in policies}
+    assert by_name["cosine"]["per_seed"] == by_name["reference"]["per_seed"], "one schedule, two names"
+    assert by_name["linear"]["distance"] != by_name["reference"]["distance"]
+    assert by_name["threshold"]["steps"] == 16 and by_name["threshold"]["nfe"] > by_name["reference"]["nfe"]
+    base = pd.DataFrame(by_name["reference"]["per_seed"])
+    for row in policies:
+        assert row["protocol"]["images"] == 40 and "guidance" in row["sampler"] and row["gflop"] > 0
+        if row["policy"] != "reference":
+            expected = paired_difference(pd.DataFrame(row["per_seed"]), base)
+            assert (row["difference"]["mean"], row["difference"]["half_width"]) == pytest.approx(expected)
+    for word in ("difference", "NFE", "GFLOP", "density", "score", "95 % t-interval", "8 bits"):
+        assert word in out + (tmp_path / "table" / "report.html").read_text()
+    assert len(list((tmp_path / "table" / "figures").iterdir())) == len(names) + 1
+
+
+def test_a_stopped_evaluation_goes_on_to_the_same_table(call: Call, tmp_path: Path) -> None:
+    asked = ["--policy", "reference", "maskgit", "--steps", 2, 3, *SMALL]
+    assert call("evaluate.py", *asked, "--output", "whole")[0] == 0
+    whole = results(tmp_path / "whole")
+    path = tmp_path / "whole" / "results.json"
+    left = [row for row in whole["rows"] if "steps" in row][:2]
+    path.write_text(json.dumps({"protocol": whole["protocol"], "rows": left}))
+    code, _, err = call("evaluate.py", "--resume", "whole")
+    assert code == 0, err
+    again = results(tmp_path / "whole")["rows"]
+    timing = {"images_per_second"}
+    for row, expected in zip(again, whole["rows"], strict=True):
+        assert {k: v for k, v in row.items() if k not in timing} == {
+            k: v for k, v in expected.items() if k not in timing
+        }
+    code, _, err = call("evaluate.py", "--resume", "whole", "--images", 50)
+    assert code == 1 and "--resume" in last_line(err) and "--images" in last_line(err)
+
+
+def test_two_results_are_ranked_or_explained(call: Call) -> None:
+    for output, more in (("a", []), ("b", ["--policy", "maskgit"]), ("c", ["--no-quantise"])):
+        assert call("evaluate.py", "--steps", 2, *SMALL, *more, "--output", output)[0] == 0
+    code, out, _ = call("evaluate.py", "--compare", "a", "b/results.json")
+    assert code == 0 and "A - B, maskgit, T = 2: +0.000 ± 0.000" in out and "A reference" in out
+    code, out, _ = call("evaluate.py", "--compare", "a", "c")
+    assert code == 1 and "quantisation: 8 bits against none" in out and "can't be ranked" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--images 31", "images 31: the extractor has 32 features"),
+        ("--policy nowhere", "policy 'nowhere' is not a file"),
+        ("--policy linear:k=2", "'k' in 'linear:k=2'"),
+        ("--policy autonat --steps 3", "no strategy is shipped for digits at 3 steps"),
+        ("--against linear", "against 'linear' is not one of"),
+        ("--steps 0", "steps 0"),
+        ("--compare a", "compare takes two results"),
+        ("--compare a b", "a/results.json"),
+        ("--task nowhere", "nowhere"),
+        ("--extractor inception", "inception needs its --weights"),
+        ("--extractor vgg", "extractor 'vgg'"),
+        ("--protocol imagenet256-adm", "--extractor inception, --weights of the FID Inception network"),
+        ("--classifier nowhere", "nowhere"),
+        ("--resume nowhere", "nowhere"),
+        ("--polcy reference", "polcy"),
+    ],
+)
+def test_evaluate_refuses_in_one_line(call: Call, tmp_path: Path, arguments: str, said: str) -> None:
+    code, _, err = call("evaluate.py", "--output", "refused", *arguments.split())
+    if "--resume" in arguments:
+        code, _, err = call("evaluate.py", *arguments.split())
+    if "--compare a b" in arguments:
+        assert "a is no" in err.replace("/results.json", "")
+    assert code in (1, 2) and said.replace("a/results.json", "results.json") in last_line(err)
+    assert not (tmp_path / "refused").exists()
+
+
+class Eight(nn.Module):
+    """Stands for Inception: the means of eight rows of a picture."""
+
+    num_features, meaning = 8, "a distance of rows"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, images_BCHW: Any) -> Any:
+        return images_BCHW.mean((1, 3)), images_BCHW.mean((1, 3))
+
+
+def test_a_named_convention_sets_images_extractor_and_reference(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(natgym.reference, "load_extractor", lambda *_: Eight())
+    convention = natgym.protocol.CONVENTIONS["imagenet256-adm"]._replace(images=50)
+    monkeypatch.setitem(natgym.protocol.CONVENTIONS, "imagenet256-adm", convention)
+    np.savez(tmp_path / "adm.npz", mu=np.full(8, 0.3), sigma=0.02 * np.eye(8))
+    needs = ["--protocol", "imagenet256-adm", "--extractor", "inception", "--weights", "w.pth"]
+    needs += ["--reference", "adm.npz", "--conditions", "random", "--steps", 2, "--seeds", 0, 1]
+    code, out, err = call("evaluate.py", *needs, "--output", "adm")
+    assert code == 0, err
+    content = results(tmp_path / "adm")
+    told = content["protocol"]
+    assert (told["name"], told["images"], told["part"]) == ("imagenet256-adm", 50, "-")
+    assert (told["conditions"], told["distance"]) == ("random", "a distance of rows")
+    assert all("kernel_distance" not in row and row["distance"] > 0 for row in content["rows"])
+    assert "statistics from a file" in out and "accuracy" in out
+    code, _, err = call("evaluate.py", *needs, "--images", 40)
+    assert code == 2 and "leave --images" in last_line(err)
+
+
+def test_generate_draws_a_grid_and_a_film(call: Call, tmp_path: Path) -> None:
+    asked = ["--policy", "halton", "--steps", 3, "--label", 3, 7, "--n", 6, "--film", "--enlarge", 2]
+    code, out, err = call("generate.py", *asked, "--output", "deep/threes.png")
+    assert code == 0, err
+    assert "deep/threes.png, deep/threes.gif: 6 pictures, halton, T = 3, 5.0 passes each" in out
+    with Image.open(tmp_path / "deep" / "threes.png") as picture:
+        assert picture.size == (2 * 16 + 4, 3 * 16 + 2 * 4), "two labels in turn, three rows"
+    with Image.open(tmp_path / "deep" / "threes.gif") as film:
+        frames = [np.array(frame.convert("RGB")) for frame in ImageSequence.Iterator(film)]
+    assert len(frames) == 4 and len(np.unique(frames[0].reshape(-1, 3), axis=0)) <= 3, "all masked at first"
+    assert all((a != b).any() for a, b in zip(frames, frames[1:], strict=False))
+    code, _, err = call("generate.py", *asked, "--output", "deep/threes.png")
+    assert code == 2 and "deep/threes.png exists and is not overwritten" in last_line(err)
+
+
+def test_generate_with_nothing_said_draws_every_class(call: Call, tmp_path: Path) -> None:
+    assert call("generate.py", "--n", 12)[0] == 0
+    with Image.open(tmp_path / "samples.png") as picture:
+        assert picture.size == (10 * 64 + 9 * 4, 2 * 64 + 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--label x", "label 'x' is not one of 0, 1, 2"),
+        ("--n 0", "n 0: it must be at least 1"),
+        ("--output grid.jpg", "does not end in .png"),
+        ("--policy nowhere", "policy 'nowhere'"),
+        ("--generator nowhere", "'nowhere'"),
+    ],
+)
+def test_generate_refuses_in_one_line(call: Call, tmp_path: Path, arguments: str, said: str) -> None:
+    code, _, err = call("generate.py", *arguments.split())
+    assert code in (1, 2) and said in last_line(err) and not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of AdaNAT, as adanat_ppo.py leaves it."""
+    config = AdaNATConfig(
+        steps=3,
+        updates=1,
+        trajectories=16,
+        discriminator_batch=16,
+        warmup=0,
+        minibatch=48,
+        evaluation_images=40,
+        learning_rate=0.05,
+        policy=PolicyConfig(width=16, channels=8, hidden=(16, 16), frequencies=8),
+    )
+    folder = tmp_path_factory.mktemp("runs") / "learned"
+    folder.mkdir()
+    write_config(folder / "config.json", config)
+    train(config, folder, lambda metrics: None)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_analyze_policies_writes_frames_figures_and_a_report(
+    call: Call, tmp_path: Path, learned: Path, kind: str
+) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    schedule = reference(2, remask=4, name="searched")
+    schedule.save(tmp_path / "searched.json")
+    asked = [learned, "searched.json", "maskgit", "--samples", 30, "--films", 2, "--steps", 3]
+    code, out, err = call("analyze_policies.py", *asked, "--format", kind, "--output", "seen")
+    assert code == 0, err
+    folder = tmp_path / "seen"
+    frame = pd.read_csv(folder / "frame.csv") if kind == "csv" else pd.read_parquet(folder / "frame.parquet")
+    labels = ["learned", "searched", "maskgit", "reference, T = 2", "reference, T = 3"]
+    assert list(frame["policy"].unique()) == labels
+    assert frame.groupby("policy").size().to_dict() == {
+        label: 30 * (2 if label in ("searched", "reference, T = 2") else 3) for label in labels
+    }
+    own = frame[frame["policy"] == "learned"]
+    assert own["value"].notna().all() and own["action_mask_ratio"].notna().all()
+    assert (own.loc[own["step"] == 2, "reward"].between(0, 1)).all()
+    figures = {path.stem for path in (folder / "figures").iterdir()}
+    per_policy = {f"{name}-{label}" for name in ("by-class", "film", "disagreement") for label in labels[:3]}
+    assert figures == per_policy | {"parameters", "revealed", "value-learned"}
+    shares = pd.read_csv(folder / "adaptivity.csv")
+    static = shares[shares["policy"] == "maskgit"]
+    assert (static["spread"] < 1e-12).all() and static["step"].dropna().to_list() == pytest.approx([1] * 3)
+    assert (shares.loc[shares["policy"] == "learned", "spread"] > 1e-4).any()
+    report = (folder / "report.html").read_text()
+    assert report.count("data:image/png") == len(figures) and "standard deviation within a step" in report
+    assert "learned" in out and "spread" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("", "polic"),
+        ("nowhere", "policy 'nowhere'"),
+        ("maskgit --samples 0", "samples 0"),
+        ("maskgit --samples 2 --films 3", "films 3 are more than samples 2"),
+        ("maskgit --against nowhere", "policy 'nowhere'"),
+    ],
+)
+def test_analyze_policies_refuses_in_one_line(call: Call, tmp_path: Path, arguments: str, said: str) -> None:
+    code, _, err = call("analyze_policies.py", *arguments.split())
+    assert code in (1, 2) and said in last_line(err).lower() and not list(tmp_path.iterdir())
