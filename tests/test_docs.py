@@ -1,0 +1,59 @@
+"""The tutorial runs as it is written, and the pages name only what exists."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agents.named import NAMES
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+
+def test_the_tutorial_runs_with_a_tiny_budget(tmp_path: Path) -> None:
+    env = os.environ | {"PYTHONPATH": str(ROOT), "NATGYM_TUTORIAL_BUDGET": "0.02"}
+    line = [sys.executable, str(ROOT / "docs" / "tutorial" / "tutorial.py"), "learned"]
+    done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "learned"
+    results = json.loads((folder / "results.json").read_text())
+    rows = [row["policy"] for row in results["rows"]]
+    assert {"reference", "searched", "adanat", "halton", "one-step"} < set(rows) and rows[-1].startswith(
+        "real"
+    )
+    figures = {path.stem for path in (folder / "figures").iterdir()}
+    assert figures == {"learning", "parameters", "samples", "frontier"}
+    assert "data:image/png" in (folder / "report.html").read_text()
+    for heading in ("tokens", "reference_distance", "best of", "parameter", "report.html"):
+        assert heading in done.stdout
+
+
+def test_the_tutorial_is_cells_with_words_between_them() -> None:
+    text = (ROOT / "docs" / "tutorial" / "tutorial.py").read_text()
+    kinds = re.findall(r"^# %%(.*)$", text, flags=re.MULTILINE)
+    assert kinds[::2] == [" [markdown]"] * len(kinds[::2]) and kinds[1::2] == [""] * len(kinds[1::2])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_name_only_what_exists(page: Path) -> None:
+    text = page.read_text()
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (page.parent / link).exists(), link
+    for script, flags in re.findall(r"experiments/(\w+\.py)([^`\n]*)", text):
+        assert (ROOT / "experiments" / script).is_file(), script
+        source = "".join(
+            path.read_text() for path in (ROOT / "experiments" / script, *ROOT.glob("agents/*.py"))
+        )
+        for flag in re.findall(r"--([\w-]+)", flags):
+            name = flag.removeprefix("no-").replace("-", "_")
+            assert re.search(rf"\b{name}\b", source), f"{script} knows no --{flag}"
+
+
+def test_the_page_on_evaluation_explains_every_name() -> None:
+    text = (ROOT / "docs" / "evaluation.md").read_text()
+    assert all(f"`{name}`" in text for name in NAMES)
