@@ -24,17 +24,15 @@ EXAMPLE, AGENT = snippets(README)
 OPTIONS, REWARD, ROLLOUT = snippets(ENVIRONMENT)
 
 
-def run(snippet: str, folder: Path) -> str:
-    """Run code by itself, with nothing of this process."""
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{snippet}"
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def test_the_first_example_runs_by_itself() -> None:
+    done = subprocess.run([sys.executable, "-c", EXAMPLE], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("snippet", [EXAMPLE, OPTIONS, REWARD], ids=["example", "options", "reward"])
-def test_printed_code_runs_by_itself(snippet: str, tmp_path: Path) -> None:
-    assert run(snippet, tmp_path)
+@pytest.mark.parametrize("snippet", [OPTIONS, REWARD], ids=["options", "reward"])
+def test_the_code_of_the_docs_runs(snippet: str, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(snippet, {})
+    assert capsys.readouterr().out
 
 
 def test_the_environment_takes_ten_lines() -> None:
@@ -70,9 +68,12 @@ def test_the_agent_of_thirty_lines_learns_without_agents() -> None:
     assert gain.mean() > 4 * gain.std() / len(gain) ** 0.5
 
 
-def test_the_rollout_of_the_docs_writes_its_films(tmp_path: Path) -> None:
-    printed = run(ROLLOUT, tmp_path)
-    assert {"masked_after", "confidence", "entropy", "nfe"} <= set(printed.split())
+def test_the_rollout_of_the_docs_writes_its_films(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(ROLLOUT, {})
+    assert {"masked_after", "confidence", "entropy", "nfe"} <= set(capsys.readouterr().out.split())
     assert Image.open(tmp_path / "revealed.gif").n_frames == 9  # type: ignore[attr-defined]
     assert Image.open(tmp_path / "revealed.png").size == (9 * 100 - 4, 8 * 100 - 4)
 

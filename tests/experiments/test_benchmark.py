@@ -93,9 +93,13 @@ def test_the_script_with_a_tiny_budget(tmp_path: Path) -> None:
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("| digits")]
     assert line.split(" | ")[1:3] == ["3", "3.00"]
     assert "generators/noise.py" in done.stdout and "nat-l" not in done.stdout
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert again.returncode == 1 and "out.json exists and is not overwritten" in again.stderr
-    assert again.stderr.count("\n") == 1
+
+
+def test_no_file_is_overwritten(benchmark: Any, tmp_path: Path) -> None:
+    (tmp_path / "out.json").write_text("mine")
+    with pytest.raises(ValueError, match=r"out.json exists and is not overwritten; choose another --json"):
+        benchmark.work(benchmark.Args(json=tmp_path / "out.json"))
+    assert (tmp_path / "out.json").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
