@@ -102,7 +102,8 @@ def _batch(
     state = start(generator, condition, steps=policy.steps)
     names, frames = condition.names, []
     while not state.done:
-        params = policy(observe(state, generator.mask_id), state.step)
+        observation = observe(state, generator.mask_id) | {"condition": condition.values}
+        params = policy(observation, state.step)
         after = advance(generator, state, params, noise, min_reveal=min_reveal)
         columns = dict(zip(PARAMETERS, (values.numpy() for values in params), strict=True))
         counts = {"masked_before": state.masked_B, "masked_after": after.masked_B, "nfe": after.nfe_B}
