@@ -18,16 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.policy import AdaNATPolicy, PolicyConfig, export_actor, small_policy
+from agents.policy import Actor, AdaNATPolicy, PolicyConfig, export_actor, small_policy
 from agents.sb3 import PPO, SB3VecEnv
 from generators.checkpoints import load_state, save_pretrained, save_state
 from generators.conditions import Condition
 from generators.data import load_part
 from generators.noise import derive_seed, seeded
-from generators.schedules import as_schedule
+from generators.schedules import PARAMETERS, as_schedule
 from natgym.env import DecodeVectorEnv
 from natgym.evaluation import Judge
 from natgym.loading import load_companion, load_generator
+from natgym.observations import Kind
 from natgym.rewards import AdversarialConfig, AdversarialReward
 from natgym.rollouts import balanced, rollout
 from natgym.runs import MetricsLog
@@ -50,6 +51,12 @@ class AdaNATConfig:
     """What the policy starts from: a family's name or a schedule file."""
     actions: Preset = "default"
     """Action map around the schedule."""
+    parameters: tuple[str, ...] = PARAMETERS
+    """Decoding parameters that the policy sets; the others follow the schedule."""
+    smoothing: float = 0.0
+    """Share of the action played before in the one played; AdaGen has 0.8 for T = 16."""
+    observation: Kind = "features"
+    """What the rollout buffer holds: "features", "pooled" ones, or "tokens", whose features come again."""
     min_reveal: int = 1
     """Tokens that each step reveals at least; 0 is the paper's."""
     updates: int = 60
@@ -164,6 +171,9 @@ class Learner:
             reward=self.reward,
             schedule=self.schedule,
             actions=config.actions,
+            parameters=config.parameters,
+            smoothing=config.smoothing,
+            observation=config.observation,
             min_reveal=config.min_reveal,
             autoreset=False,
         )
@@ -198,9 +208,21 @@ class Learner:
 
     def export(self, folder: Path) -> None:
         """Save the actor, which plays without SB3."""
+        save_pretrained(self.actor(), folder, task=self.config.task, min_reveal=self.config.min_reveal)
+
+    def actor(self) -> Actor:
+        """Return a copy of the present actor, on the host."""
         assert isinstance(self.ppo.policy, AdaNATPolicy)
-        actor = export_actor(self.ppo.policy, self.config.policy, self.config.actions, self.schedule)
-        save_pretrained(actor, folder, task=self.config.task, min_reveal=self.config.min_reveal)
+        config, pooled = self.config, self.config.observation == "pooled"
+        return export_actor(
+            self.ppo.policy,
+            config.policy,
+            config.actions,
+            self.schedule,
+            parameters=config.parameters,
+            smoothing=config.smoothing,
+            pooled_from=self.env.observer.grid if pooled else None,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed run needs beside the config."""
@@ -235,7 +257,7 @@ class Learner:
                 gamma=1.0,
                 gae_lambda=1.0,
                 rollout_buffer_kwargs={"normalize_returns": True},
-                policy_kwargs={"config": config.policy, "grid": self.generator.grid},
+                policy_kwargs={"config": config.policy, "grid": env.observer.features_grid},
                 device=env.device,
             )
 
@@ -264,9 +286,7 @@ class Learner:
 
     def _measure(self) -> float:
         """Return the mean policy's distance from the select part, on the same noise each time."""
-        assert isinstance(self.ppo.policy, AdaNATPolicy)
-        actor = export_actor(self.ppo.policy, self.config.policy, self.config.actions, self.schedule)
-        actor.to(self.config.device)
+        actor = self.actor().to(self.config.device)
         condition = balanced(self.generator.conditions(), self.config.evaluation_images)
         seed = derive_seed(self.config.seed, "select")
         drawn = rollout(

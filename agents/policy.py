@@ -1,13 +1,14 @@
 """AdaNAT's policy network (arXiv 2409.00342, section 3.2) on any token grid, as an SB3 features extractor.
 
-The trunk reads the generator's features and the step; a linear head on it gives the action's mean or the
-value. Actor and critic share nothing. The head starts at zero, so that training starts at the action map's
-schedule.
+The trunk reads the generator's features and the step, and the action played before where actions are
+smoothed; a linear head on it gives the action's mean or the value. Actor and critic share nothing. The head
+starts at zero, so that training starts at the action map's schedule.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generators.checkpoints import register
-from generators.schedules import DecodeParams, Schedule
-from natgym.env import Observation
+from generators.schedules import PARAMETERS, DecodeParams, Schedule
+from natgym.observations import Observation, pool
+from natgym.rollouts import Decision
 from natgym.spaces import ActionMap, Preset
+
+CHUNK_BYTES = 2**26  # of features in float32 that a policy reads at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +86,18 @@ class StepEmbedding(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Token features (B, L, D) and steps (B,) -> (B, hidden[1])."""
+    """Observations with features (B, L, D) and step (B, 1) -> (B, hidden[1]).
 
-    def __init__(self, config: PolicyConfig, grid: tuple[int, int], features_width: int) -> None:
+    Args:
+        config: widths.
+        grid: rows and columns of the features.
+        features_width: D.
+        num_smoothed: k of `previous_action` (B, k), which is embedded like the step; 0 if there is none.
+    """
+
+    def __init__(
+        self, config: PolicyConfig, grid: tuple[int, int], features_width: int, num_smoothed: int = 0
+    ) -> None:
         super().__init__()
         self.grid, C = grid, config.width
         self.embed = nn.Linear(features_width, C) if features_width != C else nn.Identity()
@@ -101,10 +114,13 @@ class Trunk(nn.Module):
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
+        self.previous = nn.Linear(num_smoothed, C) if num_smoothed else None
 
-    def forward(self, features_BLD: Tensor, step_B: Tensor) -> Tensor:
-        condition_BC = self.step(step_B)
-        x = self.norm1(self.embed(features_BLD), condition_BC)
+    def forward(self, observation: Observation) -> Tensor:
+        condition_BC = self.step(observation["step"][:, 0])
+        if self.previous is not None:
+            condition_BC = condition_BC + self.previous(observation["previous_action"])
+        x = self.norm1(self.embed(observation["features"]), condition_BC)
         x = rearrange(x, "b (h w) c -> b c h w", h=self.grid[0])
         x = F.gelu(self.pointwise(F.gelu(self.depthwise(x)))).flatten(1)
         x = F.gelu(self.norm2(self.fc1(x), condition_BC))
@@ -116,10 +132,25 @@ class TrunkExtractor(BaseFeaturesExtractor):
 
     def __init__(self, observation_space: Any, config: PolicyConfig, grid: tuple[int, int]) -> None:
         super().__init__(observation_space, config.hidden[1])
-        self.trunk = Trunk(config, grid, observation_space["features"].shape[1])
+        smoothed = observation_space.spaces.get("previous_action")
+        num_smoothed = 0 if smoothed is None else smoothed.shape[0]
+        self.trunk = Trunk(config, grid, observation_space["features"].shape[1], num_smoothed)
 
     def forward(self, observations: Observation) -> Tensor:
-        return self.trunk(observations["features"], observations["step"][:, 0])
+        return self.trunk(observations)
+
+
+def in_chunks(function: Callable[[Observation], Any], observation: Observation) -> list[Any]:
+    """Return what a function says of an observation, in parts of CHUNK_BYTES of features without gradients.
+
+    No float32 copy of a whole batch of half-precision features is made then; a smaller batch is one part.
+    """
+    features = observation["features"]
+    rows = max(1, CHUNK_BYTES // (4 * features.shape[1:].numel()))
+    if torch.is_grad_enabled() or len(features) <= rows:
+        return [function(observation)]
+    chunks = zip(*(values.split(rows) for values in observation.values()), strict=True)
+    return [function(dict(zip(observation, chunk, strict=True))) for chunk in chunks]
 
 
 class AdaNATPolicy(MultiInputActorCriticPolicy):
@@ -138,6 +169,15 @@ class AdaNATPolicy(MultiInputActorCriticPolicy):
             nn.init.zeros_(parameter)
         self.log_std.requires_grad_(False)
 
+    def extract_features(self, obs: Any, features_extractor: Any = None) -> Any:
+        """Return the actor's and the critic's features, in chunks where no gradient is asked for."""
+        parts = in_chunks(super().extract_features, obs)
+        return tuple(map(torch.cat, zip(*parts, strict=True)))
+
+    def predict_values(self, obs: Any) -> Tensor:
+        """Return the critic's values, in chunks where no gradient is asked for."""
+        return torch.cat(in_chunks(super().predict_values, obs))
+
     def obs_to_tensor(self, observation: Any) -> tuple[Any, bool]:
         """Take device tensors as they are, which SB3's own would copy through numpy."""
         if all(isinstance(value, Tensor) for value in observation.values()):
@@ -155,6 +195,10 @@ class ActorConfig:
     steps: int
     actions: Preset
     schedule_name: str
+    parameters: tuple[str, ...] = PARAMETERS
+    smoothing: float = 0.0
+    pooled_from: tuple[int, int] | None = None
+    """The generator's grid, if the features are pooled to `grid`."""
 
 
 @register(ActorConfig)
@@ -165,28 +209,50 @@ class Actor(nn.Module):
         super().__init__()
         self.config = config
         widths = PolicyConfig(**{**config.policy, "hidden": tuple(config.policy["hidden"])})
-        self.trunk = Trunk(widths, config.grid, config.features_width)
-        self.head = nn.Linear(widths.hidden[1], 4)
+        k = len(config.parameters)
+        self.trunk = Trunk(widths, config.grid, config.features_width, k if config.smoothing else 0)
+        self.head = nn.Linear(widths.hidden[1], k)
         self.register_buffer("schedule", torch.ones(config.steps, 4, dtype=torch.float64))
         self.schedule: Tensor
+        self._mapped: tuple[Any, ActionMap] | None = None
 
     @property
     def steps(self) -> int:
         return self.config.steps
 
     def action_map(self) -> ActionMap:
-        """The map that the policy was trained with, on the host."""
-        return ActionMap.preset(self.config.actions, Schedule(self.schedule.cpu(), self.config.schedule_name))
+        """The map that the policy was trained with, on the host; made anew only for another schedule."""
+        version = self.schedule.data_ptr(), self.schedule._version
+        if self._mapped is None or self._mapped[0] != version:
+            config, schedule = self.config, Schedule(self.schedule.cpu(), self.config.schedule_name)
+            options = {"parameters": config.parameters, "smoothing": config.smoothing}
+            self._mapped = version, ActionMap.preset(config.actions, schedule, **options)
+        return self._mapped[1]
 
-    @torch.no_grad()
     def forward(self, observation: Observation, step: int) -> DecodeParams:
         """Return the decoding parameters of the mean action."""
-        hidden = self.trunk(observation["features"].float(), observation["step"][:, 0])
-        return self.action_map()(self.head(hidden), step)
+        return self.decide(observation, step).params
+
+    def seen(self, observation: Observation) -> Observation:
+        """Return an observation as the trunk reads it: pooled features, and a previous action in any case."""
+        features = observation["features"].float()
+        if self.config.pooled_from is not None:
+            features = pool(features, self.config.pooled_from)
+        start = {"previous_action": features.new_zeros(len(features), len(self.config.parameters))}
+        return start | observation | {"features": features}
+
+    @torch.no_grad()
+    def decide(self, observation: Observation, step: int) -> Decision:
+        """Return the mean action, and the parameters that it means."""
+        seen = self.seen(observation)
+        action_Bk, action_map = self.head(self.trunk(seen)), self.action_map()
+        return Decision.of(action_map, action_Bk, seen["previous_action"], step)
 
 
-def export_actor(policy: AdaNATPolicy, widths: PolicyConfig, actions: Preset, schedule: Schedule) -> Actor:
-    """Copy the actor out of an SB3 policy."""
+def export_actor(
+    policy: AdaNATPolicy, widths: PolicyConfig, actions: Preset, schedule: Schedule, **options: Any
+) -> Actor:
+    """Copy the actor out of an SB3 policy; `options` are `parameters`, `smoothing`, `pooled_from`."""
     extractor: Any = policy.pi_features_extractor
     config = ActorConfig(
         policy=vars(widths),
@@ -195,6 +261,7 @@ def export_actor(policy: AdaNATPolicy, widths: PolicyConfig, actions: Preset, sc
         steps=schedule.steps,
         actions=actions,
         schedule_name=schedule.name,
+        **options,
     )
     actor = Actor(config)
     actor.trunk.load_state_dict(extractor.trunk.state_dict())

@@ -25,6 +25,7 @@ from generators.schedules import as_schedule
 from natgym.analysis import learning_figure, parameters_figure, samples_figure
 from natgym.evaluation import Evaluator, format_table, paired_difference, summarize
 from natgym.loading import load_generator
+from natgym.report import write_report
 from natgym.rollouts import Policy, balanced
 from natgym.runs import Run, read_metrics, write_config
 
@@ -223,7 +224,8 @@ class Experiment:
         }
         self.run.write_results(evaluator.manifest(), rows, adanat_minus=differences, trials=self.trials)
         print(format_table(rows))
-        print(evaluator.legend())
+        self.legend = evaluator.legend()
+        print(self.legend)
         for name, difference in differences.items():
             print(f"adanat - {name:13} {difference['mean']:+.3f} ± {difference['half_width']:.3f}")
         if len(self.trials) > 1:
@@ -248,7 +250,9 @@ class Experiment:
             f"distance: mean action, {self.config.evaluation_images} pictures on the same noise at each point"
         )
         self.run.write_figure("learning", learning_figure(metrics, note))
-        print(f"{self.run.folder}: config.json, metrics.csv, results.json, policy/, figures/")
+        title = f"AdaNAT on {self.config.task}, T = {self.config.steps}"
+        write_report(self.run.folder, title, self.legend.splitlines())
+        print(f"{self.run.folder}: config.json, metrics.csv, results.json, policy/, figures/, report.html")
 
     def _trial_folder(self, index: int) -> Path:
         if self.args.num_samples == 1:

@@ -27,6 +27,7 @@ from generators.schedules import Schedule, as_schedule
 from natgym.analysis import samples_figure
 from natgym.cost import gflop_per_image
 from natgym.evaluation import Evaluator, format_table, paired_difference, summarize
+from natgym.report import write_report
 from natgym.rollouts import Policy, balanced
 from natgym.runs import Run
 from natgym.search_analysis import schedules_figure, search_figure
@@ -262,7 +263,8 @@ class Experiment:
             row["to_reference"] = row["distance"] / reference
         self.run.write_results(evaluator.manifest(), rows, differences=differences, strategy=best)
         print(format_table(rows))
-        print(evaluator.legend())
+        self.legend = evaluator.legend()
+        print(self.legend)
         if self.args.repeats > 1:
             print(f"Rows of optimisers: mean and spread over {self.args.repeats} searches.")
         print(f"strategy.json is of {best}, the best on the select part.")
@@ -279,8 +281,8 @@ class Experiment:
         self.run.write_figure("schedules", schedules_figure(shown, note))
         logs = {str(name): pd.read_csv(self.log_file(name, first)) for name in args.optimizer}
         note = (
-            "dots: evaluations; lines: their median in each generation; diamonds: the winner of the second "
-            "look, on fresh noise, with its standard error"
+            f"{args.task}, T = {args.steps}, seed {first}; dots: evaluations, line: median of a generation, "
+            "diamond: the winner of the second look, on fresh noise, and its standard error"
         )
         self.run.write_figure("search", search_figure(logs, note))
         pool = self.meter.generator.conditions()
@@ -291,7 +293,10 @@ class Experiment:
         images = {name: self.meter.draw(policy, rows, 0).images_NCHW for name, policy in policies.items()}
         note = f"{args.task}, T = {args.steps}; same noise and classes in each panel, unselected"
         self.run.write_figure("samples", samples_figure(images, pool.names, note))
-        print(f"{self.run.folder}: config.json, searches/, strategy.json, results.json, figures/")
+        write_report(self.run.folder, f"AutoNAT on {args.task}, T = {args.steps}", self.legend.splitlines())
+        print(
+            f"{self.run.folder}: config.json, searches/, strategy.json, results.json, figures/, report.html"
+        )
 
 
 def run_on_ray(

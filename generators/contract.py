@@ -11,7 +11,10 @@ from generators.conditions import Condition
 
 
 class Cache(Protocol):
-    """What a generator may reuse, a record per row: each row tells by itself what has been computed of it."""
+    """What a generator may reuse, a record per row: each row tells by itself what has been computed of it.
+
+    `rows` are indices on the host. A pass with nothing visible leaves the same record for every row.
+    """
 
     def __getitem__(self, rows: Tensor) -> Cache: ...
 
@@ -35,7 +38,11 @@ class Prediction(NamedTuple):
 
 
 class Generator(Protocol):
-    """A masked-token generator. Row i of a prediction never depends on row j."""
+    """A masked-token generator. Row i of a prediction never depends on row j.
+
+    One that reuses has `reuses = True` and takes a fourth argument, `masked_B`: how many tokens of each row
+    are masked, on the host, so that sizes need no copy from the device; without it, it counts them itself.
+    """
 
     codebook_size: int
     mask_id: int

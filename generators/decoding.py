@@ -17,6 +17,7 @@ from torch import Tensor
 
 from generators.conditions import Condition
 from generators.contract import Cache, Generator, Prediction
+from generators.first_pass import FirstPass
 from generators.noise import Noise
 from generators.schedules import DecodeParams
 
@@ -38,6 +39,8 @@ class DecodeState:
         null_cache: the unconditional stream's reuse state.
         drawn_BL: the tokens drawn in the step that led here, before re-masking; None at the start.
         log_probs_BL: their guided, un-tempered log-probabilities; None at the start.
+        entropy_BL: of the same distributions, in nats; None unless `advance` was asked for it.
+        first_pass: what keeps the all-masked passes, if anything does.
     """
 
     ids_BL: Tensor
@@ -50,6 +53,8 @@ class DecodeState:
     null_cache: Cache | None = None
     drawn_BL: Tensor | None = None
     log_probs_BL: Tensor | None = None
+    entropy_BL: Tensor | None = None
+    first_pass: FirstPass | None = None
 
     @property
     def done(self) -> bool:
@@ -63,14 +68,19 @@ class Proposal(NamedTuple):
     drawn_BL: Tensor
     log_probs_BL: Tensor
     masked_BL: Tensor
+    entropy_BL: Tensor | None = None
 
 
 class RevealRule(Protocol):
-    """Score the tokens of a step; the lowest-scored masked ones are masked again."""
+    """Score the tokens of a step, (B, L); the lowest-scored masked ones are masked again.
+
+    A rule that also decides how many are masked again returns scores and counts (B,) in place of the mask
+    ratio; the counts are copied to the host, once a step. `generators.rules` has others than `confidence`.
+    """
 
     def __call__(
         self, proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int
-    ) -> Tensor: ...
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
 
 
 def confidence(proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int) -> Tensor:
@@ -79,17 +89,34 @@ def confidence(proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, 
 
 
 @torch.no_grad()
-def start(generator: Generator, condition: Condition, *, steps: int) -> DecodeState:
-    """Return the state before the first step: every token masked, one conditional pass spent."""
+def start(
+    generator: Generator, condition: Condition, *, steps: int, first_pass: FirstPass | None = None
+) -> DecodeState:
+    """Return the state before the first step: every token masked, one conditional pass spent.
+
+    Args:
+        first_pass: of this generator; its passes, one per condition and not one per row, are not counted.
+    """
     if steps < 1:
         raise ValueError(f"steps {steps}: decoding takes at least one step")
     B, L = len(condition), generator.num_tokens
     ids_BL = torch.full((B, L), generator.mask_id, device=condition.values.device)
-    prediction = generator(ids_BL, condition)
+    masked_B, spent_B = torch.full((B,), L), torch.full((B,), int(first_pass is None))
+    if first_pass is None:
+        prediction = predict(generator, ids_BL, condition, None, masked_B)
+    else:
+        prediction = first_pass(condition)
     # With nothing visible there is nothing to reuse yet, so that both streams start from the same cache.
-    spent_B = torch.ones(B, dtype=torch.long)
     return DecodeState(
-        ids_BL, condition, 0, steps, torch.full((B,), L), spent_B, prediction, prediction.cache
+        ids_BL,
+        condition,
+        0,
+        steps,
+        masked_B,
+        spent_B,
+        prediction,
+        prediction.cache,
+        first_pass=first_pass,
     )
 
 
@@ -104,6 +131,7 @@ def advance(
     min_masked: int = 0,
     rule: RevealRule = confidence,
     guidance_floor: float = GUIDANCE_FLOOR,
+    entropy: bool = False,
 ) -> DecodeState:
     """Take one decoding step.
 
@@ -115,54 +143,69 @@ def advance(
         noise: of the same rows.
         min_reveal: tokens that each step reveals at least, as long as any is masked.
         min_masked: tokens that stay masked at least (before the last step).
-        rule: scores for re-masking.
+        rule: which tokens are masked again, and perhaps how many.
         guidance_floor: rows whose scale is not above it are not guided.
+        entropy: True also keeps the entropies, which cost one more pass over the logits.
 
     Raises:
         ValueError: the state is done.
     """
     if state.done:
         raise ValueError(f"all {state.steps} steps are taken; call start for a new picture")
-    guided_B = params.guidance_scale > guidance_floor
-    scale_B = params.guidance_scale * guided_B  # exactly 0 where not guided, whatever the other rows do
-    # One copy to the device for all three decisions it needs.
-    host_3B = torch.stack([params.remask_temperature, params.sampling_temperature, scale_B])
-    device_3B1 = host_3B.to(state.ids_BL.device, torch.float32, non_blocking=True)[..., None]
-    remask_B1, sampling_B1, scale_B1 = device_3B1.unbind(0)
+    guided_B = (params.guidance_scale > guidance_floor) & (state.masked_B > 0)
+    remask_B1, sampling_B1, scale_B1 = _on_device(params, guided_B, state.ids_BL.device)
     logits_BLV, null_cache, spent_B = _guide(generator, state, guided_B, scale_B1[..., None])
-    proposal = _draw(state, logits_BLV, sampling_B1[..., None], noise, generator.mask_id)
+    proposal = _draw(state, logits_BLV, sampling_B1[..., None], noise, generator.mask_id, entropy)
     last = state.step + 1 == state.steps
     if last:
         masked_B, ids_BL, prediction = torch.zeros_like(state.masked_B), proposal.drawn_BL, None
     else:
+        ranked = rule(proposal, remask_B1, noise, state.step)
+        scores_BL, counts_B = ranked if isinstance(ranked, tuple) else (ranked, None)
         L = state.ids_BL.shape[1]
-        masked_B = mask_counts(params.mask_ratio, state.masked_B, L, min_reveal, min_masked)
-        scores_BL = rule(proposal, remask_B1, noise, state.step)
+        wanted_B = (params.mask_ratio * L).floor().long() if counts_B is None else counts_B.cpu()
+        masked_B = allowed_counts(wanted_B, state.masked_B, L, min_reveal, min_masked)
         hidden_BL = lowest(scores_BL, proposal.masked_BL, masked_B)
         ids_BL = proposal.drawn_BL.masked_fill(hidden_BL, generator.mask_id)
-        assert state.prediction is not None
-        prediction = generator(ids_BL, state.condition, state.prediction.cache)
+        prediction = _go_on(generator, state, ids_BL, masked_B)
+        spent_B = spent_B + (masked_B > 0)
     return replace(
         state,
         ids_BL=ids_BL,
         step=state.step + 1,
         masked_B=masked_B,
-        nfe_B=state.nfe_B + spent_B + (not last),
+        nfe_B=state.nfe_B + spent_B,
         prediction=prediction,
         null_cache=null_cache,
         drawn_BL=proposal.drawn_BL,
         log_probs_BL=proposal.log_probs_BL,
+        entropy_BL=proposal.entropy_BL,
     )
+
+
+def _on_device(params: DecodeParams, guided_B: Tensor, device: torch.device) -> tuple[Tensor, ...]:
+    """Return both temperatures and the guidance scale, (B, 1) each, by one copy to the device."""
+    scale_B = params.guidance_scale * guided_B  # exactly 0 where not guided, whatever the other rows do
+    host_3B = torch.stack([params.remask_temperature, params.sampling_temperature, scale_B])
+    return host_3B.to(device, torch.float32, non_blocking=True)[..., None].unbind(0)
 
 
 def mask_counts(
     ratio_B: Tensor, masked_B: Tensor, num_tokens: int, min_reveal: int, min_masked: int
 ) -> Tensor:
-    """Return how many tokens each row masks again: floor(L m) within [min_masked, masked now - min_reveal].
+    """Return how many tokens each row masks again by its ratio: floor(L m), as far as it is allowed."""
+    wanted_B = (ratio_B * num_tokens).floor().long()
+    return allowed_counts(wanted_B, masked_B, num_tokens, min_reveal, min_masked)
+
+
+def allowed_counts(
+    wanted_B: Tensor, masked_B: Tensor, num_tokens: int, min_reveal: int, min_masked: int
+) -> Tensor:
+    """Return the counts moved into [min_masked, masked now - min_reveal].
 
     At least one token is visible after the first step, and no visible token is ever masked again.
     """
-    wanted_B = (ratio_B * num_tokens).floor().long().clamp_max(num_tokens - 1)
+    wanted_B = wanted_B.clamp_max(num_tokens - 1)
     allowed_B = torch.minimum(wanted_B, masked_B - min_reveal).clamp_min(min_masked)
     return torch.minimum(allowed_B, masked_B)
 
@@ -176,14 +219,43 @@ def lowest(scores_BL: Tensor, masked_BL: Tensor, counts_B: Tensor) -> Tensor:
     return torch.zeros_like(masked_BL).scatter_(1, order_BL, chosen_BL)
 
 
+def _go_on(generator: Generator, state: DecodeState, ids_BL: Tensor, masked_B: Tensor) -> Prediction:
+    """Return the conditional pass on the new tokens; a row without masks keeps the prediction it has."""
+    kept, rows = state.prediction, masked_B.nonzero()[:, 0]
+    assert kept is not None
+    if len(rows) == len(masked_B):
+        return predict(generator, ids_BL, state.condition, kept.cache, masked_B)
+    if not len(rows):
+        return kept
+    at, cache = rows.to(ids_BL.device, non_blocking=True), kept.cache
+    new = predict(generator, ids_BL[at], state.condition[at], cache and cache[rows], masked_B[rows])
+    return Prediction(
+        kept.logits_BLV.index_copy(0, at, new.logits_BLV),
+        kept.features_BLD.index_copy(0, at, new.features_BLD),
+        cache and cache.put(rows, new.cache),
+    )
+
+
 def _draw(
-    state: DecodeState, logits_BLV: Tensor, temperature_B11: Tensor, noise: Noise, mask_id: int
+    state: DecodeState,
+    logits_BLV: Tensor,
+    temperature_B11: Tensor,
+    noise: Noise,
+    mask_id: int,
+    entropy: bool,
 ) -> Proposal:
     masked_BL = state.ids_BL == mask_id
     drawn_BL = noise.categorical(logits_BLV / temperature_B11, state.step)
     drawn_BL = torch.where(masked_BL, drawn_BL, state.ids_BL)
-    log_probs_BL = logits_BLV.log_softmax(-1).gather(-1, drawn_BL[..., None])[..., 0]
-    return Proposal(logits_BLV, drawn_BL, log_probs_BL, masked_BL)
+    log_softmax_BLV = logits_BLV.log_softmax(-1)
+    log_probs_BL = log_softmax_BLV.gather(-1, drawn_BL[..., None])[..., 0]
+    entropy_BL = entropies(log_softmax_BLV) if entropy else None
+    return Proposal(logits_BLV, drawn_BL, log_probs_BL, masked_BL, entropy_BL)
+
+
+def entropies(log_probs_BLV: Tensor) -> Tensor:
+    """Return the entropy (B, L), in nats, of each token's distribution."""
+    return -(log_probs_BLV.exp() * log_probs_BLV).sum(-1)
 
 
 def _guide(
@@ -195,20 +267,36 @@ def _guide(
     spent_B = guided_B.long()
     if not guided_B.any():
         return logits_BLV, state.null_cache, spent_B
+    null = state.condition.null()
     if state.step == 0:
         # With everything masked the unconditional pass is one constant, so one row serves the whole batch and
         # is not counted; nor is there anything to reuse of it.
-        null = generator(state.ids_BL[:1], state.condition[:1].null())
-        return _extrapolate(logits_BLV, null, scale_B11), state.null_cache, torch.zeros_like(spent_B)
+        if state.first_pass is None:
+            constant = predict(generator, state.ids_BL[:1], null[:1], None, state.masked_B[:1])
+        else:
+            constant = state.first_pass(null[:1])
+        return _extrapolate(logits_BLV, constant, scale_B11), state.null_cache, torch.zeros_like(spent_B)
     if bool(guided_B.all()):
-        null = generator(state.ids_BL, state.condition.null(), state.null_cache)
-        return _extrapolate(logits_BLV, null, scale_B11), null.cache, spent_B
+        free = predict(generator, state.ids_BL, null, state.null_cache, state.masked_B)
+        return _extrapolate(logits_BLV, free, scale_B11), free.cache, spent_B
     # Each row's unconditional stream goes on only where that row is guided, so that no row feels another.
-    rows, cache = guided_B.nonzero()[:, 0].to(logits_BLV.device), state.null_cache
-    null = generator(state.ids_BL[rows], state.condition[rows].null(), cache and cache[rows])
-    guided_BLV = _extrapolate(logits_BLV[rows], null, scale_B11[rows])
-    return logits_BLV.index_copy(0, rows, guided_BLV), cache and cache.put(rows, null.cache), spent_B
+    rows, cache = guided_B.nonzero()[:, 0], state.null_cache
+    at = rows.to(logits_BLV.device, non_blocking=True)
+    # Null conditions are all alike, so that the first ones will do for any rows.
+    free = predict(
+        generator, state.ids_BL[at], null[: len(rows)], cache and cache[rows], state.masked_B[rows]
+    )
+    guided_BLV = _extrapolate(logits_BLV[at], free, scale_B11[at])
+    return logits_BLV.index_copy(0, at, guided_BLV), cache and cache.put(rows, free.cache), spent_B
 
 
-def _extrapolate(conditional_BLV: Tensor, null: Prediction, scale_B11: Tensor) -> Tensor:
-    return conditional_BLV + scale_B11 * (conditional_BLV - null.logits_BLV.float())
+def predict(
+    generator: Generator, ids_BL: Tensor, condition: Condition, cache: Cache | None, masked_B: Tensor
+) -> Prediction:
+    """Call a generator, and tell one that reuses how many tokens are masked."""
+    counts = (masked_B,) if getattr(generator, "reuses", False) else ()
+    return generator(ids_BL, condition, cache, *counts)
+
+
+def _extrapolate(conditional_BLV: Tensor, free: Prediction, scale_B11: Tensor) -> Tensor:
+    return conditional_BLV + scale_B11 * (conditional_BLV - free.logits_BLV.float())

@@ -60,19 +60,24 @@ class Reuse:
     Attributes:
         features_BLD: before the final norm; read where visible.
         visible_BL: the tokens that they are of.
+        visible_B: how many these are, on the host.
     """
 
     features_BLD: Tensor
     visible_BL: Tensor
+    visible_B: Tensor
 
     def __getitem__(self, rows: Tensor) -> Reuse:
-        return Reuse(self.features_BLD[rows], self.visible_BL[rows])
+        at = rows.to(self.visible_BL.device, non_blocking=True)
+        return Reuse(self.features_BLD[at], self.visible_BL[at], self.visible_B[rows])
 
     def put(self, rows: Tensor, other: Reuse) -> Reuse:
         """Return a copy with `rows` replaced by `other`."""
+        at = rows.to(self.visible_BL.device, non_blocking=True)
         return Reuse(
-            self.features_BLD.index_copy(0, rows, other.features_BLD),
-            self.visible_BL.index_copy(0, rows, other.visible_BL),
+            self.features_BLD.index_copy(0, at, other.features_BLD),
+            self.visible_BL.index_copy(0, at, other.visible_BL),
+            self.visible_B.index_copy(0, rows, other.visible_B),
         )
 
 
@@ -85,6 +90,7 @@ class Packing:
 
     def __init__(self, chosen_BL: Tensor, counts_B: list[int]) -> None:
         B, L = chosen_BL.shape
+        self.counts_B = counts_B
         self.size, self.longest = sum(counts_B), max(counts_B)
         self.ragged = min(counts_B) < self.longest
         self.index_N = torch.nonzero_static(chosen_BL.flatten(), size=self.size)[:, 0]
@@ -95,10 +101,16 @@ class Packing:
             self._slot_N = self._row_N * self.longest + rank_N
 
     @classmethod
-    def of(cls, *chosen_BL: Tensor) -> list[Packing]:
-        """Pack several choices with one copy to the host, which has to know the sizes."""
-        counts = torch.stack([chosen.sum(1) for chosen in chosen_BL]).tolist()
-        return [cls(chosen, counts_B) for chosen, counts_B in zip(chosen_BL, counts, strict=True)]
+    def of(cls, *chosen_BL: Tensor, counts: Tensor | None = None) -> list[Packing]:
+        """Pack several choices.
+
+        Args:
+            counts: (choices, B), their sizes on the host, which has to know them; without, they are copied
+                there.
+        """
+        if counts is None:
+            counts = torch.stack([chosen.sum(1) for chosen in chosen_BL])
+        return [cls(chosen, counts_B) for chosen, counts_B in zip(chosen_BL, counts.tolist(), strict=True)]
 
     def pack(self, x_BLD: Tensor) -> Tensor:
         """Return the chosen tokens."""
@@ -219,17 +231,27 @@ class ENAT(nn.Module):
         self.head = TokenHead(vocabulary, config.width)
         self.apply(_init_weights)
 
-    def forward(self, ids_BL: Tensor, condition: Condition, cache: Reuse | None = None) -> Prediction:
+    def forward(
+        self,
+        ids_BL: Tensor,
+        condition: Condition,
+        cache: Reuse | None = None,
+        masked_B: Tensor | None = None,
+    ) -> Prediction:
         """Return logits (B, L, V), features (B, L, D) and the cache for a later pass.
 
         Args:
             ids_BL: 0..V, of which V is the mask; any number of masks per row.
             condition: labels.
             cache: of an earlier pass over the same rows, whose visible tokens are visible still.
+            masked_B: how many tokens of each row are masked, on the host; without, they are counted on the
+                device and copied.
         """
         masked_BL = ids_BL == self.mask_id
         old_BL = torch.zeros_like(masked_BL) if cache is None else cache.visible_BL & ~masked_BL
-        visible, hidden, old, new = Packing.of(~masked_BL, masked_BL, old_BL, ~masked_BL & ~old_BL)
+        chosen_BL = ~masked_BL, masked_BL, old_BL, ~masked_BL & ~old_BL
+        counts = None if masked_B is None else _counts(masked_B, self.num_tokens, cache)
+        visible, hidden, old, new = Packing.of(*chosen_BL, counts=counts)
         condition_BD = self.condition_embedding(condition.values)
         embedded_BLD = self.token_embedding(ids_BL)
 
@@ -246,7 +268,8 @@ class ENAT(nn.Module):
         hidden_x = self._through(self._decoder, hidden_x, hidden, visible_x, visible, condition_BD)
         features_BLD = self.norm(hidden.unpack(hidden_x, features_BLD))
         logits_BLV = self.head(features_BLD, self.token_embedding.word.weight)
-        return Prediction(logits_BLV, features_BLD, Reuse(kept_BLD, ~masked_BL))
+        reuse = Reuse(kept_BLD, ~masked_BL, torch.tensor(visible.counts_B))
+        return Prediction(logits_BLV, features_BLD, reuse)
 
     def conditions(self) -> Condition:
         """Return every class once, on the weights' device."""
@@ -266,6 +289,13 @@ class ENAT(nn.Module):
         for block in blocks if own.size else ():
             x = block(x, own, *context)
         return x
+
+
+def _counts(masked_B: Tensor, num_tokens: int, cache: Reuse | None) -> Tensor:
+    """Return how many tokens of each row are visible, masked, visible before and newly visible, (4, B)."""
+    visible_B = num_tokens - masked_B
+    old_B = torch.zeros_like(visible_B) if cache is None else cache.visible_B
+    return torch.stack([visible_B, masked_B, old_B, visible_B - old_B])
 
 
 def enat_digits(**overrides: Any) -> ENATConfig:

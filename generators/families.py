@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -145,9 +145,14 @@ def table(
     """
     _require(steps >= 1, f"steps {steps}: a schedule has at least one step")
     k = torch.arange(steps, dtype=torch.float64)
-    r = (k + 1 - OFFSET) / steps
+    progress = (k + 1 - OFFSET) / steps, (k + OFFSET) / steps
+    return columns(*progress, ratio=ratio, remask=remask, sampling=sampling, guidance=guidance)
+
+
+def columns(r: Tensor, s: Tensor, *, ratio: Curve, remask: Law, sampling: Law, guidance: Curve) -> Tensor:
+    """Return decoding parameters (N, 4) where N times the shares r and s of a generation are done."""
     laws = (last + (first - last) * (1 - r) for first, last in (remask, sampling))
-    return torch.stack([ratio(r), *laws, guidance((k + OFFSET) / steps)], dim=-1)
+    return torch.stack([ratio(r), *laws, guidance(s)], dim=-1)
 
 
 def parse(spec: str) -> dict[str, Any]:
@@ -160,24 +165,39 @@ def parse(spec: str) -> dict[str, Any]:
     Raises:
         ValueError: a name, a key or a value is not one of these.
     """
+    return arguments(*split(spec), spec)
+
+
+def split(spec: str) -> tuple[str, dict[str, str]]:
+    """Return the name and the settings of NAME:KEY=VALUE,...; ValueError if it is not of this form."""
     name, _, tail = spec.partition(":")
-    curve, settings = PRESETS.get(name, (name, {}))
-    given = dict(settings)
+    given = {}
     for item in filter(None, tail.split(",")):
         key, equals, value = (part.strip() for part in item.partition("="))
         _require(bool(equals), f"{item!r} in {spec!r} is not of the form key=value")
         given[key] = value
+    return name, given
+
+
+def arguments(name: str, given: Mapping[str, str], spec: str, also: Collection[str] = ()) -> dict[str, Any]:
+    """Return the arguments of `table` from the parts of a spec, which errors quote; see `parse`.
+
+    Args:
+        also: further keys that the spec may hold, which errors name.
+    """
+    curve, settings = PRESETS.get(name, (name, {}))
+    given = settings | dict(given)
     ratio = _chosen(RATIOS, curve, "curve", spec)
     guidance = _chosen(GUIDANCES, given.pop("guidance", "ramp"), "guidance", spec)
-    own, guiding = _parameters(ratio), _parameters(guidance)
-    allowed = ("remask", "sampling", "guidance", *own, *guiding)
+    own, guiding = parameters(ratio), parameters(guidance)
+    allowed = ("remask", "sampling", "guidance", *own, *guiding, *also)
     for key in given:
         _require(key in allowed, f"{key!r} in {spec!r} is not one of {', '.join(allowed)}")
     return {
-        "ratio": partial(ratio, **_numbers(given, own, spec)),
+        "ratio": partial(ratio, **numbers(given, own, spec)),
         "remask": _law(given.get("remask", "1"), "remask", 0.0, spec),
         "sampling": _law(given.get("sampling", "1"), "sampling", None, spec),
-        "guidance": partial(guidance, **_numbers(given, guiding, spec)),
+        "guidance": partial(guidance, **numbers(given, guiding, spec)),
     }
 
 
@@ -189,14 +209,15 @@ def _chosen(
     return curves[name]
 
 
-def _parameters(curve: Callable[..., Tensor]) -> list[str]:
-    """Return the names that a user may set; those fixed by `partial` have another name to be set under."""
-    fixed = curve.keywords if isinstance(curve, partial) else {}
-    found = inspect.signature(curve).parameters.values()
+def parameters(function: Callable[..., Any]) -> list[str]:
+    """Return the keyword-only parameters, which a spec may set, without those fixed by `partial`."""
+    fixed = function.keywords if isinstance(function, partial) else {}
+    found = inspect.signature(function).parameters.values()
     return [p.name for p in found if p.kind is p.KEYWORD_ONLY and p.name not in fixed]
 
 
-def _numbers(given: Mapping[str, str], names: list[str], spec: str) -> dict[str, float]:
+def numbers(given: Mapping[str, str], names: Collection[str], spec: str) -> dict[str, float]:
+    """Return those of `names` that are given, as finite numbers; ValueError if one is none."""
     return {name: _number(given[name], name, spec) for name in names if name in given}
 
 

@@ -39,13 +39,13 @@ _FIRST, _SECOND = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
 
 def _shifted(x: Tensor, bits: int) -> Tensor:
     """Return x xor (x >> bits), the shift being logical: torch shifts int64 arithmetically."""
-    return x ^ ((x >> bits) & ((1 << (64 - bits)) - 1))
+    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1).bitwise_xor_(x)
 
 
 def mix(x: Tensor) -> Tensor:
     """Scramble int64 values; a bijection whose output bits all depend on all input bits."""
-    x = _shifted(x, 30) * _FIRST
-    x = _shifted(x, 27) * _SECOND
+    x = _shifted(x, 30).mul_(_FIRST)
+    x = _shifted(x, 27).mul_(_SECOND)
     return _shifted(x, 31)
 
 

@@ -6,6 +6,7 @@ knows no agent.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,37 +19,28 @@ from torch import Tensor
 from generators.conditions import Condition
 from generators.contract import Generator
 from generators.decoding import DecodeState, advance, start
+from generators.first_pass import FirstPass
 from generators.noise import HashNoise, Purpose, hash_uniform, next_episode
 from generators.schedules import PARAMETERS, Schedule, as_schedule
 from generators.tokenizers import Tokenizer
 from natgym.loading import load_companion, load_generator
+from natgym.observations import FeatureType, Kind, Observation, Observer
 from natgym.pictures import reveal
-from natgym.rewards import Reward, make_reward
-from natgym.spaces import ActionMap, BatchedBox, Preset, action_space, batched, observation_space
+from natgym.rewards import RewardSpec, make_reward
+from natgym.spaces import ActionMap, BatchedBox, Preset, action_space, batched
 
-Observation = dict[str, Tensor]
 Info = dict[str, Any]
-
-
-def observe(state: DecodeState, mask_id: int, dtype: torch.dtype = torch.float32) -> Observation:
-    """Return what an agent sees of a state; after the last step no features exist, and they are zeros."""
-    B, L = state.ids_BL.shape
-    if state.prediction is not None:
-        features_BLD = state.prediction.features_BLD.to(dtype)
-    else:
-        features_BLD = torch.zeros((), dtype=dtype, device=state.ids_BL.device)
-    return {
-        "features": features_BLD,
-        "masked": (state.ids_BL == mask_id).to(torch.uint8),
-        "step": torch.full((B, 1), float(state.step), device=state.ids_BL.device),
-    }
-
-
 METADATA = {"render_modes": ["rgb_array"], "render_fps": 4}
 
 
 class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     """Draw `num_envs` pictures in `steps` parallel-decoding steps; the action decides how.
+
+    ## Description
+    A masked-token generator draws a picture as a grid of L tokens. At each step it draws all masked tokens
+    anew and masks the least confident of them again, until the last step reveals everything. The agent sets,
+    for each picture and step, how many are masked again, at which two temperatures, and with how much
+    guidance.
 
     ## Action Space
     `Box(-10, 10, (4,), float32)` per row, in pre-activation units around the schedule: zero plays the
@@ -56,12 +48,14 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
 
     | index | parameter | default map, a = action |
     |---|---|---|
-    | 0 | mask ratio after the step | sigmoid(logit(m) + a / 2) |
-    | 1 | re-mask temperature | tau_2 exp(a) |
-    | 2 | sampling temperature | tau_1 exp(a / 4) |
-    | 3 | guidance scale, l_c + w (l_c - l_u) | softplus(softplus^-1(w) + a) |
+    | 0 | mask_ratio, after the step | sigmoid(logit(m) + a / 2) |
+    | 1 | remask_temperature | tau_2 exp(a) |
+    | 2 | sampling_temperature | tau_1 exp(a / 4) |
+    | 3 | guidance_scale, l_c + w (l_c - l_u) | softplus(softplus^-1(w) + a) |
 
-    The mask ratio of the last step has no effect: it reveals everything.
+    The mask ratio of the last step has no effect: it reveals everything. With `parameters=`, only those are
+    set, in this order, and the others follow the schedule. With `smoothing=s`, what is played is
+    s * (what was played before) + (1 - s) * a, from the second step on (AdaGen).
 
     ## Observation Space
     A dict of torch tensors on the generator's device.
@@ -71,18 +65,22 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     | features | (L, D) | the generator's final features of every token, conditional pass |
     | masked | (L,) uint8 | 1 where the token is not revealed yet |
     | step | (1,) float32 | steps taken, 0..T-1 |
+    | tokens | (L,) int32 | with observation="tokens": ids, the mask's being the codebook's size |
+    | previous_action | (4,) float32 | with smoothing: what was played before, zero at the start |
 
-    The tokens themselves, the noise and the reward's state are not observed; the condition is seen through
-    the features.
+    With observation="pooled", the features are means over 2 x 2 tokens, (L / 4, D); the memory that each kind
+    takes stands in `natgym.observations`. Not observed: the noise, the logits, the unconditional pass and the
+    reward's state; nor, unless asked for, the tokens themselves. The condition is seen through the features.
 
     ## Rewards
     0 before the last step, then `reward(images, condition)`; by default the log-probability of the condition
-    under the task's classifier.
+    under the task's classifier. Several are summed with weights.
 
     ## Starting State
     All tokens masked. Row i of `reset(seed=s)` has row seed s + i and, with "balanced", condition (s + i)
-    modulo their number; its picture is a function of row seed, condition and actions alone. Later episodes
-    derive their row seeds from the first and go on through the conditions.
+    modulo their number; its picture is a function of row seed, condition and actions alone (its reward too,
+    unless the reward compares neighbours). Later episodes derive their row seeds from the first and go on
+    through the conditions. `reset(options={"condition": ...})` says what to draw in one episode.
 
     ## Episode End
     `terminated` after T steps, always; never truncated.
@@ -93,13 +91,17 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     | num_envs | 1 | rows |
     | generator | "digits" | shipped task, folder of a saved generator, or live generator |
     | steps | 8 | T |
-    | reward | "classifier" | name or live reward |
+    | reward | "classifier" | name, live reward, or a dict or pairs of these with weights |
     | tokenizer | None | live, folder, or None for the one of the generator's task |
     | schedule | "reference" | what zero action plays: family name, file or `Schedule` |
-    | actions | "default" | preset of `ActionMap`, or a live one |
+    | actions | "default" | preset of `ActionMap`, or a live one with its own next two |
+    | parameters | all four | names of those that an action sets |
+    | smoothing | 0.0 | share of the action played before, in [0, 1) |
+    | observation | "features" | "features", "pooled" or "tokens" |
+    | dtype | "float32" | of the features: "float32" or "float16" |
     | conditions | "balanced" | "balanced", "random", or a `Condition` whose rows are taken in turn |
     | min_reveal | 1 | tokens each step reveals at least; 0 is AdaNAT's own rule |
-    | dtype | "float32" | of the features: "float32" or "float16" |
+    | first_pass_bytes | 0 | memory for all-masked passes kept between episodes; 0 keeps none |
     | device | "cpu" | of a generator loaded by name; a live one stays where it is |
     | autoreset | True | False: the caller resets, and no pass is spent on an episode nobody wants |
     | render_mode | None | "rgb_array": the pictures being revealed |
@@ -122,13 +124,17 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         *,
         generator: str | Path | Generator = "digits",
         steps: int = 8,
-        reward: str | Reward = "classifier",
+        reward: RewardSpec = "classifier",
         tokenizer: str | Path | Tokenizer | None = None,
         schedule: str | Path | Schedule = "reference",
         actions: Preset | ActionMap = "default",
+        parameters: Sequence[str] = PARAMETERS,
+        smoothing: float = 0.0,
+        observation: Kind = "features",
+        dtype: FeatureType = "float32",
         conditions: Literal["balanced", "random"] | Condition = "balanced",
         min_reveal: int = 1,
-        dtype: Literal["float32", "float16"] = "float32",
+        first_pass_bytes: int = 0,
         device: str = "cpu",
         autoreset: bool = True,
         render_mode: str | None = None,
@@ -139,38 +145,24 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
             raise ValueError(
                 f"render_mode {render_mode!r} is not one of None, {', '.join(self.metadata['render_modes'])}"
             )
-        if dtype not in ("float32", "float16"):
-            raise ValueError(f"dtype {dtype!r} is not one of float32, float16")
-        self.generator, task = load_generator(generator, device)
-        self.device = next(self.generator.parameters()).device
-        self.tokenizer = load_companion(tokenizer, "tokenizer", task, self.device)
-        ours, theirs = ((net.codebook_size, tuple(net.grid)) for net in (self.generator, self.tokenizer))
-        if ours != theirs:
-            raise ValueError(f"codes and grid: the generator has {ours}, the tokenizer {theirs}; use a pair")
-        self.reward = make_reward(reward, task, self.device)
-        if not isinstance(actions, ActionMap):
-            actions = ActionMap.preset(actions, as_schedule(schedule, steps))
-        as_schedule(actions.schedule, steps)  # a live map of another length fails here, not at a later step
-        self.action_map = actions
-        if isinstance(conditions, str) and conditions not in ("balanced", "random"):
-            raise ValueError(
-                f"conditions {conditions!r} is not one of balanced, random; a live Condition may be passed"
-            )
-        self.random_conditions = conditions == "random"
-        pool = self.generator.conditions() if isinstance(conditions, str) else conditions
-        self.pool: Condition = pool.to(self.device)
         self.num_envs, self.steps, self.min_reveal = num_envs, steps, min_reveal
-        self.dtype, self.autoreset, self.render_mode = getattr(torch, dtype), autoreset, render_mode
+        self.autoreset, self.render_mode = autoreset, render_mode
+        self.action_map = _action_map(actions, schedule, steps, parameters, smoothing)
+        self._load(generator, tokenizer, reward, device)
+        self.random_conditions = conditions == "random"
+        self.pool = _pool(conditions, self.generator).to(self.device)
+        smoothed = len(self.action_map.parameters) if self.action_map.smoothing else 0
+        self.observer = Observer.of(self.generator, kind=observation, dtype=dtype, num_smoothed=smoothed)
+        self.first_pass = FirstPass(self.generator, first_pass_bytes) if first_pass_bytes else None
         if not autoreset:
             self.metadata = {**self.metadata, "autoreset_mode": AutoresetMode.DISABLED}
-        self.single_observation_space = observation_space(
-            self.generator.grid, self.generator.width, steps, dtype
-        )
-        self.single_action_space = action_space()
+        self.single_observation_space = self.observer.space(steps)
+        self.single_action_space = action_space(len(self.action_map.parameters))
         self.observation_space = batched(self.single_observation_space, num_envs)
         self.action_space = BatchedBox(self.single_action_space, num_envs)
         self.state: DecodeState | None = None
         self.finished: DecodeState | None = None
+        self.played_Bk = torch.zeros(num_envs, len(self.action_map.parameters))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -181,6 +173,10 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
             seed: row i gets row seed `seed` + i; None draws one from the env's own generator.
             options: {"condition": Condition of num_envs rows} fixes what is drawn in this episode.
         """
+        if self.closed:
+            raise gymnasium.error.ClosedEnvironmentError("this environment is closed; make a new one")
+        if strangers := set(options or {}) - {"condition"}:
+            raise ValueError(f"options {sorted(strangers)} are not known; there is only 'condition'")
         super().reset(seed=seed)
         base = seed if seed is not None else int(self.np_random.integers(2**62))
         self.first_seeds_B = HashNoise.from_seed(base, self.num_envs).row_seeds_B
@@ -189,16 +185,17 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         return self._observe(), {}
 
     def step(self, actions: Any) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, Info]:
-        """Take one decoding step in every row; actions (num_envs, 4), numpy or torch."""
+        """Take one decoding step in every row; actions (num_envs, k), numpy or torch."""
         if self.state is None or self.state.done:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
-        actions_B4 = torch.as_tensor(actions).detach()
-        if actions_B4.shape != self.action_space.shape:
+        actions_Bk = torch.as_tensor(actions).detach()
+        if actions_Bk.shape != self.action_space.shape:
             raise ValueError(
-                f"actions have shape {tuple(actions_B4.shape)}; expected {self.action_space.shape}"
+                f"actions have shape {tuple(actions_Bk.shape)}; expected {self.action_space.shape}"
             )
-        params = self.action_map(actions_B4, self.state.step)
-        self.finished = None
+        played_Bk = self.action_map.smooth(actions_Bk, self.played_Bk.to(actions_Bk.device), self.state.step)
+        params = self.action_map(played_Bk, self.state.step)
+        self.played_Bk, self.finished = played_Bk.float(), None
         self.state = advance(self.generator, self.state, params, self.noise, min_reveal=self.min_reveal)
         info: Info = {name: values.numpy() for name, values in zip(PARAMETERS, params, strict=True)}
         rewards = np.zeros(self.num_envs)
@@ -221,8 +218,21 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         return tuple(reveal(self.tokenizer, state, self.generator.mask_id))
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Let go of the pictures in progress."""
-        self.state = self.finished = None
+        """Let go of the pictures in progress and of the networks, and with them of the device's memory."""
+        self.state = self.finished = self.first_pass = None
+        for name in ("generator", "tokenizer", "reward", "pool", "noise"):
+            vars(self).pop(name, None)  # a constructor that failed has not all of them
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+    def _load(self, generator: Any, tokenizer: Any, reward: RewardSpec, device: str) -> None:
+        self.generator, task = load_generator(generator, device)
+        self.device = next(self.generator.parameters()).device
+        self.tokenizer = load_companion(tokenizer, "tokenizer", task, self.device)
+        ours, theirs = ((net.codebook_size, tuple(net.grid)) for net in (self.generator, self.tokenizer))
+        if ours != theirs:
+            raise ValueError(f"codes and grid: the generator has {ours}, the tokenizer {theirs}; use a pair")
+        self.reward = make_reward(reward, task, self.device)
 
     def _begin(self, condition: Condition | None) -> None:
         seeds_B = next_episode(self.first_seeds_B, self.episode).to(self.device)
@@ -233,7 +243,9 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         if len(condition) != self.num_envs:
             raise ValueError(f"{len(condition)} conditions for {self.num_envs} rows; give one per row")
         self.noise = HashNoise(seeds_B)
-        self.state = start(self.generator, condition.to(self.device), steps=self.steps)
+        self.played_Bk = torch.zeros_like(self.played_Bk)
+        condition = condition.to(self.device)
+        self.state = start(self.generator, condition, steps=self.steps, first_pass=self.first_pass)
 
     def _next_conditions(self, seeds_B: Tensor) -> Condition:
         if self.random_conditions:
@@ -245,9 +257,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
 
     def _observe(self) -> Observation:
         assert self.state is not None
-        observation = observe(self.state, self.generator.mask_id, self.dtype)
-        shape = (self.num_envs, self.generator.num_tokens, self.generator.width)
-        return observation | {"features": observation["features"].expand(shape).clone()}
+        return self.observer(self.state, self.played_Bk)
 
 
 class DecodeEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
@@ -287,6 +297,32 @@ class DecodeEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
 
     def close(self) -> None:
         self.rows.close()
+
+
+def _action_map(
+    actions: Preset | ActionMap,
+    schedule: str | Path | Schedule,
+    steps: int,
+    parameters: Sequence[str],
+    smoothing: float,
+) -> ActionMap:
+    if not isinstance(actions, ActionMap):
+        options: dict[str, Any] = {"parameters": tuple(parameters), "smoothing": smoothing}
+        return ActionMap.preset(actions, as_schedule(schedule, steps), **options)
+    if tuple(parameters) != PARAMETERS or smoothing:
+        raise ValueError("a live action map has its own parameters and smoothing; set them there")
+    as_schedule(actions.schedule, steps)  # a map of another length fails here, not at a later step
+    return actions
+
+
+def _pool(conditions: str | Condition, generator: Generator) -> Condition:
+    if not isinstance(conditions, str):
+        return conditions
+    if conditions not in ("balanced", "random"):
+        raise ValueError(
+            f"conditions {conditions!r} is not one of balanced, random; a live Condition may be passed"
+        )
+    return generator.conditions()
 
 
 def _numpy(values: Any) -> np.ndarray:

@@ -29,10 +29,20 @@ def to_uint8(images_BCHW: Tensor) -> np.ndarray:
 
 
 def reveal(tokenizer: Tokenizer, state: DecodeState, mask_id: int) -> Iterator[np.ndarray]:
-    """Yield each row's picture (H, W, 3) uint8: revealed tokens decoded, masked ones in one colour."""
-    masked_BL = state.ids_BL == mask_id
-    ids_BL = state.ids_BL.masked_fill(masked_BL, 0) if state.drawn_BL is None else state.drawn_BL
-    images = as_rgb(tokenizer.decode(ids_BL))
+    """Yield the picture of each row of a state, (H, W, 3) uint8, as `reveal_ids` shows it."""
+    return reveal_ids(tokenizer, state.ids_BL, mask_id, state.drawn_BL)
+
+
+def reveal_ids(
+    tokenizer: Tokenizer, ids_BL: Tensor, mask_id: int, drawn_BL: Tensor | None = None
+) -> Iterator[np.ndarray]:
+    """Yield each row's picture (H, W, 3) uint8: revealed tokens decoded, masked ones in one colour.
+
+    Args:
+        drawn_BL: what stands under the masks, for tokenizers that look at neighbours; by default code 0.
+    """
+    masked_BL = ids_BL == mask_id
+    images = as_rgb(tokenizer.decode(ids_BL.masked_fill(masked_BL, 0) if drawn_BL is None else drawn_BL))
     rows, columns = tokenizer.grid
     tall, wide = images.shape[2] // rows, images.shape[3] // columns
     hidden = repeat(masked_BL, "b (h w) -> b 1 (h p) (w q)", h=rows, p=tall, q=wide)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -19,17 +20,25 @@ from torch import Tensor
 
 from generators.conditions import Condition
 from generators.contract import Generator
-from generators.decoding import advance, start
+from generators.decoding import DecodeState, advance, confidence, start
+from generators.first_pass import FirstPass
 from generators.noise import HashNoise
 from generators.schedules import PARAMETERS, DecodeParams
 from generators.tokenizers import Tokenizer
-from natgym.env import Observation, observe
+from natgym.observations import Observation, observe
+from natgym.rewards import Reward
+from natgym.spaces import ActionMap
 
 BATCH = 250  # rows per forward pass; small batches stay in a CPU's cache
+ACTIONS = tuple(f"action_{name}" for name in PARAMETERS)
 
 
 class Policy(Protocol):
-    """Decide the decoding parameters of every row; `steps` is its T."""
+    """Decide the decoding parameters of every row; `steps` is its T.
+
+    The observation is the environment's and `condition`, the values of the rows' conditions. A policy may
+    also have a `rule`, a `generators.decoding.RevealRule`; without one it is `confidence`.
+    """
 
     @property
     def steps(self) -> int: ...
@@ -37,18 +46,121 @@ class Policy(Protocol):
     def __call__(self, observation: Observation, step: int) -> DecodeParams: ...
 
 
+class Decision(NamedTuple):
+    """The decoding parameters of one step, and what a learned policy can tell of them.
+
+    Attributes:
+        params: what is played.
+        action_B4: what it would give to the environment's `step`; NaN where it decides nothing.
+        value_B: the return it expects, if it has a critic.
+        previous_action: what the next observation shows under this name, (B, k), if actions are smoothed.
+    """
+
+    params: DecodeParams
+    action_B4: Tensor | None = None
+    value_B: Tensor | None = None
+    previous_action: Tensor | None = None
+
+    @classmethod
+    def of(cls, action_map: ActionMap, action_Bk: Tensor, previous_Bk: Tensor, step: int) -> Decision:
+        """Return what an action means as the environment plays it, after the one that was played before."""
+        played_Bk = action_map.smooth(action_Bk, previous_Bk, step)
+        remembered = played_Bk if action_map.smoothing else None
+        params = action_map(played_Bk, step)
+        return cls(params, action_map.spread(action_Bk), previous_action=remembered)
+
+
+@runtime_checkable
+class DecidingPolicy(Protocol):
+    """A policy that can tell more than the parameters; `decide` is asked instead of calling it."""
+
+    def decide(self, observation: Observation, step: int) -> Decision: ...
+
+
+class Step(NamedTuple):
+    """What the frame tells of one step of one batch, whose first sample is `first`; tensors (B,)."""
+
+    first: int
+    step: int
+    decision: Decision
+    masked_before_B: Tensor
+    masked_after_B: Tensor
+    nfe_B: Tensor
+    statistics: dict[str, Tensor]
+    reward_B: Tensor | None
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Return the columns of the frame but for the condition."""
+        B, empty = len(self.nfe_B), torch.tensor(torch.nan)
+        params, action_B4, value_B, _ = self.decision
+        actions = (empty,) * 4 if action_B4 is None else action_B4.unbind(-1)
+        columns = {
+            "sample": self.first + torch.arange(B),
+            "step": torch.tensor(self.step),
+            **dict(zip(ACTIONS, actions, strict=True)),
+            **dict(zip(PARAMETERS, params, strict=True)),
+            "masked_before": self.masked_before_B,
+            "masked_after": self.masked_after_B,
+            "nfe": self.nfe_B,
+            "value": empty if value_B is None else value_B,
+            **self.statistics,
+        }
+        if self.reward_B is not None:
+            columns["reward"] = self.reward_B
+        return {name: np.broadcast_to(values.cpu().numpy(), B) for name, values in columns.items()}
+
+
 @dataclass(frozen=True, eq=False)
 class Rollout:
-    """What `rollout` returns: images (N, C, H, W), tokens (N, L), passes (N,), and the frame (N * T rows).
+    """What `rollout` returns.
 
-    The frame's columns: sample, condition, step, the four decoding parameters, masked_before, masked_after,
-    nfe.
+    Attributes:
+        images_NCHW, tokens_NL: the pictures and their tokens.
+        nfe_N: forward passes spent on each.
+        condition: what each was drawn from.
+        revealed_at_NL: the step (0..T-1) that revealed each token, int16.
+        ids_TNL: the tokens after each step, mask ids included; None unless asked for.
+        steps: what the frame is made of.
     """
 
     images_NCHW: Tensor
     tokens_NL: Tensor
     nfe_N: np.ndarray
-    frame: pd.DataFrame
+    condition: Condition
+    revealed_at_NL: Tensor
+    ids_TNL: Tensor | None
+    steps: list[Step]
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """A row per sample and step, made when it is first asked for.
+
+        Columns: sample, condition (its name), step; action_<parameter>, empty where the policy has none; the
+        four decoding parameters; masked_before, masked_after, nfe; value, empty without a critic. With
+        `statistics`: confidence and entropy, means over the tokens that the step revealed, of log-probability
+        and entropy of the guided, un-tempered distribution in nats; empty where none was revealed. With a
+        reward: reward, 0 before the last step.
+        """
+        parts = [step.columns() for step in self.steps]
+        table = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        names = np.asarray(self.condition.names, dtype=object)
+        frame = pd.DataFrame(table)
+        frame.insert(1, "condition", names[table["sample"]])
+        return frame
+
+    @classmethod
+    def cat(cls, parts: list[Rollout], condition: Condition) -> Rollout:
+        """Join the batches of one condition list."""
+        trails = [part.ids_TNL for part in parts if part.ids_TNL is not None]
+        return cls(
+            torch.cat([part.images_NCHW for part in parts]),
+            torch.cat([part.tokens_NL for part in parts]),
+            np.concatenate([part.nfe_N for part in parts]),
+            condition,
+            torch.cat([part.revealed_at_NL for part in parts]),
+            torch.cat(trails, dim=1) if trails else None,
+            [step for part in parts for step in part.steps],
+        )
 
 
 def rollout(
@@ -59,6 +171,10 @@ def rollout(
     *,
     seed: int,
     min_reveal: int = 1,
+    reward: Reward | None = None,
+    first_pass: FirstPass | None = None,
+    statistics: bool = False,
+    trail: bool = False,
     batch_size: int = BATCH,
     threads: int = 1,
     progress: Callable[[int], object] | None = None,
@@ -66,54 +182,97 @@ def rollout(
     """Draw one picture per condition; row i has row seed `seed` + i whatever the batch size.
 
     Args:
+        reward: judges each batch of finished pictures, for the frame.
+        first_pass: of the generator, to predict each condition's first step once for many rollouts.
+        statistics: True adds confidence and entropy to the frame.
+        trail: True keeps the tokens after each step.
         threads: batches drawn at once, for CPUs. Rows don't depend on one another, so that small networks
             gain more from this than from threads inside torch, and the result is the same for any number.
         progress: called with the number of pictures of each finished batch.
     """
 
+    player = _Player(policy, generator, tokenizer, min_reveal, reward, first_pass, statistics, trail)
+
     def draw(first: int) -> Rollout:
-        rows = condition[first : first + batch_size]
-        part = _batch(policy, generator, tokenizer, rows, seed + first, min_reveal)
-        part.frame["sample"] += first
+        part = player.play(condition[first : first + batch_size], first, seed + first)
         if progress is not None:
-            progress(len(rows))
+            progress(len(part.nfe_N))
         return part
 
+    firsts = range(0, len(condition), batch_size)
+    if threads == 1:
+        return Rollout.cat(list(map(draw, firsts)), condition)
     with ThreadPoolExecutor(threads) as pool:
-        parts = list(pool.map(draw, range(0, len(condition), batch_size)))
-    return Rollout(
-        torch.cat([part.images_NCHW for part in parts]),
-        torch.cat([part.tokens_NL for part in parts]),
-        np.concatenate([part.nfe_N for part in parts]),
-        pd.concat([part.frame for part in parts], ignore_index=True),
-    )
+        return Rollout.cat(list(pool.map(draw, firsts)), condition)
 
 
-def _batch(
-    policy: Policy,
-    generator: Generator,
-    tokenizer: Tokenizer,
-    condition: Condition,
-    seed: int,
-    min_reveal: int,
-) -> Rollout:
-    B, device = len(condition), condition.values.device
-    noise = HashNoise.from_seed(seed, B, device)
-    state = start(generator, condition, steps=policy.steps)
-    names, frames = condition.names, []
-    while not state.done:
-        observation = observe(state, generator.mask_id) | {"condition": condition.values}
-        params = policy(observation, state.step)
-        after = advance(generator, state, params, noise, min_reveal=min_reveal)
-        columns = dict(zip(PARAMETERS, (values.numpy() for values in params), strict=True))
-        counts = {"masked_before": state.masked_B, "masked_after": after.masked_B, "nfe": after.nfe_B}
-        columns |= {name: values.numpy() for name, values in counts.items()}
-        frames.append(
-            pd.DataFrame({"sample": np.arange(B), "condition": names, "step": state.step} | columns)
-        )
-        state = after
-    frame = pd.concat(frames, ignore_index=True)
-    return Rollout(tokenizer.decode(state.ids_BL), state.ids_BL, state.nfe_B.numpy(), frame)
+@dataclass(frozen=True)
+class _Player:
+    """Draw batches; the arguments are those of `rollout`."""
+
+    policy: Policy
+    generator: Generator
+    tokenizer: Tokenizer
+    min_reveal: int
+    reward: Reward | None
+    first_pass: FirstPass | None
+    statistics: bool
+    trail: bool
+
+    def play(self, condition: Condition, first: int, seed: int) -> Rollout:
+        """Draw one batch, whose first sample is `first`."""
+        noise = HashNoise.from_seed(seed, len(condition), condition.values.device)
+        state = start(self.generator, condition, steps=self.policy.steps, first_pass=self.first_pass)
+        revealed_at_BL = torch.zeros_like(state.ids_BL, dtype=torch.int16)
+        remembered: Observation = {"condition": condition.values}
+        steps, ids_TBL = [], []
+        rule = getattr(self.policy, "rule", confidence)
+        # A rule that counts by itself may need fewer steps than it has; trails are all of the same length.
+        while not state.done and (self.trail or state.masked_B.any()):
+            decision = self._decide(observe(state, self.generator.mask_id) | remembered, state.step)
+            if decision.previous_action is not None:
+                remembered["previous_action"] = decision.previous_action
+            after = advance(
+                self.generator,
+                state,
+                decision.params,
+                noise,
+                min_reveal=self.min_reveal,
+                rule=rule,
+                entropy=self.statistics,
+            )
+            revealed_at_BL.masked_fill_(after.ids_BL == self.generator.mask_id, after.step)
+            steps.append(self._step(first, decision, state, after))
+            if self.trail:
+                ids_TBL.append(after.ids_BL)
+            state = after
+        images = self.tokenizer.decode(state.ids_BL)
+        if self.reward is not None:
+            steps[-1] = steps[-1]._replace(reward_B=self.reward(images, condition))
+        trail = torch.stack(ids_TBL) if self.trail else None
+        return Rollout(images, state.ids_BL, state.nfe_B.numpy(), condition, revealed_at_BL, trail, steps)
+
+    def _decide(self, observation: Observation, step: int) -> Decision:
+        if isinstance(self.policy, DecidingPolicy):
+            return self.policy.decide(observation, step)
+        return Decision(self.policy(observation, step))
+
+    def _step(self, first: int, decision: Decision, before: DecodeState, after: DecodeState) -> Step:
+        statistics = _statistics(before, after, self.generator.mask_id) if self.statistics else {}
+        reward_B = None if self.reward is None else torch.zeros(len(after.nfe_B))
+        counts = before.masked_B, after.masked_B, after.nfe_B
+        return Step(first, before.step, decision, *counts, statistics, reward_B)
+
+
+def _statistics(before: DecodeState, after: DecodeState, mask_id: int) -> dict[str, Tensor]:
+    """Return means over the tokens that a step revealed; not a number where it revealed none."""
+    assert after.log_probs_BL is not None and after.entropy_BL is not None
+    revealed_BL = (before.ids_BL == mask_id) & (after.ids_BL != mask_id)
+    count_B = revealed_BL.sum(1)
+    values = {"confidence": after.log_probs_BL, "entropy": after.entropy_BL}
+    return {
+        name: values_BL.masked_fill(~revealed_BL, 0).sum(1) / count_B for name, values_BL in values.items()
+    }
 
 
 def balanced(pool: Condition, num_samples: int) -> Condition:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from functools import cached_property
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.nn import functional as F
 
-from generators.schedules import DecodeParams, Schedule
+from generators.schedules import PARAMETERS, DecodeParams, Schedule
 
 ACTION_BOUND = 10.0
 Preset = Literal["default", "paper", "paper-no-residual"]
@@ -35,23 +36,9 @@ def batched(space: spaces.Dict, n: int) -> spaces.Dict:
     return spaces.Dict({key: BatchedBox(box, n) for key, box in space.items() if isinstance(box, spaces.Box)})
 
 
-def observation_space(
-    grid: tuple[int, int], width: int, steps: int, dtype: Literal["float32", "float16"] = "float32"
-) -> spaces.Dict:
-    """Return what one agent sees: token features, which tokens are masked, and the step."""
-    num_tokens = grid[0] * grid[1]
-    return spaces.Dict(
-        {
-            "features": spaces.Box(-np.inf, np.inf, (num_tokens, width), np.dtype(dtype).type),
-            "masked": spaces.Box(0, 1, (num_tokens,), np.uint8),
-            "step": spaces.Box(0, steps, (1,), np.float32),
-        }
-    )
-
-
-def action_space() -> spaces.Box:
-    """Return the four pre-activation numbers; the bounds are never met in practice."""
-    return spaces.Box(-ACTION_BOUND, ACTION_BOUND, (4,), np.float32)
+def action_space(num_parameters: int = len(PARAMETERS)) -> spaces.Box:
+    """Return one pre-activation number per parameter; the bounds are never met in practice."""
+    return spaces.Box(-ACTION_BOUND, ACTION_BOUND, (num_parameters,), np.float32)
 
 
 class Activation:
@@ -76,12 +63,16 @@ class ActionMap:
     parameter = activation(activation^-1(schedule) + scale * action), per step and per parameter.
 
     Attributes:
-        schedule: what zero action plays.
+        schedule: what zero action plays, and what the parameters follow that no action sets.
         activations: of mask ratio, re-mask temperature, sampling temperature, guidance scale.
         scale: of one unit of action, before the activation.
         floor: schedule values below it are lifted to it before the inverse, so that a non-zero action can
             leave zero.
         residual: False drops the schedule: AdaNAT's ImageNet policies, whose zero action means 0.5 and ln 2.
+        parameters: those that the k numbers of an action set, in the order of PARAMETERS.
+        smoothing: s in [0, 1); the action played is s * the one played before + (1 - s) * the one given, from
+            the second step on (AdaGen; 0.8 there for T = 16). AdaGen smooths after adding the schedule and
+            filters that inversely; by linearity it is the same.
     """
 
     schedule: Schedule
@@ -89,10 +80,21 @@ class ActionMap:
     scale: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     floor: float = _EPSILON
     residual: bool = True
+    parameters: Sequence[str] = PARAMETERS
+    smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        known = [name for name in PARAMETERS if name in self.parameters]
+        if not known or known != list(self.parameters):
+            raise ValueError(
+                f"parameters {self.parameters} are not one or more of {PARAMETERS}, in this order"
+            )
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"smoothing {self.smoothing}: it must be in [0, 1); 0 is none")
 
     @classmethod
-    def preset(cls, name: Preset, schedule: Schedule) -> ActionMap:
-        """Build a named map.
+    def preset(cls, name: Preset, schedule: Schedule, **options: Any) -> ActionMap:
+        """Build a named map; `options` are `parameters` and `smoothing`.
 
         "default" multiplies the temperatures and balances the units, so that one unit of action is a change
         of similar weight in each parameter; "paper" is AdaNAT's sigmoid and three softplus, on the official
@@ -100,31 +102,68 @@ class ActionMap:
         """
         if name == "default":
             activations = (SIGMOID, EXPONENTIAL, EXPONENTIAL, SOFTPLUS)
-            return cls(schedule, activations, scale=(0.5, 1.0, 0.25, 1.0), floor=1e-2)
+            return cls(schedule, activations, scale=(0.5, 1.0, 0.25, 1.0), floor=1e-2, **options)
         if name not in get_args(Preset):
             raise ValueError(f"action preset {name!r} is not one of {', '.join(get_args(Preset))}")
-        return cls(schedule, (SIGMOID, SOFTPLUS, SOFTPLUS, SOFTPLUS), residual=name == "paper")
+        activations = (SIGMOID, SOFTPLUS, SOFTPLUS, SOFTPLUS)
+        return cls(schedule, activations, residual=name == "paper", **options)
 
-    def __call__(self, action_B4: Tensor, step: int) -> DecodeParams:
-        """Return the decoding parameters, on the host in float64, of actions (B, 4) at `step`.
+    @property
+    def columns(self) -> list[int]:
+        """Where the parameters that an action sets stand among the four."""
+        return [PARAMETERS.index(name) for name in self.parameters]
+
+    def spread(self, action_Bk: Tensor) -> Tensor:
+        """Return actions as (B, 4), NaN for the parameters that they don't set."""
+        spread_B4 = action_Bk.new_full((len(action_Bk), len(PARAMETERS)), torch.nan)
+        spread_B4[:, self.columns] = action_Bk
+        return spread_B4
+
+    def smooth(self, action_Bk: Tensor, previous_Bk: Tensor, step: int) -> Tensor:
+        """Return the action to play, float32, from the one given and the one played at the step before."""
+        if step == 0 or not self.smoothing:
+            return action_Bk
+        # In double precision, so that a row's bits don't depend on how a device fuses the sum.
+        share = self.smoothing
+        return (share * previous_Bk.double() + (1 - share) * action_Bk.double()).float()
+
+    def __call__(self, action_Bk: Tensor, step: int) -> DecodeParams:
+        """Return the decoding parameters, on the host in float64, of (smoothed) actions (B, k) at `step`.
 
         Raises:
-            ValueError: the shape is not (B, 4), a value is not finite or the step is not one of the
+            ValueError: the shape is not (B, k), a value is not finite or the step is not one of the
                 schedule's.
         """
-        if action_B4.ndim != 2 or action_B4.shape[1] != 4:
-            raise ValueError(f"actions have shape {tuple(action_B4.shape)}; expected (rows, 4)")
+        if action_Bk.ndim != 2 or action_Bk.shape[1] != len(self.parameters):
+            raise ValueError(
+                f"actions have shape {tuple(action_Bk.shape)}; expected (rows, {len(self.parameters)})"
+            )
         if not 0 <= step < self.schedule.steps:
             raise ValueError(f"step {step} is not one of the schedule's {self.schedule.steps}")
-        row_4, action_B4 = self.schedule.table_T4[step], action_B4.cpu().double()
-        columns = []
-        for column, activation in enumerate(self.activations):
-            anchor = row_4[column].clamp(self.floor, 1 - _EPSILON if activation is SIGMOID else None)
-            start = activation.inverse(anchor) if self.residual else torch.zeros((), dtype=torch.float64)
-            moved_B = activation.forward(start + self.scale[column] * action_B4[:, column])
+        row_4, starts = self.schedule.table_T4[step], self._starts[step]
+        table_B4 = row_4.repeat(len(action_Bk), 1)
+        for column, action_B in zip(self.columns, action_Bk.cpu().double().unbind(-1), strict=True):
+            moved_B = self.activations[column].forward(starts[column] + self.scale[column] * action_B)
             # Exact where the action is zero: no rounding may turn floor(L m) over, nor a floor switch
             # guidance on.
-            columns.append(
-                torch.where(action_B4[:, column] == 0, row_4[column], moved_B) if self.residual else moved_B
+            table_B4[:, column] = (
+                torch.where(action_B == 0, row_4[column], moved_B) if self.residual else moved_B
             )
-        return DecodeParams.from_table(torch.stack(columns, dim=-1))
+        return DecodeParams.from_table(table_B4)
+
+    @cached_property
+    def _starts(self) -> list[list[float]]:
+        """What zero action is before the activation, per step and parameter."""
+        if not self.residual:
+            return [[0.0] * len(PARAMETERS)] * self.schedule.steps
+        return [
+            [
+                self._inverse(value, activation)
+                for value, activation in zip(row_4, self.activations, strict=True)
+            ]
+            for row_4 in self.schedule.table_T4
+        ]
+
+    def _inverse(self, value: Tensor, activation: Activation) -> float:
+        anchor = value.clamp(self.floor, 1 - _EPSILON if activation is SIGMOID else None)
+        return activation.inverse(anchor).item()

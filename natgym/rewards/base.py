@@ -1,19 +1,25 @@
-"""The reward contract, and the reward that needs no training: the task's classifier."""
+"""The reward contract, the rewards that need no training of their own, and their weighted sum."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from generators.conditions import Condition
+from generators.data import load_part
 from natgym.loading import load_companion
 from natgym.metrics.classifier import Classifier
 
 
 class Reward(Protocol):
-    """Judge finished pictures: images (B, C, H, W) in [0, 1] and their conditions -> rewards (B,)."""
+    """Judge finished pictures: images (B, C, H, W) in [0, 1] and their conditions -> rewards (B,).
+
+    Row i should depend on picture i alone. A judge that looks at neighbours, as the papers' discriminator
+    does with its norm over groups of 8 rows, makes rewards (never pictures) a matter of the batch.
+    """
 
     def __call__(self, images_BCHW: Tensor, condition: Condition) -> Tensor: ...
 
@@ -31,6 +37,9 @@ class LearningReward(Protocol):
         ...
 
 
+RewardSpec = str | Reward | Mapping[str, float] | Sequence[tuple[str | Reward, float]]
+
+
 class ClassifierReward:
     """Log-probability of the condition under the task's classifier, in nats.
 
@@ -46,16 +55,97 @@ class ClassifierReward:
         return (self.classifier(images_BCHW)[1].log_softmax(-1) * condition.vectors).sum(-1)
 
 
+class FeatureDistanceReward:
+    """Minus the distance to the nearest of some real pictures, in the features of the task's classifier.
+
+    The distance is Euclidean, in units of the real pictures' mean distance from their own mean. It asks for
+    realism alone, neither for the condition nor for variety.
+
+    Args:
+        classifier: the extractor.
+        real_NCHW: the real pictures, of the train part.
+    """
+
+    def __init__(self, classifier: Classifier, real_NCHW: Tensor) -> None:
+        self.classifier = classifier
+        self.real_Nd = self._features(real_NCHW)
+        self.unit = (self.real_Nd - self.real_Nd.mean(0)).norm(dim=-1).mean()
+
+    def __call__(self, images_BCHW: Tensor, condition: Condition) -> Tensor:
+        return -torch.cdist(self._features(images_BCHW), self.real_Nd).amin(-1) / self.unit
+
+    @torch.no_grad()
+    def _features(self, images_NCHW: Tensor) -> Tensor:
+        return torch.cat([self.classifier(chunk)[0] for chunk in images_NCHW.split(1000)])
+
+
+class WeightedSum:
+    """A weighted sum of rewards; those that learn, learn together.
+
+    Args:
+        parts: rewards and their weights.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Reward, float]]) -> None:
+        if not parts:
+            raise ValueError("a weighted sum of no rewards; give at least one")
+        self.parts = tuple(parts)
+
+    def __call__(self, images_BCHW: Tensor, condition: Condition) -> Tensor:
+        return torch.stack([weight * reward(images_BCHW, condition) for reward, weight in self.parts]).sum(0)
+
+
+class LearningSum(WeightedSum):
+    """A weighted sum of which at least one part learns."""
+
+    def update(
+        self, real_BCHW: Tensor, real_condition: Condition, fake_BCHW: Tensor, fake_condition: Condition
+    ) -> dict[str, float]:
+        """Train every part that learns; a metric that several report is the last one's."""
+        metrics: dict[str, float] = {}
+        for reward, _ in self.parts:
+            if isinstance(reward, LearningReward):
+                metrics |= reward.update(real_BCHW, real_condition, fake_BCHW, fake_condition)
+        return metrics
+
+
+def _classifier(task: str, device: torch.device | str) -> Reward:
+    return ClassifierReward(load_companion(None, "classifier", task, device))
+
+
+def _feature_distance(task: str, device: torch.device | str) -> Reward:
+    real_NCHW = load_part(task, "train").images_NCHW[:REAL_PICTURES].to(device)
+    return FeatureDistanceReward(load_companion(None, "classifier", task, device), real_NCHW)
+
+
+REAL_PICTURES = 5000  # of the train part, for the feature distance
+NAMED = {"classifier": _classifier, "feature-distance": _feature_distance}
+
+
 def make_reward(spec: Any, task: str | None, device: torch.device | str = "cpu") -> Reward:
-    """Return a live reward as it is, or build one by name ("classifier")."""
+    """Return a live reward as it is, build one by name, or the weighted sum of several.
+
+    Args:
+        spec: a live reward; a name of NAMED; {name: weight}; or pairs of a name or live reward and a weight.
+        task: of the generator, to which a named reward belongs; None for a live generator.
+
+    Raises:
+        ValueError: the name is unknown, or there is no task.
+    """
+    if isinstance(spec, Mapping):
+        spec = tuple(spec.items())
+    if isinstance(spec, Sequence) and not isinstance(spec, str):
+        parts = [(make_reward(part, task, device), float(weight)) for part, weight in spec]
+        learns = any(isinstance(reward, LearningReward) for reward, _ in parts)
+        return LearningSum(parts) if learns else WeightedSum(parts)
     if not isinstance(spec, str):
         return spec
-    if spec != "classifier":
+    if spec not in NAMED:
         raise ValueError(
-            f"reward {spec!r} is not one of classifier; a live reward object may be passed instead"
+            f"reward {spec!r} is not one of {', '.join(NAMED)}; a live reward object may be passed instead"
         )
     if task is None:
         raise ValueError(
-            "reward 'classifier' belongs to a task; a generator without one needs a live reward object"
+            f"reward {spec!r} belongs to a task; a generator without one needs a live reward object"
         )
-    return ClassifierReward(load_companion(None, "classifier", task, device))
+    return NAMED[spec](task, device)

@@ -23,7 +23,8 @@ from agents.policy import (
 from agents.sb3 import PPO, SB3VecEnv, TensorRolloutBuffer
 from generators.checkpoints import from_pretrained, save_pretrained
 from generators.schedules import Schedule, reference
-from natgym.spaces import ActionMap, Preset, action_space, observation_space
+from natgym.observations import Observer
+from natgym.spaces import ActionMap, Preset, action_space
 
 STEPS = 4
 OFFICIAL = {  # their name -> ours, inside the trunk
@@ -43,7 +44,7 @@ OFFICIAL = {  # their name -> ours, inside the trunk
 def make_policy(grid: tuple[int, int], width: int, config: PolicyConfig | None = None) -> AdaNATPolicy:
     torch.manual_seed(0)
     return AdaNATPolicy(
-        observation_space(grid, width, STEPS),
+        Observer(grid, width, 0).space(STEPS),
         action_space(),
         lambda _: 1e-3,
         config=config or small_policy(),
@@ -174,7 +175,7 @@ def test_three_recorded_updates(recorded: Any) -> None:
     env: Any = SimpleNamespace(
         num_envs=N,
         render_mode=None,
-        single_observation_space=observation_space((16, 16), channels, T),
+        single_observation_space=Observer((16, 16), channels, 0).space(T),
         single_action_space=action_space(),
     )
     ppo = PPO(
@@ -276,13 +277,13 @@ def test_tokens_lie_on_the_grid_row_by_row(grid: tuple[int, int]) -> None:
     perturb(trunk)
     seen: list[Tensor] = []
     trunk.depthwise.register_forward_hook(lambda _, __, output: seen.append(output))
-    features, step = observe(grid, 12, rows=1)["features"], torch.zeros(1)
+    features, step = observe(grid, 12, rows=1)["features"], torch.zeros(1, 1)
     with torch.no_grad():
-        trunk(features, step)
+        trunk({"features": features, "step": step})
         for token in range(rows * columns):
             moved = features.clone()
             moved[:, token] += torch.linspace(-1, 1, 12)
-            trunk(moved, step)
+            trunk({"features": moved, "step": step})
             changed = {tuple(cell) for cell in (seen[-1] != seen[0]).any(1)[0].nonzero().tolist()}
             row, column = divmod(token, columns)
             assert changed == {
@@ -327,7 +328,7 @@ def test_an_exported_actor_plays_what_was_learned(tmp_path: Path, actions: Prese
         observation = observe((5, 3), 12, step=step)
         mean = mean_action(policy, observation)
         with torch.no_grad():
-            played = loaded.head(loaded.trunk(observation["features"], observation["step"][:, 0]))
+            played = loaded.head(loaded.trunk(observation))
         assert torch.equal(played, mean) and mean.abs().min() > 0
         expected = ActionMap.preset(actions, schedule)(mean, step).table
         assert torch.equal(actor(observation, step).table, expected)

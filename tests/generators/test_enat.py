@@ -238,15 +238,32 @@ def test_packing(counts: list[int]) -> None:
 
 
 def test_a_cache_of_rows() -> None:
-    cache = Reuse(
-        torch.arange(12.0).view(3, 2, 2), torch.tensor([[True, False], [False, False], [True, True]])
-    )
+    visible_BL = torch.tensor([[True, False], [False, False], [True, True]])
+    cache = Reuse(torch.arange(12.0).view(3, 2, 2), visible_BL, visible_BL.sum(1))
     rows = torch.tensor([2, 0])
     assert torch.equal(cache[rows].features_BLD, cache.features_BLD[rows])
-    changed = cache.put(rows, Reuse(-cache[rows].features_BLD, ~cache[rows].visible_BL))
+    assert cache[rows].visible_B.tolist() == [2, 1]
+    other = ~cache[rows].visible_BL
+    changed = cache.put(rows, Reuse(-cache[rows].features_BLD, other, other.sum(1)))
     assert torch.equal(changed.features_BLD[[0, 2]], -cache.features_BLD[[0, 2]])
     assert torch.equal(changed.features_BLD[1], cache.features_BLD[1])
     assert changed.visible_BL.tolist() == [[False, True], [False, False], [False, False]]
+    assert changed.visible_B.tolist() == [1, 0, 0]
+
+
+def test_sizes_told_and_sizes_counted_are_the_same(model: ENAT) -> None:
+    """Over a pass and a later one, ragged, with and without a record of the first."""
+    first, condition = ragged_ids(), labels()
+    later = torch.where(torch.arange(L) < 9, first % MASK, first)  # more is visible
+    with torch.no_grad():
+        counted = model(first, condition)
+        told = model(first, condition, None, (first == MASK).sum(1))
+        again = model(later, condition, counted.cache)
+        told_again = model(later, condition, told.cache, (later == MASK).sum(1))
+    for one, two in ((counted, told), (again, told_again)):
+        assert torch.equal(one.logits_BLV, two.logits_BLV)
+        assert torch.equal(one.cache.features_BLD, two.cache.features_BLD)
+        assert one.cache.visible_B.tolist() == two.cache.visible_B.tolist()
 
 
 def test_sizes_and_files(tmp_path: Any) -> None:

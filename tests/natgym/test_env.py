@@ -1,7 +1,9 @@
 """The environment: contracts of Gymnasium, rows that don't know each other, zero action as the reference."""
 
+import gc
 import re
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,6 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
-from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from stable_baselines3.common import env_checker
 from torch import Tensor, nn
 
@@ -20,9 +21,11 @@ from agents.fixed import FixedPolicy
 from generators.conditions import Condition, Labels
 from generators.contract import Prediction
 from generators.decoding import advance, mask_counts, start
+from generators.enat import ENAT, enat_digits
 from generators.noise import HashNoise, next_episode
 from generators.schedules import FAMILIES, PARAMETERS, DecodeParams, reference
 from natgym.env import DecodeEnv, DecodeVectorEnv
+from natgym.observations import pool, pooled_grid
 from natgym.rewards import AdversarialConfig, AdversarialReward
 from natgym.rollouts import rollout
 from natgym.spaces import ActionMap
@@ -82,12 +85,42 @@ REMAINING = {
 }
 
 
+def enat() -> ENAT:
+    """An ENAT of the digits' geometry whose weights are as if trained."""
+    torch.manual_seed(0)
+    network = ENAT(enat_digits()).eval()
+    for parameter in network.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.15)
+    return network
+
+
+def on_enat(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The same arguments on an ENAT; a live generator has no task, and with it no rewards by name."""
+    return arguments | {"generator": enat(), "tokenizer": "digits", "reward": sum_of_pixels}
+
+
+# Everything that a researcher may choose, on both kinds of generators.
+OPTIONS: list[dict[str, Any]] = [
+    {"parameters": ("mask_ratio",)},
+    {"parameters": ("remask_temperature", "guidance_scale"), "smoothing": 0.8},
+    {"observation": "pooled", "dtype": "float16"},
+    {"observation": "tokens"},
+    {"first_pass_bytes": 2**20},
+    {"reward": {"classifier": 1.0, "feature-distance": 0.5}},
+]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         {},
         {"render_mode": "rgb_array"},
         {"reward": sum_of_pixels},
+        {"reward": "feature-distance"},
+        {"reward": AdversarialReward((1, 8, 8), 10, AdversarialConfig(channels=4))},
+        *OPTIONS,
+        *(on_enat(options) for options in OPTIONS),
         {"min_reveal": 0},
         {"dtype": "float16"},
         {"actions": "paper"},
@@ -96,7 +129,7 @@ REMAINING = {
         {"conditions": Labels(torch.tensor([3, 1]), 10)},
         {"steps": 1, "schedule": "maskgit"},
     ],
-    ids=lambda arguments: ",".join(map(str, arguments)) or "default",
+    ids=lambda arguments: ",".join(arguments) or "default",
 )
 def test_checkers_pass_and_say_nothing_new(arguments: dict[str, Any]) -> None:
     with warnings.catch_warnings(record=True) as caught:
@@ -118,6 +151,8 @@ def test_a_vector_env_is_made_without_a_warning() -> None:
     "arguments",
     [
         {},
+        on_enat({"smoothing": 0.5}),
+        *OPTIONS,
         {"conditions": "random", "min_reveal": 0},
         {"actions": "paper", "dtype": "float16"},
         {"conditions": Labels(torch.tensor([3, 1, 8]), 10), "actions": "paper-no-residual"},
@@ -125,8 +160,8 @@ def test_a_vector_env_is_made_without_a_warning() -> None:
     ids=lambda arguments: ",".join(arguments) or "default",
 )
 def test_row_i_is_the_one_image_env_with_seed_s_plus_i(arguments: dict[str, Any]) -> None:
-    actions = some_actions()
     rows = vector(autoreset=False, **arguments)
+    actions = some_actions()[..., : rows.single_action_space.shape[0]]
     alone = [single(**arguments) for _ in range(N)]
     observation, _ = rows.reset(seed=7)
     singly = [env.reset(seed=7 + i) for i, env in enumerate(alone)]
@@ -136,7 +171,8 @@ def test_row_i_is_the_one_image_env_with_seed_s_plus_i(arguments: dict[str, Any]
             features = observation["features"][i].numpy()
             tolerance = 1e-5 if features.dtype == np.float32 else 2e-3
             np.testing.assert_allclose(features, singly[i][0]["features"], atol=tolerance)
-            for key in ("masked", "step"):
+            assert observation.keys() == singly[i][0].keys()
+            for key in observation.keys() - {"features"}:
                 np.testing.assert_array_equal(observation[key][i].numpy(), singly[i][0][key])
             assert singly[i][0]["features"].dtype == features.dtype
         if step == T:
@@ -151,17 +187,18 @@ def test_row_i_is_the_one_image_env_with_seed_s_plus_i(arguments: dict[str, Any]
                 np.testing.assert_allclose(details[key], np.asarray(info[key][i]), atol=1e-6)
 
 
-def test_permuted_rows_draw_the_same_pictures(digits: Any) -> None:
+@pytest.mark.parametrize("arguments", [{}, on_enat({})], ids=["nat", "enat"])
+def test_permuted_rows_draw_the_same_pictures(arguments: dict[str, Any]) -> None:
     """The physics on permuted seeds, conditions and actions give the env's rows, permuted."""
     actions, order = torch.from_numpy(some_actions()), torch.tensor([2, 0, 3, 1])
-    env = vector(autoreset=False)
+    env = vector(autoreset=False, **arguments)
     env.reset(seed=7)
     condition = env.state.condition[order]
-    state = start(digits.generator, condition, steps=T)
+    state = start(env.generator, condition, steps=T)
     for step in range(T):
         observation, *_ = env.step(actions[step])
         params = env.action_map(actions[step][order], step)
-        state = advance(digits.generator, state, params, HashNoise(7 + order))
+        state = advance(env.generator, state, params, HashNoise(7 + order))
         assert torch.equal(state.ids_BL, env.state.ids_BL[order])
         if not state.done:
             features = state.prediction.features_BLD
@@ -408,6 +445,16 @@ def test_conditions_may_be_chosen_for_one_episode(digits: Any) -> None:
         ({"conditions": "nonsense"}, "conditions 'nonsense' is not one of balanced, random"),
         ({"render_mode": "human"}, "render_mode 'human' is not one of None, rgb_array"),
         ({"dtype": "bfloat16"}, "dtype 'bfloat16' is not one of float32, float16"),
+        ({"observation": "nonsense"}, "observation 'nonsense' is not one of features, pooled, tokens"),
+        ({"parameters": ()}, "parameters () are not one or more of ('mask_ratio'"),
+        ({"parameters": ("nonsense",)}, "parameters ('nonsense',) are not"),
+        ({"parameters": ("guidance_scale", "mask_ratio")}, "in this order"),
+        ({"smoothing": 1.0}, "smoothing 1.0: it must be in [0, 1)"),
+        ({"smoothing": -0.1}, "smoothing -0.1"),
+        ({"actions": ActionMap.preset("default", reference(4)), "smoothing": 0.5}, "has its own"),
+        ({"first_pass_bytes": -1}, "max_bytes -1"),
+        ({"reward": {"nonsense": 1.0}}, "reward 'nonsense' is not one of classifier, feature-distance"),
+        ({"reward": {}}, "no rewards"),
         ({"steps": 0}, "steps 0"),
     ],
 )
@@ -533,16 +580,129 @@ def test_an_observation_is_the_callers_to_keep() -> None:
     assert not observation["features"][1].any()
 
 
-def test_gymnasium_wrappers_for_same_step_autoreset_work() -> None:
-    env, plain = RecordEpisodeStatistics(vector()), vector()
-    for seed in (0, 1):
-        *_, (*_, info) = play(env, some_actions(), seed=seed)
-        *_, (_, rewards, *_) = play(plain, some_actions(), seed=seed)
-        np.testing.assert_allclose(info["episode"]["r"], rewards)
-        assert info["episode"]["l"].tolist() == [T] * N
-    for actions in some_actions():
-        *_, info = env.step(actions)
-    assert info["episode"]["l"].tolist() == [T] * N, "the episode after an autoreset counts from zero"
+@pytest.mark.parametrize("preset", ["default", "paper", "paper-no-residual"])
+@pytest.mark.parametrize(
+    "chosen", [("mask_ratio",), ("remask_temperature", "guidance_scale"), PARAMETERS[1:]]
+)
+def test_parameters_that_no_action_sets_follow_the_schedule(chosen: tuple[str, ...], preset: Any) -> None:
+    env, whole = vector(parameters=chosen, actions=preset), vector(actions=preset)
+    at = [PARAMETERS.index(name) for name in chosen]
+    assert env.single_action_space.shape == (len(chosen),) and env.action_space.shape == (N, len(chosen))
+    actions = some_actions()
+    _, *played = play(env, actions[..., at], seed=0)
+    _, *all_four = play(whole, actions, seed=0)
+    for step, ((*_, info), (*_, expected)) in enumerate(zip(played, all_four, strict=True)):
+        for column, name in enumerate(PARAMETERS):
+            if name in chosen:
+                assert info[name].tolist() == expected[name].tolist()
+            else:
+                assert info[name].tolist() == [reference(T).table_T4[step, column].item()] * N
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_smoothing_is_adagens(preset: Any) -> None:
+    """AdaGen filters action plus schedule, the schedule filtered inversely beforehand; here row by row."""
+    share, actions, schedule = 0.8, some_actions(), FAMILIES["maskgit"](T)
+    env = vector(smoothing=share, actions=preset, schedule=schedule)
+    _, *played = play(env, actions, seed=0)
+    kind = ActionMap.preset(preset, schedule)
+    for row in range(N):
+        smoothed, before = [0.0] * 4, [0.0] * 4
+        for step in range(T):
+            for column, activation in enumerate(kind.activations):
+                floor = 1e-2 if preset == "default" else 1e-6
+                value = schedule.table_T4[step, column].clamp_min(floor)
+                if column == 0:
+                    value = value.clamp_max(1 - 1e-6)
+                h = activation.inverse(value).item() / kind.scale[column]
+                compensated = h if step == 0 else (h - share * before[column]) / (1 - share)
+                given = float(actions[step, row, column]) + compensated
+                smoothed[column] = given if step == 0 else share * smoothed[column] + (1 - share) * given
+                before[column] = h
+                expected = activation.forward(torch.tensor(smoothed[column] * kind.scale[column]).double())
+                found = played[step][-1][PARAMETERS[column]][row]
+                assert found == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_action_played_before_is_observed() -> None:
+    env, actions, expected = vector(smoothing=0.8), some_actions(2 * T), np.zeros((N, 4))
+    observation, _ = env.reset(seed=0)
+    assert not observation["previous_action"].any()
+    for step in range(2 * T):  # across the autoreset
+        observation, *_ = env.step(actions[step])
+        expected = actions[step] if step % T == 0 else 0.8 * expected + 0.2 * actions[step]
+        shown = observation["previous_action"]
+        if step % T == T - 1:
+            assert not shown.any(), "a new picture"
+        else:
+            np.testing.assert_allclose(shown, expected, rtol=1e-6)
+    assert "previous_action" not in vector().reset(seed=0)[0]
+    still = play(vector(smoothing=0.8), np.zeros((T, N, 4)), seed=0)
+    plain = play(vector(), np.zeros((T, N, 4)), seed=0)
+    assert torch.equal(still[-1][-1]["tokens"], plain[-1][-1]["tokens"]), "zero is the schedule still"
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (3, 5), (1, 2)])
+def test_pooled_features_are_means_over_two_by_two_tokens(grid: tuple[int, int]) -> None:
+    features = torch.randn(2, grid[0] * grid[1], 3, generator=torch.Generator().manual_seed(0))
+    pooled, (rows, columns) = pool(features, grid), pooled_grid(grid)
+    for i in range(rows):
+        for j in range(columns):
+            inside = [
+                r * grid[1] + c
+                for r in (2 * i, 2 * i + 1)
+                for c in (2 * j, 2 * j + 1)
+                if r < grid[0] and c < grid[1]
+            ]
+            torch.testing.assert_close(pooled[:, i * columns + j], features[:, inside].mean(1))
+    assert pooled.shape == (2, rows * columns, 3)
+
+
+def test_every_kind_of_observation_is_of_the_same_picture() -> None:
+    kinds = {
+        kind: play(vector(observation=kind), some_actions(), seed=0)
+        for kind in ("features", "pooled", "tokens")
+    }
+    env = vector()
+    first, _ = env.reset(seed=0)
+    for step in range(T):
+        full, pooled, tokens = (played[step] if step == 0 else played[step][0] for played in kinds.values())
+        assert torch.equal(pooled["features"], pool(full["features"], (4, 4)))
+        assert torch.equal(tokens["features"], full["features"]) and tokens["tokens"].dtype == torch.int32
+        assert torch.equal(tokens["tokens"].long(), env.state.ids_BL)
+        assert "tokens" not in full and torch.equal(tokens["tokens"] == 128, full["masked"].bool())
+        env.step(some_actions()[step])
+
+
+def test_an_unknown_option_of_reset_is_refused() -> None:
+    with pytest.raises(ValueError, match=re.escape("options ['conditon'] are not known")):
+        vector().reset(seed=0, options={"conditon": Labels(torch.zeros(N).long(), 10)})
+
+
+def test_a_closed_environment_keeps_nothing_and_says_so() -> None:
+    for env in (vector(), single()):
+        inner = env if isinstance(env, DecodeVectorEnv) else env.rows
+        env.reset(seed=0)
+        held = [weakref.ref(thing) for thing in (inner.generator, inner.tokenizer, inner.reward.classifier)]
+        held.append(weakref.ref(inner.state.prediction.features_BLD))
+        env.close()
+        gc.collect()
+        assert [thing() for thing in held] == [None] * 4
+        with pytest.raises(gymnasium.error.ClosedEnvironmentError, match="make a new one"):
+            env.reset(seed=0)
+        env.close()
+
+
+def test_a_weighted_sum_of_rewards_is_the_sum() -> None:
+    def played(reward: Any) -> np.ndarray:
+        return play(vector(reward=reward), some_actions(), seed=0)[-1][1]
+
+    one, two = played("classifier"), played("feature-distance")
+    np.testing.assert_allclose(
+        played({"classifier": 1.0, "feature-distance": 0.5}), one + 0.5 * two, rtol=1e-5
+    )
+    mixed = played([("classifier", 2.0), (sum_of_pixels, -1.0)])
+    np.testing.assert_allclose(mixed, 2 * one - played(sum_of_pixels), rtol=1e-5)
 
 
 def test_a_live_reward_is_used_itself_and_not_a_copy() -> None:

@@ -5,13 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from agents.fixed import FixedPolicy
-from generators.conditions import Labels
-from generators.decoding import GUIDANCE_FLOOR
+from generators.conditions import Condition, Labels
+from generators.decoding import GUIDANCE_FLOOR, advance, start
+from generators.noise import HashNoise
 from generators.schedules import PARAMETERS, DecodeParams, reference
 from natgym.env import Observation
-from natgym.rollouts import Rollout, balanced, rollout
+from natgym.rollouts import ACTIONS, Decision, Rollout, balanced, rollout
 
 N = 23
 
@@ -28,6 +30,10 @@ class Jumpy:
         return DecodeParams.from_table(torch.stack(columns, dim=-1))
 
 
+def sum_of_pixels(images_BCHW: Tensor, condition: Condition) -> Tensor:
+    return images_BCHW.sum((1, 2, 3))
+
+
 @pytest.fixture(scope="module")
 def drawn(digits: Any) -> Rollout:
     return draw(digits)
@@ -41,19 +47,22 @@ def draw(digits: Any, policy: Any = None, rows: int = N, **options: Any) -> Roll
 
 @pytest.mark.parametrize("batch_size", [1, 4, 23, 1000])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_batches_and_threads_change_nothing(
-    batch_size: int, threads: int, digits: Any, drawn: Rollout
-) -> None:
+def test_batches_and_threads_change_nothing(batch_size: int, threads: int, digits: Any) -> None:
     counted: list[int] = []
-    other = draw(digits, batch_size=batch_size, threads=threads, progress=counted.append)
+    told = {"statistics": True, "trail": True, "reward": sum_of_pixels}
+    drawn = draw(digits, **told)
+    other = draw(digits, batch_size=batch_size, threads=threads, progress=counted.append, **told)
     assert sum(counted) == N and max(counted) == min(batch_size, N)
     assert torch.equal(other.tokens_NL, drawn.tokens_NL) and torch.equal(other.images_NCHW, drawn.images_NCHW)
     assert other.nfe_N.tolist() == drawn.nfe_N.tolist()
     by = ["sample", "step"]
     ours, theirs = (played.frame.sort_values(by).reset_index(drop=True) for played in (other, drawn))
+    assert torch.equal(other.revealed_at_NL, drawn.revealed_at_NL)
+    assert torch.equal(other.ids_TNL, drawn.ids_TNL)
     exact = ["sample", "condition", "step", "masked_before", "masked_after", "nfe"]
     assert ours[exact].equals(theirs[exact])
-    np.testing.assert_allclose(ours[list(PARAMETERS)], theirs[list(PARAMETERS)], atol=1e-5)
+    close = [*PARAMETERS, "confidence", "entropy", "reward"]
+    np.testing.assert_allclose(ours[close], theirs[close], atol=1e-4)
 
 
 def test_rows_follow_from_seed_plus_row_and_condition(digits: Any, drawn: Rollout) -> None:
@@ -72,7 +81,9 @@ def test_pictures_are_the_decoded_tokens(digits: Any, drawn: Rollout) -> None:
 def test_the_frame_has_a_row_per_sample_and_step_and_its_books_balance(drawn: Rollout) -> None:
     frame, T = drawn.frame, Jumpy.steps
     assert len(frame) == N * T
-    assert list(frame) == ["sample", "condition", "step", *PARAMETERS, "masked_before", "masked_after", "nfe"]
+    counts = ["masked_before", "masked_after", "nfe"]
+    assert list(frame) == ["sample", "condition", "step", *ACTIONS, *PARAMETERS, *counts, "value"]
+    assert frame[[*ACTIONS, "value"]].isna().all(axis=None), "Jumpy has no action and no critic"
     for sample, own in frame.groupby("sample"):
         own = own.sort_values("step")
         assert own["step"].tolist() == list(range(T))
@@ -87,6 +98,88 @@ def test_the_frame_has_a_row_per_sample_and_step_and_its_books_balance(drawn: Ro
         assert own["nfe"].tolist() == passes
         assert drawn.nfe_N[sample] == passes[-1]
     assert 0 < (frame["guidance_scale"] > GUIDANCE_FLOOR).mean() < 1, "both kinds of rows have been seen"
+
+
+def test_every_token_knows_the_step_that_revealed_it(digits: Any) -> None:
+    drawn = draw(digits, trail=True)
+    assert drawn.ids_TNL.shape == (4, N, 16) and drawn.revealed_at_NL.shape == (N, 16)
+    assert torch.equal(drawn.ids_TNL[-1], drawn.tokens_NL)
+    for sample in range(N):
+        for token, step in enumerate(drawn.revealed_at_NL[sample].tolist()):
+            history = drawn.ids_TNL[:, sample, token].tolist()
+            assert history == [128] * step + [drawn.tokens_NL[sample, token].item()] * (4 - step)
+        own = drawn.frame[drawn.frame["sample"] == sample]
+        revealed = np.bincount(drawn.revealed_at_NL[sample], minlength=4).tolist()
+        assert revealed == (own["masked_before"] - own["masked_after"]).tolist()
+    assert draw(digits).ids_TNL is None
+
+
+def test_confidence_and_entropy_are_those_of_the_revealed_tokens(digits: Any) -> None:
+    """Each sample alone, each token from the guided logits themselves; some steps reveal nothing."""
+    frame = draw(digits, rows=5, statistics=True, min_reveal=0).frame.set_index(["sample", "step"])
+    assert not {"confidence", "entropy"} & set(draw(digits).frame)
+    empty = 0
+    for sample in range(5):
+        condition, noise = Labels(torch.tensor([sample]), 10), HashNoise(torch.tensor([5 + sample]))
+        state = start(digits.generator, condition, steps=4)
+        for step in range(4):
+            row = frame.loc[(sample, step)]
+            params = DecodeParams.from_table(torch.tensor([row[list(PARAMETERS)].tolist()]).double())
+            after = advance(digits.generator, state, params, noise, min_reveal=0)
+            null = digits.generator(state.ids_BL, condition.null()).logits_BLV
+            logits_BLV, scale = state.prediction.logits_BLV, row["guidance_scale"]
+            if scale > GUIDANCE_FLOOR:
+                logits_BLV = logits_BLV + scale * (logits_BLV - null)
+            revealed = (state.ids_BL != after.ids_BL)[0].nonzero()[:, 0].tolist()
+            laws = [torch.distributions.Categorical(logits=logits_BLV[0, token]) for token in revealed]
+            confidences = [
+                law.log_prob(after.ids_BL[0, token]).item() for law, token in zip(laws, revealed, strict=True)
+            ]
+            if revealed:
+                assert row["confidence"] == pytest.approx(np.mean(confidences), abs=1e-4)
+                assert row["entropy"] == pytest.approx(np.mean([law.entropy() for law in laws]), abs=1e-4)
+            else:
+                empty += 1
+                assert np.isnan(row["confidence"]) and np.isnan(row["entropy"])
+            state = after
+    assert empty, "a step without a revealed token has been seen"
+
+
+def test_statistics_and_trails_change_no_picture(digits: Any, drawn: Rollout) -> None:
+    told = draw(digits, statistics=True, trail=True, reward=sum_of_pixels)
+    assert torch.equal(told.tokens_NL, drawn.tokens_NL) and told.nfe_N.tolist() == drawn.nfe_N.tolist()
+
+
+def test_the_reward_stands_at_the_last_step(digits: Any, drawn: Rollout) -> None:
+    frame = draw(digits, reward=sum_of_pixels).frame
+    assert "reward" not in drawn.frame
+    assert not frame.loc[frame["step"] < 3, "reward"].any()
+    last = frame.loc[frame["step"] == 3].set_index("sample")["reward"]
+    for sample, image in enumerate(drawn.images_NCHW):
+        assert last[sample] == pytest.approx(image.sum().item(), rel=1e-5)
+
+
+class Telling(Jumpy):
+    """A policy with two actions, a critic and a memory."""
+
+    def decide(self, observation: Observation, step: int) -> Decision:
+        B = len(observation["step"])
+        assert ("previous_action" in observation) == (step > 0)
+        before_B2 = observation.get("previous_action", torch.zeros(B, 2))
+        assert (before_B2 == step).all()
+        action_B4 = torch.full((B, 4), torch.nan)
+        action_B4[:, 0], action_B4[:, 3] = 10 * step + torch.arange(B), -1.0
+        return Decision(self(observation, step), action_B4, torch.full((B,), 0.5 + step), before_B2 + 1)
+
+
+def test_a_policy_may_tell_action_value_and_what_it_remembers(digits: Any, drawn: Rollout) -> None:
+    told = draw(digits, Telling())
+    assert torch.equal(told.tokens_NL, drawn.tokens_NL)
+    frame = told.frame
+    assert (frame["action_mask_ratio"] == 10 * frame["step"] + frame["sample"]).all()
+    assert (frame["action_guidance_scale"] == -1).all()
+    assert frame[["action_remask_temperature", "action_sampling_temperature"]].isna().all(axis=None)
+    assert (frame["value"] == 0.5 + frame["step"]).all()
 
 
 def test_the_books_balance_when_a_step_may_reveal_nothing(digits: Any) -> None:

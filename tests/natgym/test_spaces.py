@@ -11,6 +11,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from generators.schedules import FAMILIES, PARAMETERS, Schedule, reference
+from natgym.observations import Observer
 from natgym.spaces import (
     ACTION_BOUND,
     EXPONENTIAL,
@@ -21,7 +22,6 @@ from natgym.spaces import (
     BatchedBox,
     action_space,
     batched,
-    observation_space,
 )
 
 ZEROS = Schedule(
@@ -201,7 +201,7 @@ def test_a_batched_box_is_gymnasiums(single: spaces.Box) -> None:
 
 
 def test_the_spaces_of_4096_large_images_hold_one_copy_of_the_bounds() -> None:
-    single = observation_space((16, 16), 768, 8)
+    single = Observer((16, 16), 768, 1024).space(8)
     space = batched(single, 4096)
     assert space["features"].shape == (4096, 256, 768) and list(space) == list(single)
     for key, box in space.items():
@@ -214,7 +214,7 @@ def test_the_spaces_of_4096_large_images_hold_one_copy_of_the_bounds() -> None:
 
 
 def test_observations_are_described_as_they_are() -> None:
-    space = observation_space((3, 5), 7, 4, "float16")
+    space = Observer((3, 5), 7, 99, dtype="float16").space(4)
     legal = {
         "features": np.zeros((15, 7), np.float16),
         "masked": np.ones(15, np.uint8),

@@ -1,0 +1,89 @@
+"""The pass on all-masked tokens, kept between episodes: it depends on weights and condition alone.
+
+With it T = 8 guided steps take 14 passes instead of 15.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from generators.conditions import Condition
+from generators.contract import Cache, Generator, Prediction
+
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class FirstPass:
+    """Predict all-masked tokens, each condition once for the same weights; safe to share among threads.
+
+    Nothing is kept of a generator in training mode, whose dropout draws anew. With nothing visible there is
+    nothing to reuse yet, so that one row's cache stands for every row.
+
+    Args:
+        generator: read by every call; changed weights are noticed, however they were changed.
+        max_bytes: of logits and features kept; conditions not asked for the longest are forgotten.
+    """
+
+    def __init__(self, generator: Generator, max_bytes: int = 2**28) -> None:
+        if max_bytes < 1:
+            raise ValueError(f"max_bytes {max_bytes}: a first pass needs room; leave it out to keep nothing")
+        self.generator, self.max_bytes = generator, max_bytes
+        self._kept: OrderedDict[Hashable, tuple[Tensor, Tensor]] = OrderedDict()
+        self._cache: Cache | None = None
+        self._weights: Any = None
+        self._lock = Lock()
+
+    @property
+    def bytes(self) -> int:
+        """Memory of what is kept."""
+        return sum(tensor.nbytes for entry in self._kept.values() for tensor in entry)
+
+    @torch.no_grad()
+    def __call__(self, condition: Condition) -> Prediction:
+        """Return the pass on all-masked tokens; costs two copies to the host, of names and sums."""
+        if getattr(self.generator, "training", False):
+            return self._predict(condition)
+        with self._lock:
+            if (weights := fingerprint(self.generator)) != self._weights:
+                self._kept.clear()
+                self._weights = weights
+            names = condition.names
+            rows = {name: row for row, name in reversed(list(enumerate(names)))}  # the first row of each name
+            if missing := [row for name, row in rows.items() if name not in self._kept]:
+                fresh = self._predict(condition[missing])
+                for row, *entry in zip(missing, fresh.logits_BLV, fresh.features_BLD, strict=True):
+                    self._kept[names[row]] = entry[0].clone(), entry[1].clone()
+                self._cache = fresh.cache and fresh.cache[torch.zeros(1, dtype=torch.long)]
+            for name in rows:
+                self._kept.move_to_end(name)
+            logits, features = zip(*(self._kept[name] for name in rows), strict=True)
+            while self.bytes > self.max_bytes:
+                self._kept.popitem(last=False)
+        places = {name: place for place, name in enumerate(rows)}
+        index_B = torch.tensor([places[name] for name in names])
+        cache = self._cache and self._cache[torch.zeros_like(index_B)]
+        at = index_B.to(logits[0].device, non_blocking=True)
+        return Prediction(torch.stack(logits)[at], torch.stack(features)[at], cache)
+
+    def _predict(self, condition: Condition) -> Prediction:
+        shape = len(condition), self.generator.num_tokens
+        ids_BL = torch.full(shape, self.generator.mask_id, device=condition.values.device)
+        return self.generator(ids_BL, condition)
+
+
+def fingerprint(generator: Generator) -> Any:
+    """Return a value that changes with the weights: their places, dtypes, version counters, and bit sums.
+
+    The version counters miss what is written through `.data`, as an average often is swapped in; the sums of
+    the weights' bits as integers, exact modulo 2^64, don't.
+    """
+    weights = list(generator.parameters())
+    sums = [weight.detach().view(_BITS[weight.element_size()]).sum(dtype=torch.int64) for weight in weights]
+    described = [(weight.data_ptr(), weight.dtype, weight._version) for weight in weights]
+    return described, torch.stack(sums).tolist()

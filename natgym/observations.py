@@ -1,0 +1,131 @@
+"""What an agent sees of a picture in progress: all features, pooled ones, or the tokens they came from.
+
+Memory of one rollout buffer, for T = 8 steps of 1,024 rows with 256 tokens of width 768 in float16:
+
+| kind | per row and step | rollout | what is stored |
+|---|---|---|---|
+| features | 384 KiB | 3 GiB | the features of every token |
+| pooled | 96 KiB | 0.75 GiB | their means over 2 x 2 tokens |
+| tokens | 1 KiB | 8 MiB | token ids; `agents.sb3` computes the features again for each minibatch |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from einops import rearrange
+from gymnasium import spaces
+from torch import Tensor
+from torch.nn import functional as F
+
+from generators.contract import Generator
+from generators.decoding import DecodeState
+from natgym.spaces import action_space
+
+Observation = dict[str, Tensor]
+Kind = Literal["features", "pooled", "tokens"]
+FeatureType = Literal["float32", "float16"]
+
+
+def observe(state: DecodeState, mask_id: int) -> Observation:
+    """Return all features, the tokens, where they are masked, and the step; nothing is copied without need.
+
+    After the last step no features exist; they are one zero.
+    """
+    B, device = len(state.ids_BL), state.ids_BL.device
+    prediction = state.prediction
+    return {
+        "features": torch.zeros((), device=device) if prediction is None else prediction.features_BLD.float(),
+        "tokens": state.ids_BL,
+        "masked": (state.ids_BL == mask_id).to(torch.uint8),
+        "step": torch.full((B, 1), float(state.step), device=device),
+    }
+
+
+def pooled_grid(grid: tuple[int, int]) -> tuple[int, int]:
+    """Return the rows and columns that `pool` leaves of a grid."""
+    return (grid[0] + 1) // 2, (grid[1] + 1) // 2
+
+
+def pool(features_BLD: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return means over 2 x 2 tokens, (B, L', D), L' of `pooled_grid`; odd edges average what is there."""
+    maps_BDhw = rearrange(features_BLD, "b (h w) d -> b d h w", h=grid[0])
+    pooled_BDhw = F.avg_pool2d(maps_BDhw, 2, ceil_mode=True, count_include_pad=False)
+    return rearrange(pooled_BDhw, "b d h w -> b (h w) d").contiguous()
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Turn decoding states into what the environment shows: tensors of the caller's own, each copied once.
+
+    Attributes:
+        grid, width, mask_id: of the generator.
+        kind, dtype: of the features.
+        num_smoothed: actions of which `previous_action` is shown; 0 for none.
+    """
+
+    grid: tuple[int, int]
+    width: int
+    mask_id: int
+    kind: Kind = "features"
+    dtype: FeatureType = "float32"
+    num_smoothed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("kind", Kind), ("dtype", FeatureType)):
+            if (value := getattr(self, name)) not in get_args(allowed):
+                shown = "observation" if name == "kind" else name
+                raise ValueError(f"{shown} {value!r} is not one of {', '.join(get_args(allowed))}")
+
+    @classmethod
+    def of(cls, generator: Generator, **options: Any) -> Observer:
+        """Observe states of this generator."""
+        rows, columns = generator.grid  # a list, perhaps, as read from JSON
+        return cls((rows, columns), generator.width, generator.mask_id, **options)
+
+    @property
+    def features_grid(self) -> tuple[int, int]:
+        """Rows and columns of the features."""
+        return pooled_grid(self.grid) if self.kind == "pooled" else self.grid
+
+    def space(self, steps: int) -> spaces.Dict:
+        """Return what one agent sees."""
+        (rows, columns), num_tokens = self.features_grid, self.grid[0] * self.grid[1]
+        boxes: dict[str, spaces.Space[Any]] = {
+            "features": spaces.Box(-np.inf, np.inf, (rows * columns, self.width), np.dtype(self.dtype).type),
+            "masked": spaces.Box(0, 1, (num_tokens,), np.uint8),
+            "step": spaces.Box(0, steps, (1,), np.float32),
+        }
+        if self.kind == "tokens":
+            boxes["tokens"] = spaces.Box(0, self.mask_id, (num_tokens,), np.int32)
+        if self.num_smoothed:
+            boxes["previous_action"] = action_space(self.num_smoothed)
+        return spaces.Dict(boxes)
+
+    def __call__(self, state: DecodeState, previous_action: Tensor) -> Observation:
+        """Show a state; after the last step the features are zeros.
+
+        Args:
+            previous_action: (B, k), of use if actions are smoothed.
+        """
+        return self.show(observe(state, self.mask_id), previous_action)
+
+    def show(self, seen: Observation, previous_action: Tensor) -> Observation:
+        """Show what `observe` has seen, which is also what a policy gets from `natgym.rollouts`."""
+        features, dtype = seen["features"], getattr(torch, self.dtype)
+        if features.ndim == 0:
+            (rows, columns), B = self.features_grid, len(seen["step"])
+            features = torch.zeros(B, rows * columns, self.width, dtype=dtype, device=features.device)
+        elif self.kind == "pooled":
+            features = pool(features, self.grid).to(dtype)
+        else:
+            features = features.to(dtype, copy=True)
+        shown = {"features": features, "masked": seen["masked"], "step": seen["step"]}
+        if self.kind == "tokens":
+            shown["tokens"] = seen["tokens"].to(torch.int32)
+        if self.num_smoothed:
+            shown["previous_action"] = previous_action.to(features.device, torch.float32, copy=True)
+        return shown

@@ -1,0 +1,294 @@
+"""What policies observe and play: the same in environment, rollout and buffer, for every option."""
+
+import weakref
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import agents.policy
+from agents.adanat import AdaNATConfig, Learner, train
+from agents.policy import AdaNATPolicy, PolicyConfig, export_actor
+from agents.sb3 import PPO, LearnedPolicy, SB3VecEnv
+from generators.checkpoints import from_pretrained, save_pretrained
+from generators.conditions import Condition, Labels
+from generators.contract import Prediction
+from generators.enat import ENAT, enat_digits
+from generators.schedules import PARAMETERS
+from natgym.env import DecodeVectorEnv
+from natgym.loading import load_companion
+from natgym.rollouts import ACTIONS, rollout
+
+T, N = 3, 8
+TINY = PolicyConfig(width=16, channels=8, hidden=(16, 16), frequencies=8)
+
+
+def sum_of_pixels(images_BCHW: Tensor, condition: Condition) -> Tensor:
+    return images_BCHW.sum((1, 2, 3))
+
+
+def make_env(kind: str = "nat", **arguments: Any) -> DecodeVectorEnv:
+    if kind == "enat":
+        torch.manual_seed(0)
+        network = ENAT(enat_digits()).eval()
+        for parameter in network.parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=0.15)
+        arguments |= {"generator": network, "tokenizer": "digits", "reward": sum_of_pixels}
+    return DecodeVectorEnv(N, **({"steps": T, "autoreset": False} | arguments))
+
+
+def make_ppo(env: DecodeVectorEnv, **changes: Any) -> PPO:
+    """Build PPO with a policy that is somewhere, as in the middle of a training."""
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {"n_steps": env.steps, "batch_size": 6, "n_epochs": 1, "gamma": 1.0}
+    policy_kwargs = {"config": TINY, "grid": env.observer.features_grid}
+    ppo = PPO(AdaNATPolicy, SB3VecEnv(env), policy_kwargs=policy_kwargs, **(settings | changes))
+    for parameter in ppo.policy.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    return ppo
+
+
+PLAYS: list[dict[str, Any]] = [
+    {},
+    {"parameters": ("mask_ratio", "guidance_scale")},
+    {"smoothing": 0.8},
+    {"observation": "pooled"},
+    {"observation": "pooled", "parameters": ("sampling_temperature",), "smoothing": 0.5, "actions": "paper"},
+]
+
+
+@pytest.mark.parametrize("play", PLAYS, ids=lambda play: ",".join(play) or "plain")
+def test_a_saved_policy_replays_in_a_rollout_what_it_plays_in_the_env(
+    play: dict[str, Any], tmp_path: Path
+) -> None:
+    env = make_env(schedule="maskgit", **play)
+    ppo = make_ppo(env)
+    options = {key: play[key] for key in ("parameters", "smoothing") if key in play}
+    pooled_from = env.observer.grid if "observation" in play else None
+    preset, schedule = play.get("actions", "default"), env.action_map.schedule
+    actor = export_actor(ppo.policy, TINY, preset, schedule, pooled_from=pooled_from, **options)  # type: ignore[arg-type]
+    save_pretrained(actor, tmp_path)
+    loaded: Any = from_pretrained(tmp_path)
+    observation, _ = env.reset(seed=4)
+    given, played, values = [], [], []
+    for _ in range(T):
+        with torch.no_grad():
+            actions, value, _ = ppo.policy(observation, deterministic=True)  # type: ignore[arg-type]
+        observation, *_, info = env.step(actions)
+        given.append(actions.detach().numpy())
+        played.append([info[name] for name in PARAMETERS])
+        values.append(value.detach().numpy()[:, 0])
+    condition = Labels((4 + torch.arange(N)) % 10, 10)
+    learned = LearnedPolicy(ppo.policy, env.observer, env.action_map)
+    for policy in (loaded, learned):
+        drawn = rollout(policy, env.generator, env.tokenizer, condition, seed=4)
+        assert torch.equal(drawn.tokens_NL, info["tokens"])
+        for step, own in drawn.frame.groupby("step"):
+            # To rounding, which depends on where in memory a file's weights come to lie.
+            np.testing.assert_allclose(own[list(PARAMETERS)].to_numpy().T, played[step], rtol=1e-6)
+            told = [ACTIONS[column] for column in env.action_map.columns]
+            np.testing.assert_allclose(own[told], given[step], rtol=1e-5, atol=1e-6)
+            assert own[list(ACTIONS)].notna().sum(axis=1).eq(len(told)).all()
+            if policy is learned:
+                np.testing.assert_allclose(own["value"], values[step], rtol=1e-6)
+            else:
+                assert own["value"].isna().all(), "the critic is not exported"
+
+
+def test_the_network_reads_the_action_played_before() -> None:
+    env = make_env(smoothing=0.8)
+    ppo = make_ppo(env)
+    observation, _ = env.reset(seed=0)
+    moved = observation | {"previous_action": observation["previous_action"] + 1}
+    one, two = (ppo.policy.get_distribution(seen).mode() for seen in (observation, moved))  # type: ignore[arg-type]
+    assert (one - two).abs().min() > 1e-6
+
+
+@pytest.mark.parametrize("kind", ["nat", "enat"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_features_come_again_from_the_tokens(kind: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each minibatch has the features that the environment showed; training on them is the same."""
+    ppo = make_ppo(make_env(kind, observation="tokens", dtype=dtype))
+    buffer: Any = ppo.rollout_buffer
+    assert buffer.recomputes and buffer.store.keys() == {"masked", "step", "tokens"}
+    stored: dict[int, Tensor] = {}
+    add = buffer.add
+    monkeypatch.setattr(
+        buffer,
+        "add",
+        lambda obs, *rest: (stored.update({buffer.pos: obs["features"].clone()}), add(obs, *rest)),
+    )
+    seen = []
+    samples = buffer._get_samples
+
+    def compare(indices: np.ndarray, env: Any = None) -> Any:
+        found = samples(indices)
+        for index, features in zip(indices, found.observations["features"], strict=True):
+            row, step = divmod(int(index), T)
+            expected = stored[step][row]
+            assert features.dtype == expected.dtype
+            torch.testing.assert_close(features.float(), expected.float(), atol=1e-4, rtol=2e-3)
+            seen.append((row, step))
+        return found
+
+    monkeypatch.setattr(buffer, "_get_samples", compare)
+    metrics = ppo.update(3)
+    assert sorted(seen) == [(row, step) for row in range(N) for step in range(T)]
+    plain = make_ppo(make_env(kind, dtype=dtype)).update(3)
+    assert metrics == pytest.approx(plain, rel=1e-3, abs=1e-5)
+    assert buffer.source is None
+
+
+def test_features_come_again_only_for_whole_episodes_of_update() -> None:
+    ppo = make_ppo(make_env(observation="tokens", autoreset=True), n_steps=2 * T)
+    with pytest.raises(ValueError, match=f"a rollout is one episode of {T}"):
+        ppo.update(0)
+    with pytest.raises(ValueError, match="by PPO.update alone"):
+        make_ppo(make_env(observation="tokens", autoreset=True)).learn(T * N)
+
+
+def test_large_batches_are_read_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = make_env(smoothing=0.5)
+    ppo = make_ppo(env)
+    observation, _ = env.reset(seed=0)
+    rows: list[int] = []
+    ppo.policy.pi_features_extractor.register_forward_hook(lambda _, __, output: rows.append(len(output)))  # type: ignore[union-attr]
+    torch.manual_seed(1)
+    with torch.no_grad():
+        whole = *ppo.policy(observation), ppo.policy.predict_values(observation)  # type: ignore[arg-type]
+    monkeypatch.setattr(agents.policy, "CHUNK_BYTES", 3 * 4 * 16 * 64)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        parts = *ppo.policy(observation), ppo.policy.predict_values(observation)  # type: ignore[arg-type]
+    assert rows == [8, 3, 3, 2]
+    for one, two in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
+    ppo.policy.evaluate_actions(observation, whole[0])  # type: ignore[arg-type]
+    assert rows[4:] == [8], "with gradients the minibatch is its own chunk"
+
+
+class Wide(nn.Module):
+    """A generator of the papers' geometry that costs nothing: only its features are large."""
+
+    codebook_size = mask_id = 128
+    grid, num_tokens, width = (4, 4), 16, 4096
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, ids_BL: Tensor, condition: Condition, cache: Any = None) -> Prediction:
+        features_BLD = torch.full((*ids_BL.shape, self.width), 0.5) * ids_BL[..., None]
+        return Prediction(torch.zeros(*ids_BL.shape, 128), features_BLD)
+
+    def conditions(self) -> Condition:
+        return Labels.every(10)
+
+
+class HalfBytes(TorchDispatchMode):
+    """Follow the bytes of all half-precision storages that are alive, and their peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: dict[int, int] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.dtype == torch.float16:
+            storage = result.untyped_storage()
+            if storage.data_ptr() not in self.alive:
+                self.alive[storage.data_ptr()] = storage.nbytes()
+                weakref.finalize(storage, self.alive.pop, storage.data_ptr(), None)
+                self.peak = max(self.peak, sum(self.alive.values()))
+        return result
+
+
+def test_a_rollout_takes_little_more_than_its_observations() -> None:
+    steps, rows = 8, 16
+    with HalfBytes() as memory:
+        env = DecodeVectorEnv(
+            rows,
+            generator=Wide(),
+            tokenizer=load_companion(None, "tokenizer", "digits"),
+            reward=sum_of_pixels,
+            steps=steps,
+            dtype="float16",
+            autoreset=False,
+        )
+        ppo = make_ppo(env, batch_size=8)
+        ppo.update(0)
+        ppo.update(1)
+    arithmetic = steps * rows * Wide.num_tokens * Wide.width * 2
+    assert arithmetic <= memory.peak <= 1.2 * arithmetic
+
+
+class Marked(Tensor):
+    """A tensor that lists its copies to the host."""
+
+    copies: ClassVar[list[tuple[str, tuple[int, ...]]]] = []
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if (name := getattr(function, "__name__", "")) in ("cpu", "tolist", "item", "__float__", "__bool__"):
+            cls.copies.append((name, tuple(args[0].shape)))
+            return super().__torch_function__(function, types, args, kwargs or {}).as_subclass(Tensor)
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
+def test_one_copy_to_the_host_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SB3's of the actions; values and log-probabilities follow when the rollout is full."""
+    ppo = make_ppo(make_env())
+    buffer: Any = ppo.rollout_buffer
+    decide = ppo.policy.forward
+
+    def on_device(*seen: Any) -> Any:
+        return [tensor.as_subclass(Marked) for tensor in decide(*seen)]
+
+    reset = buffer.reset
+
+    def reset_on_device() -> None:
+        reset()
+        buffer.values, buffer.log_probs = (x.as_subclass(Marked) for x in (buffer.values, buffer.log_probs))
+
+    monkeypatch.setattr(ppo.policy, "forward", on_device)
+    monkeypatch.setattr(buffer, "reset", reset_on_device)
+    monkeypatch.setattr(ppo, "train", lambda: None)
+    monkeypatch.setattr(Marked, "copies", [])
+    ppo.update(0)
+    assert Marked.copies == [("cpu", (N, 4))] * T + [("cpu", (2, T, N))]
+    assert isinstance(buffer.values, np.ndarray) and np.abs(buffer.values).min() > 0
+
+
+def test_training_takes_the_options_from_its_config(tmp_path: Path) -> None:
+    """Parameters, smoothing and pooled features reach environment, network and exported policy."""
+    config = AdaNATConfig(
+        steps=2,
+        updates=1,
+        trajectories=32,
+        epochs=1,
+        minibatch=32,
+        discriminator_batch=16,
+        warmup=1,
+        evaluate_every=1,
+        evaluation_images=40,
+        policy=TINY,
+        parameters=("mask_ratio", "guidance_scale"),
+        smoothing=0.6,
+        observation="pooled",
+    )
+    learner = Learner(config)
+    assert learner.env.action_space.shape == (32, 2) and learner.env.action_map.smoothing == 0.6
+    train(config, tmp_path, lambda metrics: None)
+    loaded: Any = from_pretrained(tmp_path / "policy")
+    assert loaded.config.pooled_from is not None and tuple(loaded.config.parameters) == config.parameters
+    condition = Labels(torch.arange(10), 10)
+    frame = rollout(loaded, learner.generator, learner.tokenizer, condition, seed=0).frame
+    fixed = frame.groupby("step")[["remask_temperature", "sampling_temperature"]].nunique()
+    assert (fixed == 1).all(axis=None) and frame["action_remask_temperature"].isna().all()

@@ -1,0 +1,110 @@
+"""Gymnasium's vector wrappers on the vector environment: which work, and why the others don't."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import wrappers
+from gymnasium.wrappers import vector
+
+import natgym  # noqa: F401  (registers the environment)
+
+N, T = 3, 2
+
+# Wrapper -> how it is put on, and what it does to the actions that reach the environment and to the rewards.
+WORKING: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "ClipAction": (vector.ClipAction, lambda a: a.clip(-10, 10), lambda r: r),
+    "RescaleAction": (lambda env: vector.RescaleAction(env, -1, 1), lambda a: 10 * a, lambda r: r),
+    "TransformAction": (
+        lambda env: vector.TransformAction(env, lambda a: a / 2),
+        lambda a: a / 2,
+        lambda r: r,
+    ),
+    "VectorizeTransformAction": (
+        lambda env: vector.VectorizeTransformAction(env, wrappers.ClipAction),
+        lambda a: a.clip(-10, 10),
+        lambda r: r,
+    ),
+    "ClipReward": (lambda env: vector.ClipReward(env, -1, -0.5), lambda a: a, lambda r: r.clip(-1, -0.5)),
+    "TransformReward": (
+        lambda env: vector.TransformReward(env, lambda r: r - 1),
+        lambda a: a,
+        lambda r: r - 1,
+    ),
+    "VectorizeTransformReward": (
+        lambda env: vector.VectorizeTransformReward(env, wrappers.TransformReward, func=lambda r: r - 1),
+        lambda a: a,
+        lambda r: r - 1,
+    ),
+    "RecordEpisodeStatistics": (vector.RecordEpisodeStatistics, lambda a: a, lambda r: r),
+}
+SCALED = "NormalizeReward"  # its rewards depend on its own running statistics
+SAME_STEP = "refuses AutoresetMode.SAME_STEP: no observation of its own follows the last step"
+LIBRARY = "needs a library that natgym does not depend on"
+NOT_WORKING = {
+    **dict.fromkeys(
+        ("VectorizeTransformObservation", "TransformObservation", "FilterObservation"), SAME_STEP
+    ),
+    **dict.fromkeys(("FlattenObservation", "GrayscaleObservation", "ResizeObservation"), SAME_STEP),
+    **dict.fromkeys(("ReshapeObservation", "RescaleObservation", "DtypeObservation"), SAME_STEP),
+    "NormalizeObservation": SAME_STEP,
+    "DictInfoToList": "takes numpy only; the finished tokens and images are tensors",
+    "RecordVideo": f"{LIBRARY} (moviepy), and misses the finished picture; see natgym.recorder",
+    "HumanRendering": f"{LIBRARY} (pygame)",
+    **dict.fromkeys(("ArrayConversion", "JaxToNumpy", "JaxToTorch", "NumpyToTorch"), LIBRARY),
+}
+
+
+def make() -> Any:
+    return gymnasium.make_vec("natgym/Decode-v0", num_envs=N, steps=T, render_mode="rgb_array")
+
+
+def test_every_wrapper_of_gymnasium_is_accounted_for() -> None:
+    assert set(vector.__all__) == {*WORKING, SCALED, *NOT_WORKING}
+
+
+@pytest.mark.parametrize("name", WORKING)
+def test_a_wrapper_does_what_it_says_across_the_autoreset(name: str) -> None:
+    wrap, moved, rewarded = WORKING[name]
+    wrapped, plain = wrap(make()), make()
+    wrapped.reset(seed=4), plain.reset(seed=4)
+    for actions in np.random.default_rng(0).normal(size=(2 * T, N, 4)).astype(np.float32):
+        actions = actions / 10 if name == "RescaleAction" else 4 * actions
+        observation, rewards, ended, _, info = wrapped.step(actions)
+        expected = plain.step(moved(actions))
+        np.testing.assert_allclose(rewards, rewarded(expected[1]), rtol=1e-6)
+        assert ended.tolist() == expected[2].tolist()
+        for key, values in expected[0].items():
+            np.testing.assert_allclose(observation[key], values, atol=1e-6)
+        np.testing.assert_allclose(info["mask_ratio"], expected[-1]["mask_ratio"])
+    if name == "RecordEpisodeStatistics":
+        np.testing.assert_allclose(info["episode"]["r"], rewards)
+        assert info["episode"]["l"].tolist() == [T] * N
+
+
+def test_rewards_may_be_normalised() -> None:
+    wrapped, plain = vector.NormalizeReward(make()), make()
+    wrapped.reset(seed=4), plain.reset(seed=4)
+    scales = []
+    for actions in np.random.default_rng(0).normal(size=(20 * T, N, 4)).astype(np.float32):
+        rewards, expected = wrapped.step(actions)[1], plain.step(actions)[1]
+        scale = rewards / np.where(expected, expected, 1)
+        assert np.ptp(scale) == pytest.approx(0, abs=1e-6), "one scale for all rows"
+        scales.append(scale[0])
+    assert scales[-1] != scales[T - 1] > 0
+
+
+@pytest.mark.parametrize(
+    ("wrap", "said"),
+    [
+        (lambda env: vector.TransformObservation(env, lambda seen: seen), "SAME_STEP"),
+        (lambda env: vector.FilterObservation(env, ["step"]), "SAME_STEP"),
+        (vector.FlattenObservation, "SAME_STEP"),
+        (vector.NormalizeObservation, "SAME_STEP"),
+    ],
+)
+def test_what_refuses_says_why(wrap: Callable[[Any], Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        wrap(make())
