@@ -24,6 +24,7 @@ from agents.optimizers import Optimizer
 from agents.strategies import Around, Family, Parameters, Ratio, Scales, Space
 from generators.conditions import Condition
 from generators.data import load_part
+from generators.first_pass import FirstPass
 from generators.noise import derive_seed
 from generators.schedules import PARAMETERS, Schedule, as_schedule
 from natgym.evaluation import Judge
@@ -308,6 +309,7 @@ class Meter:
         classifier = load_companion(None, "classifier", task, device)
         self.judge = Judge(classifier, load_part(task, "select").to(device))
         self.min_reveal, self.threads = min_reveal, threads
+        self.first_pass = FirstPass(self.generator)  # every picture of a class begins with the same one
 
     def __call__(self, evaluation: Evaluation) -> Measurement:
         pool, images, seed = self.generator.conditions(), evaluation.images, evaluation.seed
@@ -327,5 +329,6 @@ class Meter:
             condition,
             seed=seed,
             min_reveal=self.min_reveal,
+            first_pass=self.first_pass,
             threads=self.threads,
         )

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
+from torch import nn
 
 from agents.autonat import Evaluation, Measurement, Meter
 from agents.cluster import cluster
@@ -77,7 +78,6 @@ def train_law(
 
     The averaged generator of the last rung is in folder/generator.
     """
-    meter.generator = trainer.ema
     evaluation = Evaluation(0, 0, schedule, config.images, derive_seed(seed, "law"), True)
     if (checkpoint := folder / "checkpoint.pt").is_file():
         trainer.load_state_dict(load_state(checkpoint))
@@ -91,7 +91,7 @@ def train_law(
 
 def search_laws(
     make_trainer: MakeTrainer,
-    make_meter: Callable[[], Meter],
+    make_meter: Callable[[nn.Module], Meter],
     schedule: Schedule,
     config: LawSearchConfig,
     updates: int,
@@ -106,7 +106,7 @@ def search_laws(
     """Train laws under ASHA and measure them under one schedule.
 
     Args:
-        make_trainer, make_meter: called in each trial's own process.
+        make_trainer, make_meter: called in each trial's own process, with the law and its generator.
         updates: of a training that is never stopped.
         report: called in the driver with the law's index after each measurement.
         folder: gets a folder for each law, and Ray's own files; on a cluster it must be on shared storage.
@@ -124,7 +124,8 @@ def search_laws(
         torch.set_num_threads(1)  # sums in one order, whatever Ray's default
         index = choice["law"]
         folders[index].mkdir(parents=True, exist_ok=True)
-        rungs = train_law(make_trainer(laws[index]), make_meter(), schedule, config, seed, folders[index])
+        trainer = make_trainer(laws[index])
+        rungs = train_law(trainer, make_meter(trainer.ema), schedule, config, seed, folders[index])
         for done, measured in rungs:
             tune.report({"updates": done, **measured._asdict()})
 
