@@ -1,18 +1,23 @@
-"""Schedules as policies: the baselines every table needs."""
+"""Policies that learn nothing: schedules, and rules that reveal what they are sure of."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from generators.decoding import RevealRule, confidence
+from generators.families import OFFSET, columns
 from generators.schedules import DecodeParams, Schedule, maskgit, random_order, reference
 from natgym.env import Observation
 
 
 @dataclass(frozen=True)
 class FixedPolicy:
-    """Play a schedule, whatever is observed."""
+    """Play a schedule, whatever is observed; the rule says which tokens are revealed."""
 
     schedule: Schedule
+    rule: RevealRule = confidence
 
     @property
     def steps(self) -> int:
@@ -20,6 +25,30 @@ class FixedPolicy:
 
     def __call__(self, observation: Observation, step: int) -> DecodeParams:
         return self.schedule.params(step, len(observation["masked"]))
+
+
+@dataclass(frozen=True)
+class AdaptivePolicy:
+    """Let a rule decide how many tokens each row reveals, so that each row takes the steps it needs.
+
+    Temperatures and guidance follow the share of the row's tokens that are revealed, in place of the share of
+    steps taken; the mask ratio is 0, since the rule alone decides.
+
+    Attributes:
+        rule: returns scores and counts.
+        curves: of `generators.families.columns`.
+        steps: at most; the last one reveals everything.
+    """
+
+    rule: RevealRule
+    curves: Mapping[str, Any]
+    steps: int
+
+    def __call__(self, observation: Observation, step: int) -> DecodeParams:
+        share_B = 1 - observation["masked"].cpu().double().mean(1)
+        table_B4 = columns(share_B.clamp_min(OFFSET), share_B, **self.curves)
+        table_B4[:, 0] = 0
+        return DecodeParams.from_table(table_B4)
 
 
 def baselines(steps: int) -> dict[str, FixedPolicy]:

@@ -233,14 +233,18 @@ class Actor(nn.Module):
         """Return the decoding parameters of the mean action."""
         return self.decide(observation, step).params
 
-    @torch.no_grad()
-    def decide(self, observation: Observation, step: int) -> Decision:
-        """Return the mean action, and the parameters that it means."""
+    def seen(self, observation: Observation) -> Observation:
+        """Return an observation as the trunk reads it: pooled features, and a previous action in any case."""
         features = observation["features"].float()
         if self.config.pooled_from is not None:
             features = pool(features, self.config.pooled_from)
         start = {"previous_action": features.new_zeros(len(features), len(self.config.parameters))}
-        seen = start | observation | {"features": features}
+        return start | observation | {"features": features}
+
+    @torch.no_grad()
+    def decide(self, observation: Observation, step: int) -> Decision:
+        """Return the mean action, and the parameters that it means."""
+        seen = self.seen(observation)
         action_Bk, action_map = self.head(self.trunk(seen)), self.action_map()
         return Decision.of(action_map, action_Bk, seen["previous_action"], step)
 

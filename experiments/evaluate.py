@@ -1,125 +1,282 @@
-"""Judge static schedules on one or more generators of a task: one table, one protocol, one command."""
+"""Judge any number of policies side by side: one table, one protocol, one command."""
 
 import _root  # noqa: F401
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from _cli import main
+from _cli import main, refuse_settings
 from tqdm import tqdm
 
-from agents.fixed import FixedPolicy
+from agents.named import describe, find_policies, trained_min_reveal
 from generators.data import PartName, load_part
-from generators.schedules import Schedule, as_schedule
-from natgym.analysis import samples_figure
+from natgym.analysis import frontier_figure, samples_figure
+from natgym.comparison import compare_results
 from natgym.cost import gflop_per_image
-from natgym.evaluation import Evaluator, format_table, summarize
+from natgym.evaluation import FULL_COLUMNS, Evaluator, format_table, set_against, summarize
 from natgym.loading import load_companion, load_generator
-from natgym.rollouts import balanced, rollout
+from natgym.protocol import CONVENTIONS, ConditionLaw
+from natgym.reference import Reference, load_extractor
+from natgym.report import write_report
+from natgym.rollouts import Policy, balanced, rollout
 from natgym.runs import Run
 
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Evaluate schedules on generators, all on the same conditions, noise and real pictures.
+    """Evaluate policies, all on the same conditions, noise and real pictures; or compare two results.
 
-    The table has a row per generator, number of steps and schedule, and a row of real pictures.
+    A policy is a name (reference, maskgit, random-order, one-step, cosine, linear, square, root, pow, arccos,
+    exp, log, sigmoid, beta-cdf, halton, threshold, entropy-bounded, autonat), perhaps with settings such as
+    beta-cdf:a=2,b=3,guidance=interval,w=2 or threshold:theta=.7; a schedule or strategy file; or a run folder
+    of AdaNAT or AutoNAT. Guidance is l_c + w (l_c - l_u): w = 0 is none. The rows are sorted by NFE.
     """
 
-    generators: tuple[str, ...] = ("digits/nat",)
-    """Shipped generators ("digits", "digits/nat") or folders of saved ones."""
-    schedules: tuple[str, ...] = ("reference", "maskgit", "random-order")
-    """Families, or files of schedules."""
-    steps: tuple[int, ...] = (4, 8)
-    """Decoding steps; a file stands for its own number only."""
     task: str | None = None
-    """Task of tokenizer, classifier and real pictures, by default the first generator's."""
+    """Task of tokenizer, classifier and real pictures: digits, mnist, cifar10 or an image folder; by default
+    the first generator's."""
+    policy: tuple[str, ...] = ("reference", "maskgit", "random-order")
+    """Policies."""
+    steps: tuple[int, ...] = (4, 8)
+    """Decoding steps T; a file or a run folder stands for its own number only."""
+    against: str | None = None
+    """Policy that all others are set against, by paired differences; by default the first."""
+    generators: tuple[str, ...] = ()
+    """Shipped generators ("digits", "mnist/enat") or folders of saved ones; by default the task's."""
     tokenizer: str | None = None
     """Shipped task or folder of a saved tokenizer, by default the task's."""
     classifier: str | None = None
-    """Shipped task or folder of a saved classifier, by default the task's."""
+    """Shipped task or folder of a saved classifier, by default the task's, if there is one."""
+    extractor: str = "classifier"
+    """Features: classifier, inception, dinov2 (or dinov2-small, dinov2-large)."""
+    weights: Path | None = None
+    """Local weights file of inception or dinov2."""
+    reference: Path | None = None
+    """Statistics of real pictures (.npz with mu and sigma) in place of the task's part."""
+    protocol: Literal["natgym", "imagenet256-adm"] = "natgym"
+    """A published convention, which fixes images, extractor and kind of reference."""
+    conditions: ConditionLaw = "balanced"
+    """Every condition in turn, or random ones."""
     part: PartName = "report"
     """Real pictures to compare with."""
-    images: int = 5000
-    """Pictures generated per evaluation seed."""
+    images: int | None = None
+    """Pictures generated per evaluation seed, by default 5,000 or the convention's."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Evaluation seeds."""
+    """Evaluation seeds; the intervals are over them."""
+    min_reveal: int = 1
+    """Tokens that each step reveals at least; 0 is AdaNAT's own rule."""
+    quantise: bool = True
+    """Judge pictures rounded to 8 bits."""
     threads: int = 2
     """Batches drawn at once."""
     device: str = "cpu"
     """Where to draw and judge."""
+    compare: tuple[Path, ...] = ()
+    """Two results.json or run folders: say where their protocols differ, or rank their rows."""
     output: Path | None = None
     """Run folder, by default runs/evaluate-<time>."""
+    resume: Path | None = None
+    """Run folder to go on with, whose finished rows are kept; its own settings are used."""
 
     def __post_init__(self) -> None:
-        for name in ("generators", "schedules", "steps", "seeds"):
+        for name in ("policy", "steps", "seeds"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty; give at least one")
-        for name in ("images", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        for name, least in {"images": 1, "threads": 1, "min_reveal": 0}.items():
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name} {value}: it must be at least {least}")
+        if bad := [steps for steps in self.steps if steps < 1]:
+            raise ValueError(f"steps {bad[0]}: decoding takes at least one step")
+        if self.compare and len(self.compare) != 2:
+            raise ValueError(f"compare takes two results, not {len(self.compare)}")
+        if self.protocol in CONVENTIONS:
+            self._check_convention()
+
+    def _check_convention(self) -> None:
+        convention = CONVENTIONS[self.protocol]
+        if self.extractor != convention.extractor or self.weights is None or self.reference is None:
+            needs = f"--extractor {convention.extractor}, {convention.needs}"
+            raise ValueError(f"protocol {self.protocol} needs {needs}")
+        if self.images not in (None, convention.images) or not self.quantise:
+            raise ValueError(
+                f"protocol {self.protocol} is of {convention.images:,} images of 8 bits; leave --images and "
+                "--quantise as they are, or the protocol"
+            )
+
+    @property
+    def num_images(self) -> int:
+        """Pictures generated per evaluation seed."""
+        default = CONVENTIONS[self.protocol].images if self.protocol in CONVENTIONS else 5000
+        return default if self.images is None else self.images
 
 
-def policies(args: Args) -> Iterator[tuple[str, FixedPolicy]]:
-    """Yield each schedule at each number of steps that it exists for."""
-    for name in args.schedules:
-        for steps in args.steps:
-            schedule = as_schedule(name, steps) if not Path(name).is_file() else Schedule.load(name)
-            if schedule.steps == steps:
-                yield schedule.name, FixedPolicy(schedule)
+# Flags that say where to run, not what.
+PLACES = ("threads", "device", "resume")
+
+
+class Evaluation:
+    """Everything that the table is made of, loaded and checked before a folder is made."""
+
+    def __init__(self, args: Args) -> None:
+        torch.set_num_threads(1)
+        self.args = args
+        names = args.generators or (args.task or "digits",)
+        self.generators = {name: load_generator(name, args.device) for name in names}
+        task = args.task or self.generators[names[0]][1]
+        if task is None:
+            raise ValueError(f"{names[0]} does not say its task; give --task")
+        self.task = task
+        self.tokenizer = load_companion(args.tokenizer, "tokenizer", task, args.device)
+        self.classifier = self._classifier()
+        self.extractor = self.classifier
+        if args.extractor != "classifier":
+            self.extractor = load_extractor(args.extractor, args.weights, task, args.device)
+        if self.extractor is None:
+            raise ValueError(
+                f"no classifier is shipped for {task}; give --classifier, or --extractor inception"
+            )
+        if args.num_images < (width := self.extractor.num_features):
+            raise ValueError(
+                f"images {args.num_images}: the extractor has {width} features, and a covariance of fewer "
+                f"pictures is singular, so that the distance is mostly bias; give at least {width}"
+            )
+        self.plays = {
+            name: [
+                play
+                for spec in args.policy
+                for play in find_policies(spec, args.steps, generator, task)
+                if self._fits(spec)
+            ]
+            for name, (generator, _) in self.generators.items()
+        }
+        labels = {label for plays in self.plays.values() for label, _ in plays}
+        self.against = args.against or next(iter(self.plays.values()))[0][0]
+        if self.against not in labels:
+            raise ValueError(f"against {self.against!r} is not one of {', '.join(sorted(labels))}")
+
+    def _classifier(self) -> Any:
+        """Return the task's classifier; None where none is shipped and none is asked for."""
+        try:
+            return load_companion(self.args.classifier, "classifier", self.task, self.args.device)
+        except ValueError:
+            if self.args.classifier is not None:
+                raise
+            return None
+
+    def _fits(self, spec: str) -> bool:
+        trained = trained_min_reveal(spec)
+        if trained is not None and trained != self.args.min_reveal:
+            raise ValueError(
+                f"{spec} was trained with min_reveal {trained}, the table has {self.args.min_reveal}; "
+                f"give --min-reveal {trained}"
+            )
+        return True
+
+    def real(self) -> tuple[Any, Any]:
+        """Return the reference, and a part of real pictures whose row is the floor, if there is one."""
+        args = self.args
+        if args.reference is not None:
+            return Reference.load(args.reference, self.extractor), None
+        other: PartName = "select" if args.part == "train" else "train"
+        part, spare = (load_part(self.task, name).to(args.device) for name in (args.part, other))
+        return part, spare
+
+    def evaluator(self, generator: Any, real: Any) -> Evaluator:
+        """Return the judge of one generator."""
+        args = self.args
+        return Evaluator(
+            generator,
+            self.tokenizer,
+            self.classifier,
+            task=self.task,
+            part_name="-" if args.reference else args.part,
+            part=real,
+            images=args.num_images,
+            seeds=args.seeds,
+            min_reveal=args.min_reveal,
+            conditions=args.conditions,
+            extractor=self.extractor,
+            quantise=args.quantise,
+            convention=args.protocol,
+            threads=args.threads,
+        )
+
+    def label(self, generator: str, policy: str) -> str:
+        return f"{generator} {policy}" if len(self.generators) > 1 else policy
+
+    def grid(self, policy: Policy, generator: Any) -> tuple[Any, list[str]]:
+        """Draw ten rows of the first ten conditions, the same noise for every policy."""
+        pool = generator.conditions()[:10]
+        condition = balanced(pool, 10 * len(pool))
+        drawn = rollout(policy, generator, self.tokenizer, condition, seed=0, min_reveal=self.args.min_reveal)
+        return drawn.images_NCHW.cpu(), pool.names
+
+
+def finished(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return the rows that a stopped evaluation left, by policy and number of steps."""
+    if not (folder / "results.json").is_file():
+        return {}
+    rows = json.loads((folder / "results.json").read_text())["rows"]
+    return {(row["policy"], row["steps"]): row for row in rows if "steps" in row}
+
+
+def evaluate(args: Args) -> None:
+    """Draw and judge; print the table and write the run folder."""
+    if args.resume is None:
+        evaluation = Evaluation(args)
+        run, known = Run.create("evaluate", args.output, args), {}
+    else:
+        refuse_settings(args.resume, PLACES)
+        run = Run.open(args.resume)
+        args = replace(run.config(Args), **{name: getattr(args, name) for name in PLACES})
+        evaluation, known = Evaluation(args), finished(run.folder)
+    real, spare = evaluation.real()
+    rows: list[dict[str, Any]] = []
+    count = sum(map(len, evaluation.plays.values()))
+    total = count * len(args.seeds) * args.num_images
+    with tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True) as bar:
+        for name, (generator, _) in evaluation.generators.items():
+            evaluator = evaluation.evaluator(generator, real)
+            found = []
+            for policy_name, policy in evaluation.plays[name]:
+                label = evaluation.label(name, policy_name)
+                bar.set_description(f"{label}, T = {policy.steps}")
+                if (row := known.get((label, policy.steps))) is not None:
+                    bar.update(len(args.seeds) * args.num_images)
+                    found.append(row)
+                    continue
+                row = summarize(label, policy.steps, evaluator(policy, bar.update), 0)
+                row["gflop"] = gflop_per_image(policy, generator, min_reveal=args.min_reveal)
+                row |= {"protocol": evaluator.manifest(), "sampler": describe(policy)}
+                found.append(row)
+                run.write_results(evaluator.manifest(), rows + found)  # what a killed run leaves behind
+                images, names = evaluation.grid(policy, generator)
+                note = f"{evaluation.task}; unselected, the same noise for every policy"
+                title = f"{label}, T = {policy.steps}"
+                run.write_figure(
+                    f"samples-{label}-T{policy.steps}", samples_figure({title: images}, names, note)
+                )
+            rows += set_against(found, evaluation.label(name, evaluation.against))
+    run.write_figure("frontier", frontier_figure(rows, evaluator.legend().splitlines()[1]))
+    if spare is not None:
+        rows.append(evaluator.floor(spare))
+    run.write_results(evaluator.manifest(), rows)
+    note = f"difference: to {evaluation.against} at the same T, paired over the seeds, with 95 % t-interval"
+    print(f"{format_table(rows, FULL_COLUMNS)}\n{evaluator.legend()}\n{note}")
+    write_report(run.folder, f"Policies on {evaluation.task}", [*evaluator.legend().splitlines(), note])
+    print(f"{run.folder}: config.json, results.json, figures/, report.html")
 
 
 def work(args: Args) -> None:
-    torch.set_num_threads(1)
-    loaded = [load_generator(name, args.device) for name in args.generators]
-    task = args.task or loaded[0][1]
-    if task is None:
-        raise ValueError(f"{args.generators[0]} does not say its task; give --task")
-    tokenizer, classifier = (
-        load_companion(getattr(args, kind), kind, task, args.device) for kind in ("tokenizer", "classifier")
-    )
-    plays = list(policies(args))
-    run = Run.create("evaluate", args.output, args)
-    part = load_part(task, args.part).to(args.device)
-    rows: list[dict[str, Any]] = []
-    manifests, samples = {}, {}
-    total = len(loaded) * len(plays) * len(args.seeds) * args.images
-    with tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True) as bar:
-        for name, (generator, _) in zip(args.generators, loaded, strict=True):
-            evaluator = Evaluator(
-                generator,
-                tokenizer,
-                classifier,
-                task=task,
-                part_name=args.part,
-                part=part,
-                images=args.images,
-                seeds=args.seeds,
-                threads=args.threads,
-            )
-            manifests[name] = evaluator.manifest()
-            for policy_name, policy in plays:
-                label = f"{name} {policy_name}" if len(loaded) > 1 else policy_name
-                bar.set_description(label)
-                row = summarize(label, policy.steps, evaluator(policy, bar.update), 0)
-                rows.append(row | {"gflop": gflop_per_image(policy, generator)})
-                pool = generator.conditions()[:10]
-                drawn = rollout(policy, generator, tokenizer, balanced(pool, 10 * len(pool)), seed=0)
-                samples[f"{label}, T = {policy.steps}"] = drawn.images_NCHW.cpu()
-    other: PartName = "select" if args.part == "train" else "train"
-    rows.append(evaluator.floor(load_part(task, other).to(args.device)))
-    run.write_results(manifests, rows)
-    for label, images in samples.items():
-        stem = label.replace("/", "-").replace(", T = ", "-T").replace(" ", "-")
-        run.write_figure(
-            f"samples-{stem}", samples_figure({label: images}, pool.names, f"{task}; unselected")
-        )
-    print(format_table(rows))
-    print(evaluator.legend())
-    print(f"{run.folder}: config.json, results.json, figures/")
+    if args.compare:
+        found, said = compare_results(*args.compare)
+        print(said)
+        sys.exit(1 if found.forbidding else 0)
+    evaluate(args)
 
 
 if __name__ == "__main__":

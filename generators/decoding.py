@@ -72,11 +72,15 @@ class Proposal(NamedTuple):
 
 
 class RevealRule(Protocol):
-    """Score the tokens of a step; the lowest-scored masked ones are masked again."""
+    """Score the tokens of a step, (B, L); the lowest-scored masked ones are masked again.
+
+    A rule that also decides how many are masked again returns scores and counts (B,) in place of the mask
+    ratio; the counts are copied to the host, once a step. `generators.rules` has others than `confidence`.
+    """
 
     def __call__(
         self, proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int
-    ) -> Tensor: ...
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
 
 
 def confidence(proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int) -> Tensor:
@@ -139,7 +143,7 @@ def advance(
         noise: of the same rows.
         min_reveal: tokens that each step reveals at least, as long as any is masked.
         min_masked: tokens that stay masked at least (before the last step).
-        rule: scores for re-masking.
+        rule: which tokens are masked again, and perhaps how many.
         guidance_floor: rows whose scale is not above it are not guided.
         entropy: True also keeps the entropies, which cost one more pass over the logits.
 
@@ -148,7 +152,7 @@ def advance(
     """
     if state.done:
         raise ValueError(f"all {state.steps} steps are taken; call start for a new picture")
-    guided_B = params.guidance_scale > guidance_floor
+    guided_B = (params.guidance_scale > guidance_floor) & (state.masked_B > 0)
     remask_B1, sampling_B1, scale_B1 = _on_device(params, guided_B, state.ids_BL.device)
     logits_BLV, null_cache, spent_B = _guide(generator, state, guided_B, scale_B1[..., None])
     proposal = _draw(state, logits_BLV, sampling_B1[..., None], noise, generator.mask_id, entropy)
@@ -156,19 +160,21 @@ def advance(
     if last:
         masked_B, ids_BL, prediction = torch.zeros_like(state.masked_B), proposal.drawn_BL, None
     else:
+        ranked = rule(proposal, remask_B1, noise, state.step)
+        scores_BL, counts_B = ranked if isinstance(ranked, tuple) else (ranked, None)
         L = state.ids_BL.shape[1]
-        masked_B = mask_counts(params.mask_ratio, state.masked_B, L, min_reveal, min_masked)
-        scores_BL = rule(proposal, remask_B1, noise, state.step)
+        wanted_B = (params.mask_ratio * L).floor().long() if counts_B is None else counts_B.cpu()
+        masked_B = allowed_counts(wanted_B, state.masked_B, L, min_reveal, min_masked)
         hidden_BL = lowest(scores_BL, proposal.masked_BL, masked_B)
         ids_BL = proposal.drawn_BL.masked_fill(hidden_BL, generator.mask_id)
-        assert state.prediction is not None
-        prediction = predict(generator, ids_BL, state.condition, state.prediction.cache, masked_B)
+        prediction = _go_on(generator, state, ids_BL, masked_B)
+        spent_B = spent_B + (masked_B > 0)
     return replace(
         state,
         ids_BL=ids_BL,
         step=state.step + 1,
         masked_B=masked_B,
-        nfe_B=state.nfe_B + spent_B + (not last),
+        nfe_B=state.nfe_B + spent_B,
         prediction=prediction,
         null_cache=null_cache,
         drawn_BL=proposal.drawn_BL,
@@ -187,11 +193,19 @@ def _on_device(params: DecodeParams, guided_B: Tensor, device: torch.device) -> 
 def mask_counts(
     ratio_B: Tensor, masked_B: Tensor, num_tokens: int, min_reveal: int, min_masked: int
 ) -> Tensor:
-    """Return how many tokens each row masks again: floor(L m) within [min_masked, masked now - min_reveal].
+    """Return how many tokens each row masks again by its ratio: floor(L m), as far as it is allowed."""
+    wanted_B = (ratio_B * num_tokens).floor().long()
+    return allowed_counts(wanted_B, masked_B, num_tokens, min_reveal, min_masked)
+
+
+def allowed_counts(
+    wanted_B: Tensor, masked_B: Tensor, num_tokens: int, min_reveal: int, min_masked: int
+) -> Tensor:
+    """Return the counts moved into [min_masked, masked now - min_reveal].
 
     At least one token is visible after the first step, and no visible token is ever masked again.
     """
-    wanted_B = (ratio_B * num_tokens).floor().long().clamp_max(num_tokens - 1)
+    wanted_B = wanted_B.clamp_max(num_tokens - 1)
     allowed_B = torch.minimum(wanted_B, masked_B - min_reveal).clamp_min(min_masked)
     return torch.minimum(allowed_B, masked_B)
 
@@ -203,6 +217,23 @@ def lowest(scores_BL: Tensor, masked_BL: Tensor, counts_B: Tensor) -> Tensor:
     rank_L = torch.arange(scores_BL.shape[1], device=scores_BL.device)
     chosen_BL = rank_L < counts_B.to(scores_BL.device, non_blocking=True)[:, None]
     return torch.zeros_like(masked_BL).scatter_(1, order_BL, chosen_BL)
+
+
+def _go_on(generator: Generator, state: DecodeState, ids_BL: Tensor, masked_B: Tensor) -> Prediction:
+    """Return the conditional pass on the new tokens; a row without masks keeps the prediction it has."""
+    kept, rows = state.prediction, masked_B.nonzero()[:, 0]
+    assert kept is not None
+    if len(rows) == len(masked_B):
+        return predict(generator, ids_BL, state.condition, kept.cache, masked_B)
+    if not len(rows):
+        return kept
+    at, cache = rows.to(ids_BL.device, non_blocking=True), kept.cache
+    new = predict(generator, ids_BL[at], state.condition[at], cache and cache[rows], masked_B[rows])
+    return Prediction(
+        kept.logits_BLV.index_copy(0, at, new.logits_BLV),
+        kept.features_BLD.index_copy(0, at, new.features_BLD),
+        cache and cache.put(rows, new.cache),
+    )
 
 
 def _draw(
@@ -218,8 +249,13 @@ def _draw(
     drawn_BL = torch.where(masked_BL, drawn_BL, state.ids_BL)
     log_softmax_BLV = logits_BLV.log_softmax(-1)
     log_probs_BL = log_softmax_BLV.gather(-1, drawn_BL[..., None])[..., 0]
-    entropy_BL = -(log_softmax_BLV.exp() * log_softmax_BLV).sum(-1) if entropy else None
+    entropy_BL = entropies(log_softmax_BLV) if entropy else None
     return Proposal(logits_BLV, drawn_BL, log_probs_BL, masked_BL, entropy_BL)
+
+
+def entropies(log_probs_BLV: Tensor) -> Tensor:
+    """Return the entropy (B, L), in nats, of each token's distribution."""
+    return -(log_probs_BLV.exp() * log_probs_BLV).sum(-1)
 
 
 def _guide(

@@ -10,12 +10,14 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from generators import families
 from generators.checkpoints import write_atomic
 
 PARAMETERS = ("mask_ratio", "remask_temperature", "sampling_temperature", "guidance_scale")
@@ -160,40 +162,49 @@ def reference(
 
     With r = (k + 1 - 0.001) / T: m = cos(pi r / 2), tau_2 = 1 - r, tau_1 = 1, w = (k + 0.001) / T.
     """
-    if steps < 1:
-        raise ValueError(f"steps {steps}: a schedule has at least one step")
-    k = torch.arange(steps, dtype=torch.float64)
-    r = (k + 1 - 1e-3) / steps
-    columns = (
-        torch.cos(math.pi / 2 * r),
-        remask * (1 - r),
-        torch.full_like(r, sampling),
-        guidance * (k + 1e-3) / steps,
+    table_T4 = families.table(
+        steps,
+        remask=(remask, 0.0),
+        sampling=(sampling, sampling),
+        guidance=partial(families.ramp, w=guidance),
     )
-    return Schedule(torch.stack(columns, dim=-1), name)
+    return Schedule(table_T4, name)
 
 
 def maskgit(steps: int) -> Schedule:
     """MaskGIT's choice temperature, tau_2 = 4.5 (1 - r) (Chang et al. 2022, code); else the reference."""
-    return reference(steps, remask=4.5, name="maskgit")
+    return family("maskgit", steps)
 
 
 def random_order(steps: int) -> Schedule:
     """Near-random order: Gumbel noise drowns the confidences, tau_2 = 15 (1 - r); no guidance."""
-    return reference(steps, remask=15.0, guidance=0.0, name="random-order")
+    return family("random-order", steps)
+
+
+def family(spec: str, steps: int) -> Schedule:
+    """Return a hand-made schedule by name, such as "maskgit" or "beta-cdf:a=2,b=3,guidance=constant,w=.5".
+
+    `generators.families` has the curves, their parameters and their sources.
+
+    Raises:
+        ValueError: a name, a key or a value is wrong, or a parameter leaves its range.
+    """
+    try:
+        return Schedule(families.table(steps, **families.parse(spec)), spec)
+    except ValueError as error:
+        said = str(error)
+        raise ValueError(said if spec in said else f"schedule {spec!r}: {said}") from None
 
 
 FAMILIES: dict[str, Callable[[int], Schedule]] = {
-    "reference": reference,
-    "maskgit": maskgit,
-    "random-order": random_order,
+    name: partial(family, name) for name in (*families.PRESETS, *families.RATIOS)
 }
 
 
 def as_schedule(schedule: str | Path | Schedule, steps: int) -> Schedule:
-    """Return a schedule of `steps` steps from a family's name, a file or a schedule; else ValueError."""
-    if isinstance(schedule, str) and schedule in FAMILIES:
-        return FAMILIES[schedule](steps)
+    """Return a schedule of `steps` steps from a `family`, a file or a schedule; else ValueError."""
+    if isinstance(schedule, str) and schedule.partition(":")[0] in FAMILIES:
+        return family(schedule, steps)
     if not isinstance(schedule, Schedule):
         if not Path(schedule).is_file():
             raise ValueError(f"schedule {str(schedule)!r} is neither a file nor one of {', '.join(FAMILIES)}")

@@ -1,26 +1,43 @@
-"""Figures of what policies draw and what they learned."""
+"""Figures of what policies draw, what they learned and what that is worth: a frame in, a figure out.
+
+The frames are those of `natgym.rollouts.Rollout.frame`. Guidance is l_c + w (l_c - l_u): w = 0 is none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
+from itertools import cycle, product
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from einops import rearrange
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy import stats
 from torch import Tensor
 
 from generators.schedules import PARAMETERS
-from natgym.pictures import as_rgb, to_uint8
+from natgym.drawing import (
+    COLOR_MAP,
+    COLORS,
+    DASHES,
+    MARKERS,
+    NORMAL,
+    SMALL,
+    finish,
+    panels,
+    picture,
+    plain,
+    tiled,
+)
 
+Frames = Mapping[str, pd.DataFrame]
 TITLES = {
     "mask_ratio": "mask ratio $m$",
     "remask_temperature": r"re-mask temperature $\tau_2$",
     "sampling_temperature": r"sampling temperature $\tau_1$",
-    "guidance_scale": "guidance scale $w$",
+    "guidance_scale": "guidance scale $w$ (0: none)",
 }
-COLORS = ("#4c5b6b", "#c8762b", "#2a7f9e", "#8a4f9e", "#5d8a3a")
 
 
 def samples_figure(images: Mapping[str, Tensor], names: Sequence[str], note: str) -> Figure:
@@ -35,45 +52,176 @@ def samples_figure(images: Mapping[str, Tensor], names: Sequence[str], note: str
     columns = len(names)
     rows = len(next(iter(images.values()))) // columns
     figure = Figure(figsize=(3.3 * len(images), 3.3 * rows / columns + 0.6))
-    for axis, (policy, pictures) in zip(
-        np.atleast_1d(figure.subplots(1, len(images))), images.items(), strict=True
-    ):
-        grid = _tiled(pictures, columns)
-        axis.imshow(grid, interpolation="nearest")
+    for axis, (policy, pictures) in zip(panels(figure, 1, len(images)), images.items(), strict=True):
+        grid = tiled(pictures, columns)
+        picture(axis, grid)
         size = grid.shape[1] / columns
-        axis.set_xticks((np.arange(columns) + 0.5) * size, names, fontsize=7)
-        axis.set_yticks([])
+        axis.set_xticks((np.arange(columns) + 0.5) * size, names, fontsize=SMALL)
         axis.tick_params(length=0)
-        axis.set_title(policy, fontsize=10)
-        for side in axis.spines.values():
-            side.set_visible(False)
-    figure.text(0.5, 0.0, note, ha="center", va="top", fontsize=7, color="#555555")
-    figure.tight_layout()
-    return figure
+        axis.set_title(policy, fontsize=NORMAL + 1)
+    return finish(figure, note)
 
 
-def parameters_figure(frames: Mapping[str, pd.DataFrame], note: str) -> Figure:
-    """Draw the policies' decoding parameters over the steps: mean, bands of 50 % and 90 % of the samples."""
+def deciding(frame: pd.DataFrame, parameter: str) -> pd.DataFrame:
+    """Return the rows in which a parameter decides something.
+
+    The last step reveals all, so that its mask ratio and re-mask temperature don't; nor does anything once a
+    sample is revealed.
+    """
+    shown = frame[frame["masked_before"] > 0] if "masked_before" in frame else frame
+    idle = parameter in PARAMETERS[:2] and frame["step"].max() > 0
+    return shown[shown["step"] < frame["step"].max()] if idle else shown
+
+
+def parameters_figure(frames: Frames, note: str, *, samples: int = 0) -> Figure:
+    """Draw the policies' decoding parameters over the steps: mean, bands of 50 % and 90 % of the samples.
+
+    Args:
+        samples: single samples of each policy drawn as thin lines.
+    """
     figure = Figure(figsize=(11, 2.9))
-    for axis, parameter in zip(figure.subplots(1, len(PARAMETERS)), PARAMETERS, strict=True):
-        for color, (policy, frame) in zip(cycle(COLORS), frames.items(), strict=False):
-            # The last step reveals all, so its mask ratio and re-mask temperature decide nothing.
-            idle = parameter in PARAMETERS[:2]
-            shown = frame[frame["step"] < frame["step"].max()] if idle and frame["step"].max() > 0 else frame
+    for axis, parameter in zip(panels(figure, 1, len(PARAMETERS)), PARAMETERS, strict=True):
+        styles = zip(cycle(COLORS), cycle(DASHES), frames.items(), strict=False)
+        for color, dash, (policy, frame) in styles:
+            shown = deciding(frame, parameter)
             bands = shown.groupby("step")[parameter].quantile([0.05, 0.25, 0.75, 0.95]).unstack()
             steps = bands.index + 1
             for low, high, alpha in ((0.05, 0.95, 0.15), (0.25, 0.75, 0.3)):
                 axis.fill_between(steps, bands[low], bands[high], color=color, alpha=alpha, linewidth=0)
             mean = shown.groupby("step")[parameter].mean()
-            axis.plot(steps, mean, color=color, marker="o", markersize=3.5, linewidth=1.4, label=policy)
-        axis.set_title(TITLES[parameter], fontsize=9)
-        axis.set_xlabel("step", fontsize=8)
-        axis.set_xticks(range(1, int(max(frame["step"].max() for frame in frames.values())) + 2))
-        _plain(axis)
-    figure.axes[0].legend(fontsize=7, frameon=False)
-    figure.text(0.5, 0.0, note, ha="center", va="top", fontsize=7, color="#555555")
-    figure.tight_layout()
+            axis.plot(steps, mean, dash, color=color, marker="o", markersize=3.5, linewidth=1.4, label=policy)
+            for sample in range(samples):
+                own = shown[shown["sample"] == sample]
+                axis.plot(own["step"] + 1, own[parameter], color=color, alpha=0.5, linewidth=0.5)
+        plain(axis, TITLES[parameter], "step")
+        _whole_steps(axis, frames)
+    figure.axes[0].legend(fontsize=SMALL, frameon=False)
+    return finish(figure, note)
+
+
+def by_class_figure(frame: pd.DataFrame, note: str, *, most: int = 10) -> Figure:
+    """Draw the mean decoding parameters of each condition over the steps, one line per condition.
+
+    Args:
+        most: conditions shown, the first ones of the frame.
+    """
+    figure = Figure(figsize=(11, 2.9))
+    names = list(frame["condition"].unique()[:most])
+    styles = list(product(DASHES, COLORS))
+    for axis, parameter in zip(panels(figure, 1, len(PARAMETERS)), PARAMETERS, strict=True):
+        means = deciding(frame, parameter).groupby(["condition", "step"])[parameter].mean()
+        for (dash, color), name in zip(cycle(styles), names, strict=False):
+            own = means[name]
+            axis.plot(own.index + 1, own, dash, color=color, linewidth=1.1, label=name)
+        plain(axis, TITLES[parameter], "step")
+        _whole_steps(axis, {"": frame})
+    figure.axes[-1].legend(
+        fontsize=SMALL,
+        frameon=False,
+        loc="upper left",
+        bbox_to_anchor=(1, 1),
+        title="class",
+        title_fontsize=SMALL,
+    )
+    return finish(figure, note)
+
+
+def adaptivity(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return how much a policy adapts: shares of each parameter's variance, a row per parameter.
+
+    Columns: step (between the steps: what a static schedule has), class (between the classes within a step)
+    and sample (within class and step); spread is the standard deviation within a step, in the parameter's
+    own unit. A static schedule has 1, 0, 0 and 0; a parameter that never moves has no shares. The shares sum
+    to 1.
+    """
+    rows = []
+    for parameter in PARAMETERS:
+        shown = deciding(frame, parameter)
+        values = shown[parameter]
+        by_step = shown.groupby("step")[parameter].transform("mean")
+        by_class = shown.groupby(["step", "condition"])[parameter].transform("mean")
+        parts = [(by_step - values.mean()), (by_class - by_step), (values - by_class)]
+        squares = np.array([float((part**2).sum()) for part in parts])
+        total = squares.sum()
+        shares = squares / total if total > 1e-12 * max(1.0, float((values**2).sum())) else squares * np.nan
+        spread = float(np.sqrt(squares[1:].sum() / len(values)))
+        named = dict(zip(("step", "class", "sample"), shares, strict=True))
+        rows.append({"parameter": parameter, **named, "spread": spread})
+    return pd.DataFrame(rows)
+
+
+def reveal_figure(revealed_at: Mapping[str, Tensor], grid: tuple[int, int], note: str) -> Figure:
+    """Draw when the policies reveal which position: the mean step, 1..T, on the token grid.
+
+    Args:
+        revealed_at: policy -> (N, L), steps 0..T-1, as of `Rollout.revealed_at_NL`.
+        grid: rows and columns of tokens.
+    """
+    figure = Figure(figsize=(2.9 * len(revealed_at) + 0.6, 3.1))
+    maps = {name: at_NL.double().mean(0).reshape(grid).numpy() + 1 for name, at_NL in revealed_at.items()}
+    low, high = min(values.min() for values in maps.values()), max(values.max() for values in maps.values())
+    axes = panels(figure, 1, len(maps))
+    for axis, (name, values) in zip(axes, maps.items(), strict=True):
+        shown = axis.imshow(values, cmap=COLOR_MAP, vmin=low, vmax=high)
+        axis.set_title(name, fontsize=NORMAL)
+        axis.set_xticks(range(grid[1]))
+        axis.set_yticks(range(grid[0]))
+        axis.tick_params(labelsize=SMALL)
+        axis.set_xlabel("token column", fontsize=SMALL + 1)
+    axes[0].set_ylabel("token row", fontsize=SMALL + 1)
+    finish(figure, note)
+    bar = figure.colorbar(shown, ax=axes, shrink=0.75)
+    bar.set_label("mean step that reveals it", fontsize=SMALL + 1)
+    bar.ax.tick_params(labelsize=SMALL)
     return figure
+
+
+def value_figure(frame: pd.DataFrame, note: str) -> Figure:
+    """Draw what the critic expects, step by step, against the reward that came; a panel per step.
+
+    Args:
+        frame: of a rollout with a critic and a reward: `value` at each step, `reward` at the last.
+    """
+    reward = frame.groupby("sample")["reward"].sum()
+    steps = sorted(frame["step"].unique())
+    figure = Figure(figsize=(2.5 * len(steps) + 0.4, 2.8))
+    for axis, step in zip(panels(figure, 1, len(steps)), steps, strict=True):
+        own = frame[frame["step"] == step].set_index("sample")["value"]
+        earned = reward[own.index]
+        axis.scatter(own, earned, s=5, color=COLORS[0], alpha=0.35, linewidths=0)
+        spread = float(own.std()) > 0 and float(earned.std()) > 0
+        said = f"r = {np.corrcoef(own, earned)[0, 1]:+.2f}" if spread else "r not defined"
+        plain(axis, f"step {step + 1}: {said}", "value (critic's own units)")
+    figure.axes[0].set_ylabel("reward", fontsize=SMALL + 1)
+    return finish(figure, note)
+
+
+def frontier_figure(rows: Sequence[Mapping[str, Any]], note: str) -> Figure:
+    """Place policies by what they cost and how far they are from real pictures; bars: 95 % t-intervals.
+
+    Args:
+        rows: of `natgym.evaluation.summarize`; points of one policy are joined.
+    """
+    figure = Figure(figsize=(7.2, 4.4))
+    axis = figure.subplots()
+    for style, (policy, own) in zip(cycle(product(MARKERS, COLORS)), _by_policy(rows).items(), strict=False):
+        nfe, distance = ([row[name] for row in own] for name in ("nfe", "distance"))
+        spread = [row["distance_std"] * _t_factor(row["seeds"]) for row in own]
+        axis.errorbar(
+            nfe,
+            distance,
+            None if np.isnan(spread).any() else spread,
+            color=style[1],
+            marker=style[0],
+            markersize=4.5,
+            linewidth=1,
+            elinewidth=0.8,
+            label=policy,
+        )
+    plain(axis, "", "forward passes an image (NFE)", "Frechet distance")
+    axis.set_ylim(bottom=0)
+    axis.legend(fontsize=SMALL, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return finish(figure, note)
 
 
 def learning_figure(metrics: pd.DataFrame, note: str) -> Figure:
@@ -84,33 +232,25 @@ def learning_figure(metrics: pd.DataFrame, note: str) -> Figure:
         note: what the reader must know, under the panels.
     """
     figure = Figure(figsize=(8.4, 2.9))
-    distance, reward = figure.subplots(1, 2)
+    distance, reward = panels(figure, 1, 2)
     measured = metrics[metrics["distance"].ne(metrics["distance"].shift())]
     updates = measured["update"].where(measured["update"] > 1, 0)  # the first one comes before any update
-    distance.plot(updates, measured["distance"], color=COLORS[2], marker="o", markersize=3.5, label="adanat")
+    distance.plot(updates, measured["distance"], color=COLORS[0], marker="o", markersize=3.5, label="adanat")
     distance.axhline(
         measured["distance"].iloc[0], color=COLORS[1], linewidth=1.1, linestyle="--", label="start"
     )
     distance.set_ylim(0, 1.08 * measured["distance"].max())
-    distance.set_title("distance from the select part", fontsize=9)
-    distance.legend(fontsize=7, frameon=False)
-    reward.plot(metrics["update"], metrics["reward"], color=COLORS[2], linewidth=1.2, label="reward")
-    reward.plot(
-        metrics["update"],
-        metrics["discriminator_accuracy"],
-        color=COLORS[0],
-        linewidth=1.2,
-        label="discriminator accuracy",
-    )
+    curves = {"reward": COLORS[0], "discriminator_accuracy": COLORS[1]}
+    for name, color in curves.items():
+        reward.plot(
+            metrics["update"], metrics[name], color=color, linewidth=1.2, label=name.replace("_", " ")
+        )
     reward.set_ylim(0, 1)
-    reward.set_title("adversarial reward (moving: not comparable over updates)", fontsize=9)
-    reward.legend(fontsize=7, frameon=False)
+    plain(distance, "distance from the select part", "update")
+    plain(reward, "adversarial reward (moving: not comparable over updates)", "update")
     for axis in (distance, reward):
-        axis.set_xlabel("update", fontsize=8)
-        _plain(axis)
-    figure.text(0.5, 0.0, note, ha="center", va="top", fontsize=7, color="#555555")
-    figure.tight_layout()
-    return figure
+        axis.legend(fontsize=SMALL, frameon=False)
+    return finish(figure, note)
 
 
 def training_figure(metrics: pd.DataFrame, note: str) -> Figure:
@@ -120,34 +260,33 @@ def training_figure(metrics: pd.DataFrame, note: str) -> Figure:
         metrics: metrics.csv of a training; `distance` and `sample_accuracy` are empty between measurements.
         note: what the reader must know, under the panels.
     """
-    panels = {"loss": "loss a hidden token", "distance": "distance from the select part"}
-    panels |= {"sample_accuracy": "share of samples of the right class"}
-    shown = {name: title for name, title in panels.items() if metrics[name].notna().any()}
+    titles = {"loss": "loss a hidden token", "distance": "distance from the select part"}
+    titles |= {"sample_accuracy": "share of samples of the right class"}
+    shown = {name: title for name, title in titles.items() if metrics[name].notna().any()}
     figure = Figure(figsize=(3.6 * len(shown), 2.9))
-    for axis, (name, title) in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown.items(), strict=True):
+    for axis, (name, title) in zip(panels(figure, 1, len(shown)), shown.items(), strict=True):
         measured = metrics.dropna(subset=name)
         if name == "loss":
-            axis.plot(measured["update"], measured[name], color=COLORS[2], alpha=0.25, linewidth=0.7)
+            axis.plot(measured["update"], measured[name], color=COLORS[0], alpha=0.25, linewidth=0.7)
             smooth = measured[name].rolling(max(1, len(measured) // 50), min_periods=1).mean()
-            axis.plot(measured["update"], smooth, color=COLORS[2], linewidth=1.4)
+            axis.plot(measured["update"], smooth, color=COLORS[0], linewidth=1.4)
         else:
-            axis.plot(measured["update"], measured[name], color=COLORS[2], marker="o", markersize=3.5)
-        axis.set_title(title, fontsize=9)
-        axis.set_xlabel("update", fontsize=8)
-        _plain(axis)
-    figure.text(0.5, 0.0, note, ha="center", va="top", fontsize=7, color="#555555")
-    figure.tight_layout()
-    return figure
+            axis.plot(measured["update"], measured[name], color=COLORS[0], marker="o", markersize=3.5)
+        plain(axis, title, "update")
+    return finish(figure, note)
 
 
-def _tiled(pictures_NCHW: Tensor, columns: int) -> np.ndarray:
-    """Return one picture (R * H, C * W, 3) uint8, a dark line between neighbours."""
-    padded = np.pad(to_uint8(as_rgb(pictures_NCHW)), ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=90)
-    return rearrange(padded, "(r k) h w c -> (r h) (k w) c", k=columns)
+def _whole_steps(axis: Axes, frames: Frames) -> None:
+    """Tick every step, or every few where there are many."""
+    last = int(max(frame["step"].max() for frame in frames.values())) + 1
+    axis.set_xticks(range(1, last + 1, max(1, last // 12)))
 
 
-def _plain(axis: object) -> None:
-    axis.tick_params(labelsize=7)  # type: ignore[attr-defined]
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)  # type: ignore[attr-defined]
-    axis.grid(alpha=0.25, linewidth=0.5)  # type: ignore[attr-defined]
+def _by_policy(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    names = dict.fromkeys(row["policy"] for row in rows)
+    return {name: [row for row in rows if row["policy"] == name] for name in names}
+
+
+def _t_factor(seeds: int) -> float:
+    """Return the half-width of a 95 % t-interval in sample standard deviations."""
+    return float(stats.t.ppf(0.975, seeds - 1) / np.sqrt(seeds)) if seeds > 1 else float("nan")

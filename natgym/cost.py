@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from generators.conditions import Condition
 from generators.contract import Generator
-from generators.decoding import advance, start
+from generators.decoding import advance, confidence, start
 from generators.noise import HashNoise
 from natgym.observations import observe
 from natgym.rollouts import Policy, balanced
@@ -27,11 +27,13 @@ def gflop_per_image(
         condition: of the images counted; by default 64, every class in turn.
     """
     condition = balanced(generator.conditions(), 64) if condition is None else condition
+    rule = getattr(policy, "rule", confidence)
     noise = HashNoise.from_seed(0, len(condition), condition.values.device)
     # Only the plain form of attention is counted on a CPU.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         state = start(generator, condition, steps=policy.steps)
-        while not state.done:
-            params = policy(observe(state, generator.mask_id), state.step)
-            state = advance(generator, state, params, noise, min_reveal=min_reveal)
+        while not state.done and state.masked_B.any():
+            observation = observe(state, generator.mask_id) | {"condition": condition.values}
+            params = policy(observation, state.step)
+            state = advance(generator, state, params, noise, min_reveal=min_reveal, rule=rule)
     return counter.get_total_flops() / len(condition) / 1e9

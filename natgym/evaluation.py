@@ -1,15 +1,16 @@
 """Tables one can trust: policies on the same conditions and noise, judged on one part of the data, with the
 protocol.
 
-The distance is the Frechet distance in the features of the task's classifier. It is NOT the Inception FID and
-compares only within one protocol; beside it stands the kernel distance, which has no bias of small samples.
+By default the distance is the Frechet distance in the features of the task's classifier. It is NOT the
+Inception FID and compares only within one protocol; beside it stands the kernel distance, which has no bias
+of small samples.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,102 +19,114 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from generators.checkpoints import tensors_hash, weights_hash
+from generators.checkpoints import weights_hash
 from generators.conditions import Condition
 from generators.data import Part, PartName
 from generators.noise import derive_seed
-from natgym.metrics import (
-    FrechetDistance,
-    MomentsAccumulator,
-    kernel_distance,
-    precision_recall_density_coverage,
-)
+from natgym.metrics import FrechetDistance, kernel_distance, precision_recall_density_coverage
 from natgym.metrics.classifier import Classifier
+from natgym.metrics.kernel import mean_within
+from natgym.metrics.manifold import ball_radii
+from natgym.metrics.score import inception_score
+from natgym.protocol import EIGHT_BITS, ConditionLaw, Protocol
+from natgym.reference import Reference, extract
 from natgym.rollouts import Policy, balanced, rollout
 
-METRICS = ("distance", "kernel_distance", "accuracy", "precision", "recall", "density", "coverage")
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What a number depends on beside the policy; tables never mix two.
-
-    Attributes:
-        task, part: the real pictures compared with.
-        reference_images, reference: how many they are, and their hash.
-        generator, tokenizer, extractor: hashes of the weights.
-        images: generated per seed.
-        seeds: evaluation seeds.
-        min_reveal: tokens that each step reveals at least.
-        conditions: law of the conditions.
-    """
-
-    task: str
-    part: PartName
-    reference_images: int
-    reference: str
-    generator: str
-    tokenizer: str
-    extractor: str
-    images: int
-    seeds: tuple[int, ...]
-    min_reveal: int
-    conditions: str = "balanced"
-    distance: str = "Frechet distance in the classifier's penultimate features; not the Inception FID"
-    kernel: str = "unbiased squared MMD, kernel (x.y / d + 1)^3, same features"
-    quantisation: str = "none"
+METRICS = ("distance", "kernel_distance", "score", "accuracy", "precision", "recall", "density", "coverage")
 
 
 class Judge:
-    """Compare pictures with the real pictures of one part, in the classifier's features.
+    """Compare pictures with real ones, in the features of an extractor.
 
     Args:
-        classifier: extractor and judge of the class.
-        part: the real pictures, untouched by the tokenizer.
+        classifier: judge of the class, and the extractor unless another one is given; None leaves accuracy
+            out.
+        real: a part, whose pictures are untouched by the tokenizer; or a reference made before.
+        extractor: another source of features.
+        quantise: judge all pictures as they are after saving, rounded to 8 bits.
     """
 
-    def __init__(self, classifier: Classifier, part: Part) -> None:
+    def __init__(
+        self,
+        classifier: Classifier | None,
+        real: Part | Reference,
+        *,
+        extractor: Any = None,
+        quantise: bool = True,
+    ) -> None:
         self.classifier = classifier
-        self.real_Nd = self._features(part.images_NCHW)[0]
-        accumulator = MomentsAccumulator(classifier.num_features)
-        accumulator.update(self.real_Nd)
-        self.frechet = FrechetDistance(accumulator.compute())
+        self.extractor: Any = classifier if extractor is None else extractor
+        if self.extractor is None:
+            raise ValueError("a judge needs a classifier or an extractor; give one")
+        self.quantise = quantise
+        if not isinstance(real, Reference):
+            real = Reference.of(real, self.extractor, quantise=quantise)
+        self.reference = real
+        self.frechet = FrechetDistance(real.moments)
+
+    def features(self, images_NCHW: Tensor) -> Tensor:
+        """Return the features (N, d) that pictures are compared in."""
+        return extract(self.extractor, images_NCHW, self.quantise)[0]
 
     def distance(self, images_NCHW: Tensor) -> float:
         """Return the Frechet distance alone, which is all that a search needs."""
-        return self._frechet(self._features(images_NCHW)[0])
+        return self._frechet(self.features(images_NCHW))
+
+    def distance_and_error(self, images_NCHW: Tensor) -> tuple[float, float]:
+        """Return the Frechet distance and its standard error over draws of as many pictures."""
+        features_Nd = self.features(images_NCHW)
+        variance = self.frechet.influence(features_Nd).square().mean() / len(features_Nd)
+        return self._frechet(features_Nd), variance.sqrt().item()
 
     def score(self, images_NCHW: Tensor, condition: Condition) -> dict[str, float]:
-        """Return all of METRICS; shares in [0, 1]."""
-        features_Nd, logits_NK = self._features(images_NCHW)
-        right_N = logits_NK.argmax(-1) == condition.vectors.argmax(-1)
-        return {
-            "distance": self._frechet(features_Nd),
-            "kernel_distance": kernel_distance(features_Nd, self.real_Nd),
-            "accuracy": right_N.double().mean().item(),
-            **precision_recall_density_coverage(features_Nd, self.real_Nd),
-        }
+        """Return those of METRICS that reference and extractor allow; shares in [0, 1]."""
+        features_Nd, logits_NK = extract(self.extractor, images_NCHW, self.quantise)
+        found = {"distance": self._frechet(features_Nd)}
+        real_Nd = self.reference.features_Nd
+        if real_Nd is not None:
+            found["kernel_distance"] = kernel_distance(features_Nd, real_Nd, within=self._within)
+        if logits_NK is not None:
+            found["score"] = inception_score(logits_NK)
+        if self.classifier is not None:
+            classes_NK = logits_NK
+            if self.extractor is not self.classifier:
+                classes_NK = extract(self.classifier, images_NCHW, self.quantise)[1]
+            assert classes_NK is not None
+            right_N = classes_NK.argmax(-1) == condition.vectors.argmax(-1)
+            found["accuracy"] = right_N.double().mean().item()
+        if real_Nd is not None:
+            found |= precision_recall_density_coverage(features_Nd, real_Nd, radii_M=self._radii_M)
+        return found
+
+    @cached_property
+    def _within(self) -> float:
+        assert self.reference.features_Nd is not None
+        return mean_within(self.reference.features_Nd)
+
+    @cached_property
+    def _radii_M(self) -> Tensor:
+        assert self.reference.features_Nd is not None
+        return ball_radii(self.reference.features_Nd)
 
     def _frechet(self, features_Nd: Tensor) -> float:
         self.frechet.reset()
         self.frechet.update(features_Nd)
         return self.frechet.compute()
 
-    @torch.no_grad()
-    def _features(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = [self.classifier(chunk) for chunk in images_NCHW.split(1000)]
-        return torch.cat([features for features, _ in outputs]), torch.cat([logits for _, logits in outputs])
-
 
 class Evaluator:
-    """Evaluate policies of one generator on one part, all on the same conditions and noise.
+    """Evaluate policies of one generator against one reference, all on the same conditions and noise.
 
     Args:
-        generator, tokenizer, classifier: of one task.
-        task, part_name, part: where the real pictures come from.
+        generator, tokenizer, classifier: of one task; without a classifier there is no accuracy.
+        task, part_name, part: where the real pictures come from; a `Reference` has no part ("-").
         images: generated per seed.
         seeds: evaluation seeds; the paired intervals are over these.
         min_reveal: tokens that each step reveals at least.
+        conditions: "balanced" takes every condition in turn, "random" draws them, anew for each seed.
+        extractor: of the features, by default the classifier.
+        quantise: judge pictures rounded to 8 bits.
+        convention: name of the published protocol that all of this follows.
         threads: batches drawn at once.
     """
 
@@ -121,43 +134,53 @@ class Evaluator:
         self,
         generator: Any,
         tokenizer: Any,
-        classifier: Classifier,
+        classifier: Classifier | None,
         *,
         task: str,
-        part_name: PartName,
-        part: Part,
+        part_name: PartName | Any,
+        part: Part | Reference,
         images: int = 5000,
         seeds: Sequence[int] = (0, 1, 2),
         min_reveal: int = 1,
+        conditions: ConditionLaw = "balanced",
+        extractor: Any = None,
+        quantise: bool = True,
+        convention: str = "natgym",
         threads: int = 1,
     ) -> None:
-        self.generator, self.tokenizer, self.judge = generator, tokenizer, Judge(classifier, part)
+        self.generator, self.tokenizer = generator, tokenizer
+        self.judge = Judge(classifier, part, extractor=extractor, quantise=quantise)
         self.min_reveal, self.threads = min_reveal, threads
+        features = self.judge.reference.features_Nd
         self.protocol = Protocol(
             task=task,
             part=part_name,
-            reference_images=len(part),
-            reference=tensors_hash({"images": part.images_NCHW}),
+            reference_images=0 if features is None else len(features),
+            reference=self.judge.reference.name,
             generator=weights_hash(generator),
             tokenizer=weights_hash(tokenizer),
-            extractor=weights_hash(classifier),
+            extractor=weights_hash(self.judge.extractor),
             images=images,
             seeds=tuple(seeds),
             min_reveal=min_reveal,
+            conditions=conditions,
+            distance=self.judge.extractor.meaning,
+            quantisation=EIGHT_BITS if quantise else "none",
+            name=convention,
         )
 
     def __call__(self, policy: Policy, progress: Callable[[int], object] | None = None) -> pd.DataFrame:
         """Return one row per seed: METRICS, nfe and images_per_second (of generation alone)."""
-        images, part = self.protocol.images, self.protocol.part
-        condition, rows = balanced(self.generator.conditions(), images), []
+        images, rows = self.protocol.images, []
         for seed in self.protocol.seeds:
+            condition = self.conditions(seed)
             began = time.perf_counter()
             drawn = rollout(
                 policy,
                 self.generator,
                 self.tokenizer,
                 condition,
-                seed=derive_seed("evaluation", part, seed),
+                seed=derive_seed("evaluation", self.protocol.part, seed),
                 min_reveal=self.min_reveal,
                 threads=self.threads,
                 progress=progress,
@@ -168,6 +191,14 @@ class Evaluator:
                 {"seed": seed, **scores, "nfe": drawn.nfe_N.mean(), "images_per_second": images / took}
             )
         return pd.DataFrame(rows)
+
+    def conditions(self, seed: int) -> Condition:
+        """Return what is drawn for an evaluation seed, by the law of the protocol."""
+        pool, images = self.generator.conditions(), self.protocol.images
+        if self.protocol.conditions == "balanced":
+            return balanced(pool, images)
+        rng = np.random.default_rng(derive_seed("conditions", seed))
+        return pool[torch.from_numpy(rng.integers(len(pool), size=images)).to(pool.values.device)]
 
     def floor(self, part: Part) -> dict[str, Any]:
         """Return a table row for real pictures of another part, which no generator of these tokens should
@@ -189,30 +220,39 @@ class Evaluator:
 
     def manifest(self) -> dict[str, Any]:
         """Return the protocol as JSON values."""
-        return asdict(self.protocol)
+        return self.protocol.manifest()
 
     def legend(self) -> str:
         """Say in three lines what the numbers of a table are."""
         p = self.protocol
+        against = f"{p.reference_images:,} real pictures" if p.reference_images else "statistics from a file"
         return (
             f"{p.distance}; kernel distance: {p.kernel}.\n"
-            f"Against {p.reference_images} real pictures ({p.task}, {p.part} part); {p.images:,} generated "
+            f"Against {against} ({p.task}, {p.part} part); {p.images:,} generated "
             f"per evaluation seed, {len(p.seeds)} seeds: mean and standard deviation.\n"
             f"A row of real pictures with n other than {p.images:,} is a guide, not comparable to the digit."
         )
 
 
 def summarize(policy: str, steps: int, per_seed: pd.DataFrame, images_spent: int) -> dict[str, Any]:
-    """Return a table row: means over the seeds and, of the distances, the sample standard deviation."""
+    """Return a table row: means over the seeds and, of the distances, the sample standard deviation; beside
+    them the scores of each seed, from which paired differences are formed later."""
     means = {name: float(per_seed[name].mean()) for name in ("nfe", "images_per_second")}
     counts = {"seeds": len(per_seed), "images_spent": images_spent}
-    return {"policy": policy, "steps": steps, **_moments(per_seed), **means, **counts}
+    scores = per_seed[["seed", *_measured(per_seed)]].to_dict("list")
+    return {"policy": policy, "steps": steps, **_moments(per_seed), **means, **counts, "per_seed": scores}
+
+
+def _measured(per_seed: pd.DataFrame) -> list[str]:
+    return [name for name in METRICS if name in per_seed]
 
 
 def _moments(per_seed: pd.DataFrame) -> dict[str, float]:
-    means = {name: float(per_seed[name].mean()) for name in METRICS}
-    spread = {f"{name}_std": float(per_seed[name].std(ddof=1)) for name in ("distance", "kernel_distance")}
-    return means | spread
+    measured = _measured(per_seed)
+    spread = [name for name in ("distance", "kernel_distance") if name in measured]
+    return {name: float(per_seed[name].mean()) for name in measured} | {
+        f"{name}_std": float(per_seed[name].std(ddof=1)) for name in spread
+    }
 
 
 def paired_difference(
@@ -234,12 +274,32 @@ def paired_difference(
     return float(difference.mean()), float(stats.t.ppf(0.975, len(difference) - 1) * error)
 
 
+def set_against(rows: Sequence[dict[str, Any]], baseline: str) -> list[dict[str, Any]]:
+    """Return the rows of `summarize` by rising NFE, each with its paired difference to the baseline's.
+
+    That is the baseline's row of the same number of steps, or of the nearest NFE where there is none; rows
+    of the baseline itself have no difference.
+    """
+    rivals = [row for row in rows if row["policy"] == baseline]
+    found = []
+    for row in sorted(rows, key=lambda row: row["nfe"]):
+        if row["policy"] != baseline and rivals:
+            rival = min(rivals, key=lambda r: (r["steps"] != row["steps"], abs(r["nfe"] - row["nfe"])))
+            pair = (pd.DataFrame(given["per_seed"]) for given in (row, rival))
+            mean, half_width = paired_difference(*pair)
+            against = {"policy": baseline, "steps": rival["steps"]}
+            row = row | {"difference": against | {"mean": mean, "half_width": half_width}}
+        found.append(row)
+    return found
+
+
 # Column of a row -> header and format in the printed table.
 COLUMNS: Mapping[str, tuple[str, str]] = {
     "policy": ("policy", "{}"),
     "steps": ("T", "{}"),
     "distance": ("distance", "{:.3f}"),
     "distance_std": ("std", "{:.3f}"),
+    "to_reference": ("ratio", "{:.2f}"),
     "kernel_distance": ("kernel", "{:.4f}"),
     "accuracy": ("accuracy", "{:.3f}"),
     "recall": ("recall", "{:.3f}"),
@@ -251,9 +311,28 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
 }
 
 
-def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
+FULL_COLUMNS: Mapping[str, tuple[str, str]] = {
+    "policy": COLUMNS["policy"],
+    "steps": COLUMNS["steps"],
+    "nfe": COLUMNS["nfe"],
+    "gflop": COLUMNS["gflop"],
+    "distance": COLUMNS["distance"],
+    "distance_std": COLUMNS["distance_std"],
+    "difference": ("difference", "{0[mean]:+.3f} ± {0[half_width]:.3f}"),
+    "kernel_distance": COLUMNS["kernel_distance"],
+    "score": ("score", "{:.2f}"),
+    "accuracy": COLUMNS["accuracy"],
+    "precision": ("precision", "{:.3f}"),
+    "recall": COLUMNS["recall"],
+    "density": ("density", "{:.3f}"),
+    "coverage": COLUMNS["coverage"],
+    "images_per_second": COLUMNS["images_per_second"],
+}
+
+
+def format_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]] = COLUMNS) -> str:
     """Return the rows of `summarize` as aligned text; a missing value is -, a missing column is left out."""
-    columns = {name: column for name, column in COLUMNS.items() if any(name in row for row in rows)}
+    columns = {name: column for name, column in columns.items() if any(name in row for row in rows)}
     lines = [[header for header, _ in columns.values()]]
     for row in rows:
         cells = ((row.get(name), form) for name, (_, form) in columns.items())

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from generators.conditions import Condition
 from generators.contract import Generator
-from generators.decoding import DecodeState, advance, start
+from generators.decoding import DecodeState, advance, confidence, start
 from generators.first_pass import FirstPass
 from generators.noise import HashNoise
 from generators.schedules import PARAMETERS, DecodeParams
@@ -34,7 +34,11 @@ ACTIONS = tuple(f"action_{name}" for name in PARAMETERS)
 
 
 class Policy(Protocol):
-    """Decide the decoding parameters of every row; `steps` is its T."""
+    """Decide the decoding parameters of every row; `steps` is its T.
+
+    The observation is the environment's and `condition`, the values of the rows' conditions. A policy may
+    also have a `rule`, a `generators.decoding.RevealRule`; without one it is `confidence`.
+    """
 
     @property
     def steps(self) -> int: ...
@@ -220,18 +224,21 @@ class _Player:
         noise = HashNoise.from_seed(seed, len(condition), condition.values.device)
         state = start(self.generator, condition, steps=self.policy.steps, first_pass=self.first_pass)
         revealed_at_BL = torch.zeros_like(state.ids_BL, dtype=torch.int16)
-        remembered: Observation = {}
+        remembered: Observation = {"condition": condition.values}
         steps, ids_TBL = [], []
-        while not state.done:
+        rule = getattr(self.policy, "rule", confidence)
+        # A rule that counts by itself may need fewer steps than it has; trails are all of the same length.
+        while not state.done and (self.trail or state.masked_B.any()):
             decision = self._decide(observe(state, self.generator.mask_id) | remembered, state.step)
             if decision.previous_action is not None:
-                remembered = {"previous_action": decision.previous_action}
+                remembered["previous_action"] = decision.previous_action
             after = advance(
                 self.generator,
                 state,
                 decision.params,
                 noise,
                 min_reveal=self.min_reveal,
+                rule=rule,
                 entropy=self.statistics,
             )
             revealed_at_BL.masked_fill_(after.ids_BL == self.generator.mask_id, after.step)

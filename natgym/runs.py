@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,7 +63,8 @@ class Run:
         write_atomic(self.folder / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
 
     def write_figure(self, name: str, figure: Figure) -> Path:
-        """Write figures/<name>.png at 160 dots per inch."""
+        """Write figures/<name>.png at 160 dots per inch; what may trouble a file's name becomes a dash."""
+        name = re.sub(r"[^\w.-]+", "-", name)
         (self.folder / "figures").mkdir(exist_ok=True)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=160, bbox_inches="tight")

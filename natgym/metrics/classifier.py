@@ -45,6 +45,8 @@ class ClassifierConfig:
 class Classifier(nn.Module):
     """Images (B, C, H, W) in [0, 1] -> features (B, d) and class logits (B, K)."""
 
+    meaning = "Frechet distance in the classifier's penultimate features; not the Inception FID"
+
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
         (channels, height, width), factor = config.image_shape, 2**config.halvings

@@ -6,13 +6,16 @@ from torch import Tensor
 from natgym.metrics.frechet import as_float64
 
 
-def kernel_distance(features_Nd: Tensor, reference_Md: Tensor, *, block: int = 1024) -> float:
+def kernel_distance(
+    features_Nd: Tensor, reference_Md: Tensor, *, within: float | None = None, block: int = 1024
+) -> float:
     """Return the U-statistic of the squared MMD under the kernel (x.y / d + 1)^3, over all pairs.
 
     Being unbiased, it scatters around 0 for equal distributions and may be slightly negative. Both sets are
     float tensors on one device; the arithmetic is float64, on ``block`` x ``block`` pairs at a time.
     KID proper takes FID Inception features and averages this over random subsets; all pairs have the same
-    expectation and need no random draw. Reference: Bińkowski et al. 2018, "Demystifying MMD GANs".
+    expectation and need no random draw. ``within`` is ``mean_within`` of the reference, for whoever compares
+    with the same one again and again. Reference: Bińkowski et al. 2018, "Demystifying MMD GANs".
 
     Raises ValueError for fewer than 2 samples in a set, different widths or non-finite values.
     """
@@ -22,11 +25,13 @@ def kernel_distance(features_Nd: Tensor, reference_Md: Tensor, *, block: int = 1
     if fewest < 2:
         raise ValueError(f"{fewest} samples are too few, each set needs at least 2: pass more features")
     cross = _kernel_sum(features_Nd, reference_Md, block) / (len(features_Nd) * len(reference_Md))
-    return _mean_within(features_Nd, block) + _mean_within(reference_Md, block) - 2 * cross
+    within = mean_within(reference_Md, block=block) if within is None else within
+    return mean_within(features_Nd, block=block) + within - 2 * cross
 
 
-def _mean_within(points_Nd: Tensor, block: int) -> float:
-    """Return the mean kernel over the N (N - 1) ordered pairs of different points."""
+def mean_within(points_Nd: Tensor, *, block: int = 1024) -> float:
+    """Return the mean kernel over the N (N - 1) ordered pairs of different points, in float64."""
+    points_Nd = as_float64(points_Nd, points_Nd.shape[-1])
     count, width = points_Nd.shape
     diagonal = _kernel(points_Nd.square().sum(dim=1), width).sum().item()
     return (_kernel_sum(points_Nd, points_Nd, block) - diagonal) / (count * (count - 1))

@@ -7,7 +7,12 @@ from natgym.metrics.frechet import as_float64
 
 
 def precision_recall_density_coverage(
-    features_Nd: Tensor, reference_Md: Tensor, *, neighbors: int = 5, block: int = 1024
+    features_Nd: Tensor,
+    reference_Md: Tensor,
+    *,
+    neighbors: int = 5,
+    radii_M: Tensor | None = None,
+    block: int = 1024,
 ) -> dict[str, float]:
     """Compare generated features (N, d) with real ones (M, d) through their nearest-neighbor balls.
 
@@ -20,7 +25,8 @@ def precision_recall_density_coverage(
     - ``coverage`` in [0, 1]: share of real points whose ball holds a generated one.
 
     Both sets are float tensors on one device; distances are float64, ``block`` rows of them at a time. The
-    papers differ in ``neighbors``: 3 for precision and recall, 5 for density and coverage. References:
+    papers differ in ``neighbors``: 3 for precision and recall, 5 for density and coverage. ``radii_M`` are
+    ``ball_radii`` of the reference, for whoever compares with the same one again and again. References:
     Kynkäänniemi et al. 2019, "Improved Precision and Recall Metric for Assessing Generative Models"; Naeem et
     al. 2020, "Reliable Fidelity and Diversity Metrics for Generative Models".
 
@@ -31,7 +37,11 @@ def precision_recall_density_coverage(
     most = min(len(features_Nd), len(reference_Md)) - 1
     if not 1 <= neighbors <= most:
         raise ValueError(f"neighbors={neighbors} must lie in 1..{most} for these sets: pass more points")
-    held_N, holding_M, recalled_M = _memberships(features_Nd, reference_Md, neighbors, block)
+    radii = (
+        ball_radii(features_Nd, neighbors, block=block),
+        ball_radii(reference_Md, neighbors, block=block) if radii_M is None else radii_M,
+    )
+    held_N, holding_M, recalled_M = _memberships(features_Nd, reference_Md, *radii, block)
     return {
         "precision": _mean(held_N > 0),
         "recall": _mean(recalled_M),
@@ -41,12 +51,10 @@ def precision_recall_density_coverage(
 
 
 def _memberships(
-    features_Nd: Tensor, reference_Md: Tensor, neighbors: int, block: int
+    features_Nd: Tensor, reference_Md: Tensor, radii_N: Tensor, radii_M: Tensor, block: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the real balls around each generated point (N,), and for each real point (M,) whether its ball
     holds a generated point and whether it lies in the ball of one."""
-    radii_N = _radii(features_Nd, neighbors, block)
-    radii_M = _radii(reference_Md, neighbors, block)
     held = []
     holding_M = torch.zeros_like(radii_M, dtype=torch.bool)
     recalled_M = torch.zeros_like(holding_M)
@@ -59,8 +67,9 @@ def _memberships(
     return torch.cat(held), holding_M, recalled_M
 
 
-def _radii(points_Nd: Tensor, neighbors: int, block: int) -> Tensor:
-    """Return the distance (N,) of each point to its ``neighbors``-th nearest other point."""
+def ball_radii(points_Nd: Tensor, neighbors: int = 5, *, block: int = 1024) -> Tensor:
+    """Return the distance (N,), float64, of each point to its ``neighbors``-th nearest other point."""
+    points_Nd = as_float64(points_Nd, points_Nd.shape[-1])
     # One further than asked for: every point is its own nearest, at an exact 0.
     nearest = [_distances(rows, points_Nd).kthvalue(neighbors + 1) for rows in torch.split(points_Nd, block)]
     return torch.cat([found.values for found in nearest])

@@ -50,13 +50,19 @@ def frechet(first_Nd: np.ndarray, second_Md: np.ndarray) -> float:
     return float(shift @ shift + np.trace(covariances[0] + covariances[1] - 2 * root))
 
 
+def features_of(digits: Any, images_NCHW: Tensor, bits: int | None = 8) -> np.ndarray:
+    """Round, then look, picture by picture."""
+    if bits is not None:
+        images_NCHW = torch.from_numpy(np.rint(images_NCHW.numpy() * 255).astype(np.uint8)) / 255
+    return np.stack([digits.classifier(image[None])[0][0].double().numpy() for image in images_NCHW])
+
+
 def test_distance_is_zero_for_the_part_itself_and_the_textbooks_for_others(
     digits: Any, select: Part, noisy: Tensor
 ) -> None:
     judge = Judge(digits.classifier, select)
     assert judge.distance(select.images_NCHW) == pytest.approx(0, abs=1e-6)
-    features = [digits.classifier(images)[0].double().numpy() for images in (noisy, select.images_NCHW)]
-    expected = frechet(*features)
+    expected = frechet(*(features_of(digits, images) for images in (noisy, select.images_NCHW)))
     assert expected > 0.1
     for _ in range(2):  # nothing is left over from the call before
         assert judge.distance(noisy) == pytest.approx(expected, rel=1e-4)
@@ -65,8 +71,9 @@ def test_distance_is_zero_for_the_part_itself_and_the_textbooks_for_others(
 
 def test_accuracy_is_counted_one_by_one(digits: Any, select: Part, noisy: Tensor) -> None:
     judge = Judge(digits.classifier, select)
+    seen = torch.from_numpy(np.rint(noisy.numpy() * 255).astype(np.uint8)) / 255
     right = [
-        int(digits.classifier(noisy[i : i + 1])[1].argmax()) == int(select.condition.values[i])
+        int(digits.classifier(seen[i : i + 1])[1].argmax()) == int(select.condition.values[i])
         for i in range(150)
     ]
     scores = judge.score(noisy, select.condition[:150])
@@ -78,8 +85,7 @@ def test_accuracy_is_counted_one_by_one(digits: Any, select: Part, noisy: Tensor
 
 def test_many_pictures_are_judged_in_chunks_that_do_not_show(digits: Any, select: Part) -> None:
     judge, many = Judge(digits.classifier, select), select.images_NCHW.repeat(6, 1, 1, 1)[:1100]
-    features = digits.classifier(many)[0].double().numpy()
-    expected = frechet(features, digits.classifier(select.images_NCHW)[0].double().numpy())
+    expected = frechet(*(features_of(digits, images) for images in (many, select.images_NCHW)))
     assert judge.distance(many) == pytest.approx(expected, abs=1e-5)
 
 

@@ -1,0 +1,77 @@
+"""What an AdaNAT run learned beside its policy: the critic's values and the discriminator's reward.
+
+Both are in the run's checkpoint. The critic expects returns standardised over a rollout, so that its values
+follow the reward up to scale and shift.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from agents.policy import Actor, PolicyConfig, Trunk
+from generators.checkpoints import config_from_dict, load_state
+from natgym.observations import Observation
+from natgym.rewards import AdversarialConfig, AdversarialReward
+from natgym.rollouts import Decision
+
+CRITIC = "vf_features_extractor.trunk."
+
+
+class ActorWithCritic:
+    """Play an actor, and tell its actions and what the critic expects of them."""
+
+    def __init__(self, actor: Actor, state: Mapping[str, Tensor]) -> None:
+        self.actor, config = actor, actor.config
+        widths = PolicyConfig(**{**config.policy, "hidden": tuple(config.policy["hidden"])})
+        smoothed = len(config.parameters) if config.smoothing else 0
+        self.trunk = Trunk(widths, config.grid, config.features_width, smoothed)
+        self.trunk.load_state_dict(
+            {key.removeprefix(CRITIC): value for key, value in state.items() if key.startswith(CRITIC)}
+        )
+        self.head = nn.Linear(widths.hidden[1], 1)
+        self.head.load_state_dict({name: state[f"value_net.{name}"] for name in ("weight", "bias")})
+        device = next(actor.parameters()).device
+        for module in (self.trunk, self.head):
+            module.to(device).eval().requires_grad_(False)
+
+    @property
+    def steps(self) -> int:
+        return self.actor.steps
+
+    def __call__(self, observation: Observation, step: int) -> Any:
+        return self.actor(observation, step)
+
+    @torch.no_grad()
+    def decide(self, observation: Observation, step: int) -> Decision:
+        """Return the actor's decision with the critic's value."""
+        value_B = self.head(self.trunk(self.actor.seen(observation)))[:, 0]
+        return self.actor.decide(observation, step)._replace(value_B=value_B)
+
+
+def load_critic(run: Path, actor: Any) -> Any:
+    """Return the actor with the critic of its run folder; the actor alone where there is no checkpoint."""
+    if not (run / "checkpoint.pt").is_file() or not isinstance(actor, Actor):
+        return actor
+    state = load_state(run / "checkpoint.pt", next(actor.parameters()).device)
+    return ActorWithCritic(actor, state["policy"])
+
+
+def load_discriminator(
+    run: Path, image_shape: tuple[int, int, int], condition_width: int, device: torch.device | str = "cpu"
+) -> AdversarialReward | None:
+    """Return the reward as it was after the last update; None where there is no checkpoint."""
+    if not (run / "checkpoint.pt").is_file():
+        return None
+    content = json.loads((run / "config.json").read_text())
+    settings = content.get("train", content)["adversarial"]
+    reward = AdversarialReward(
+        image_shape, condition_width, config_from_dict(AdversarialConfig, settings), device=device
+    )
+    reward.load_state_dict(load_state(run / "checkpoint.pt", device)["reward"])
+    return reward

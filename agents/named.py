@@ -1,0 +1,137 @@
+"""Policies by name, by strategy file and by run folder: what a command line may ask to be played."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from agents import policy as _  # noqa: F401  (the Actor registers itself)
+from agents.fixed import AdaptivePolicy, FixedPolicy
+from generators.checkpoints import PRETRAINED, from_pretrained, read_description, weights_hash
+from generators.contract import Generator
+from generators.decoding import RevealRule
+from generators.families import arguments, numbers, parameters, split, table
+from generators.rules import RULES
+from generators.schedules import CONVENTION, FAMILIES, PARAMETERS, Schedule
+from natgym.rollouts import Policy
+
+# Names beside the families of schedules, and the curve and the rule they stand for.
+TOKEN_RULES = {
+    "halton": ("arccos", "halton"),
+    "threshold": ("cosine", "threshold"),
+    "entropy-bounded": ("cosine", "entropy-bound"),
+}
+ADAPTIVE = ("threshold", "entropy-bound")
+NAMES = (*FAMILIES, "one-step", *TOKEN_RULES, "autonat")
+
+
+def find_policies(
+    spec: str, steps: Sequence[int], generator: Generator, task: str | None
+) -> list[tuple[str, Policy]]:
+    """Return (label, policy) for each number of steps at which the policy asked for exists.
+
+    Args:
+        spec: a name of NAMES, perhaps with settings as in "linear:remask=9,rule=random,w=2" or
+            "threshold:theta=.7"; a schedule or strategy file; a run folder of AdaNAT or AutoNAT.
+        steps: numbers of steps asked for. `one-step` and the adaptive rules have their own; a file and a run
+            folder stand for their own number only.
+        generator: that they will play; its grid sets the order of `halton`.
+        task: whose shipped strategies `autonat` means.
+
+    Raises:
+        ValueError: there is no such policy, or none for these numbers of steps.
+    """
+    name, given = split(spec) if spec.partition(":")[0] in NAMES else (spec, {})
+    if name == "autonat":
+        return [(name, FixedPolicy(shipped_strategy(task, T))) for T in steps]
+    if name in NAMES:
+        return _named(spec, name, given, steps, generator)
+    label, found = load_policy(Path(spec), generator)
+    if found.steps not in steps:
+        raise ValueError(f"{spec} has {found.steps} steps, none of --steps; add {found.steps} to them")
+    return [(label, found)]
+
+
+def load_policy(path: Path, generator: Generator) -> tuple[str, Policy]:
+    """Return (label, policy) of a schedule file or a run folder; ValueError if it is neither."""
+    if path.is_file():
+        schedule = Schedule.load(path)
+        return schedule.name, FixedPolicy(schedule)
+    if (path / "strategy.json").is_file():
+        return path.name, FixedPolicy(Schedule.load(path / "strategy.json"))
+    for folder in (path / "policy", path):
+        if (folder / "model.safetensors").is_file():
+            return path.name, _actor(folder, generator)
+    raise ValueError(
+        f"policy {str(path)!r} is not a file, no run folder with policy/ or strategy.json, and not one of "
+        + ", ".join(NAMES)
+    )
+
+
+def trained_min_reveal(spec: str) -> int | None:
+    """Return the `min_reveal` that the policy of a run folder was trained with; None for all others."""
+    for folder in (Path(spec) / "policy", Path(spec)):
+        if (folder / "model.safetensors").is_file():
+            return read_description(folder).get("metadata", {}).get("min_reveal")
+    return None
+
+
+def describe(policy: Any) -> dict[str, Any]:
+    """Return what a number needs to be made again: a schedule's table, or the hash of learned weights."""
+    told: dict[str, Any] = {"guidance": CONVENTION}
+    if isinstance(policy, FixedPolicy):
+        return told | {"parameters": PARAMETERS, "table": policy.schedule.table_T4.tolist()}
+    return told | ({"weights": weights_hash(policy)} if isinstance(policy, nn.Module) else {})
+
+
+def shipped_strategy(task: str | None, steps: int) -> Schedule:
+    """Return the searched strategy that is shipped for a task; ValueError if there is none."""
+    folder = PRETRAINED / str(task) / "schedules"
+    if not (path := folder / f"autonat-T{steps}.json").is_file():
+        shipped = sorted(file.stem.partition("-T")[2] for file in folder.glob("autonat-T*.json"))
+        raise ValueError(
+            f"no strategy is shipped for {task} at {steps} steps (shipped: {', '.join(shipped) or 'none'}); "
+            "search one with experiments/autonat_search.py and give its run folder"
+        )
+    return Schedule.load(path)
+
+
+def _named(
+    spec: str, name: str, given: dict[str, str], steps: Sequence[int], generator: Generator
+) -> list[tuple[str, Policy]]:
+    curve, rule_name = TOKEN_RULES.get(name, ("cosine" if name == "one-step" else name, "confidence"))
+    rule_name = given.pop("rule", rule_name)
+    if rule_name not in RULES:
+        raise ValueError(f"rule {rule_name!r} in {spec!r} is not one of {', '.join(RULES)}")
+    own = parameters(RULES[rule_name])
+    rule = _rule(rule_name, numbers(given, own, spec), generator, spec)
+    adaptive = rule_name in ADAPTIVE
+    most = numbers(given, ["steps"], spec).get("steps", generator.num_tokens)
+    if most < 1:
+        raise ValueError(f"steps {most:g} in {spec!r}: at least one is needed")
+    left = {key: text for key, text in given.items() if key not in (*own, *["steps"] * adaptive)}
+    curves = arguments(curve, left, spec, also=("rule", *own, *["steps"] * adaptive))
+    if adaptive:
+        return [(spec, AdaptivePolicy(rule, curves, int(most)))]
+    tables = {T: table(T, **curves) for T in ([1] if name == "one-step" else steps)}
+    return [(spec, FixedPolicy(Schedule(table_T4, spec), rule)) for table_T4 in tables.values()]
+
+
+def _rule(name: str, settings: dict[str, float], generator: Generator, spec: str) -> RevealRule:
+    try:
+        return RULES[name](generator.grid) if name == "halton" else RULES[name](**settings)
+    except ValueError as error:
+        raise ValueError(f"policy {spec!r}: {error}") from None
+
+
+def _actor(folder: Path, generator: Generator) -> Policy:
+    device = next(generator.parameters()).device
+    actor: Any = from_pretrained(folder, device)
+    grid = tuple(actor.config.pooled_from or actor.config.grid)
+    ours, theirs = (tuple(generator.grid), generator.width), (grid, actor.config.features_width)
+    if ours != theirs:
+        raise ValueError(f"{folder} reads features {theirs}; the generator's grid and width are {ours}")
+    return actor

@@ -1,0 +1,210 @@
+"""Look into policies: what they decide, when, for whom, and where it differs from a schedule."""
+
+import _root  # noqa: F401
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+import torch
+import tyro
+from _cli import main
+from tqdm import tqdm
+
+from agents.critic import load_critic, load_discriminator
+from agents.named import find_policies, trained_min_reveal
+from natgym.analysis import adaptivity, by_class_figure, parameters_figure, reveal_figure, value_figure
+from natgym.films import disagreement, disagreement_figure, film_figure
+from natgym.loading import load_companion, load_generator
+from natgym.pictures import as_rgb, to_uint8
+from natgym.recorder import film
+from natgym.report import write_report
+from natgym.rollouts import Policy, Rollout, balanced, rollout
+from natgym.runs import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Draw the same pictures under several policies; write tidy frames, figures and a report.
+
+    A policy is a run folder of AdaNAT or AutoNAT, a schedule file, or a name as in evaluate.py. Each is set
+    beside --against at its own number of steps, on the same noise and conditions.
+    """
+
+    policies: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
+    """Run folders, files or names."""
+    against: str = "reference"
+    """The schedule to compare with."""
+    steps: int = 4
+    """T of policies that are given by name."""
+    generator: str | None = None
+    """Shipped generator or folder of a saved one; by default that of the first run, else digits."""
+    samples: int = 1000
+    """Pictures drawn with each policy."""
+    films: int = 3
+    """Pictures shown being revealed, and where policies disagree most: that many of each."""
+    seed: int = 0
+    """Of the noise."""
+    format: Literal["csv", "parquet"] = "csv"
+    """Of the frames."""
+    threads: int = 2
+    """Batches drawn at once."""
+    device: str = "cpu"
+    """Where to draw."""
+    output: Path | None = None
+    """Run folder, by default runs/analyze_policies-<time>."""
+
+    def __post_init__(self) -> None:
+        if not self.policies:
+            raise ValueError("no policy is given; name run folders, files or schedules")
+        for name in ("steps", "samples", "films", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        if self.films > self.samples:
+            raise ValueError(f"films {self.films} are more than samples {self.samples}")
+
+
+class Analysis:
+    """Policies with their rollouts, all on the same noise."""
+
+    def __init__(self, args: Args) -> None:
+        torch.set_num_threads(1)
+        self.args = args
+        found = args.generator or _trained_on(Path(args.policies[0])) or "digits"
+        self.generator, self.task = load_generator(found, args.device)
+        self.tokenizer = load_companion(None, "tokenizer", self.task, args.device)
+        self.plays: dict[str, tuple[Policy, str]] = {}
+        for spec in args.policies:
+            for label, policy in self._find(spec):
+                self.plays[label if label not in self.plays else spec] = policy, spec
+        for steps in sorted({policy.steps for policy, _ in self.plays.values()}):
+            for label, policy in find_policies(args.against, [steps], self.generator, self.task):
+                self.plays.setdefault(self.rival(policy.steps), (policy, label))
+        self.drawn: dict[str, Rollout] = {}
+
+    def _find(self, spec: str) -> list[tuple[str, Policy]]:
+        """Return a named policy at --steps, a run's at its own number of steps with its critic."""
+        every = sorted({*range(1, self.generator.num_tokens + 1), self.args.steps})
+        steps = every if Path(spec).exists() else [self.args.steps]
+        found = find_policies(spec, steps, self.generator, self.task)
+        return [(label, load_critic(Path(spec), policy)) for label, policy in found]
+
+    def rival(self, steps: int) -> str:
+        return f"{self.args.against}, T = {steps}"
+
+    def draw(self) -> None:
+        """Play every policy on the same noise."""
+        args = self.args
+        condition = balanced(self.generator.conditions(), args.samples)
+        total = len(self.plays) * args.samples
+        with tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True) as bar:
+            for label, (policy, spec) in self.plays.items():
+                bar.set_description(label)
+                trained = trained_min_reveal(spec)
+                self.drawn[label] = rollout(
+                    policy,
+                    self.generator,
+                    self.tokenizer,
+                    condition,
+                    seed=args.seed,
+                    min_reveal=1 if trained is None else trained,
+                    reward=self._reward(spec),
+                    statistics=True,
+                    trail=True,
+                    threads=args.threads,
+                    progress=bar.update,
+                )
+
+    def _reward(self, spec: str) -> Any:
+        width = self.generator.conditions().vectors.shape[1]
+        return load_discriminator(Path(spec), self.tokenizer.image_shape, width, self.args.device)
+
+    def frame(self) -> pd.DataFrame:
+        """Return one tidy frame of all policies."""
+        frames = [drawn.frame.assign(policy=label) for label, drawn in self.drawn.items()]
+        return pd.concat(frames, ignore_index=True)
+
+    def strips(self, label: str, samples: int) -> dict[str, Any]:
+        """Return film strips of the first samples under a policy and under its rival."""
+        rival, strips = self.rival(self.plays[label][0].steps), {}
+        films = {name: film(self.drawn[name], self.tokenizer, rows=samples) for name in (label, rival)}
+        for sample in range(samples):
+            for name, moments in films.items():
+                strips[f"sample {sample}\n{name}"] = [moment[sample] for moment in moments]
+        return strips
+
+    def pictures(self, label: str) -> Any:
+        """Return all finished pictures, (N, H, W, 3) uint8."""
+        return to_uint8(as_rgb(self.drawn[label].images_NCHW))
+
+
+def _trained_on(run: Path) -> str | None:
+    """Return the generator that a run folder was made with, if it says so."""
+    if not (run / "config.json").is_file():
+        return None
+    content = json.loads((run / "config.json").read_text())
+    settings = content.get("train", content)
+    return settings.get("generator") or settings.get("task")
+
+
+def illustrate(analysis: Analysis, run: Run) -> pd.DataFrame:
+    """Write all figures; return how much each policy adapts."""
+    args, drawn = analysis.args, analysis.drawn
+    note = f"{args.samples:,} samples, the same noise and conditions for every policy"
+    frames = {label: rows.frame for label, rows in drawn.items()}
+    bands = f"line: mean; bands: 50 % and 90 %; thin: five single samples; {note}"
+    run.write_figure("parameters", parameters_figure(frames, bands, samples=5))
+    positions = {label: rows.revealed_at_NL.cpu() for label, rows in drawn.items()}
+    run.write_figure("revealed", reveal_figure(positions, analysis.generator.grid, note))
+    shares = []
+    for label, (policy, _) in analysis.plays.items():
+        frame = frames[label]
+        shares.append(adaptivity(frame).assign(policy=label))
+        rival = analysis.rival(policy.steps)
+        if label == rival:
+            continue
+        run.write_figure(f"by-class-{label}", by_class_figure(frame, f"{label}: means by class; {note}"))
+        if frame["value"].notna().any() and "reward" in frame:
+            said = "reward: the discriminator's after the last update, which the policy was not trained on"
+            run.write_figure(f"value-{label}", value_figure(frame, said))
+        same = f"{label} and {rival} from the same noise; masked tokens are blue-grey"
+        run.write_figure(f"film-{label}", film_figure(analysis.strips(label, args.films), same))
+        if policy.steps == analysis.plays[rival][0].steps and len(frame) == len(frames[rival]):
+            pair = {label: frame, rival: frames[rival]}
+            most = [int(i) for i in disagreement(*pair.values()).index[: args.films]]
+            shown = {name: analysis.pictures(name) for name in pair}
+            figure = disagreement_figure(pair, shown, f"where they differ most; {note}", samples=most)
+            run.write_figure(f"disagreement-{label}", figure)
+    return pd.concat(shares, ignore_index=True)
+
+
+def work(args: Args) -> None:
+    analysis = Analysis(args)
+    run = Run.create("analyze_policies", args.output, args)
+    analysis.draw()
+    path = run.folder / f"frame.{args.format}"
+    frame = analysis.frame()
+    frame.to_csv(path, index=False) if args.format == "csv" else frame.to_parquet(path, index=False)
+    shares = illustrate(analysis, run)
+    shares.to_csv(run.folder / "adaptivity.csv", index=False)
+    print("Shares of each parameter's variance between steps, between classes and within class and step;")
+    print("spread: standard deviation within a step, in the parameter's unit")
+    print(shares.set_index(["policy", "parameter"]).to_string(float_format="{:.3f}".format))
+    write_report(run.folder, "What the policies decide", _sentences(shares))
+    print(f"{run.folder}: {path.name}, adaptivity.csv, figures/, report.html")
+
+
+def _sentences(shares: pd.DataFrame) -> list[str]:
+    """Say of each policy how far its parameters move beyond what a static schedule would do."""
+    said = []
+    for policy, own in shares.groupby("policy", sort=False):
+        spreads = zip(own["parameter"], own["spread"], strict=True)
+        moves = ", ".join(f"{name.replace('_', ' ')} {spread:.3f}" for name, spread in spreads)
+        said.append(f"{policy}: standard deviation within a step (0 for a static schedule): {moves}.")
+    return said
+
+
+if __name__ == "__main__":
+    main(Args, work)

@@ -1,0 +1,132 @@
+"""Draw pictures with a generator and a policy: a grid, and with --film how it comes to be."""
+
+import _root  # noqa: F401
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from _cli import main
+from tqdm import tqdm
+
+from agents.named import find_policies, trained_min_reveal
+from generators.conditions import Condition
+from natgym.loading import load_companion, load_generator
+from natgym.pictures import as_rgb, to_uint8
+from natgym.recorder import film, save_film, strip
+from natgym.rollouts import Policy, balanced, rollout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Draw pictures and write them as one PNG, and with --film the picture being revealed as a GIF."""
+
+    generator: str = "digits"
+    """Shipped generator ("digits", "mnist/enat") or folder of a saved one."""
+    policy: str = "maskgit"
+    """Name, file or run folder, as in evaluate.py."""
+    steps: int | None = None
+    """Decoding steps T, by default 8, or the policy's own."""
+    label: tuple[str, ...] = ()
+    """Classes to draw, by name; by default all in turn."""
+    n: int = 64
+    """Pictures."""
+    columns: int | None = None
+    """Of the grid; by default the number of labels in turn, or a square."""
+    film: bool = False
+    """Also write a GIF of the pictures being revealed."""
+    fps: float = 2.5
+    """Steps per second of the GIF."""
+    tokenizer: str | None = None
+    """Shipped task or folder of a saved tokenizer, by default the generator's task's."""
+    seed: int = 0
+    """Of the noise: picture i has row seed + i."""
+    enlarge: int | None = None
+    """Factor of the grid's pixels; by default small pictures are enlarged to about 64 pixels a side."""
+    device: str = "cpu"
+    """Where to draw."""
+    output: Path = Path("samples.png")
+    """The PNG; the GIF stands beside it. Neither is overwritten."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "n", "columns", "enlarge"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} {value}: it must be at least 1")
+        if self.output.suffix.lower() != ".png":
+            raise ValueError(f"output {self.output} does not end in .png; the grid is a PNG")
+        for path in self.paths:
+            if path.exists():
+                raise ValueError(f"{path} exists and is not overwritten; choose another --output")
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """What will be written."""
+        return (self.output, self.output.with_suffix(".gif")) if self.film else (self.output,)
+
+
+def asked_for(args: Args, generator: Any) -> Condition:
+    """Return the condition of each picture: the labels in turn, or all of them."""
+    pool = generator.conditions()
+    if not args.label:
+        return balanced(pool, args.n)
+    if unknown := [name for name in args.label if name not in pool.names]:
+        some = ", ".join(pool.names[:20]) + (", ..." if len(pool) > 20 else "")
+        raise ValueError(f"label {unknown[0]!r} is not one of {some}")
+    return balanced(pool[[pool.names.index(name) for name in args.label]], args.n)
+
+
+def chosen_policy(args: Args, generator: Any, task: str | None) -> Policy:
+    """Return the policy at --steps; by default a file or a run folder plays at its own number."""
+    steps = [args.steps or 8]
+    if args.steps is None and Path(args.policy).exists():
+        steps = list(range(1, generator.num_tokens + 1))
+    return find_policies(args.policy, steps, generator, task)[0][1]
+
+
+def enlarged(pictures_NHWC: np.ndarray, factor: int | None) -> np.ndarray:
+    """Return the pictures, each pixel a square; small ones about 64 pixels high unless a factor is given."""
+    factor = factor or max(1, round(64 / pictures_NHWC.shape[1]))
+    return pictures_NHWC.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def grid(pictures_NHWC: np.ndarray, columns: int) -> np.ndarray:
+    """Return one picture (H, W, 3), row by row; the last row is filled up in white."""
+    missing = -len(pictures_NHWC) % columns
+    filled = np.pad(pictures_NHWC, ((0, missing), (0, 0), (0, 0), (0, 0)), constant_values=255)
+    return strip([list(filled[column::columns]) for column in range(columns)])
+
+
+def work(args: Args) -> None:
+    torch.set_num_threads(1)
+    generator, task = load_generator(args.generator, args.device)
+    tokenizer = load_companion(args.tokenizer, "tokenizer", task, args.device)
+    policy, condition = chosen_policy(args, generator, task), asked_for(args, generator)
+    trained = trained_min_reveal(args.policy)
+    with tqdm(total=args.n, unit="img", unit_scale=True, dynamic_ncols=True) as bar:
+        drawn = rollout(
+            policy,
+            generator,
+            tokenizer,
+            condition,
+            seed=args.seed,
+            min_reveal=1 if trained is None else trained,
+            trail=args.film,
+            progress=bar.update,
+        )
+    kinds = len(args.label) or len(generator.conditions())
+    columns = args.columns or (kinds if 1 < kinds <= 20 else math.ceil(math.sqrt(args.n)))
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    pictures = enlarged(to_uint8(as_rgb(drawn.images_NCHW)), args.enlarge)
+    save_film(args.output, [[grid(pictures, columns)]])
+    if args.film:
+        frames = film(drawn, tokenizer, rows=args.n)
+        save_film(args.paths[1], [[grid(np.stack(frame), columns)] for frame in frames], fps=args.fps)
+    said = f"{args.n} pictures, {args.policy}, T = {policy.steps}, {drawn.nfe_N.mean():.1f} passes each"
+    print(f"{', '.join(map(str, args.paths))}: {said}")
+
+
+if __name__ == "__main__":
+    main(Args, work)

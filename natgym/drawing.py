@@ -1,0 +1,59 @@
+"""What all figures share: colours, plain axes, a note under the panels, tiled pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from einops import rearrange
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from natgym.pictures import as_rgb, to_uint8
+
+# Okabe and Ito's palette (2008), which people of all kinds of colour vision tell apart.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
+DASHES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D")
+COLOR_MAP = "cividis"
+SMALL, NORMAL = 7, 9  # points; legible where a figure is printed at column width
+
+
+def panels(figure: Figure, rows: int, columns: int) -> list[Axes]:
+    """Return the axes of a grid of panels, row by row."""
+    return list(np.atleast_1d(figure.subplots(rows, columns)).flat)
+
+
+def plain(axis: Axes, title: str = "", x: str = "", y: str = "") -> None:
+    """Name an axis and leave out what carries no information."""
+    axis.set_title(title, fontsize=NORMAL)
+    axis.set_xlabel(x, fontsize=SMALL + 1)
+    axis.set_ylabel(y, fontsize=SMALL + 1)
+    axis.tick_params(labelsize=SMALL)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+    axis.grid(alpha=0.25, linewidth=0.5)
+
+
+def picture(axis: Axes, pixels: Any, title: str = "") -> None:
+    """Show a picture without ticks or frame."""
+    axis.imshow(pixels, interpolation="nearest")
+    axis.set_title(title, fontsize=SMALL)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for side in axis.spines.values():
+        side.set_visible(False)
+
+
+def finish(figure: Figure, note: str) -> Figure:
+    """Set the panels tight and write what the reader must know under them."""
+    figure.text(0.5, 0.0, note, ha="center", va="top", fontsize=SMALL, color="#555555")
+    figure.tight_layout()
+    return figure
+
+
+def tiled(pictures_NCHW: Tensor, columns: int) -> np.ndarray:
+    """Return one picture (R * H, C * W, 3) uint8, a dark line between neighbours."""
+    padded = np.pad(to_uint8(as_rgb(pictures_NCHW)), ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=90)
+    return rearrange(padded, "(r k) h w c -> (r h) (k w) c", k=columns)

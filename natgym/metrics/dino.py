@@ -1,0 +1,61 @@
+"""DINOv2 features (Oquab et al. 2023), which Stein et al. (2023) recommend over Inception's; network by timm.
+
+The weights are a local file: Meta's `dinov2_vit?14_pretrain.pth`, or timm's. Nothing is fetched.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from natgym.metrics.weights import read_weights
+
+SIDE = 224
+WIDTHS = {"small": 384, "base": 768, "large": 1024}
+
+
+class DINOv2(nn.Module):
+    """Images (B, 1 or 3, H, W) in [0, 1] -> class-token features (B, d); it has no logits.
+
+    Pictures are resized to 224 x 224 (bicubic, antialiased) and normalised by ImageNet's mean and spread.
+
+    Args:
+        network: timm's vision transformer.
+    """
+
+    meaning = "Frechet distance in DINOv2 class-token features (FD-DINOv2); not the Inception FID"
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+        self.num_features: int = network.embed_dim
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
+        self.register_buffer("spread", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
+        self.mean: Tensor
+        self.spread: Tensor
+
+    @classmethod
+    def load(cls, path: Path | str, size: str = "base") -> DINOv2:
+        """Read a local weights file of a size (small, base, large); ValueError if that is not what it is."""
+        try:
+            from timm import create_model
+            from timm.models.vision_transformer import checkpoint_filter_fn
+        except ImportError:
+            raise ValueError("DINOv2 needs timm: pip install 'natgym[pretrained]'") from None
+        if size not in WIDTHS:
+            raise ValueError(f"DINOv2 size {size!r} is not one of {', '.join(WIDTHS)}")
+        network: Any = create_model(
+            f"vit_{size}_patch14_dinov2", pretrained=False, img_size=SIDE, num_classes=0
+        )
+        read_weights(network, path, f"DINOv2 {size}", lambda state: checkpoint_filter_fn(state, network))
+        return cls(network)
+
+    def forward(self, images_BCHW: Tensor) -> tuple[Tensor, None]:
+        """Return features; grey pictures become three equal channels."""
+        x = images_BCHW.expand(-1, 3, -1, -1)
+        x = F.interpolate(x, (SIDE, SIDE), mode="bicubic", align_corners=False, antialias=True)
+        return self.network.forward_features((x.clamp(0, 1) - self.mean) / self.spread)[:, 0], None

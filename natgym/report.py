@@ -1,0 +1,148 @@
+"""One self-contained page per run: what was run, table, figures, protocol; no scripts, no network.
+
+It is made of what lies in the run folder, so that it can be made again at any time.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from generators.checkpoints import write_atomic
+from generators.schedules import CONVENTION
+from natgym.evaluation import COLUMNS, FULL_COLUMNS
+
+STYLE = """
+:root { color-scheme: light dark; --line: #8884; --quiet: #777; --paper: #fff; --ink: #1b1b1b; }
+@media (prefers-color-scheme: dark) { :root { --paper: #16181c; --ink: #e6e6e6; --quiet: #9a9a9a; } }
+body { margin: 0 auto; max-width: 68rem; padding: 1.2rem; background: var(--paper); color: var(--ink);
+  font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+h1 { font-size: 1.5rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
+p, figcaption, summary { max-width: 46rem; } .quiet, figcaption { color: var(--quiet); font-size: .86rem; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .5rem; text-align: right; white-space: nowrap; font-size: .8rem;
+  border-bottom: 1px solid var(--line); }
+th { border-bottom-width: 2px; } th:first-child, td:first-child { text-align: left; }
+tr.best td { font-weight: 650; } figure { margin: 0 0 1.4rem; }
+figure img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
+.grids { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); gap: 1rem; }
+@media (max-width: 40rem) { .wide img { max-width: none; width: 40rem; } }
+pre { overflow-x: auto; font-size: .78rem; line-height: 1.35; overflow-wrap: normal; }
+"""
+
+
+def write_report(folder: Path, title: str, notes: Sequence[str] = ()) -> Path:
+    """Write report.html into a run folder, from its config.json, results.json and pictures.
+
+    Args:
+        folder: of a run; what is missing is left out.
+        title: what was run, in a few words.
+        notes: paragraphs that a reader needs before the table.
+
+    Returns:
+        The page's path.
+    """
+    body = "\n".join([*_head(folder, title, notes), *_results(folder), *_figures(folder), *_settings(folder)])
+    page = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
+    write_atomic(path := folder / "report.html", page)
+    return path
+
+
+def _head(folder: Path, title: str, notes: Sequence[str]) -> Iterator[str]:
+    yield f"<h1>{escape(title)}</h1>"
+    yield f'<p class="quiet">Run folder {escape(folder.name)}. Guidance: {escape(CONVENTION)}.</p>'
+    yield from (f"<p>{escape(note)}</p>" for note in notes)
+
+
+def _results(folder: Path) -> Iterator[str]:
+    content = _json(folder / "results.json")
+    rows = content.get("rows", [])
+    if not rows:
+        return
+    yield "<h2>Table</h2>"
+    yield '<div class="wide">' + _table(rows) + "</div>"
+    yield '<p class="quiet">std: over the evaluation seeds. Bold: the smallest distance of a policy.</p>'
+    if differences := content.get("adanat_minus"):
+        yield "<h2>Paired differences in distance, with 95 % t-intervals</h2>"
+        rows = [
+            {"policy": f"adanat - {name}", "difference": pair}
+            for name, pair in differences.items()
+            if pair["mean"] is not None and pair["half_width"] is not None
+        ]
+        yield '<div class="wide">' + _table(rows) + "</div>"
+    protocol = content.get("protocol", {})
+    if protocol.get("distance"):
+        yield f'<p class="quiet">{escape(_told(protocol))}</p>'
+
+
+def _told(protocol: Mapping[str, Any]) -> str:
+    """Return the protocol in words."""
+    real, images = protocol.get("reference_images"), protocol.get("images")
+    seeds = ", ".join(map(str, protocol.get("seeds", [])))
+    return (
+        f"Distance: {protocol['distance']}. Reference: {real} real pictures of {protocol.get('task')}, "
+        f"{protocol.get('part')} part; {images} generated for each of the evaluation seeds {seeds}; "
+        f"conditions {protocol.get('conditions')}; quantisation {protocol.get('quantisation')}. "
+        "Numbers of another protocol don't compare."
+    )
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    columns = {**FULL_COLUMNS, **COLUMNS}
+    shown = {name: column for name, column in columns.items() if any(name in row for row in rows)}
+    ranked = [row["distance"] for row in rows if "steps" in row and row.get("distance") is not None]
+    lines = ["".join(f"<th>{escape(header)}</th>" for header, _ in shown.values())]
+    for row in rows:
+        cells = ((row.get(name), form) for name, (_, form) in shown.items())
+        said = ["–" if value is None or _hollow(value) else form.format(value) for value, form in cells]
+        lines.append("".join(f"<td>{escape(cell)}</td>" for cell in said))
+    best = [bool(ranked) and "steps" in row and row.get("distance") == min(ranked) for row in rows]
+    classes = ["", *(' class="best"' if one else "" for one in best)]
+    body = (f"<tr{kind}>{line}</tr>" for kind, line in zip(classes, lines, strict=True))
+    return "<table>\n" + "\n".join(body) + "\n</table>"
+
+
+def _hollow(value: Any) -> bool:
+    """Tell whether a difference has no interval, as over a single seed."""
+    return isinstance(value, Mapping) and value.get("half_width") is None
+
+
+def _figures(folder: Path) -> Iterator[str]:
+    paths = sorted((folder / "figures").glob("*.png")) + sorted((folder / "figures").glob("*.gif"))
+    grids = [path for path in paths if path.stem.startswith("samples-")]
+    if figures := [path for path in paths if path not in grids]:
+        yield "<h2>Figures</h2>"
+        yield from (f'<div class="wide">{_figure(path)}</div>' for path in figures)
+    if grids:
+        yield '<h2>Samples</h2>\n<div class="grids">'
+        yield from map(_figure, grids)
+        yield "</div>"
+
+
+def _figure(path: Path) -> str:
+    kind = path.suffix.removeprefix(".")
+    data = base64.b64encode(path.read_bytes()).decode()
+    name = escape(path.stem.replace("-", " ").replace("_", " "))
+    image = f'<img alt="{name}" src="data:image/{kind};base64,{data}">'
+    return f"<figure>{image}<figcaption>{name}</figcaption></figure>"
+
+
+def _settings(folder: Path) -> Iterator[str]:
+    content = _json(folder / "results.json")
+    told = {"Protocol": content.get("protocol"), "Settings": _json(folder / "config.json")}
+    for name, value in told.items():
+        if value:
+            text = escape(json.dumps(value, indent=1))
+            yield f"<details><summary>{name}</summary><pre>{text}</pre></details>"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}

@@ -1,0 +1,166 @@
+"""Policies by name, file and folder: what is asked for is what plays, and mistakes are one clear line."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from agents import named
+from agents.fixed import AdaptivePolicy, FixedPolicy
+from agents.named import NAMES, find_policies, trained_min_reveal
+from agents.policy import Actor, ActorConfig, PolicyConfig
+from generators.checkpoints import save_pretrained
+from generators.families import columns, parse
+from generators.noise import seeded
+from generators.schedules import FAMILIES, family, reference
+from natgym.loading import load_companion, load_generator
+from natgym.rollouts import balanced, rollout
+
+
+@pytest.fixture(scope="module")
+def digits() -> Any:
+    return load_generator("digits")[0]
+
+
+def found(spec: Any, digits: Any, *steps: int) -> list[tuple[str, Any]]:
+    return find_policies(str(spec), steps or (4, 8), digits, "digits")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_is_played_at_each_number_of_steps(name: str, digits: Any) -> None:
+    policies = found(name, digits)
+    assert [(label, policy.steps) for label, policy in policies] == [(name, 4), (name, 8)]
+    for _, policy in policies:
+        assert isinstance(policy, FixedPolicy)
+        assert torch.equal(policy.schedule.table_T4, family(name, policy.steps).table_T4)
+
+
+def test_one_step_is_played_once_whatever_is_asked_for(digits: Any) -> None:
+    ((label, policy),) = found("one-step", digits)
+    assert label == "one-step" and torch.equal(policy.schedule.table_T4, reference(1).table_T4)
+
+
+def test_settings_reach_schedule_and_rule(digits: Any) -> None:
+    ((label, policy),) = found("pow:k=3,rule=halton,w=2", digits, 5)
+    assert label == "pow:k=3,rule=halton,w=2"
+    assert torch.equal(policy.schedule.table_T4, family("pow:k=3,w=2", 5).table_T4)
+    tokens = draw(policy, digits).revealed_at_NL
+    assert (tokens == tokens[0]).all(), "one order for all"
+    assert not (draw(found("pow:k=3,w=2", digits, 5)[0][1], digits).revealed_at_NL == tokens).all()
+
+
+def draw(policy: Any, digits: Any, count: int = 40) -> Any:
+    condition = balanced(digits.conditions(), count)
+    return rollout(policy, digits, load_companion(None, "tokenizer", "digits"), condition, seed=3)
+
+
+def test_halton_is_arccos_along_a_fixed_order(digits: Any) -> None:
+    ((_, policy),) = found("halton", digits, 4)
+    assert torch.equal(policy.schedule.table_T4, family("arccos", 4).table_T4)
+    again = found("arccos:rule=halton", digits, 4)[0][1]
+    assert torch.equal(draw(policy, digits).tokens_NL, draw(again, digits).tokens_NL)
+
+
+def test_adaptive_rules_take_the_steps_they_need(digits: Any) -> None:
+    ((label, strict),) = found("threshold:theta=0.9", digits)
+    ((_, loose),) = found("threshold:theta=0.1", digits)
+    ((_, bound),) = found("entropy-bounded:epsilon=6,w=0", digits)
+    assert label == "threshold:theta=0.9" and strict.steps == digits.num_tokens
+    passes = [draw(policy, digits).nfe_N for policy in (strict, loose, bound)]
+    assert passes[0].mean() > passes[1].mean() and len(set(passes[1])) > 1
+    frame = draw(bound, digits).frame
+    assert (frame["guidance_scale"] == 0).all() and passes[2].max() <= digits.num_tokens
+    ((_, capped),) = found("threshold:theta=0.9,steps=3", digits)
+    assert capped.steps == 3 and draw(capped, digits).nfe_N.max() <= 5
+
+
+def test_an_adaptive_policy_follows_the_share_revealed() -> None:
+    curves = parse("linear:sampling=2~1,guidance=constant,w=3")
+    policy = AdaptivePolicy(lambda *_: None, curves, 9)  # type: ignore[arg-type, return-value]
+    masked = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 1], [0, 0, 0, 1]], dtype=torch.uint8)
+    table = policy({"masked": masked}, 0).table
+    share = torch.tensor([0.0, 0.5, 0.75], dtype=torch.float64)
+    expected = columns(share.clamp_min(1e-3), share, **curves)
+    assert torch.equal(table[:, 1:], expected[:, 1:]) and (table[:, 0] == 0).all()
+    assert table[:, 2].tolist() == pytest.approx([1.999, 1.5, 1.25]) and (table[:, 3] == 3).all()
+
+
+def test_files_stand_for_their_own_steps(tmp_path: Path, digits: Any) -> None:
+    reference(5, remask=3, name="mine").save(tmp_path / "a.json")
+    reference(5, remask=3, name="mine").save(tmp_path / "b.yaml")
+    assert [(label, policy.steps) for label, policy in found(tmp_path / "a.json", digits, 4, 5)] == [
+        ("mine", 5)
+    ]
+    assert found(tmp_path / "b.yaml", digits, 5)[0][0] == "b"
+    with pytest.raises(ValueError, match="has 5 steps, none of --steps; add 5"):
+        found(tmp_path / "a.json", digits, 4)
+
+
+def actor(folder: Path, width: int) -> Actor:
+    config = ActorConfig(
+        policy=vars(PolicyConfig(width=8, channels=4, hidden=(8, 8), frequencies=8)),
+        grid=(4, 4),
+        features_width=width,
+        steps=3,
+        actions="default",
+        schedule_name="reference",
+    )
+    with seeded(0):
+        made = Actor(config).eval().requires_grad_(False)
+    made.schedule.copy_(reference(3).table_T4)
+    save_pretrained(made, folder, task="digits", min_reveal=0)
+    return made
+
+
+def test_run_folders_of_both_methods(tmp_path: Path, digits: Any) -> None:
+    made = actor(tmp_path / "learned" / "policy", digits.width)
+    expected = draw(made, digits).tokens_NL
+    for folder in ("learned", "learned/policy"):
+        ((label, policy),) = found(tmp_path / folder, digits, 3)
+        assert label == Path(folder).name and torch.equal(draw(policy, digits).tokens_NL, expected)
+        assert trained_min_reveal(str(tmp_path / folder)) == 0
+    (tmp_path / "searched").mkdir()
+    reference(3, guidance=2).save(tmp_path / "searched" / "strategy.json")
+    ((label, policy),) = found(tmp_path / "searched", digits, 3)
+    assert label == "searched" and torch.equal(policy.schedule.table_T4, reference(3, guidance=2).table_T4)
+    assert trained_min_reveal(str(tmp_path / "searched")) is trained_min_reveal("maskgit") is None
+    actor(tmp_path / "wide", digits.width + 1)
+    with pytest.raises(ValueError, match="wide reads features .* the generator's grid and width are"):
+        found(tmp_path / "wide", digits, 3)
+
+
+def test_autonat_is_what_a_task_ships(tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(named, "PRETRAINED", tmp_path)
+    with pytest.raises(ValueError, match="no strategy is shipped for digits at 4 steps .*: none"):
+        found("autonat", digits, 4)
+    (tmp_path / "digits" / "schedules").mkdir(parents=True)
+    reference(4, remask=7).save(tmp_path / "digits" / "schedules" / "autonat-T4.json")
+    ((label, policy),) = found("autonat", digits, 4)
+    assert label == "autonat" and torch.equal(policy.schedule.table_T4, reference(4, remask=7).table_T4)
+    with pytest.raises(ValueError, match=r"at 8 steps \(shipped: 4\); search one with .*autonat_search.py"):
+        found("autonat", digits, 4, 8)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("nowhere", "policy 'nowhere' is not a file, .* and not one of reference, maskgit"),
+        ("linear:theta=1", "'theta' in 'linear:theta=1' is not one of remask, sampling, guidance, w, rule"),
+        ("threshold:theta=2", "policy 'threshold:theta=2': theta 2.0"),
+        ("threshold:theta=x", "theta='x' in .* is not a number"),
+        ("threshold:steps=0", "steps 0 in 'threshold:steps=0': at least one"),
+        ("linear:rule=luck", "rule 'luck' in 'linear:rule=luck' is not one of confidence, random, halton"),
+        ("halton:steps=3", "'steps' in 'halton:steps=3' is not one of"),
+    ],
+)
+def test_mistakes_are_one_line(spec: str, said: str, digits: Any) -> None:
+    with pytest.raises(ValueError, match=said) as caught:
+        found(spec, digits)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_name_is_known(digits: Any) -> None:
+    for name in NAMES:
+        if name != "autonat":
+            assert found(name, digits)
