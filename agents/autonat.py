@@ -1,26 +1,44 @@
-"""AutoNAT (arXiv 2406.05478): search for one static schedule. Knows no Ray.
+"""AutoNAT (arXiv 2406.05478, section 4): search for the best static strategy. Knows no Ray.
 
-For now the smallest useful search: a grid over three scales of the reference schedule. Every finished
-evaluation is a line of a plain log, from which an interrupted search goes on.
+A search asks for one generation of evaluations after another and is told their distances from the select
+part, in any order. Every finished evaluation is a line of a plain log, from which an interrupted search goes
+on: what it asks is a function of its config and of what it was told. The winner is chosen among finalists on
+fresh pictures, since the best of many noisy evaluations is mostly the luckiest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
-from generators.schedules import Schedule, reference
+import numpy as np
+import torch
+
+from agents import optimizers
+from agents.fixed import FixedPolicy
+from agents.optimizers import Optimizer
+from agents.strategies import Around, Family, Parameters, Ratio, Scales, Space
+from generators.conditions import Condition
+from generators.data import load_part
+from generators.first_pass import FirstPass
+from generators.noise import derive_seed
+from generators.schedules import PARAMETERS, Schedule, as_schedule
+from natgym.evaluation import Judge
+from natgym.loading import load_companion, load_generator
+from natgym.rollouts import Policy, Rollout, balanced, rollout
 from natgym.runs import MetricsLog, read_metrics
 
-Evaluate = Callable[[Schedule, int, int], float]
-"""(schedule, images, noise seed) -> distance from the select part."""
+OptimizerName = Literal["paper", "grid", "random", "spsa", "gradient", "coordinate", "cma"]
+Warm = Literal["grid", "family", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class GridConfig:
-    """A grid over scales of the reference schedule, and the second look at its best points."""
+    """Scales of the reference schedule whose combinations are all tried."""
 
     remask: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0)
     """Factors of the re-mask temperature 1 - r."""
@@ -28,58 +46,289 @@ class GridConfig:
     """Sampling temperatures."""
     guidance: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 4.0)
     """Factors of the guidance ramp k / T."""
-    images: int = 1000
-    """Pictures per grid point, all on the same noise."""
-    finalists: int = 5
-    """Points evaluated again; the choice is made on the second look alone."""
-    final_images: int = 2000
-    """Pictures per finalist, on fresh noise."""
 
     def __post_init__(self) -> None:
-        counts = (len(self.remask), len(self.sampling), len(self.guidance))
-        if min(*counts, self.images, self.finalists, self.final_images) < 1:
-            raise ValueError("a grid needs at least one value of each scale, one image and one finalist")
+        if not self.points:
+            raise ValueError("a grid needs at least one value of each scale")
         if min(self.sampling) <= 0 or min(*self.remask, *self.guidance) < 0:
             raise ValueError("a grid's sampling temperatures must be positive, its other scales at least 0")
 
     @property
     def points(self) -> list[tuple[float, float, float]]:
-        """All grid points, in the order of evaluation."""
+        """All combinations, in the order of evaluation."""
         return list(product(self.remask, self.sampling, self.guidance))
 
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """How to search, and how many pictures to spend."""
+
+    images_per_evaluation: int = 1000
+    """Pictures per evaluated schedule."""
+    budget: int = 85_000
+    """Pictures that the whole search may spend, its finalists included."""
+    finalists: int = 5
+    """Schedules evaluated again at the end; the choice is made on this second look alone."""
+    final_images: int = 2000
+    """Pictures per finalist, on fresh noise."""
+    grid: GridConfig = field(default_factory=GridConfig)
+    """Points of the optimiser `grid`."""
+    warm: Warm = "grid"
+    """Where random, spsa, gradient, coordinate and cma begin: around the best of a coarse grid, of a family
+    of five or six numbers searched by cma, or around `start` (none)."""
+    coarse: GridConfig = field(
+        default_factory=lambda: GridConfig(
+            remask=(2.0, 6.0, 16.0), sampling=(0.9, 1.0), guidance=(0, 0.5, 1, 2)
+        )
+    )
+    """Points of the coarse grid."""
+    family: Ratio = "power-cosine"
+    """Mask ratios of the family."""
+    family_share: float = 0.3
+    """Share of the budget for the family."""
+    start: str = "reference"
+    """Schedule to search around without a warm start: a name or a file."""
+
+    def __post_init__(self) -> None:
+        for name in ("images_per_evaluation", "budget", "finalists", "final_images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        if not 0 < self.family_share < 1:
+            raise ValueError(
+                f"family_share {self.family_share}: it is a share of the budget, between 0 and 1"
+            )
+        if self.budget <= self.finalists * self.final_images:
+            raise ValueError(
+                f"budget {self.budget}: {self.finalists} finalists alone take "
+                f"{self.finalists * self.final_images} images; raise it or take fewer"
+            )
+
     @property
-    def total_images(self) -> int:
-        """Pictures that the whole search spends."""
-        return len(self.points) * self.images + min(self.finalists, len(self.points)) * self.final_images
+    def explored(self) -> int:
+        """Pictures for all but the finalists."""
+        return self.budget - self.finalists * self.final_images
 
 
-def grid_search(
-    config: GridConfig, steps: int, evaluate: Evaluate, log_path: Path
-) -> Iterator[tuple[int, Schedule]]:
-    """Yield the images of each evaluation and the best schedule so far; the last one yielded is the result.
+class Generation(NamedTuple):
+    """Schedules that are open together: how many pictures each gets, and whether all see the same noise."""
 
-    Evaluations found in `log_path` are not repeated.
+    schedules: list[Schedule]
+    images: int
+    common_noise: bool = True
+
+
+class Evaluation(NamedTuple):
+    """One schedule to be measured.
+
+    Attributes:
+        number: counts the evaluations of a search; the key of its log.
+        generation: its evaluations are open together.
+        schedule: what to measure.
+        images: pictures to draw.
+        seed: of the first picture's noise.
+        balanced: conditions in turn; else drawn at random from the seed, as AutoNAT does.
     """
-    known = {int(row["evaluation"]): float(row["distance"]) for row in read_metrics(log_path)}
-    log = MetricsLog(log_path, "evaluation", len(known))
-    schedules = [
-        reference(steps, remask=remask, sampling=sampling, guidance=guidance, name="static-search")
-        for remask, sampling, guidance in config.points
-    ]
 
-    def distance(evaluation: int, point: int, images: int, stage: int) -> float:
-        if evaluation not in known:
-            known[evaluation] = evaluate(schedules[point], images, stage)
-            scales = dict(zip(("remask", "sampling", "guidance"), config.points[point], strict=True))
-            log.append({"evaluation": evaluation, "images": images, "distance": known[evaluation]} | scales)
-        return known[evaluation]
+    number: int
+    generation: int
+    schedule: Schedule
+    images: int
+    seed: int
+    balanced: bool
 
-    scores: list[float] = []
-    for point in range(len(schedules)):
-        scores.append(distance(point, point, config.images, 0))
-        yield config.images, schedules[scores.index(min(scores))]
-    finalists = sorted(range(len(scores)), key=scores.__getitem__)[: config.finalists]
-    seconds: list[float] = []
-    for rank, point in enumerate(finalists):
-        seconds.append(distance(len(schedules) + rank, point, config.final_images, 1))
-        yield config.final_images, schedules[finalists[seconds.index(min(seconds))]]
+
+class Measurement(NamedTuple):
+    """Distance from the select part, and its standard error over draws of as many pictures."""
+
+    distance: float
+    error: float
+
+
+Explored = Generator[Generation, list[float], Schedule]
+"""Yields generations, is sent their distances, returns a schedule."""
+
+# From a start point, in units of the action map: how far the first steps reach, and a seed.
+LOCAL: dict[str, Callable[[np.ndarray, float, int], Optimizer]] = {
+    "random": lambda start, reach, seed: optimizers.RandomSearch(start, step=0.7 * reach, seed=seed),
+    "spsa": lambda start, reach, seed: optimizers.SPSA(start, step=0.4 * reach, rate=reach, seed=seed),
+    "gradient": lambda start, reach, seed: optimizers.Gradient(start, step=0.4 * reach, rate=reach),
+    "coordinate": lambda start, reach, seed: optimizers.CoordinateSearch(start, step=reach, seed=seed),
+    "cma": lambda start, reach, seed: optimizers.CMA(start, step=0.7 * reach, seed=seed),
+}
+NEAR = 0.5  # the reach around the best of a warm start
+
+
+def explore(optimizer: OptimizerName, config: SearchConfig, steps: int, seed: int) -> Explored:
+    """Search, without a log: the whole process, from the first generation to the winner of the second look.
+
+    Raises:
+        ValueError: the budget does not reach for one generation.
+    """
+    tried: list[tuple[float, Schedule]] = []
+    each = config.images_per_evaluation
+
+    def minimise(method: Optimizer, space: Space, images: int) -> Explored:
+        while len(points := method.ask()) and images >= (cost := len(points) * each):
+            schedules = [space.schedule(point) for point in points]
+            distances = yield Generation(schedules, each, method.common_noise)
+            method.tell(np.array(distances))
+            tried.extend(zip(distances, schedules, strict=True))
+            images -= cost
+        if not tried:
+            raise ValueError(
+                f"budget {config.budget}: beside the finalists, {optimizer} takes {cost:,} images for its "
+                "first generation; raise it or take fewer images per evaluation"
+            )
+        return space.schedule(method.center)
+
+    if optimizer == "paper":
+        plain = Parameters(steps)
+        method: Optimizer = optimizers.FiniteDifferences(
+            plain.start, step=plain.step, rate=plain.rate, low=plain.low, high=plain.high
+        )
+        center = yield from minimise(method, plain, config.explored)
+    elif optimizer == "grid":
+        method = optimizers.Grid(np.array(config.grid.points))
+        center = yield from minimise(method, Scales(steps), config.explored)
+    else:
+        base, reach = as_schedule(config.start, steps), 1.0
+        if config.warm == "grid":
+            method, reach = optimizers.Grid(np.array(config.coarse.points)), NEAR
+            base = yield from minimise(method, Scales(steps), config.explored)
+        elif config.warm == "family":
+            family, share = Family(steps, config.family), int(config.family_share * config.explored)
+            method, reach = LOCAL["cma"](family.start, 1.0, seed), NEAR
+            base = yield from minimise(method, family, share)
+        around, left = Around(base), config.explored - len(tried) * each
+        center = yield from minimise(LOCAL[optimizer](around.start, reach, seed), around, left)
+
+    ranked = [center, *(schedule for _, schedule in sorted(tried, key=lambda pair: pair[0]))]
+    finalists = list(_distinct(ranked))[: config.finalists]
+    distances = yield Generation(finalists, config.final_images)
+    return finalists[int(np.argmin(distances))]
+
+
+def _distinct(schedules: Iterable[Schedule]) -> Iterable[Schedule]:
+    return {tuple(schedule.table_T4.flatten().tolist()): schedule for schedule in schedules}.values()
+
+
+class Search:
+    """A search with a log: `finish` what is `open` until there is a `result`.
+
+    Args:
+        optimizer: how points are chosen.
+        config: hyper-parameters.
+        steps: T.
+        seed: of points and noise.
+        log: a CSV file with a line per finished evaluation; if it exists, the search goes on from it.
+
+    Attributes:
+        asked: all evaluations so far, the present generation's last.
+        known: what was measured, by the evaluations' numbers.
+        result: the winner; None before the end.
+    """
+
+    def __init__(
+        self, optimizer: OptimizerName, config: SearchConfig, steps: int, seed: int, log: Path
+    ) -> None:
+        self.seed, self.asked = seed, list[Evaluation]()
+        self.known = {
+            int(row["evaluation"]): Measurement(float(row["distance"]), float(row["error"]))
+            for row in read_metrics(log)
+        }
+        self.result: Schedule | None = None
+        self._explored = explore(optimizer, config, steps, seed)
+        self._enter(next(self._explored))
+        self._log = MetricsLog(log, "evaluation", sys.maxsize)
+        self._proceed()
+
+    @property
+    def finished(self) -> list[Evaluation]:
+        """Evaluations that are known."""
+        return [evaluation for evaluation in self.asked if evaluation.number in self.known]
+
+    @property
+    def spent(self) -> int:
+        """Pictures of all finished evaluations."""
+        return sum(evaluation.images for evaluation in self.finished)
+
+    def open(self) -> list[Evaluation]:
+        """Return the evaluations of the present generation that are not finished."""
+        return [evaluation for evaluation in self.asked if evaluation.number not in self.known]
+
+    def finish(self, evaluation: Evaluation, measured: Measurement) -> None:
+        """Write down what was measured, and go on to the next generation if it was the last of this one."""
+        assert evaluation.number not in self.known
+        row = {"evaluation": evaluation.number, "generation": evaluation.generation}
+        row |= {"images": evaluation.images, **measured._asdict()}
+        for step, values in enumerate(evaluation.schedule.table_T4.tolist()):
+            row |= {f"{name}_{step}": value for name, value in zip(PARAMETERS, values, strict=True)}
+        self._log.append(row)
+        self.known[evaluation.number] = measured
+        self._proceed()
+
+    def _enter(self, generation: Generation) -> None:
+        number = self.asked[-1].generation + 1 if self.asked else 0
+        for point, schedule in enumerate(generation.schedules):
+            common = () if generation.common_noise else (point,)
+            seed = derive_seed(self.seed, "search", number, *common)
+            count, images = len(self.asked), generation.images
+            self.asked.append(Evaluation(count, number, schedule, images, seed, generation.common_noise))
+
+    def _proceed(self) -> None:
+        while self.result is None and not self.open():
+            last = self.asked[-1].generation
+            numbers = [evaluation.number for evaluation in self.asked if evaluation.generation == last]
+            try:
+                self._enter(self._explored.send([self.known[number].distance for number in numbers]))
+            except StopIteration as stop:
+                self.result = stop.value
+
+
+class Meter:
+    """Measure schedules of one generator: their pictures' distance from the task's select part.
+
+    Args:
+        task: of tokenizer, classifier and real pictures.
+        generator: live, or a name or folder; by default the task's.
+        min_reveal: tokens that each step reveals at least.
+        threads: batches drawn at once; results don't depend on it.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        generator: Any = None,
+        *,
+        device: str = "cpu",
+        min_reveal: int = 1,
+        threads: int = 1,
+    ) -> None:
+        self.generator, _ = load_generator(task if generator is None else generator, device)
+        self.tokenizer = load_companion(None, "tokenizer", task, device)
+        classifier = load_companion(None, "classifier", task, device)
+        self.judge = Judge(classifier, load_part(task, "select").to(device))
+        self.min_reveal, self.threads = min_reveal, threads
+        self.first_pass = FirstPass(self.generator)  # every picture of a class begins with the same one
+
+    def __call__(self, evaluation: Evaluation) -> Measurement:
+        pool, images, seed = self.generator.conditions(), evaluation.images, evaluation.seed
+        condition = balanced(pool, images)
+        if not evaluation.balanced:
+            rng = np.random.default_rng(derive_seed(seed, "conditions"))
+            condition = pool[torch.from_numpy(rng.integers(len(pool), size=images))]
+        drawn_NCHW = self.draw(FixedPolicy(evaluation.schedule), condition, seed).images_NCHW
+        return Measurement(*self.judge.distance_and_error(drawn_NCHW))
+
+    def draw(self, policy: Policy, condition: Condition, seed: int) -> Rollout:
+        """Draw one picture per condition."""
+        return rollout(
+            policy,
+            self.generator,
+            self.tokenizer,
+            condition,
+            seed=seed,
+            min_reveal=self.min_reveal,
+            first_pass=self.first_pass,
+            threads=self.threads,
+        )

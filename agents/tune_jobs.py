@@ -8,9 +8,7 @@ nothing: a finished trial ends at once, an interrupted one goes on from its chec
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
-import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,18 +17,10 @@ from typing import Any
 import numpy as np
 
 from agents.adanat import AdaNATConfig, train
+from agents.cluster import cluster, quiet
 from generators.noise import derive_seed
 
 Trial = tuple[AdaNATConfig, Path]
-
-# Ray reads these when it is imported.
-QUIET = {
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a banner whatever `verbose` says
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it ends the sweep quietly, as if the trials were done
-}
 
 _LAW = re.compile(r"^(?P<name>\w+)=(?P<law>choice|uniform|loguniform)\((?P<values>[^()]+)\)$")
 
@@ -91,9 +81,7 @@ def run_trials(
         ValueError: the cluster is too small for a trial, which would wait for ever.
         RuntimeError: a trial failed.
     """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    import ray
+    quiet()
     from ray import tune
 
     class Listener(tune.Callback):
@@ -109,16 +97,7 @@ def run_trials(
         config, trial_folder = trials[choice["trial"]]
         train(config, trial_folder, tune.report)
 
-    if address is None:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    else:
-        ray.init(address=address, log_to_driver=False)
-    try:
-        for resource, wanted in (("CPU", cpus_per_trial), ("GPU", gpus_per_trial)):
-            if wanted > (there := ray.cluster_resources().get(resource, 0)):
-                raise ValueError(
-                    f"a trial asks for {wanted:g} {resource}s; the cluster has {there:g}: ask for fewer"
-                )
+    with cluster(address, CPU=cpus_per_trial, GPU=gpus_per_trial):
         results = tune.Tuner(
             tune.with_resources(work, {"cpu": cpus_per_trial, "gpu": gpus_per_trial}),
             param_space={"trial": tune.grid_search(list(range(len(trials))))},
@@ -129,8 +108,6 @@ def run_trials(
         if results.errors:
             reason = str(results.errors[0]).strip().splitlines()[-1]
             raise RuntimeError(f"{len(results.errors)} of {len(trials)} trials failed; the first: {reason}")
-    finally:
-        ray.shutdown()
 
 
 def _law(law: str, values: str, kind: type, text: str) -> Any:

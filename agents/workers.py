@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import distributed as dist
 
-from agents.tune_jobs import QUIET
+from agents.cluster import cluster, quiet
 
 
 @contextmanager
@@ -48,9 +47,7 @@ def run_workers(
         ValueError: the cluster is too small, so that the processes would wait for ever.
         RuntimeError: a process failed.
     """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    import ray
+    quiet()
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -58,18 +55,9 @@ def run_workers(
         work()
 
     use_gpu = device.startswith("cuda")
-    if address is None:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    else:
-        ray.init(address=address, log_to_driver=False)
-    try:
-        resource = "GPU" if use_gpu else "CPU"
-        if workers > (there := ray.cluster_resources().get(resource, 0)):
-            raise ValueError(f"{workers} workers need as many {resource}s; the cluster has {there:g}")
+    with cluster(address, **{"GPU" if use_gpu else "CPU": workers}):
         TorchTrainer(
             loop,
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
             run_config=RunConfig(name="ray", storage_path=str(folder.resolve())),
         ).fit()
-    finally:
-        ray.shutdown()

@@ -16,19 +16,17 @@ from _cli import main, refuse_settings
 from tqdm import tqdm
 
 from agents.adanat import AdaNATConfig, train
-from agents.autonat import GridConfig, grid_search
+from agents.autonat import Meter, OptimizerName, Search, SearchConfig
 from agents.fixed import FixedPolicy, baselines
 from agents.tune_jobs import Trial, run_trials, sample_configs
 from generators.checkpoints import from_pretrained
-from generators.conditions import Condition
 from generators.data import Part, PartName, load_part
-from generators.noise import derive_seed
-from generators.schedules import Schedule, as_schedule
+from generators.schedules import as_schedule
 from natgym.analysis import learning_figure, parameters_figure, samples_figure
-from natgym.evaluation import Evaluator, Judge, format_table, paired_difference, summarize
-from natgym.loading import load_companion, load_generator
+from natgym.evaluation import Evaluator, format_table, paired_difference, summarize
+from natgym.loading import load_generator
 from natgym.report import write_report
-from natgym.rollouts import Policy, Rollout, balanced, rollout
+from natgym.rollouts import Policy, balanced
 from natgym.runs import Run, read_metrics, write_config
 
 SEARCHED = "static-search"
@@ -39,15 +37,17 @@ class Args:
     """Learn a decoding policy with PPO and an adversarial reward (AdaNAT), and compare it with static
     schedules.
 
-    Three stages: a grid search for the best static schedule, PPO (one Ray Tune job; a sweep with
+    Three stages: a search for the best static schedule, PPO (one Ray Tune job; a sweep with
     --num-samples), and the table on data that neither has seen.
     """
 
     train: Annotated[AdaNATConfig, tyro.conf.arg(name="")] = field(
         default_factory=lambda: AdaNATConfig(schedule=SEARCHED)
     )
-    """Learning; --schedule static-search starts from the grid's result, reference from the hand-made one."""
-    grid: GridConfig = field(default_factory=GridConfig)
+    """Learning; --schedule static-search starts from the searched schedule, reference from the hand-made."""
+    optimizer: OptimizerName = "grid"
+    """How the static schedule is searched; see autonat_search.py."""
+    search: SearchConfig = field(default_factory=SearchConfig)
     """The static search."""
     images: int = 5000
     """Pictures per policy and evaluation seed in the table."""
@@ -110,51 +110,39 @@ class Experiment:
     def __init__(self, args: Args, run: Run) -> None:
         self.args, self.run, self.config = args, run, args.train
         torch.set_num_threads(1)  # sums in one order; the CPUs are used by drawing batches side by side
-        device = self.config.device
-        self.generator, task = load_generator(self.config.generator or self.config.task, device)
-        self.tokenizer = load_companion(None, "tokenizer", task, device)
-        self.classifier = load_companion(None, "classifier", self.config.task, device)
+        self.meter = Meter(
+            self.config.task,
+            self.config.generator,
+            device=self.config.device,
+            min_reveal=self.config.min_reveal,
+            threads=args.threads,
+        )
         self.policies: dict[str, Policy] = dict(baselines(self.config.steps))
         self.spent = dict.fromkeys(self.policies, 0)
         training = args.num_samples * self.config.total_images
         table = (len(self.policies) + 2) * len(args.evaluation_seeds) * args.images
-        total = args.grid.total_images + training + table
+        total = args.search.budget + training + table
         self.bar = tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True, smoothing=0.05)
 
     def search(self) -> None:
-        """Find the best static schedule of the grid on the select part."""
-        judge = Judge(self.classifier, self.part("select"))
-
-        def distance(schedule: Schedule, images: int, stage: int) -> float:
-            condition = balanced(self.generator.conditions(), images)
-            seed = derive_seed(self.config.seed, "search", stage)
-            drawn = self.draw(FixedPolicy(schedule), condition, seed)
-            return judge.distance(drawn.images_NCHW)
-
+        """Find the best static schedule on the select part."""
         self.bar.set_description("static search")
+        config, seed = self.config, self.config.seed
         log = self.run.folder / "search.csv"
-        best = Schedule(torch.ones(1, 4))
-        for images, found in grid_search(self.args.grid, self.config.steps, distance, log):
-            self.bar.update(images)
-            best = found
+        search = Search(self.args.optimizer, self.args.search, config.steps, seed, log)
+        self.bar.update(search.spent)
+        while search.result is None:
+            for evaluation in search.open():
+                search.finish(evaluation, self.meter(evaluation))
+                self.bar.update(evaluation.images)
+        self.bar.update(self.args.search.budget - search.spent)
+        best = dataclasses.replace(search.result, name=SEARCHED)
         best.save(self.schedule_file)
-        self.policies[SEARCHED], self.spent[SEARCHED] = FixedPolicy(best), self.args.grid.total_images
+        self.policies[SEARCHED], self.spent[SEARCHED] = FixedPolicy(best), search.spent
 
     def part(self, name: PartName) -> Part:
         """Return one part of the task's data, on the device."""
         return load_part(self.config.task, name).to(self.config.device)
-
-    def draw(self, policy: Policy, condition: Condition, seed: int) -> Rollout:
-        """Draw one picture per condition."""
-        return rollout(
-            policy,
-            self.generator,
-            self.tokenizer,
-            condition,
-            seed=seed,
-            min_reveal=self.config.min_reveal,
-            threads=self.args.threads,
-        )
 
     @property
     def schedule_file(self) -> Path:
@@ -208,9 +196,9 @@ class Experiment:
     def judge(self) -> None:
         """Evaluate all policies on the report part; print the table and write results.json."""
         evaluator = Evaluator(
-            self.generator,
-            self.tokenizer,
-            self.classifier,
+            self.meter.generator,
+            self.meter.tokenizer,
+            self.meter.judge.classifier,
             task=self.config.task,
             part_name="report",
             part=self.part("report"),
@@ -246,15 +234,15 @@ class Experiment:
 
     def illustrate(self) -> None:
         """Write the three figures."""
-        pool, shown = self.generator.conditions(), ("reference", SEARCHED, "adanat")
+        pool, shown = self.meter.generator.conditions(), ("reference", SEARCHED, "adanat")
         first = balanced(pool, 10 * len(pool))
-        images = {name: self.draw(self.policies[name], first, seed=0).images_NCHW for name in shown}
+        images = {name: self.meter.draw(self.policies[name], first, 0).images_NCHW for name in shown}
         note = (
             f"{self.config.task}, T = {self.config.steps}; same noise and classes in each panel, unselected"
         )
         self.run.write_figure("samples", samples_figure(images, pool.names, note))
         many = balanced(pool, 1000)
-        frames = {name: self.draw(self.policies[name], many, seed=1).frame for name in shown}
+        frames = {name: self.meter.draw(self.policies[name], many, 1).frame for name in shown}
         note = "line: mean; bands: 50 % and 90 % of 1,000 samples"
         self.run.write_figure("parameters", parameters_figure(frames, note))
         metrics = pd.read_csv(self.folder / "metrics.csv")

@@ -16,16 +16,14 @@ import pandas as pd
 import torch
 import tyro
 from _cli import main, refuse_settings
-from torch import nn
 from tqdm import tqdm
 
 from agents.fixed import FixedPolicy
 from agents.workers import process_group, rank, run_workers
 from generators.checkpoints import load_state, save_pretrained, save_state
 from generators.data import load_part, tokens
-from generators.enat import ENAT, enat_b, enat_cifar10, enat_digits, enat_l, enat_mnist, enat_s
-from generators.nat import NAT, nat_cifar10, nat_digits, nat_l, nat_mnist
 from generators.noise import derive_seed, seeded
+from generators.recipes import SIZES, Model, build, recipe
 from generators.schedules import as_schedule
 from generators.training import Trainer, TrainingConfig, small_recipe
 from natgym.analysis import samples_figure, training_figure
@@ -33,27 +31,6 @@ from natgym.evaluation import Judge
 from natgym.loading import load_companion, module_folder
 from natgym.rollouts import balanced, rollout
 from natgym.runs import MetricsLog, Run, read_metrics
-
-MODELS: dict[str, Any] = {"nat": NAT, "enat": ENAT}
-SIZES: dict[str, dict[str, Any]] = {
-    "nat": {"digits": nat_digits, "mnist": nat_mnist, "cifar10": nat_cifar10, "l": nat_l},
-    "enat": {
-        "digits": enat_digits,
-        "mnist": enat_mnist,
-        "cifar10": enat_cifar10,
-        "s": enat_s,
-        "b": enat_b,
-        "l": enat_l,
-    },
-}
-# What the tasks change in AutoNAT's recipe, which is the default for any other data.
-RECIPES: dict[str, Any] = {
-    "digits": small_recipe,
-    "mnist": lambda **more: small_recipe(**(dict(updates=3000, learning_rate=2e-3) | more)),
-    "cifar10": lambda **more: small_recipe(
-        **(dict(updates=40_000, batch_size=512, learning_rate=1e-3, warmup=1000, ema=0.999) | more)
-    ),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +43,7 @@ class Args:
 
     data: str = "digits"
     """digits, mnist, cifar10 or a folder of images."""
-    model: Literal["nat", "enat"] = "nat"
+    model: Model = "nat"
     """Architecture."""
     size: Literal["digits", "mnist", "cifar10", "s", "b", "l"] | None = None
     """Geometry, by default the task's, for a folder of images that of cifar10; s, b and l are the papers'."""
@@ -126,9 +103,9 @@ def defaults(arguments: list[str]) -> Args:
     given = dict(zip(arguments, arguments[1:], strict=False)) | dict(
         argument.split("=", 1) for argument in arguments if argument.startswith("--") and "=" in argument
     )
-    data, model = given.get("--data", "digits"), given.get("--model", "nat")
-    recipe = RECIPES.get(data, TrainingConfig)
-    return Args(data=data, train=recipe(reuse=0.5 if model == "enat" else 0.0))
+    data = given.get("--data", "digits")
+    model: Model = "enat" if given.get("--model") == "enat" else "nat"
+    return Args(data=data, train=recipe(data, model))
 
 
 def work(args: Args) -> None:
@@ -182,7 +159,10 @@ def train(args: Args, folder: Path | None) -> None:
     tokenizer: Any = load_companion(args.tokenizer, "tokenizer", args.data, device)
     ids_NL, condition = tokens(args.data, "train", tokenizer, args.cache, mirror=args.mirror)
     with seeded(derive_seed(args.train.seed, "generator")):
-        generator = build(args, tokenizer, condition.geometry).to(device)
+        size = args.size or (args.data if args.data in SIZES[args.model] else "cifar10")
+        depth = {"depth" if args.model == "nat" else "encoder_depth": args.depth}
+        sizes = {"width": args.width, "heads": args.heads, "dropout": args.dropout, **depth}
+        generator = build(args.model, size, tokenizer, condition.geometry, **sizes).to(device)
     trainer = Trainer(generator, ids_NL.to(device), condition.to(device), args.train)
     if folder is not None and (checkpoint := folder / "checkpoint.pt").is_file():
         trainer.load_state_dict(load_state(checkpoint, device))
@@ -191,21 +171,6 @@ def train(args: Args, folder: Path | None) -> None:
     else:
         for _ in trainer:
             pass
-
-
-def build(args: Args, tokenizer: Any, geometry: dict[str, int]) -> nn.Module:
-    """Return an untrained generator of the size asked for, on the tokenizer's grid."""
-    sizes = SIZES[args.model]
-    wanted = {
-        "width": args.width,
-        "heads": args.heads,
-        "depth" if args.model == "nat" else "encoder_depth": args.depth,
-        "dropout": args.dropout,
-        "codebook_size": tokenizer.codebook_size,
-        "grid": tokenizer.grid,
-    } | geometry
-    size = args.size or (args.data if args.data in sizes else "cifar10")
-    return MODELS[args.model](sizes[size](**{k: v for k, v in wanted.items() if v is not None}))
 
 
 class Watcher:

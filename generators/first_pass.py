@@ -1,6 +1,6 @@
 """The pass on all-masked tokens, kept between episodes: it depends on weights and condition alone.
 
-With it T = 8 guided steps take 14 passes instead of 15 (DESIGN, section 3, "Decoding").
+With it T = 8 guided steps take 14 passes instead of 15.
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ def gflop_per_image(
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         state = start(generator, condition, steps=policy.steps)
         while not state.done and state.masked_B.any():
-            params = policy(observe(state, generator.mask_id), state.step)
+            observation = observe(state, generator.mask_id) | {"condition": condition.values}
+            params = policy(observation, state.step)
             state = advance(generator, state, params, noise, min_reveal=min_reveal, rule=rule)
     return counter.get_total_flops() / len(condition) / 1e9

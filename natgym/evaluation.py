@@ -64,9 +64,19 @@ class Judge:
         self.reference = real
         self.frechet = FrechetDistance(real.moments)
 
+    def features(self, images_NCHW: Tensor) -> Tensor:
+        """Return the features (N, d) that pictures are compared in."""
+        return extract(self.extractor, images_NCHW, self.quantise)[0]
+
     def distance(self, images_NCHW: Tensor) -> float:
         """Return the Frechet distance alone, which is all that a search needs."""
-        return self._frechet(extract(self.extractor, images_NCHW, self.quantise)[0])
+        return self._frechet(self.features(images_NCHW))
+
+    def distance_and_error(self, images_NCHW: Tensor) -> tuple[float, float]:
+        """Return the Frechet distance and its standard error over draws of as many pictures."""
+        features_Nd = self.features(images_NCHW)
+        variance = self.frechet.influence(features_Nd).square().mean() / len(features_Nd)
+        return self._frechet(features_Nd), variance.sqrt().item()
 
     def score(self, images_NCHW: Tensor, condition: Condition) -> dict[str, float]:
         """Return those of METRICS that reference and extractor allow; shares in [0, 1]."""
@@ -289,6 +299,7 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "steps": ("T", "{}"),
     "distance": ("distance", "{:.3f}"),
     "distance_std": ("std", "{:.3f}"),
+    "to_reference": ("ratio", "{:.2f}"),
     "kernel_distance": ("kernel", "{:.4f}"),
     "accuracy": ("accuracy", "{:.3f}"),
     "recall": ("recall", "{:.3f}"),

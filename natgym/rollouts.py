@@ -36,7 +36,8 @@ ACTIONS = tuple(f"action_{name}" for name in PARAMETERS)
 class Policy(Protocol):
     """Decide the decoding parameters of every row; `steps` is its T.
 
-    A policy may also have a `rule`, a `generators.decoding.RevealRule`; without one it is `confidence`.
+    The observation is the environment's and `condition`, the values of the rows' conditions. A policy may
+    also have a `rule`, a `generators.decoding.RevealRule`; without one it is `confidence`.
     """
 
     @property
@@ -223,14 +224,14 @@ class _Player:
         noise = HashNoise.from_seed(seed, len(condition), condition.values.device)
         state = start(self.generator, condition, steps=self.policy.steps, first_pass=self.first_pass)
         revealed_at_BL = torch.zeros_like(state.ids_BL, dtype=torch.int16)
-        remembered: Observation = {}
+        remembered: Observation = {"condition": condition.values}
         steps, ids_TBL = [], []
         rule = getattr(self.policy, "rule", confidence)
         # A rule that counts by itself may need fewer steps than it has; trails are all of the same length.
         while not state.done and (self.trail or state.masked_B.any()):
             decision = self._decide(observe(state, self.generator.mask_id) | remembered, state.step)
             if decision.previous_action is not None:
-                remembered = {"previous_action": decision.previous_action}
+                remembered["previous_action"] = decision.previous_action
             after = advance(
                 self.generator,
                 state,

@@ -104,6 +104,28 @@ class FrechetDistance:
         traces = covariance.trace() + self.reference.covariance.trace()
         return float((mean - self.reference.mean).square().sum() + traces - 2 * cross)
 
+    def influence(self, features_Nd: Tensor) -> Tensor:
+        """Return how much each of N generated features (N, d) moves their distance, (N,) float64.
+
+        This is the influence function, the derivative of the distance as the sample's weight grows: it has
+        mean 0, sqrt(mean(influence^2) / N) is the distance's standard error, and samples of negative
+        influence are those that bring the set closer to the reference. ValueError for fewer than 2 samples.
+        """
+        accumulator = MomentsAccumulator(len(self.reference.mean))
+        accumulator.update(features_Nd)
+        moments = accumulator.compute()
+        centered_Nd = as_float64(features_Nd, len(moments.mean)) - moments.mean
+        root = self._root.to(moments.mean)
+        covariance = moments.covariance * ((moments.count - 1) / moments.count)
+        values, vectors = torch.linalg.eigh(root.T @ covariance @ root)
+        # The derivative of -2 tr (R^T S R)^(1/2); directions that no sample has contribute nothing.
+        kept = values > values[-1].clamp_min(0) * len(values) * torch.finfo(values.dtype).eps
+        basis = root @ vectors[:, kept] * values[kept].rsqrt().sqrt()
+        shift = moments.mean - self.reference.mean.to(moments.mean)
+        projected = (centered_Nd @ basis).square().sum(1)
+        second = centered_Nd.square().sum(1) - projected
+        return 2 * centered_Nd @ shift + second - second.mean()
+
     def update(self, features_Nd: Tensor) -> None:
         """Add a batch (N, d); ValueError on another width or non-finite values."""
         self._accumulator.update(features_Nd)

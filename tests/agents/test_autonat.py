@@ -1,142 +1,205 @@
-"""The grid search: the right winner, none of the pictures twice, and a log that survives anything."""
+"""The search: budgets kept, noise shared where meant, the second look decides, and a log that survives."""
 
 import dataclasses
+import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 
-from agents.autonat import GridConfig, grid_search
-from generators.schedules import Schedule, reference
+from agents.autonat import Evaluation, GridConfig, Measurement, Meter, OptimizerName, Search, SearchConfig
+from agents.fixed import FixedPolicy
+from generators.noise import derive_seed
+from generators.schedules import Schedule, maskgit, reference
+from natgym.rollouts import balanced, rollout
 from natgym.runs import read_metrics
 
 STEPS = 3
-GRID = GridConfig(
-    remask=(1.0, 2.0, 4.0),
-    sampling=(0.9, 1.0),
-    guidance=(0.0, 1.0),
-    images=10,
+CONFIG = SearchConfig(
+    images_per_evaluation=10,
+    budget=1000,
     finalists=4,
     final_images=30,
+    grid=GridConfig(remask=(1.0, 2.0, 4.0), sampling=(0.9, 1.0), guidance=(0.0, 1.0)),
 )
-# By grid point. First look: 7, 2, 9, 0 are the four best, in this order. Second: 9 wins among them; 5, which
-# would win, is not looked at again.
-FIRST = [0.4, 0.9, 0.2, 0.8, 0.7, 0.6, 0.5, 0.1, 1.0, 0.3, 1.1, 1.2]
-SECOND = [0.40, 0.0, 0.35, 0.0, 0.0, 0.01, 0.0, 0.5, 0.0, 1 / 3, 0.0, 0.0]
-WINNER = 9
+EVERY = get_args(OptimizerName)
+GOAL = maskgit(STEPS).table_T4
 
 
-class Killed(Exception):
-    pass
+def distance(evaluation: Evaluation) -> Measurement:
+    """A known function instead of pictures: squared distance from a schedule, and noise of the seed."""
+    noise = np.random.default_rng(evaluation.seed % 2**32).normal() / evaluation.images
+    return Measurement(float((evaluation.schedule.table_T4 - GOAL).square().mean()) + noise, 0.5)
 
 
-def point_of(schedule: Schedule) -> int:
-    found = [
-        at
-        for at, (remask, sampling, guidance) in enumerate(GRID.points)
-        if torch.equal(
-            schedule.table_T4, reference(STEPS, remask=remask, sampling=sampling, guidance=guidance).table_T4
-        )
-    ]
-    assert len(found) == 1
-    return found[0]
+def finish(search: Search, stop: int | None = None, order: int = 0) -> list[Evaluation]:
+    """Finish a search, in any order within a generation; stop after a number of evaluations."""
+    rng, done = np.random.default_rng(order), list[Evaluation]()
+    while search.result is None and len(done) != stop:
+        evaluation = search.open()[int(rng.integers(len(search.open())))]
+        search.finish(evaluation, distance(evaluation))
+        done.append(evaluation)
+    return done
 
 
-class Known:
-    """A known function instead of pictures; lists its calls and, if asked, dies at one of them."""
-
-    def __init__(self, dies_at: int | None = None) -> None:
-        self.calls: list[tuple[int, int, int]] = []
-        self.dies_at = dies_at
-
-    def __call__(self, schedule: Schedule, images: int, stage: int) -> float:
-        if len(self.calls) == self.dies_at:
-            raise Killed
-        self.calls.append((point_of(schedule), images, stage))
-        return (FIRST, SECOND)[stage][self.calls[-1][0]]
+def tables(evaluations: list[Evaluation]) -> list[list[float]]:
+    return [evaluation.schedule.table_T4.flatten().tolist() for evaluation in evaluations]
 
 
-EVALUATIONS = [*((point, 10, 0) for point in range(12)), *((point, 30, 1) for point in (7, 2, 9, 0))]
+@pytest.mark.parametrize("optimizer", EVERY)
+def test_a_search_keeps_its_budget_and_improves(optimizer: OptimizerName, tmp_path: Path) -> None:
+    search = Search(optimizer, CONFIG, STEPS, 0, tmp_path / "log.csv")
+    done = finish(search)
+    assert sum(evaluation.images for evaluation in done) == search.spent <= CONFIG.budget
+    assert search.result is not None and search.open() == []
+    first, last = done[0], Evaluation(0, 0, search.result, 10**9, 0, True)
+    assert distance(last).distance <= distance(first._replace(images=10**9)).distance
+    assert [evaluation.number for evaluation in search.asked] == list(range(len(done)))
 
 
-def search(log: Path, evaluate: Any, config: GridConfig = GRID) -> list[tuple[int, Schedule]]:
-    return list(grid_search(config, STEPS, evaluate, log))
+@pytest.mark.parametrize("optimizer", EVERY)
+def test_points_of_a_generation_share_their_noise(optimizer: OptimizerName, tmp_path: Path) -> None:
+    """But AutoNAT's own, whose points and labels are all drawn anew. No two generations share any."""
+    search = Search(optimizer, CONFIG, STEPS, 0, tmp_path / "log.csv")
+    finish(search)
+    by_generation = itertools.groupby(search.asked, key=lambda evaluation: evaluation.generation)
+    *explored, (_, final) = [(number, list(group)) for number, group in by_generation]
+    seeds = [{evaluation.seed for evaluation in group} for _, group in explored]
+    assert len(set.union(*seeds)) == sum(map(len, seeds)), "a seed of one generation in another"
+    for (_, group), found in zip(explored, seeds, strict=True):
+        assert len(found) == (len(group) if optimizer == "paper" else 1)
+        assert all(evaluation.balanced == (optimizer != "paper") for evaluation in group)
+    assert len({evaluation.seed for evaluation in final}) == 1 and all(one.balanced for one in final)
+    assert final[0].seed not in set.union(*seeds)
+    assert len(set(map(tuple, tables(final)))) == len(final), "a finalist twice"
 
 
 def test_the_second_look_alone_decides(tmp_path: Path) -> None:
-    known = Known()
-    found = search(tmp_path / "log.csv", known)
-    assert known.calls == EVALUATIONS
-    assert point_of(found[-1][1]) == WINNER and found[-1][1].name == "static-search"
+    """First look by grid point: 7, 2, 9, 0 are the four best, in this order. Second: 9 wins among them."""
+    firsts = [0.4, 0.9, 0.2, 0.8, 0.7, 0.6, 0.5, 0.1, 1.0, 0.3, 1.1, 1.2]
+    seconds = {7: 0.5, 2: 0.35, 9: 1 / 3, 0: 0.40}
+    search = Search("grid", CONFIG, STEPS, 5, tmp_path / "log.csv")
+    points = [reference(STEPS, remask=r, sampling=t, guidance=w).table_T4 for r, t, w in CONFIG.grid.points]
+    for evaluation, first in zip(search.open(), firsts, strict=True):
+        assert torch.equal(evaluation.schedule.table_T4, points[evaluation.number])
+        assert evaluation.seed == derive_seed(5, "search", 0)
+        search.finish(evaluation, Measurement(first, 0.1))
+    finalists = [tables([evaluation])[0] for evaluation in search.open()]
+    assert finalists == [points[at].flatten().tolist() for at in seconds]
+    for evaluation, second in zip(search.open(), seconds.values(), strict=True):
+        assert evaluation.images == 30 and evaluation.seed == derive_seed(5, "search", 1)
+        search.finish(evaluation, Measurement(second, 0.1))
+    assert search.result is not None and torch.equal(search.result.table_T4, points[9])
 
 
-def test_the_best_so_far_is_yielded(tmp_path: Path) -> None:
-    bests = [point_of(schedule) for _, schedule in search(tmp_path / "log.csv", Known())]
-    assert bests == [0, 0, 2, 2, 2, 2, 2, 7, 7, 7, 7, 7, 7, 2, 9, 9]
-
-
-@pytest.mark.parametrize("finalists", [1, 4, 12, 50])
-def test_the_images_yielded_are_the_total(tmp_path: Path, finalists: int) -> None:
-    config, known = dataclasses.replace(GRID, finalists=finalists), Known()
-    found = search(tmp_path / "log.csv", known, config)
-    drawn = sum(images for _, images, _ in known.calls)
-    assert sum(images for images, _ in found) == drawn == config.total_images
-
-
-@pytest.mark.parametrize("dies_at", [0, 1, 7, 12, 14, 15])
+@pytest.mark.parametrize("optimizer", ["paper", "grid", "cma", "coordinate"])
+@pytest.mark.parametrize("stop", [0, 1, 7, 40])
 @pytest.mark.parametrize("half_line", [False, True])
-def test_an_interrupted_search_goes_on(tmp_path: Path, dies_at: int, half_line: bool) -> None:
-    """Nothing is evaluated twice but what was cut in the middle of its line; the log is the same."""
-    log, whole = tmp_path / "log.csv", tmp_path / "whole.csv"
-    expected = search(whole, Known())
-    with pytest.raises(Killed):
-        search(log, Known(dies_at))
-    if half_line and dies_at:
+def test_an_interrupted_search_goes_on(
+    optimizer: OptimizerName, stop: int, half_line: bool, tmp_path: Path
+) -> None:
+    """Nothing is measured twice but what was cut in the middle of its line; the end is the same to the bit.
+
+    Within a generation the evaluations finish in another order each time, as on a cluster.
+    """
+    log, whole = tmp_path / "log.csv", Search(optimizer, CONFIG, STEPS, 2, tmp_path / "whole.csv")
+    expected = finish(whole)
+    before = finish(Search(optimizer, CONFIG, STEPS, 2, log), stop=min(stop, len(expected) - 1), order=1)
+    if half_line and before:
         log.write_bytes(log.read_bytes()[:-3])
-        dies_at -= 1
-    again = Known()
-    found = search(log, again)
-    assert again.calls == EVALUATIONS[dies_at:]
-    assert [images for images, _ in found] == [images for images, _ in expected]
-    for (_, one), (_, other) in zip(found, expected, strict=True):
-        assert torch.equal(one.table_T4, other.table_T4)
-    assert log.read_text() == whole.read_text()
-
-
-def test_a_finished_search_evaluates_nothing(tmp_path: Path) -> None:
-    search(tmp_path / "log.csv", Known())
-    before = (tmp_path / "log.csv").read_text()
-    found = search(tmp_path / "log.csv", Known(dies_at=0))
-    assert point_of(found[-1][1]) == WINNER and (tmp_path / "log.csv").read_text() == before
+        before = before[:-1]
+    resumed = Search(optimizer, CONFIG, STEPS, 2, log)
+    assert resumed.spent == sum(evaluation.images for evaluation in before)
+    after = finish(resumed, order=2)
+    numbers = [evaluation.number for evaluation in (*before, *after)]
+    assert sorted(numbers) == list(range(len(expected)))
+    assert resumed.known == whole.known and tables(resumed.asked) == tables(whole.asked)
+    assert resumed.result is not None and whole.result is not None
+    assert torch.equal(resumed.result.table_T4, whole.result.table_T4)
+    rows = sorted((tmp_path / "whole.csv").read_text().splitlines())
+    assert sorted(log.read_text().splitlines()) == rows
 
 
 def test_every_evaluation_is_a_whole_line(tmp_path: Path) -> None:
-    """Flushed before the next one starts, with the distance to the last bit."""
-    log = tmp_path / "log.csv"
-    for done, _ in enumerate(grid_search(GRID, STEPS, Known(), log), start=1):
-        text = log.read_text()
-        assert text.endswith("\n") and len(text.splitlines()) == done + 1
-    rows = read_metrics(log)
-    assert [int(row["evaluation"]) for row in rows] == list(range(16))
-    scales = [tuple(float(row[name]) for name in ("remask", "sampling", "guidance")) for row in rows]
-    assert scales == [GRID.points[point] for point, _, _ in EVALUATIONS]
-    distances = [(FIRST, SECOND)[stage][point] for point, _, stage in EVALUATIONS]
-    assert [float(row["distance"]) for row in rows] == distances
-    assert [int(row["images"]) for row in rows] == [images for _, images, _ in EVALUATIONS]
+    """Flushed before the next one starts, with distance and schedule to the last bit."""
+    search = Search("cma", CONFIG, STEPS, 0, tmp_path / "log.csv")
+    for count in range(1, 30):
+        done = finish(search, stop=1)[0]
+        rows = read_metrics(tmp_path / "log.csv")
+        assert len(rows) == count and int(rows[-1]["evaluation"]) == done.number
+        assert float(rows[-1]["distance"]) == distance(done).distance
+        assert float(rows[-1]["remask_temperature_1"]) == done.schedule.table_T4[1, 1].item()
+
+
+def test_a_search_follows_its_seed(tmp_path: Path) -> None:
+    asked = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        search = Search("cma", CONFIG, STEPS, seed, tmp_path / name)
+        finish(search)
+        asked.append(([evaluation.seed for evaluation in search.asked], tables(search.asked)))
+    assert asked[0] == asked[1] != asked[2]
+
+
+def test_a_search_without_a_family_begins_at_its_start(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, warm="none", start="maskgit")
+    search = Search("coordinate", config, STEPS, 0, tmp_path / "log.csv")
+    assert torch.equal(search.open()[0].schedule.table_T4, maskgit(STEPS).table_T4)
 
 
 @pytest.mark.parametrize(
-    "values",
+    ("values", "said"),
     [
-        {"remask": ()},
-        {"sampling": ()},
-        {"guidance": ()},
-        {"images": 0},
-        {"finalists": 0},
-        {"final_images": 0},
+        ({"budget": 0}, "budget 0"),
+        ({"budget": 120}, "budget 120: 4 finalists alone take 120"),
+        ({"images_per_evaluation": 0}, "images_per_evaluation 0"),
+        ({"finalists": 0}, "finalists 0"),
+        ({"family_share": 1.0}, "family_share 1.0"),
+        ({"family_share": 0.0}, "family_share 0.0"),
     ],
 )
-def test_an_empty_search_is_refused(values: dict[str, Any]) -> None:
+def test_an_impossible_search_is_refused(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        dataclasses.replace(CONFIG, **values)
+
+
+@pytest.mark.parametrize("values", [{"remask": ()}, {"sampling": (0.0,)}, {"guidance": (-1.0,)}])
+def test_an_impossible_grid_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="grid"):
         GridConfig(**values)
+
+
+def test_a_budget_below_one_generation_is_refused(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, budget=200)
+    with pytest.raises(ValueError, match="grid takes 120 images for its first generation"):
+        Search("grid", config, STEPS, 0, tmp_path / "log.csv")
+    assert not (tmp_path / "log.csv").exists()
+
+
+def test_a_schedule_is_measured_by_pictures_of_the_select_part() -> None:
+    """Balanced conditions and the row seeds of the evaluation, or random ones."""
+    meter, schedule = Meter("digits"), reference(2, remask=8)
+    measured = meter(Evaluation(7, 3, schedule, 200, 11, True))
+    condition = balanced(meter.generator.conditions(), 200)
+    drawn = rollout(FixedPolicy(schedule), meter.generator, meter.tokenizer, condition, seed=11)
+    assert measured.distance == meter.judge.distance(drawn.images_NCHW)
+    assert Meter("digits", threads=2)(Evaluation(0, 0, schedule, 200, 11, True)) == measured
+    other = meter(Evaluation(7, 3, schedule, 200, 11, False))
+    assert other.distance != measured.distance and abs(other.distance - measured.distance) < 0.5
+
+
+def test_the_error_is_the_spread_of_repeated_measurements() -> None:
+    """Of independent pictures; the classes are drawn at random too, as in a plain bootstrap."""
+    meter, schedule = Meter("digits"), reference(1)
+    seen = [meter(Evaluation(0, 0, schedule, 200, seed, False)) for seed in range(0, 40_000, 1000)]
+    spread = float(np.std([one.distance for one in seen], ddof=1))
+    assert np.mean([one.error for one in seen]) == pytest.approx(spread, rel=0.4)
+
+
+def test_a_saved_schedule_plays_what_was_found(tmp_path: Path) -> None:
+    search = Search("cma", CONFIG, STEPS, 0, tmp_path / "log.csv")
+    finish(search)
+    assert search.result is not None
+    search.result.save(tmp_path / "strategy.json")
+    assert torch.equal(Schedule.load(tmp_path / "strategy.json").table_T4, search.result.table_T4)

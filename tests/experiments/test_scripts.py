@@ -13,19 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from agents.policy import Actor
 from generators.checkpoints import from_pretrained
-from generators.schedules import random_order
+from generators.schedules import Schedule, random_order
 from natgym.runs import read_metrics
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 SCRIPTS = sorted(path.name for path in EXPERIMENTS.glob("[!_]*.py"))
 POLICIES = ["reference", "one-step", "maskgit", "random-order", "static-search", "adanat"]
 TINY = """--updates 3 --trajectories 32 --discriminator-batch 16 --minibatch 64 --warmup 1 --steps 2
-    --evaluate-every 2 --evaluation-images 60 --images 120 --grid.remask 1 8 --grid.sampling 1
-    --grid.guidance 1 --grid.images 50 --grid.final-images 50""".split()
+    --evaluate-every 2 --evaluation-images 60 --images 120 --search.grid.remask 1 8 --search.grid.sampling 1
+    --search.grid.guidance 1 --search.images-per-evaluation 50 --search.final-images 50
+    --search.budget 350""".split()
 LOCAL = ["--local", "--threads", "1"]
 TINY_GENERATOR = """--updates 7 --batch-size 16 --warmup 2 --checkpoint-every 2 --width 16 --heads 2
     --evaluate-every 3 --evaluation-images 40 --evaluation-steps 2""".split()
@@ -170,7 +172,7 @@ def test_a_run_prints_its_table(reference: tuple[Path, Done]) -> None:
 def test_a_run_leaves_everything_behind(reference: tuple[Path, Done]) -> None:
     folder, _ = reference
     config = json.loads((folder / "config.json").read_text())
-    assert config["train"]["steps"] == 2 and config["grid"]["remask"] == [1.0, 8.0]
+    assert config["train"]["steps"] == 2 and config["search"]["grid"]["remask"] == [1.0, 8.0]
     assert config["train"]["clip"] == 0.2, "what was not asked for is written down too"
     with open(folder / "metrics.csv") as file:
         assert [row["update"] for row in csv.DictReader(file)] == ["1", "2", "3"]
@@ -316,8 +318,8 @@ def assert_one_line(done: Done, script: str, *words: str) -> None:
         ("--evaluate-every 0", "evaluate_every"),
         ("--trajectories 100", "discriminator_batch 100"),
         ("--images 0", "images"),
-        ("--grid.final-images 0", "grid"),
-        ("--grid.sampling 0", "sampling"),
+        ("--search.final-images 0", "final_images 0"),
+        ("--search.grid.sampling 0", "sampling"),
         ("--actions papr", "papr default"),
         ("--task faces", "faces digits"),
         ("--generator no/such", "no/such"),
@@ -339,7 +341,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
         ("--output reference", "reference --resume"),
         ("--resume no-such-run", "no-such-run --resume"),
         ("--resume reference --updates 5", "--resume updates"),
-        ("--resume reference --grid.images 9", "--resume grid"),
+        ("--resume reference --search.budget 9", "--resume search"),
     ],
 )
 def test_a_run_is_neither_overwritten_nor_changed(
@@ -573,3 +575,108 @@ def test_evaluate_makes_one_table_of_several_generators(console: Console, outsid
     assert results["rows"][1]["gflop"] > results["rows"][0]["gflop"] > 0
     assert "GFLOP" in done.out and len(list((outside / "judged" / "figures").iterdir())) == 6
     assert_one_line(console("evaluate.py", "--generators", "nowhere"), "evaluate.py", "nowhere")
+
+
+TINY_SEARCH = """--steps 2 --optimizer paper grid coordinate --images-per-evaluation 30 --budget 400
+    --finalists 2 --final-images 40 --grid.remask 1 8 --grid.sampling 1 --grid.guidance 0 1 --coarse.remask 4
+    --coarse.sampling 1 --coarse.guidance 0 1 --table.candidates 3 --table.images-per-class 6 --images 60
+    --evaluation-seeds 0 1""".split()
+
+
+def test_autonat_search_makes_table_figures_and_strategies(console: Console, outside: Path) -> None:
+    done = console("autonat_search.py", *TINY_SEARCH, *LOCAL, "--output", "searched")
+    assert done.code == 0, done.err
+    folder = outside / "searched"
+    results = json.loads((folder / "results.json").read_text())
+    rows = {row["policy"]: row for row in results["rows"]}
+    searched = ["paper", "grid", "coordinate", "class-table", "shuffled-table"]
+    assert list(rows)[:-1] == [*POLICIES[:4], *searched]
+    for name in ("paper", "grid", "coordinate"):
+        spent = sum(int(row["images"]) for row in read_metrics(folder / "searches" / f"{name}-0.csv"))
+        assert rows[name]["images_spent"] == spent <= 400
+        assert rows[name]["to_reference"] == rows[name]["distance"] / rows["reference"]["distance"]
+    best = max(rows[name]["images_spent"] for name in searched[:3])
+    assert 3 * 6 * 10 < rows["class-table"]["images_spent"] <= best + 3 * 6 * 10
+    one, other = Schedule.load(folder / "strategy.json"), Schedule.load(folder / "strategy.yaml")
+    assert one.steps == 2 and torch.equal(one.table_T4[:-1], other.table_T4[:-1])
+    assert {path.name for path in (folder / "figures").iterdir()} == {
+        "schedules.png",
+        "search.png",
+        "samples.png",
+    }
+    assert f"strategy.json is of {results['strategy']}" in done.out and " ratio " in done.out
+
+
+def test_a_killed_autonat_search_resumes_to_the_same_table(console: Console, outside: Path) -> None:
+    """Killed after six evaluations of the first search; what was measured stands as it was."""
+    arguments = [*TINY_SEARCH, *LOCAL, "--output", "searched-killed"]
+    killed = KILLED.replace('log.path.name == "metrics.csv" and row["update"]', 'row["evaluation"]')
+    line = [sys.executable, "-c", killed, "5", *command("autonat_search.py", tuple(arguments))]
+    assert subprocess.run(line, cwd=outside, capture_output=True).returncode == -9
+    before = (outside / "searched-killed" / "searches" / "paper-0.csv").read_bytes()
+    assert len(before.splitlines()) == 7
+    done = console("autonat_search.py", "--resume", "searched-killed", *LOCAL)
+    assert done.code == 0, done.err
+    if not (outside / "searched").exists():
+        assert console("autonat_search.py", *TINY_SEARCH, *LOCAL, "--output", "searched").code == 0
+    whole, resumed = files(outside / "searched"), files(outside / "searched-killed")
+    assert resumed["searches/paper-0.csv"].startswith(before)
+    for name in whole:
+        if name.endswith(("csv", "strategy.json", "strategy.yaml", "class-table.json")):
+            assert resumed[name] == whole[name], name
+    done = console("autonat_search.py", "--resume", "searched", "--budget", 9)
+    assert_one_line(done, "autonat_search.py", "--resume", "budget")
+
+
+def test_autonat_search_repeats_searches(console: Console, outside: Path) -> None:
+    """The spread is over searches; without a class table there are no rows of it."""
+    options = ["--optimizer", "coordinate", "--repeats", 2, "--table.candidates", 0, "--output", "repeated"]
+    done = console("autonat_search.py", *TINY_SEARCH, *LOCAL, *options)
+    assert done.code == 0 and "mean and spread over 2 searches" in done.out, done.err
+    rows = {row["policy"]: row for row in json.loads((outside / "repeated/results.json").read_text())["rows"]}
+    assert list(rows)[4:-1] == ["coordinate"] and rows["coordinate"]["seeds"] == 2
+    assert len(list((outside / "repeated" / "searches").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--optimizer adam", "optimizer"),
+        ("--optimizer grid grid", "optimizer none twice"),
+        ("--budget 300", "budget 300 finalists"),
+        ("--task faces", "faces"),
+        ("--generator nowhere", "nowhere"),
+        ("--start nowhere --warm none", "nowhere"),
+        ("--resume nowhere", "nowhere config.json"),
+        ("--table.candidates -1", "candidates -1"),
+        ("--optimiser cma", "--optimiser"),
+    ],
+)
+def test_autonat_search_refuses_the_impossible(
+    console: Console, outside: Path, arguments: str, words: str
+) -> None:
+    done = console("autonat_search.py", *arguments.split(), "--output", "not-searched")
+    assert_one_line(done, "autonat_search.py", *words.split())
+    assert not (outside / "not-searched").exists()
+
+
+TINY_LAWS = """--updates 4 --rounds 1 --laws.laws 3 --laws.rung 2 --laws.images 40 --steps 2 --images 60
+    --search.images-per-evaluation 30 --search.budget 900 --search.final-images 40
+    --evaluation-seeds 0 1""".split()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_autonat_training_alternates(outside: Path) -> None:
+    """Laws under ASHA, a schedule for the best generator, and a table of three laws trained anew."""
+    done = run(outside, *TINY_LAWS, "--output", "laws", script="autonat_training.py")
+    assert done.code == 0, done.err
+    rows = list(csv.DictReader((outside / "laws" / "laws.csv").open()))
+    assert [row["law"] for row in rows][:2] == ["cosine", "beta(12, 3)"] and len(rows) == 3
+    (best,) = [row for row in rows if row["best"] == "True"]
+    assert float(best["distance"]) == min(float(row["distance"]) for row in rows if row["updates"] == "4")
+    results = json.loads((outside / "laws" / "results.json").read_text())
+    assert len(results["rows"]) == 6 and (outside / "laws" / "figures" / "laws.png").is_file()
+    assert Schedule.load(outside / "laws" / "strategy.json").steps == 2
+    done = run(outside, "--resume", "laws", "--updates", 9, script="autonat_training.py")
+    assert_one_line(done, "autonat_training.py", "--resume", "updates")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.stats import beta, chisquare, kstest
+from scipy.stats import beta, chisquare, kstest, truncnorm
 
 from generators.masking import IGNORE, MaskLaw, hide_more, mask_tokens, masked_cross_entropy
 
@@ -56,15 +56,20 @@ def test_laws_of_the_mask_ratio() -> None:
     assert float(searched.mean()) == pytest.approx(0.8, abs=5 * 0.1 / math.sqrt(n))
     assert float(searched.var()) == pytest.approx(0.01, rel=0.05)
     assert float(cosine.mean()) == pytest.approx(2 / math.pi, abs=5 * 0.31 / math.sqrt(n))
+    gaussian = MaskLaw("gaussian", 0.7, 0.4).sample(n, np.random.default_rng(2))
+    assert gaussian.dtype == torch.float32 and 0 <= gaussian.min() < 0.01 and 0.99 < gaussian.max() <= 1
+    assert kstest(gaussian.numpy(), truncnorm(-0.7 / 0.4, 0.3 / 0.4, 0.7, 0.4).cdf).pvalue > 1e-3
     assert kstest(searched.numpy(), beta(12, 3).cdf).pvalue > 1e-3
     assert kstest(cosine.numpy(), lambda m: 1 - 2 / np.pi * np.arccos(m)).pvalue > 1e-3
 
 
 def test_unknown_laws_are_refused() -> None:
-    with pytest.raises(ValueError, match="'cosin' is not one of beta, cosine"):
+    with pytest.raises(ValueError, match="'cosin' is not one of beta, gaussian, cosine"):
         MaskLaw("cosin")
     with pytest.raises(ValueError, match=r"Beta\(0.0, 3.0\)"):
         MaskLaw("beta", 0.0)
+    with pytest.raises(ValueError, match="mean 1.5"):
+        MaskLaw("gaussian", 1.5, 0.2)
 
 
 def test_number_of_hidden_tokens() -> None:

@@ -203,3 +203,22 @@ def test_official_fid_of_fewer_samples_than_features(golden: Golden) -> None:
     bound = 2 * nullity * (torch.finfo(torch.float32).eps * largest[0] * largest[1]) ** 0.5
     excess = FrechetDistance(reference).between(sample) - recorded["fid_small"]
     assert 0 <= excess <= bound
+
+
+def test_influence_is_the_derivative_by_a_sample_s_weight() -> None:
+    """Against a numerical derivative of the distance of weighted moments, at full rank and below."""
+    for count, width in ((60, 5), (12, 20)):
+        distance = FrechetDistance(moments(draw(count, width, seed=1)))
+        fake_Nd, weights_N = draw(count, width, seed=2, offset=0.3), torch.full((count,), 1 / count).double()
+        found, here = distance.influence(fake_Nd), weighted(distance, fake_Nd, weights_N)
+        for row in (0, count - 1):
+            moved_N = (1 - 1e-6) * weights_N + 1e-6 * torch.eye(count, dtype=torch.float64)[row]
+            slope = (weighted(distance, fake_Nd, moved_N) - here) / 1e-6
+            assert found[row].item() == pytest.approx(slope, rel=1e-3)
+        assert abs(found.mean().item()) < 1e-9 * found.abs().max().item()
+
+
+def weighted(distance: FrechetDistance, features_Nd: Tensor, weights_N: Tensor) -> float:
+    mean = weights_N @ features_Nd
+    centered = features_Nd - mean
+    return distance.between(Moments(len(features_Nd), mean, centered.T @ (weights_N[:, None] * centered)))

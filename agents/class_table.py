@@ -1,0 +1,159 @@
+"""A schedule per condition: a table of schedules, and which class plays which.
+
+A candidate schedule is drawn once for every class and its moments are kept by class. The distance of any
+assignment then follows from sums of moments, so that coordinate descent over thousands of assignments draws
+no further picture.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents.strategies import Around
+from generators.checkpoints import write_atomic
+from generators.noise import derive_seed
+from generators.schedules import DecodeParams, Schedule
+from natgym.env import Observation
+from natgym.metrics import FrechetDistance, Moments, MomentsAccumulator
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassTableConfig:
+    """How many schedules to try for each class, and on how many pictures."""
+
+    candidates: int = 26
+    """Schedules tried for every class; the first is the static one. 0 leaves the class table out."""
+    images_per_class: int = 300
+    """Pictures per candidate and class."""
+    reach: float = 0.7
+    """Standard deviation of the candidates around the static schedule, in units of the action map."""
+
+    def __post_init__(self) -> None:
+        for name, bound in (("candidates", 0), ("images_per_class", 2)):
+            if getattr(self, name) < bound:
+                raise ValueError(f"{name} {getattr(self, name)}: it must be at least {bound}")
+        if not self.reach > 0:
+            raise ValueError(f"reach {self.reach}: it must be positive")
+
+
+@dataclass(frozen=True, eq=False)
+class ClassTable:
+    """Play schedule `assignment[c]` for class c.
+
+    Attributes:
+        schedules: of one number of steps.
+        assignment: an index into them for each class.
+    """
+
+    schedules: tuple[Schedule, ...]
+    assignment: tuple[int, ...]
+
+    @property
+    def steps(self) -> int:
+        return self.schedules[0].steps
+
+    def __call__(self, observation: Observation, step: int) -> DecodeParams:
+        rows_C4 = torch.stack([self.schedules[chosen].table_T4[step] for chosen in self.assignment])
+        return DecodeParams(*rows_C4[observation["condition"].cpu()].unbind(-1))
+
+    def shuffled(self, seed: int) -> ClassTable:
+        """Return the same schedules handed out to other classes: the control."""
+        order = np.random.default_rng(derive_seed(seed, "shuffle")).permutation(len(self.assignment))
+        return ClassTable(self.schedules, tuple(self.assignment[at] for at in order))
+
+    def save(self, path: Path | str) -> None:
+        """Write JSON: the schedules' tables and the assignment."""
+        tables = [schedule.table_T4.tolist() for schedule in self.schedules]
+        write_atomic(path, json.dumps({"assignment": self.assignment, "tables": tables}) + "\n")
+
+    @classmethod
+    def load(cls, path: Path | str) -> ClassTable:
+        """Read what `save` wrote."""
+        content = json.loads(Path(path).read_text())
+        tables = (torch.tensor(table, dtype=torch.float64) for table in content["tables"])
+        return cls(tuple(Schedule(table) for table in tables), tuple(content["assignment"]))
+
+
+def candidates(base: Schedule, config: ClassTableConfig, seed: int) -> list[Schedule]:
+    """Return the static schedule and others around it."""
+    around, rng = Around(base), np.random.default_rng(derive_seed(seed, "candidates"))
+    moves = rng.normal(scale=config.reach, size=(config.candidates - 1, len(around.start)))
+    return [base, *(around.schedule(move) for move in moves)]
+
+
+def class_moments(features_Nd: Tensor, classes_N: Tensor, num_classes: int) -> list[MomentsAccumulator]:
+    """Return the moments of features (N, d) by class (N,)."""
+    accumulators = []
+    for label in range(num_classes):
+        accumulators.append(MomentsAccumulator(features_Nd.shape[1]))
+        accumulators[-1].update(features_Nd[classes_N == label])
+    return accumulators
+
+
+def assign(
+    moments: Sequence[Sequence[MomentsAccumulator]], frechet: FrechetDistance, seed: int
+) -> tuple[int, ...]:
+    """Choose a candidate for each class: coordinate descent on the distance of all classes together.
+
+    Args:
+        moments: by candidate and class.
+        frechet: of the real pictures.
+        seed: of the order in which classes are visited.
+
+    Returns:
+        The chosen candidates; changing no single class's would lower the distance.
+    """
+    num_classes = len(moments[0])
+    chosen, best = [0] * num_classes, frechet.between(_pooled(moments, [0] * num_classes))
+    rng, moved = np.random.default_rng(derive_seed(seed, "classes")), True
+    while moved:
+        moved = False
+        for label in rng.permutation(num_classes).tolist():
+            for candidate in range(len(moments)):
+                trial = [*chosen[:label], candidate, *chosen[label + 1 :]]
+                if (distance := frechet.between(_pooled(moments, trial))) < best:
+                    chosen, best, moved = trial, distance, True
+    return tuple(chosen)
+
+
+def _pooled(moments: Sequence[Sequence[MomentsAccumulator]], assignment: Sequence[int]) -> Moments:
+    pooled = MomentsAccumulator(moments[0][0].width)
+    for label, candidate in enumerate(assignment):
+        pooled.merge(moments[candidate][label])
+    return pooled.compute()
+
+
+def search_table(
+    base: Schedule,
+    config: ClassTableConfig,
+    features: Callable[[Schedule, int], tuple[Tensor, Tensor]],
+    frechet: FrechetDistance,
+    *,
+    num_classes: int,
+    seed: int,
+    progress: Callable[[int], object] = lambda images: None,
+) -> ClassTable:
+    """Search a schedule for every class around a static one.
+
+    Args:
+        base: the static schedule.
+        features: (schedule, images) -> features (N, d) and classes (N,) of pictures: the classes in turn,
+            the same noise for every schedule.
+        frechet: distance from the real pictures.
+        progress: called with the pictures of each finished candidate.
+    """
+    tried, images = candidates(base, config, seed), config.images_per_class * num_classes
+    moments = []
+    for schedule in tried:
+        moments.append(class_moments(*features(schedule, images), num_classes))
+        progress(images)
+    chosen = assign(moments, frechet, seed)
+    used = sorted(set(chosen))
+    return ClassTable(tuple(tried[at] for at in used), tuple(used.index(at) for at in chosen))

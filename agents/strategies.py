@@ -1,0 +1,138 @@
+"""Spaces of static strategies: vectors of numbers that an optimiser moves, and the schedules they mean.
+
+AutoNAT (arXiv 2406.05478) moves the 4T - 2 decoding parameters themselves; here they can also be moved in
+the pre-activation units of the environment's action map, where a step of 1 weighs about the same in each, or
+along a family of few numbers, which is a cheap warm start. Guidance is l_c + w (l_c - l_u).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from generators.families import beta_cdf, cosine, table
+from generators.schedules import Schedule, reference
+from natgym.spaces import ACTION_BOUND, SOFTPLUS, ActionMap
+
+Ratio = Literal["power-cosine", "beta-cdf"]
+
+
+class Space(Protocol):
+    """Where an optimiser searches."""
+
+    @property
+    def start(self) -> np.ndarray:
+        """The vector (d,) it begins with."""
+        ...
+
+    def schedule(self, vector: np.ndarray) -> Schedule:
+        """Return the schedule that a vector (d,) means."""
+        ...
+
+
+class Parameters:
+    """AutoNAT's coordinates: T - 1 mask ratios and re-mask temperatures, T sampling temperatures and scales.
+
+    The start is AutoNAT's: m = cos(pi (k + 1) / 2T), tau_2 = 1 - k / T, tau_1 = 1, w = (k + 1) / T.
+
+    Attributes:
+        step, rate, low, high: (d,) AutoNAT's finite-difference steps, learning rates and bounds.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.lengths = (steps - 1, steps - 1, steps, steps)
+        self.step = self._each(0.01, 0.1, 0.1, 0.1)
+        self.rate = self._each(1e-3, 0.1, 0.1, 0.1)
+        self.low = self._each(0.0, 1e-4, 1e-4, 1e-4)
+        self.high = self._each(0.99, math.inf, math.inf, math.inf)
+
+    @property
+    def start(self) -> np.ndarray:
+        k, T = np.arange(self.steps), self.steps
+        ratios, remask = np.cos(np.pi / 2 * (k + 1) / T), 1 - k / T
+        return np.concatenate([ratios[:-1], remask[:-1], np.ones(T), (k + 1) / T])
+
+    def schedule(self, vector: np.ndarray) -> Schedule:
+        columns = np.split(vector, np.cumsum(self.lengths)[:-1])
+        table_T4 = np.zeros((self.steps, 4))
+        for column, values in enumerate(columns):
+            table_T4[: len(values), column] = np.clip(values, 0, 1) if column == 0 else values
+        return Schedule(torch.from_numpy(table_T4))
+
+    def _each(self, *values: float) -> np.ndarray:
+        return np.repeat(values, self.lengths)
+
+
+class Around:
+    """All 4T - 2 parameters in the units of the default action map around a schedule, which is 0.
+
+    Neither the mask ratio nor the re-mask temperature of the last step is one of them: it reveals all.
+    """
+
+    def __init__(self, base: Schedule) -> None:
+        self.action_map = ActionMap.preset("default", base)
+        self.free_T4 = np.ones((base.steps, 4), dtype=bool)
+        self.free_T4[-1, :2] = False
+
+    @property
+    def start(self) -> np.ndarray:
+        return np.zeros(int(self.free_T4.sum()))
+
+    def schedule(self, vector: np.ndarray) -> Schedule:
+        actions_T4 = np.zeros(self.free_T4.shape)
+        actions_T4[self.free_T4] = np.clip(vector, -ACTION_BOUND, ACTION_BOUND)
+        rows = enumerate(torch.from_numpy(actions_T4)[:, None])
+        return Schedule(torch.cat([self.action_map(action, step).table for step, action in rows]))
+
+
+class Family:
+    """Few numbers for any T, in units of similar weight; 0 is the reference schedule, or close to it.
+
+    In order: re-mask temperature c (1 - r), c = e^z; sampling temperature e^(z / 4); guidance
+    w (s - h) / (1 - h) from the share h of the steps on, w = softplus(z + softplus^-1(1)), h = z / 4 clipped
+    to [0, 0.9]; then the mask ratio's one or two: cos(pi r^p / 2) with p = e^(z / 2), or
+    1 - F(r) of Beta(1.77 e^(z / 2), e^(z' / 2)), which is close to a cosine at 0.
+    """
+
+    def __init__(self, steps: int, ratio: Ratio = "power-cosine") -> None:
+        self.steps, self.ratio = steps, ratio
+
+    @property
+    def start(self) -> np.ndarray:
+        return np.zeros(5 if self.ratio == "power-cosine" else 6)
+
+    def schedule(self, vector: np.ndarray) -> Schedule:
+        z = np.clip(vector, -ACTION_BOUND, ACTION_BOUND)
+        scale = SOFTPLUS.forward(torch.tensor(z[2]) + SOFTPLUS.inverse(torch.ones((), dtype=torch.float64)))
+        begin = float(np.clip(z[3] / 4, 0, 0.9))
+
+        def ratio(r_T: Tensor) -> Tensor:
+            if self.ratio == "power-cosine":
+                return cosine(r_T ** math.exp(z[4] / 2))
+            return beta_cdf(r_T, a=1.77 * math.exp(z[4] / 2), b=math.exp(z[5] / 2))
+
+        def guidance(s_T: Tensor) -> Tensor:
+            return scale * ((s_T - begin) / (1 - begin)).clamp_min(0)
+
+        remask, sampling = (math.exp(z[0]), 0.0), (math.exp(z[1] / 4),) * 2
+        return Schedule(table(self.steps, ratio, remask=remask, sampling=sampling, guidance=guidance))
+
+
+class Scales:
+    """Three factors of the reference schedule: re-mask temperature, sampling temperature, guidance."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    @property
+    def start(self) -> np.ndarray:
+        return np.ones(3)
+
+    def schedule(self, vector: np.ndarray) -> Schedule:
+        remask, sampling, guidance = vector.tolist()
+        return reference(self.steps, remask=remask, sampling=sampling, guidance=guidance)

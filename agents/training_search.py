@@ -1,0 +1,170 @@
+"""AutoNAT's training strategy (arXiv 2406.05478, section 3): search for how tokens are masked in training.
+
+Laws of the mask ratio are compared by short trainings of a small generator, as Ray Tune jobs under ASHA (Li
+et al. 2020): the worse half stops at each rung. They are ranked by distance under one schedule, since losses
+under different laws are not comparable. In turn the schedule is searched again for the best generator.
+
+Importing this imports Ray. Which trials ASHA stops depends on which report first, so a sweep on several cores
+is not repeatable to the bit; each training is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler
+from torch import nn
+
+from agents.autonat import Evaluation, Measurement, Meter
+from agents.cluster import cluster
+from generators.checkpoints import from_pretrained, load_state, save_pretrained, save_state
+from generators.masking import MaskLaw
+from generators.noise import derive_seed
+from generators.schedules import Schedule
+from generators.training import Trainer
+
+MakeTrainer = Callable[[MaskLaw], Trainer]
+Report = Callable[[int, dict[str, Any]], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LawSearchConfig:
+    """How many laws to try, and how long to train each."""
+
+    laws: int = 12
+    """Laws tried in each round; the first two are MaskGIT's cosine and AutoNAT's Beta(12, 3)."""
+    rung: int = 200
+    """Updates before the first comparison, where the worse half stops; the next rungs are twice as long."""
+    images: int = 1000
+    """Pictures per measurement, all on the same noise."""
+
+    def __post_init__(self) -> None:
+        for name, bound in (("laws", 2), ("rung", 1), ("images", 2)):
+            if getattr(self, name) < bound:
+                raise ValueError(f"{name} {getattr(self, name)}: it must be at least {bound}")
+
+
+class Trained(NamedTuple):
+    """What a law came to: how long it was trained, and its generator's distance from the select part."""
+
+    law: MaskLaw
+    updates: int
+    distance: float
+    error: float
+
+
+def sample_laws(count: int, seed: int) -> list[MaskLaw]:
+    """Draw laws: cosine and Beta(12, 3), then Betas and truncated Gaussians in turn."""
+    laws = [MaskLaw("cosine"), MaskLaw("beta", 12.0, 3.0)]
+    rng = np.random.default_rng(derive_seed(seed, "laws"))
+    while len(laws) < count:
+        if len(laws) % 2:
+            laws.append(MaskLaw("gaussian", rng.uniform(0.3, 0.95), rng.uniform(0.1, 0.5)))
+        else:
+            laws.append(MaskLaw("beta", *np.exp(rng.uniform(np.log([0.8, 0.5]), np.log([16, 8]))).tolist()))
+    return laws[:count]
+
+
+def train_law(
+    trainer: Trainer, meter: Meter, schedule: Schedule, config: LawSearchConfig, seed: int, folder: Path
+) -> Iterator[tuple[int, Measurement]]:
+    """Yield (updates, measurement) at each rung, going on from the folder's checkpoint if there is one.
+
+    The averaged generator of the last rung is in folder/generator.
+    """
+    evaluation = Evaluation(0, 0, schedule, config.images, derive_seed(seed, "law"), True)
+    if (checkpoint := folder / "checkpoint.pt").is_file():
+        trainer.load_state_dict(load_state(checkpoint))
+        yield trainer.done, meter(evaluation)
+    for _ in trainer:
+        if trainer.done % config.rung == 0 or trainer.done == trainer.config.updates:
+            save_pretrained(trainer.ema, folder / "generator", law=vars(trainer.config.mask_law))
+            save_state(checkpoint, trainer.state_dict())
+            yield trainer.done, meter(evaluation)
+
+
+def search_laws(
+    make_trainer: MakeTrainer,
+    make_meter: Callable[[nn.Module], Meter],
+    schedule: Schedule,
+    config: LawSearchConfig,
+    updates: int,
+    seed: int,
+    report: Report,
+    *,
+    folder: Path,
+    cpus_per_trial: int = 1,
+    gpus_per_trial: float = 0.0,
+    address: str | None = None,
+) -> tuple[list[Trained], int]:
+    """Train laws under ASHA and measure them under one schedule.
+
+    Args:
+        make_trainer, make_meter: called in each trial's own process, with the law and its generator.
+        updates: of a training that is never stopped.
+        report: called in the driver with the law's index after each measurement.
+        folder: gets a folder for each law, and Ray's own files; on a cluster it must be on shared storage.
+
+    Returns:
+        All laws, and the index of the best of those trained to the end.
+
+    Raises:
+        RuntimeError: a trial failed.
+    """
+    laws = sample_laws(config.laws, seed)
+    folders = [folder.resolve() / f"law-{index:02d}" for index in range(len(laws))]
+
+    def work(choice: dict[str, int]) -> None:
+        torch.set_num_threads(1)  # sums in one order, whatever Ray's default
+        index = choice["law"]
+        folders[index].mkdir(parents=True, exist_ok=True)
+        trainer = make_trainer(laws[index])
+        rungs = train_law(trainer, make_meter(trainer.ema), schedule, config, seed, folders[index])
+        for done, measured in rungs:
+            tune.report({"updates": done, **measured._asdict()})
+
+    class Listener(tune.Callback):
+        def on_trial_result(
+            self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
+        ) -> None:
+            report(trial.config["law"], result)
+
+    asha = ASHAScheduler(
+        time_attr="updates", metric="distance", mode="min", max_t=updates, grace_period=config.rung,
+        reduction_factor=2,
+    )  # fmt: skip
+    with cluster(address, CPU=cpus_per_trial, GPU=gpus_per_trial):
+        results = tune.Tuner(
+            tune.with_resources(work, {"cpu": cpus_per_trial, "gpu": gpus_per_trial}),
+            param_space={"law": tune.grid_search(list(range(len(laws))))},
+            tune_config=tune.TuneConfig(scheduler=asha),
+            run_config=tune.RunConfig(
+                name="tune", storage_path=str(folder.resolve()), verbose=0, callbacks=[Listener()]
+            ),
+        ).fit()
+    if results.errors:
+        reason = str(results.errors[0]).strip().splitlines()[-1]
+        raise RuntimeError(f"{len(results.errors)} of {len(laws)} trainings failed; the first: {reason}")
+    ended = [results[index] for index in range(len(results))]
+    last = {one.config["law"]: one.metrics for one in ended if one.config and one.metrics}
+    trained = [
+        Trained(law, *(last[index][name] for name in ("updates", "distance", "error")))
+        for index, law in enumerate(laws)
+    ]
+    longest = max(one.updates for one in trained)
+    best = min(
+        (index for index, one in enumerate(trained) if one.updates == longest),
+        key=lambda index: trained[index].distance,
+    )
+    return trained, best
+
+
+def load_law(folder: Path, index: int) -> Any:
+    """Return the generator that a law came to."""
+    return from_pretrained(folder / f"law-{index:02d}" / "generator")

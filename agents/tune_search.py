@@ -1,0 +1,163 @@
+"""Strategy searches and sweeps over schedules as Ray Tune jobs.
+
+Importing this imports Ray: call `agents.cluster.quiet` before, if its banners are unwanted. Tune's own state
+is never read again: a search goes on from its own log (`agents.autonat.Search`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+from ray.tune.search import Searcher
+
+from agents.autonat import Evaluation, Measurement, Meter, Search
+from agents.cluster import cluster
+from generators.schedules import Schedule, as_schedule
+
+RETRIES = 2
+
+Report = Callable[[int, Evaluation, Measurement], object]
+
+_LOADED = ("task", "generator", "device", "min_reveal", "threads")  # read when an actor starts
+_OWN = (*_LOADED, "steps", "schedule", "images", "seed", "balanced")
+
+
+class ScheduleTrial(tune.Trainable):
+    """One trial measures one schedule: {"distance", "error"} from the task's select part.
+
+    An actor loads the generator once, whatever the number of its trials (`reuse_actors=True`). The config:
+
+    | key | default | meaning |
+    |---|---|---|
+    | task, generator | "digits", None | as everywhere |
+    | steps | 8 | T |
+    | schedule | "reference" | name, file, table (T, 4), or a family with parameters, "beta-cdf:a=2" |
+    | images, seed | 1000, 0 | pictures, and their noise |
+    | balanced | True | conditions in turn, or at random |
+    | min_reveal, device, threads | 1, "cpu", 1 | how pictures are drawn |
+    | any other | | a parameter of the family: remask, sampling, w, a, b, ... |
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        torch.set_num_threads(1)  # sums in one order, whatever Ray's default; threads draw batches
+        self.loaded: dict[str, Any] | None = None
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        loaded = {name: new_config[name] for name in _LOADED if name in new_config}
+        if loaded != self.loaded:
+            self.meter, self.loaded = Meter(**({"task": "digits"} | loaded)), loaded
+        self.evaluation = _evaluation(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        return {**self.meter(self.evaluation)._asdict(), "done": True}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: a trial is one measurement."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing, as it saves nothing."""
+
+
+def _evaluation(config: dict[str, Any]) -> Evaluation:
+    spec, steps = config.get("schedule", "reference"), config.get("steps", 8)
+    if isinstance(spec, str):
+        more = ",".join(f"{key}={value}" for key, value in config.items() if key not in _OWN)
+        spec = as_schedule(f"{spec}{',' if ':' in spec else ':'}{more}" if more else spec, steps)
+    else:
+        spec = Schedule(torch.tensor(spec, dtype=torch.float64))
+    images, seed = config.get("images", 1000), config.get("seed", 0)
+    return Evaluation(0, 0, spec, images, seed, config.get("balanced", True))
+
+
+class SearchShell(Searcher):
+    """Hands the open evaluations of searches to Tune, and what they measured back to the searches.
+
+    Args:
+        searches: all advance at once, so that one with a small generation leaves no core idle.
+        fixed: config of every trial.
+        report: called with the search's index after each finished evaluation.
+    """
+
+    def __init__(self, searches: Sequence[Search], fixed: dict[str, Any], report: Report) -> None:
+        super().__init__(metric="distance", mode="min")
+        self.searches, self.fixed, self.report = searches, fixed, report
+        self.running: dict[str, tuple[int, Evaluation]] = {}
+        self.failures: Counter[tuple[int, int]] = Counter()
+        self.given_up = False
+
+    def suggest(self, trial_id: str) -> Any:
+        if self.given_up or all(search.result is not None for search in self.searches):
+            return Searcher.FINISHED
+        taken = {(index, evaluation.number) for index, evaluation in self.running.values()}
+        for index, search in enumerate(self.searches):
+            for evaluation in search.open():
+                if (index, evaluation.number) not in taken:
+                    self.running[trial_id] = index, evaluation
+                    asked = {name: getattr(evaluation, name) for name in ("images", "seed", "balanced")}
+                    return {**self.fixed, **asked, "schedule": evaluation.schedule.table_T4.tolist()}
+        return None  # all open ones are running: ask again later
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        if (running := self.running.pop(trial_id, None)) is None:
+            return
+        index, evaluation = running
+        if error or not result or "distance" not in result:
+            self.failures[index, evaluation.number] += 1
+            self.given_up |= self.failures[index, evaluation.number] > RETRIES
+            return
+        measured = Measurement(result["distance"], result["error"])
+        self.searches[index].finish(evaluation, measured)
+        self.report(index, evaluation, measured)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles what it is given, a running search can't be, and nobody reads it again
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).touch()  # Tune wants a file
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a search goes on from its own log")
+
+
+def run_searches(
+    searches: Sequence[Search],
+    fixed: dict[str, Any],
+    report: Report,
+    *,
+    folder: Path,
+    cpus_per_trial: int = 1,
+    gpus_per_trial: float = 0.0,
+    address: str | None = None,
+) -> None:
+    """Run searches to their ends, each evaluation a trial, as many at once as the cluster has room for.
+
+    Args:
+        searches: those that are done already cost nothing.
+        fixed: task, generator, device and min_reveal of all trials.
+        report: called in the driver with the search's index after each finished evaluation.
+        folder: for Ray's own files; on a cluster it must be on shared storage.
+        address: of a running cluster; None starts one on this machine and ends it afterwards.
+
+    Raises:
+        ValueError: the cluster is too small for a trial, which would wait for ever.
+        RuntimeError: an evaluation failed again after RETRIES further tries.
+    """
+    if all(search.result is not None for search in searches):
+        return
+    shell = SearchShell(searches, fixed | {"threads": cpus_per_trial}, report)
+    with cluster(address, CPU=cpus_per_trial, GPU=gpus_per_trial):
+        results = tune.Tuner(
+            tune.with_resources(ScheduleTrial, {"cpu": cpus_per_trial, "gpu": gpus_per_trial}),
+            tune_config=tune.TuneConfig(search_alg=shell, num_samples=-1, reuse_actors=True),
+            run_config=tune.RunConfig(name="tune", storage_path=str(folder.resolve()), verbose=0),
+        ).fit()
+    if shell.given_up:
+        reason = str(results.errors[-1]).strip().splitlines()[-1]
+        raise RuntimeError(f"an evaluation failed {RETRIES + 1} times, the last time with: {reason}")

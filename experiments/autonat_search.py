@@ -1,0 +1,337 @@
+"""Search for the best static decoding schedule (AutoNAT), and compare it with the hand-made ones."""
+
+import _root  # noqa: F401
+
+import dataclasses
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import torch
+import tyro
+from _cli import main, refuse_settings
+from torch import Tensor
+from tqdm import tqdm
+
+from agents.autonat import Evaluation, Measurement, Meter, OptimizerName, Search, SearchConfig
+from agents.class_table import ClassTable, ClassTableConfig, search_table
+from agents.cluster import quiet
+from agents.fixed import FixedPolicy, baselines
+from generators.data import load_part
+from generators.noise import derive_seed
+from generators.schedules import Schedule, as_schedule
+from natgym.analysis import samples_figure
+from natgym.cost import gflop_per_image
+from natgym.evaluation import Evaluator, format_table, paired_difference, summarize
+from natgym.report import write_report
+from natgym.rollouts import Policy, balanced
+from natgym.runs import Run
+from natgym.search_analysis import schedules_figure, search_figure
+
+TABLE, SHUFFLED = "class-table", "shuffled-table"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Search for the best static decoding schedule, and compare it with hand-made ones.
+
+    Each optimiser spends the same number of pictures on the select part. The best schedule found there is
+    written as strategy.json, and as strategy.yaml for AutoNAT; then a schedule is searched for every class.
+    The table is of the report part, which no search has seen.
+    """
+
+    task: str = "digits"
+    """Task of tokenizer, classifier and real pictures: digits or mnist."""
+    generator: str | None = None
+    """Folder of a saved generator, or the name of a shipped one such as mnist/enat; by default the task's."""
+    steps: int = 4
+    """Decoding steps T."""
+    optimizer: tuple[OptimizerName, ...] = ("paper", "grid", "cma")
+    """One or more of: paper (AutoNAT's finite differences), grid (three scales of the reference), random,
+    spsa, gradient, coordinate, cma."""
+    repeats: int = 1
+    """Searches by each optimiser, with the seeds seed, seed + 1, ...; the table gives their mean."""
+    search: Annotated[SearchConfig, tyro.conf.arg(name="")] = field(default_factory=SearchConfig)
+    """Budget and details of each search."""
+    table: ClassTableConfig = field(default_factory=ClassTableConfig)
+    """The schedule per class."""
+    min_reveal: int = 1
+    """Tokens that each step reveals at least."""
+    images: int = 5000
+    """Pictures per row and evaluation seed in the table."""
+    evaluation_seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of the table."""
+    seed: int = 0
+    """Everything random in the searches follows from it."""
+    device: str = "cpu"
+    """Where generator and classifier live: cpu or cuda."""
+    local: bool = False
+    """Search in this process, without Ray; the result is the same."""
+    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Batches drawn at once without Ray and in the table; results don't depend on it."""
+    cpus_per_trial: int = 1
+    """CPUs that Ray reserves for each evaluation, which draws as many batches at once."""
+    gpus_per_trial: float = 0.0
+    """GPUs that Ray reserves for each evaluation."""
+    address: str | None = None
+    """Address of a running Ray cluster; by default one is started on this machine."""
+    output: Path | None = None
+    """Run folder, by default runs/autonat_search-<time>."""
+    resume: Path | None = None
+    """Run folder to go on with; its own settings are used."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "repeats", "images", "threads", "cpus_per_trial"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        for name in ("optimizer", "evaluation_seeds"):
+            if not (given := getattr(self, name)) or len(set(given)) < len(given):
+                raise ValueError(f"{name} {' '.join(map(str, given))}: give at least one, and none twice")
+
+
+# Flags that say where to run, not what.
+PLACES = ("local", "threads", "cpus_per_trial", "gpus_per_trial", "address", "output", "resume")
+
+
+def resolve(args: Args) -> tuple[Args, Run]:
+    """Open the run folder: a new one, or the one to resume, whose settings replace the command line's."""
+    if args.resume is None:
+        as_schedule(args.search.start, args.steps)
+        Meter(args.task, args.generator)
+        return args, Run.create("autonat_search", args.output, args)
+    refuse_settings(args.resume, PLACES)
+    run = Run.open(args.resume)
+    places = {name: getattr(args, name) for name in PLACES}
+    return dataclasses.replace(run.config(Args), **places), run
+
+
+class Experiment:
+    """Searches, the schedule per class, the table; one progress bar over all, counted in pictures."""
+
+    def __init__(self, args: Args, run: Run) -> None:
+        self.args, self.run = args, run
+        torch.set_num_threads(1)  # sums in one order; the CPUs are used by drawing batches side by side
+        self.meter = Meter(
+            args.task,
+            args.generator,
+            device=args.device,
+            min_reveal=args.min_reveal,
+            threads=args.threads,
+        )
+        (run.folder / "searches").mkdir(exist_ok=True)
+        self.searches = {
+            (optimizer, seed): Search(
+                optimizer, args.search, args.steps, seed, self.log_file(optimizer, seed)
+            )
+            for optimizer in args.optimizer
+            for seed in range(args.seed, args.seed + args.repeats)
+        }
+        self.classes = len(self.meter.generator.conditions())
+        self.table_images = args.table.candidates * args.table.images_per_class * self.classes
+        policies = 4 + len(self.searches) + (2 if self.table_images else 0)
+        total = len(self.searches) * args.search.budget + self.table_images
+        total += policies * args.images * len(args.evaluation_seeds)
+        self.bar = tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True, smoothing=0.05)
+
+    def log_file(self, optimizer: str, seed: int) -> Path:
+        return self.run.folder / "searches" / f"{optimizer}-{seed}.csv"
+
+    def search(self) -> None:
+        """Finish all searches; what an earlier run has measured is not measured again."""
+        names, searches = list(self.searches), list(self.searches.values())
+        self.bar.update(sum(search.spent for search in searches))
+
+        def report(index: int, evaluation: Evaluation, measured: Measurement) -> None:
+            best = min(searches[index].known.values())
+            self.bar.set_description(f"{names[index][0]}, generation {evaluation.generation}")
+            self.bar.set_postfix(best=f"{best.distance:.3f} ± {best.error:.3f}")
+            self.bar.update(evaluation.images)
+
+        if self.args.local:
+            for index, search in enumerate(searches):
+                while search.result is None:
+                    for evaluation in search.open():
+                        search.finish(evaluation, measured := self.meter(evaluation))
+                        report(index, evaluation, measured)
+        else:
+            run_on_ray(self.args, searches, report, self.run.folder)
+        for search in searches:  # what a search leaves of its budget, too small for another generation
+            self.bar.update(self.args.search.budget - search.spent)
+
+    def choose(self) -> None:
+        """Keep the schedule whose second look was best."""
+        looks = {}
+        for name, search in self.searches.items():
+            last = search.asked[-1].generation
+            seen = [search.known[one.number] for one in search.asked if one.generation == last]
+            looks[name] = min(seen).distance
+        self.chosen = min(looks, key=lambda name: looks[name])
+        found = self.searches[self.chosen].result
+        assert found is not None
+        self.best = dataclasses.replace(found, name="autonat")
+        self.best.save(self.run.folder / "strategy.json")
+        self.best.save(self.run.folder / "strategy.yaml")
+
+    def search_classes(self) -> None:
+        """Search a schedule for every class around the best static one, or read what was found."""
+        self.class_table: ClassTable | None = None
+        if not self.args.table.candidates:
+            return
+        file, pool = self.run.folder / "class-table.json", self.meter.generator.conditions()
+        self.bar.set_description("class table")
+        self.bar.set_postfix()
+        seed = derive_seed(self.args.seed, "class-table")
+
+        def features(schedule: Schedule, images: int) -> tuple[Tensor, Tensor]:
+            condition = balanced(pool, images)
+            drawn = self.meter.draw(FixedPolicy(schedule), condition, seed)
+            return self.meter.judge.features(drawn.images_NCHW), torch.arange(images) % len(pool)
+
+        if not file.is_file():
+            search_table(
+                self.best,
+                self.args.table,
+                features,
+                self.meter.judge.frechet,
+                num_classes=self.classes,
+                seed=self.args.seed,
+                progress=self.bar.update,
+            ).save(file)
+        else:
+            self.bar.update(self.table_images)
+        self.class_table = ClassTable.load(file)
+
+    def judge(self) -> None:
+        """Evaluate everything on the report part; print the table and write results.json."""
+        args = self.args
+        evaluator = Evaluator(
+            self.meter.generator,
+            self.meter.tokenizer,
+            self.meter.judge.classifier,
+            task=args.task,
+            part_name="report",
+            part=load_part(args.task, "report").to(args.device),
+            images=args.images,
+            seeds=args.evaluation_seeds,
+            min_reveal=args.min_reveal,
+            threads=args.threads,
+        )
+        self.bar.set_postfix()
+        rows, scores = [], {}
+
+        def judge(name: str, policies: list[Policy], spent: int) -> None:
+            self.bar.set_description(f"evaluating {name}")
+            frames = [evaluator(policy, self.bar.update) for policy in policies]
+            scores[name] = frames[0] if len(frames) == 1 else over_searches(frames, args.seed)
+            row = summarize(name, policies[0].steps, scores[name], spent)
+            rows.append(row | {"gflop": gflop_per_image(policies[0], self.meter.generator)})
+
+        for name, policy in baselines(args.steps).items():
+            judge(name, [policy], 0)
+        for optimizer in args.optimizer:
+            found = [search for name, search in self.searches.items() if name[0] == optimizer]
+            policies: list[Policy] = [FixedPolicy(search.result) for search in found if search.result]
+            judge(optimizer, policies, found[0].spent)
+        if self.class_table is not None:
+            spent = self.searches[self.chosen].spent + self.table_images
+            judge(TABLE, [self.class_table], spent)
+            judge(SHUFFLED, [self.class_table.shuffled(args.seed)], spent)
+        self.bar.close()
+        rows.append(evaluator.floor(load_part(args.task, "train").to(args.device)))
+        self.write(evaluator, rows, scores)
+
+    def write(
+        self, evaluator: Evaluator, rows: list[dict[str, Any]], scores: dict[str, pd.DataFrame]
+    ) -> None:
+        """Print the table and what may be claimed of it; write results.json."""
+        best: str = self.chosen[0]
+        pairs = [(best, "reference"), (best, "maskgit")]
+        pairs += [(best, other) for other in self.args.optimizer if other != best]
+        if self.class_table is not None:
+            pairs += [(TABLE, SHUFFLED)] + [(TABLE, best)] * (self.args.repeats == 1)
+        differences = []
+        for ours, theirs in pairs:
+            if list(scores[ours]["seed"]) == list(scores[theirs]["seed"]):
+                mean, half = paired_difference(scores[ours], scores[theirs])
+                differences.append({"policy": ours, "minus": theirs, "mean": mean, "half_width": half})
+        reference = next(row["distance"] for row in rows if row["policy"] == "reference")
+        for row in rows:
+            row["to_reference"] = row["distance"] / reference
+        self.run.write_results(evaluator.manifest(), rows, differences=differences, strategy=best)
+        print(format_table(rows))
+        self.legend = evaluator.legend()
+        print(self.legend)
+        if self.args.repeats > 1:
+            print(f"Rows of optimisers: mean and spread over {self.args.repeats} searches.")
+        print(f"strategy.json is of {best}, the best on the select part.")
+        for row in differences:
+            print(f"{row['policy']} - {row['minus']}: {row['mean']:+.3f} ± {row['half_width']:.3f}")
+
+    def illustrate(self) -> None:
+        """Write the figures."""
+        args, first = self.args, self.args.seed
+        found = {optimizer: self.searches[optimizer, first].result for optimizer in args.optimizer}
+        shown = {name: as_schedule(name, args.steps) for name in ("reference", "maskgit")}
+        shown |= {name: schedule for name, schedule in found.items() if schedule is not None}
+        note = f"{args.task}, T = {args.steps}, seed {first}; guidance is l_c + w (l_c - l_u)"
+        self.run.write_figure("schedules", schedules_figure(shown, note))
+        logs = {str(name): pd.read_csv(self.log_file(name, first)) for name in args.optimizer}
+        note = (
+            f"{args.task}, T = {args.steps}, seed {first}; dots: evaluations, line: median of a generation, "
+            "diamond: the winner of the second look, on fresh noise, and its standard error"
+        )
+        self.run.write_figure("search", search_figure(logs, note))
+        pool = self.meter.generator.conditions()
+        policies: dict[str, Policy] = {"reference": FixedPolicy(shown["reference"])}
+        policies |= {self.chosen[0]: FixedPolicy(self.best)}
+        policies |= {TABLE: self.class_table} if self.class_table is not None else {}
+        rows = balanced(pool, 10 * len(pool))
+        images = {name: self.meter.draw(policy, rows, 0).images_NCHW for name, policy in policies.items()}
+        note = f"{args.task}, T = {args.steps}; same noise and classes in each panel, unselected"
+        self.run.write_figure("samples", samples_figure(images, pool.names, note))
+        write_report(self.run.folder, f"AutoNAT on {args.task}, T = {args.steps}", self.legend.splitlines())
+        print(
+            f"{self.run.folder}: config.json, searches/, strategy.json, results.json, figures/, report.html"
+        )
+
+
+def run_on_ray(
+    args: Args, searches: list[Search], report: Callable[[int, Evaluation, Measurement], None], folder: Path
+) -> None:
+    """Finish the searches as Ray Tune jobs."""
+    quiet()  # before Ray is imported
+    from agents.tune_search import run_searches
+
+    fixed = {name: getattr(args, name) for name in ("task", "generator", "steps", "device", "min_reveal")}
+    run_searches(
+        searches,
+        fixed,
+        report,
+        folder=folder,
+        cpus_per_trial=args.cpus_per_trial,
+        gpus_per_trial=args.gpus_per_trial,
+        address=args.address,
+    )
+
+
+def over_searches(frames: list[pd.DataFrame], first: int) -> pd.DataFrame:
+    """Return one row per search, the mean over its evaluation seeds; `seed` is the search's."""
+    means = pd.DataFrame([frame.mean() for frame in frames])
+    return means.assign(seed=np.arange(first, first + len(frames)))
+
+
+def work(args: Args) -> None:
+    experiment = Experiment(*resolve(args))
+    experiment.search()
+    experiment.choose()
+    experiment.search_classes()
+    experiment.judge()
+    experiment.illustrate()
+
+
+if __name__ == "__main__":
+    main(Args, work)

@@ -1,0 +1,226 @@
+"""Search for how tokens are masked in training, in turn with the decoding schedule (AutoNAT)."""
+
+import _root  # noqa: F401
+
+import dataclasses
+import os
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import torch
+import tyro
+from _cli import main, refuse_settings
+from torch import nn
+from tqdm import tqdm
+
+from agents.autonat import Meter, OptimizerName, Search, SearchConfig
+from agents.cluster import quiet
+from agents.fixed import FixedPolicy
+from generators.checkpoints import save_pretrained
+from generators.data import load_part, tokens
+from generators.masking import MaskLaw
+from generators.noise import derive_seed, seeded
+from generators.recipes import build, recipe
+from generators.schedules import Schedule, as_schedule
+from generators.training import Trainer, TrainingConfig
+from natgym.evaluation import Evaluator, format_table, summarize
+from natgym.loading import load_companion
+from natgym.runs import Run
+from natgym.search_analysis import laws_figure
+
+quiet()  # before Ray is imported
+from agents.training_search import LawSearchConfig, load_law, search_laws  # noqa: E402
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Search for the law of the mask ratio in a NAT's training, in turn with its decoding schedule.
+
+    Each round trains laws for a short time under ASHA, keeps the one whose generator is best on the select
+    part, and searches a schedule for that generator, under which the next round compares. At the end the law
+    found, MaskGIT's cosine and AutoNAT's Beta(12, 3) train anew and are compared on the report part.
+    """
+
+    task: str = "digits"
+    """digits or mnist."""
+    steps: int = 4
+    """Decoding steps T."""
+    rounds: int = 2
+    """Alternations of training and generation strategy."""
+    updates: int = 800
+    """Updates of a training that is not stopped; best a rung times a power of 2."""
+    laws: LawSearchConfig = field(default_factory=LawSearchConfig)
+    """Laws tried in a round."""
+    schedule: str = "maskgit"
+    """Schedule of the first round: a name or a file."""
+    optimizer: OptimizerName = "cma"
+    """How schedules are searched; see autonat_search.py."""
+    search: Annotated[SearchConfig, tyro.conf.arg(name="search")] = field(
+        default_factory=lambda: SearchConfig(budget=40_000)
+    )
+    """Budget and details of each search for a schedule."""
+    images: int = 5000
+    """Pictures per row and evaluation seed in the table."""
+    evaluation_seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of the table."""
+    cache: Path = Path("cache")
+    """Folder of encoded data sets."""
+    seed: int = 0
+    """Everything random follows from it."""
+    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Batches drawn at once in search and table; results don't depend on it."""
+    cpus_per_trial: int = 1
+    """CPUs that Ray reserves for each training, which uses one."""
+    address: str | None = None
+    """Address of a running Ray cluster; by default one is started on this machine."""
+    output: Path | None = None
+    """Run folder, by default runs/autonat_training-<time>."""
+    resume: Path | None = None
+    """Run folder to go on with; its own settings are used."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "rounds", "updates", "images", "threads", "cpus_per_trial"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        if self.updates < self.laws.rung:
+            raise ValueError(f"updates {self.updates} are fewer than a rung's {self.laws.rung}; raise them")
+
+
+PLACES = ("threads", "cpus_per_trial", "address", "output", "resume")  # flags that say where to run
+
+
+def resolve(args: Args) -> tuple[Args, Run]:
+    """Open the run folder: a new one, or the one to resume, whose settings replace the command line's."""
+    if args.resume is None:
+        as_schedule(args.schedule, args.steps)
+        make_trainer(args, MaskLaw())  # what is missing is said before a folder is made
+        return args, Run.create("autonat_training", args.output, args)
+    refuse_settings(args.resume, PLACES)
+    run = Run.open(args.resume)
+    places = {name: getattr(args, name) for name in PLACES}
+    return dataclasses.replace(run.config(Args), **places), run
+
+
+def make_trainer(args: Args, law: MaskLaw, seed: int | None = None) -> Trainer:
+    """Return an untrained generator of the task's size and what trains it under a law."""
+    tokenizer: Any = load_companion(None, "tokenizer", args.task)
+    ids_NL, condition = tokens(args.task, "train", tokenizer, args.cache)
+    config: TrainingConfig = dataclasses.replace(
+        recipe(args.task, "nat"),
+        updates=args.updates,
+        mask_law=law,
+        seed=args.seed if seed is None else seed,
+    )
+    with seeded(derive_seed(config.seed, "generator")):
+        generator = build("nat", args.task, tokenizer, condition.geometry)
+    return Trainer(generator, ids_NL, condition, config)
+
+
+def search_schedule(args: Args, generator: nn.Module, folder: Path, number: int, bar: tqdm) -> Schedule:
+    """Search a schedule for a generator; what was measured before is not measured again."""
+    meter = Meter(args.task, generator, threads=args.threads)
+    seed = derive_seed(args.seed, "round", number)
+    search = Search(args.optimizer, args.search, args.steps, seed, folder / "search.csv")
+    while search.result is None:
+        for evaluation in search.open():
+            search.finish(evaluation, meter(evaluation))
+            bar.set_postfix(best=f"{min(search.known.values()).distance:.3f}")
+    return dataclasses.replace(search.result, name=f"round-{number}")
+
+
+def alternate(args: Args, run: Run) -> tuple[list[dict[str, Any]], MaskLaw, Schedule]:
+    """Take the rounds; return a row per law and round, the last round's law and schedule."""
+    schedule, rows, law = as_schedule(args.schedule, args.steps), list[dict[str, Any]](), MaskLaw()
+    with tqdm(total=args.rounds * args.laws.laws, unit="law", dynamic_ncols=True) as bar:
+        for number in range(args.rounds):
+            folder = run.folder / f"round-{number}"
+            folder.mkdir(exist_ok=True)  # trainings of a stopped run go on from their checkpoints
+            bar.set_description(f"round {number + 1}: laws")
+
+            def report(index: int, result: dict[str, Any]) -> None:
+                bar.set_postfix(law=index, updates=result["updates"], distance=f"{result['distance']:.3f}")
+
+            trained, best = search_laws(
+                partial(make_trainer, dataclasses.replace(args, cache=args.cache.resolve())),
+                partial(Meter, args.task),
+                schedule,
+                args.laws,
+                args.updates,
+                derive_seed(args.seed, "laws", number),
+                report,
+                folder=folder,
+                cpus_per_trial=args.cpus_per_trial,
+                address=args.address,
+            )
+            bar.update(args.laws.laws)
+            law = trained[best].law
+            for index, one in enumerate(trained):
+                told = {"round": number, "law": describe(one.law), "best": index == best}
+                rows.append(told | {name: getattr(one, name) for name in ("updates", "distance", "error")})
+            pd.DataFrame(rows).to_csv(run.folder / "laws.csv", index=False)
+            bar.set_description(f"round {number + 1}: schedule")
+            schedule = search_schedule(args, load_law(folder, best), folder, number, bar)
+            schedule.save(folder / "strategy.json")
+    return rows, law, schedule
+
+
+def compare(args: Args, run: Run, law: MaskLaw, schedule: Schedule) -> None:
+    """Train the law found and the two known ones anew, and judge them on the report part."""
+    laws = {"cosine": MaskLaw("cosine"), "beta(12, 3)": MaskLaw(), f"found: {describe(law)}": law}
+    schedules = {"maskgit": as_schedule("maskgit", args.steps), "found": schedule}
+    total = len(laws) * (args.updates + len(schedules) * len(args.evaluation_seeds))
+    rows = []
+    with tqdm(total=total, dynamic_ncols=True) as bar:
+        for name, mask_law in laws.items():
+            bar.set_description(name)
+            trainer = make_trainer(args, mask_law, seed=derive_seed(args.seed, "anew") % 2**31)
+            for _ in trainer:
+                bar.update()
+            stem = name.partition(":")[0].partition("(")[0]
+            save_pretrained(trainer.ema, run.folder / f"generator-{stem}", task=args.task)
+            evaluator = Evaluator(
+                trainer.ema,
+                load_companion(None, "tokenizer", args.task),
+                load_companion(None, "classifier", args.task),
+                task=args.task,
+                part_name="report",
+                part=load_part(args.task, "report"),
+                images=args.images,
+                seeds=args.evaluation_seeds,
+                threads=args.threads,
+            )
+            for played, table in schedules.items():
+                scores = evaluator(FixedPolicy(table))
+                bar.update(len(args.evaluation_seeds))
+                rows.append(summarize(f"{name}; {played}", args.steps, scores, 0))
+    run.write_results(evaluator.manifest(), rows)
+    print(format_table(rows))
+    print(evaluator.legend())
+    print(
+        f"One training of {args.updates} updates each: differences below that of two trainings say nothing."
+    )
+
+
+def describe(law: MaskLaw) -> str:
+    """Return a law's name as people write it."""
+    return law.name if law.name == "cosine" else f"{law.name}({law.a:.3g}, {law.b:.3g})"
+
+
+def work(args: Args) -> None:
+    torch.set_num_threads(1)  # sums in one order
+    args, run = resolve(args)
+    rows, law, schedule = alternate(args, run)
+    schedule.save(run.folder / "strategy.json")
+    note = (
+        f"{args.task}, T = {args.steps}; distance from the select part when a law was stopped, or at its end"
+    )
+    run.write_figure("laws", laws_figure(pd.DataFrame(rows), note))
+    compare(args, run, law, schedule)
+    print(f"{run.folder}: config.json, laws.csv, strategy.json, results.json, generator-*/, figures/")
+
+
+if __name__ == "__main__":
+    main(Args, work)

@@ -1,0 +1,80 @@
+"""Figures of strategy searches: the schedules found, what finding them took, and laws of the mask ratio."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import cycle
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from generators.schedules import PARAMETERS, Schedule
+from natgym.analysis import TITLES
+from natgym.drawing import COLORS, DASHES, SMALL, finish, panels, plain
+
+
+def schedules_figure(schedules: Mapping[str, Schedule], note: str) -> Figure:
+    """Draw schedules over their steps, a panel for each decoding parameter.
+
+    What the last step does not use, its mask ratio and re-mask temperature, is left out.
+    """
+    figure, longest = Figure(figsize=(11, 2.9)), max(schedule.steps for schedule in schedules.values())
+    for column, axis in enumerate(panels(figure, 1, len(PARAMETERS))):
+        styles = zip(cycle(COLORS), cycle(DASHES), schedules.items(), strict=False)
+        for color, dash, (name, schedule) in styles:
+            shown = schedule.steps - (column < 2)
+            values = schedule.table_T4[:shown, column]
+            axis.plot(range(1, shown + 1), values, dash, color=color, marker="o", markersize=3.5, label=name)
+        plain(axis, TITLES[PARAMETERS[column]], "step")
+        axis.set_xticks(range(1, longest + 1))
+    figure.axes[0].legend(fontsize=SMALL, frameon=False)
+    return finish(figure, note)
+
+
+def search_figure(logs: Mapping[str, pd.DataFrame], note: str) -> Figure:
+    """Draw distance against pictures spent, a panel for each optimiser.
+
+    Dots are evaluations, the line their median in each generation, the diamond the winner of the second look
+    with its standard error.
+
+    Args:
+        logs: optimiser -> the log of one search: columns evaluation, generation, images, distance, error.
+        note: what the reader must know, under the panels.
+    """
+    figure = Figure(figsize=(2.6 * len(logs), 2.9))
+    axes = panels(figure, 1, len(logs))
+    for axis, (name, log) in zip(axes, logs.items(), strict=True):
+        log = log.sort_values("evaluation").assign(spent=lambda rows: rows["images"].cumsum() / 1000)
+        final = log["generation"] == log["generation"].max()
+        axis.scatter(log["spent"], log["distance"], s=7, color=COLORS[5], linewidths=0)
+        walk = log[~final].groupby("generation").agg({"spent": "max", "distance": "median"})
+        if len(walk) > 1:
+            axis.plot(walk["spent"], walk["distance"], color=COLORS[0], linewidth=1.4)
+        winner = log.loc[log[final]["distance"].idxmin()]
+        point = winner["spent"], winner["distance"], winner["error"]
+        axis.errorbar(*point, color=COLORS[1], marker="D", markersize=4.5, capsize=2)
+        plain(axis, name, "thousand pictures spent")
+        axis.set_yscale("log")
+        axis.sharey(axes[0])
+    axes[0].set_ylabel("distance from the select part", fontsize=SMALL + 1)
+    return finish(figure, note)
+
+
+def laws_figure(laws: pd.DataFrame, note: str) -> Figure:
+    """Draw what each law of the mask ratio came to, a panel for each round; the best one stands out.
+
+    Args:
+        laws: columns round, law, best, updates, distance, error.
+        note: what the reader must know, under the panels.
+    """
+    rounds = laws.groupby("round")
+    figure = Figure(figsize=(4.6 * len(rounds), 0.24 * rounds.size().max() + 1.2))
+    for axis, (number, group) in zip(panels(figure, 1, len(rounds)), rounds, strict=True):
+        group = group.sort_values(["updates", "distance"], ascending=[True, False])
+        colors = [COLORS[1] if best else COLORS[0] for best in group["best"]]
+        names = [f"{row.law}, {row.updates} updates" for row in group.itertuples()]
+        axis.errorbar(group["distance"], range(len(group)), xerr=group["error"], fmt="none", ecolor=COLORS[6])
+        axis.scatter(group["distance"], range(len(group)), color=colors, s=22, zorder=3)
+        plain(axis, f"round {int(str(number)) + 1}", "distance")
+        axis.set_yticks(range(len(group)), names)
+    return finish(figure, note)

@@ -1,0 +1,216 @@
+"""Searches as Ray Tune jobs: the shell's bookkeeping without Ray; with it the same result, killed or not."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from agents.autonat import Evaluation, Measurement, Meter, Search, SearchConfig
+from agents.cluster import quiet
+from generators.schedules import Schedule, as_schedule, maskgit
+from natgym.runs import read_metrics
+
+quiet()
+from agents import tune_search  # noqa: E402  (Ray reads its settings when it is imported)
+from agents.tune_search import RETRIES, ScheduleTrial, SearchShell, run_searches  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = SearchConfig(images_per_evaluation=20, budget=300, finalists=2, final_images=40, warm="none")
+FIXED = {"task": "digits", "generator": None, "steps": 2, "device": "cpu", "min_reveal": 1}
+
+
+def new_search(log: Path, seed: int = 0) -> Search:
+    return Search("coordinate", CONFIG, 2, seed, log)
+
+
+def measured_in_process(log: Path, seed: int = 0) -> Search:
+    search, meter = new_search(log, seed), Meter("digits")
+    while search.result is None:
+        for evaluation in search.open():
+            search.finish(evaluation, meter(evaluation))
+    return search
+
+
+class Shell:
+    """A shell over two searches, and what it reported."""
+
+    def __init__(self, folder: Path) -> None:
+        self.searches = [new_search(folder / "a.csv"), new_search(folder / "b.csv", seed=1)]
+        self.reports: list[tuple[int, int, float]] = []
+        self.searcher = SearchShell(self.searches, FIXED, self.report)
+
+    def report(self, index: int, evaluation: Evaluation, measured: Measurement) -> None:
+        self.reports.append((index, evaluation.number, measured.distance))
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+def test_a_trial_is_told_all_that_it_measures(shell: Shell) -> None:
+    config, evaluation = shell.searcher.suggest("t"), shell.searches[0].open()[0]
+    told = Schedule(torch.tensor(config.pop("schedule"), dtype=torch.float64))
+    assert torch.equal(told.table_T4, evaluation.schedule.table_T4)
+    assert config == {**FIXED, "images": 20, "seed": evaluation.seed, "balanced": True}
+
+
+def test_open_evaluations_are_handed_out_once(shell: Shell) -> None:
+    """Those of all searches at once; when all are running, Tune is asked to come back."""
+    seeds = [shell.searcher.suggest(f"t{at}")["seed"] for at in range(6)]
+    assert seeds == [evaluation.seed for search in shell.searches for evaluation in search.open()]
+    assert shell.searcher.suggest("t6") is None
+    shell.searcher.on_trial_complete("t1", {"distance": 0.5, "error": 0.1})
+    assert shell.reports == [(0, 1, 0.5)] and shell.searcher.suggest("t6") is None
+    for trial in ("t0", "t2"):
+        shell.searcher.on_trial_complete(trial, {"distance": 0.7, "error": 0.1})
+    assert shell.searcher.suggest("t6")["seed"] == shell.searches[0].open()[0].seed, "the next generation"
+
+
+def test_a_completion_that_nobody_waits_for_is_nothing(shell: Shell) -> None:
+    shell.searcher.suggest("t")
+    shell.searcher.on_trial_complete("t", {"distance": 0.5, "error": 0.1})
+    shell.searcher.on_trial_complete("t", {"distance": 0.4, "error": 0.1})
+    shell.searcher.on_trial_complete("stranger", {"distance": 0.4, "error": 0.1})
+    assert len(shell.searches[0].known) == 1 and len(shell.reports) == 1
+
+
+@pytest.mark.parametrize("result", [None, {}, {"training_iteration": 1}])
+def test_a_failed_trial_is_tried_again_and_then_no_more(shell: Shell, result: Any) -> None:
+    """With the same noise; after the last try nothing more is asked."""
+    first = shell.searcher.suggest("t0")
+    for attempt in range(RETRIES):
+        shell.searcher.on_trial_complete(f"t{attempt}", result, error=True)
+        assert shell.searcher.suggest(f"t{attempt + 1}") == first
+    shell.searcher.on_trial_complete(f"t{RETRIES}", result)
+    assert shell.searcher.given_up and shell.searcher.suggest("more") == SearchShell.FINISHED
+    assert shell.searches[0].known == {} and not shell.reports
+
+
+def test_finished_searches_finish_the_shell(tmp_path: Path) -> None:
+    search = measured_in_process(tmp_path / "log.csv")
+    shell = SearchShell([search], FIXED, lambda *said: None)
+    assert shell.suggest("t") == SearchShell.FINISHED
+    run_searches([search], FIXED, lambda *said: None, folder=tmp_path / "nothing")  # starts no cluster
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_trial_measures_as_the_search_does_in_this_process() -> None:
+    """The actor keeps its generator from trial to trial, unless it is another one."""
+    meter, schedule = Meter("digits"), maskgit(2)
+    expected = meter(Evaluation(0, 0, schedule, 30, 9, True))
+    config = {**FIXED, "schedule": schedule.table_T4.tolist(), "images": 30, "seed": 9, "balanced": True}
+    trial = ScheduleTrial(config)
+    assert trial.step() == {**expected._asdict(), "done": True}
+    kept = trial.meter
+    assert trial.reset_config(config | {"seed": 10}) and trial.meter is kept
+    assert trial.step()["distance"] == meter(Evaluation(0, 0, schedule, 30, 10, True)).distance
+    assert trial.reset_config(config | {"threads": 2}) and trial.meter is not kept
+
+
+@pytest.mark.parametrize(
+    ("config", "spec"),
+    [
+        ({}, "reference"),
+        ({"schedule": "maskgit"}, "maskgit"),
+        ({"schedule": "beta-cdf", "a": 1.5, "b": 0.8, "remask": 6.0}, "beta-cdf:a=1.5,b=0.8,remask=6.0"),
+        ({"schedule": "pow:k=2", "w": 3.0}, "pow:k=2,w=3.0"),
+    ],
+)
+def test_a_sweep_names_families_and_their_parameters(config: dict[str, Any], spec: str) -> None:
+    evaluation = tune_search._evaluation({"task": "digits", "steps": 4, **config})
+    assert torch.equal(evaluation.schedule.table_T4, as_schedule(spec, 4).table_T4)
+    assert (evaluation.images, evaluation.seed, evaluation.balanced) == (1000, 0, True)
+
+
+def test_a_sweep_over_nothing_known_says_so() -> None:
+    with pytest.raises(ValueError, match="remsk"):
+        tune_search._evaluation({"schedule": "cosine", "remsk": 2.0})
+
+
+# A driver that is killed for good when it has written a number of lines; or a worker, at its first trial.
+DRIVER = """
+import os, signal, sys
+from pathlib import Path
+from agents.cluster import quiet
+quiet()
+from agents import tune_search
+from agents.autonat import Search, SearchConfig
+folder, lines, worker = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "worker"
+config = SearchConfig(images_per_evaluation=20, budget=300, finalists=2, final_images=40, warm="none")
+search = Search("coordinate", config, 2, 0, folder / "log.csv")
+
+def report(index, evaluation, measured):
+    if len(search.known) == lines:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Mortal(tune_search.ScheduleTrial):
+    def step(self):
+        if not (mark := folder / "killed").exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step()
+
+if worker:
+    tune_search.ScheduleTrial = Mortal
+fixed = {"task": "digits", "generator": None, "steps": 2, "device": "cpu", "min_reveal": 1}
+tune_search.run_searches([search], fixed, report, folder=folder)
+"""
+
+
+def drive(folder: Path, lines: int, victim: str) -> int:
+    command = [sys.executable, "-c", DRIVER, str(folder), str(lines), victim]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True).returncode
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_search_whose_driver_is_killed_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    """In mid-generation; no finished evaluation is repeated, and the log is the one of a quiet run."""
+    whole = measured_in_process(tmp_path / "whole.csv")
+    assert drive(tmp_path, 4, "driver") == -signal.SIGKILL
+    before = (tmp_path / "log.csv").read_text().splitlines()
+    assert len(before) == 5
+    assert drive(tmp_path, -1, "driver") == 0
+    rows = (tmp_path / "log.csv").read_text().splitlines()
+    assert rows[:5] == before and len(rows) == len(set(rows))
+    assert sorted(rows) == sorted((tmp_path / "whole.csv").read_text().splitlines())
+    again = new_search(tmp_path / "log.csv")
+    assert again.result is not None and whole.result is not None
+    assert torch.equal(again.result.table_T4, whole.result.table_T4)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_replaced(tmp_path: Path) -> None:
+    measured_in_process(tmp_path / "whole.csv")
+    assert drive(tmp_path, -1, "worker") == 0 and (tmp_path / "killed").exists()
+    rows = sorted((tmp_path / "log.csv").read_text().splitlines())
+    assert rows == sorted((tmp_path / "whole.csv").read_text().splitlines())
+
+
+@pytest.mark.ray
+def test_ray_changes_nothing_and_a_search_that_cannot_go_on_says_why(tmp_path: Path) -> None:
+    """Two searches at once; then one of a generator that is not there, whose reason is in the error."""
+    searches = [new_search(tmp_path / "a.csv"), new_search(tmp_path / "b.csv", seed=1)]
+    spent = [0, 0]
+
+    def report(index: int, evaluation: Evaluation, measured: Measurement) -> None:
+        spent[index] += evaluation.images
+
+    run_searches(searches, FIXED, report, folder=tmp_path)
+    for index, search in enumerate(searches):
+        alone = measured_in_process(tmp_path / f"alone-{index}.csv", seed=index)
+        assert search.result is not None and alone.result is not None
+        assert torch.equal(search.result.table_T4, alone.result.table_T4) and spent[index] == alone.spent
+        assert search.known == alone.known
+    broken = new_search(tmp_path / "c.csv", seed=2)
+    with pytest.raises(RuntimeError, match=r"failed 3 times.*nowhere"):
+        run_searches([broken], FIXED | {"generator": "nowhere"}, report, folder=tmp_path)
+    assert read_metrics(tmp_path / "c.csv") == []
