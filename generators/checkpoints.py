@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 REGISTRY: dict[str, tuple[type, type[nn.Module]]] = {}
@@ -35,25 +35,33 @@ def register(config_class: type) -> Callable[[ModuleType], ModuleType]:
     return add
 
 
-def write_atomic(path: Path | str, data: bytes | str) -> None:
-    """Replace `path` by `data` in one step: a crash leaves the old file or the new one, never a part."""
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary name; what is written there replaces `path` in one step.
+
+    A crash leaves the old file or the new one, never a part.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with open(temporary, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def write_atomic(path: Path | str, data: bytes | str) -> None:
+    """Replace `path` by `data` in one step."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
 def save_state(path: Path | str, state: dict[str, Any]) -> None:
     """Write a state of tensors, numbers and containers (optimisers, counters) atomically."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_atomic(path, buffer.getvalue())
+    with replacing(path) as temporary, open(temporary, "wb") as file:  # by a path, its name would be stored
+        torch.save(state, file)
 
 
 def load_state(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -72,7 +80,8 @@ def save_pretrained(module: nn.Module, folder: Path | str, **metadata: Any) -> N
         "metadata": metadata,
     }
     tensors = {name: tensor.contiguous().cpu() for name, tensor in module.state_dict().items()}
-    write_atomic(folder / "model.safetensors", save(tensors))
+    with replacing(folder / "model.safetensors") as temporary:
+        save_file(tensors, temporary)  # straight to the disk: no second copy of the weights in memory
     write_atomic(folder / "config.json", json.dumps(description, indent=2) + "\n")
 
 
