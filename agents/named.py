@@ -13,9 +13,9 @@ from agents.fixed import AdaptivePolicy, FixedPolicy
 from generators.checkpoints import PRETRAINED, from_pretrained, read_description, weights_hash
 from generators.contract import Generator
 from generators.decoding import RevealRule
-from generators.families import arguments, numbers, parameters, split, table
+from generators.families import arguments, numbers, parameters, split
 from generators.rules import RULES
-from generators.schedules import CONVENTION, FAMILIES, PARAMETERS, Schedule
+from generators.schedules import CONVENTION, FAMILIES, PARAMETERS, Schedule, of_curves
 from natgym.rollouts import Policy
 
 # Names beside the families of schedules, and the curve and the rule they stand for.
@@ -102,22 +102,22 @@ def shipped_strategy(task: str | None, steps: int) -> Schedule:
 def _named(
     spec: str, name: str, given: dict[str, str], steps: Sequence[int], generator: Generator
 ) -> list[tuple[str, Policy]]:
-    curve, rule_name = TOKEN_RULES.get(name, ("cosine" if name == "one-step" else name, "confidence"))
-    rule_name = given.pop("rule", rule_name)
-    if rule_name not in RULES:
-        raise ValueError(f"rule {rule_name!r} in {spec!r} is not one of {', '.join(RULES)}")
-    own = parameters(RULES[rule_name])
-    rule = _rule(rule_name, numbers(given, own, spec), generator, spec)
-    adaptive = rule_name in ADAPTIVE
-    most = numbers(given, ["steps"], spec).get("steps", generator.num_tokens)
-    if most < 1:
-        raise ValueError(f"steps {most:g} in {spec!r}: at least one is needed")
-    left = {key: text for key, text in given.items() if key not in (*own, *["steps"] * adaptive)}
-    curves = arguments(curve, left, spec, also=("rule", *own, *["steps"] * adaptive))
+    curve, usual = TOKEN_RULES.get(name, ("cosine" if name == "one-step" else name, "confidence"))
+    chosen = given.get("rule", usual)
+    if chosen not in RULES:
+        raise ValueError(f"rule {chosen!r} in {spec!r} is not one of {', '.join(RULES)}")
+    own, adaptive = parameters(RULES[chosen]), chosen in ADAPTIVE
+    keys = ("rule", *own, *["steps"] * adaptive)
+    left = {key: text for key, text in given.items() if key not in keys}
+    curves = arguments(curve, left, spec, also=keys)
+    rule = _rule(chosen, numbers(given, own, spec), generator, spec)
     if adaptive:
+        most = numbers(given, ["steps"], spec).get("steps", generator.num_tokens)
+        if most < 1:
+            raise ValueError(f"steps {most:g} in {spec!r}: at least one is needed")
         return [(spec, AdaptivePolicy(rule, curves, int(most)))]
-    tables = {T: table(T, **curves) for T in ([1] if name == "one-step" else steps)}
-    return [(spec, FixedPolicy(Schedule(table_T4, spec), rule)) for table_T4 in tables.values()]
+    played = [1] if name == "one-step" else steps
+    return [(spec, FixedPolicy(of_curves(curves, T, spec), rule)) for T in played]
 
 
 def _rule(name: str, settings: dict[str, float], generator: Generator, spec: str) -> RevealRule:

@@ -132,25 +132,11 @@ class Evaluation:
         self.task = task
         self.tokenizer = load_companion(args.tokenizer, "tokenizer", task, args.device)
         self.classifier = self._classifier()
-        self.extractor = self.classifier
-        if args.extractor != "classifier":
-            self.extractor = load_extractor(args.extractor, args.weights, task, args.device)
-        if self.extractor is None:
-            raise ValueError(
-                f"no classifier is shipped for {task}; give --classifier, or --extractor inception"
-            )
-        if args.num_images < (width := self.extractor.num_features):
-            raise ValueError(
-                f"images {args.num_images}: the extractor has {width} features, and a covariance of fewer "
-                f"pictures is singular, so that the distance is mostly bias; give at least {width}"
-            )
+        self.extractor = self._extractor()
+        self.statistics = None if args.reference is None else Reference.load(args.reference, self.extractor)
+        self._check_rules()
         self.plays = {
-            name: [
-                play
-                for spec in args.policy
-                for play in find_policies(spec, args.steps, generator, task)
-                if self._fits(spec)
-            ]
+            name: [play for spec in args.policy for play in find_policies(spec, args.steps, generator, task)]
             for name, (generator, _) in self.generators.items()
         }
         labels = {label for plays in self.plays.values() for label, _ in plays}
@@ -167,20 +153,37 @@ class Evaluation:
                 raise
             return None
 
-    def _fits(self, spec: str) -> bool:
-        trained = trained_min_reveal(spec)
-        if trained is not None and trained != self.args.min_reveal:
+    def _extractor(self) -> Any:
+        """Return the source of features; ValueError if there is none, or too few pictures for it."""
+        args, found = self.args, self.classifier
+        if args.extractor != "classifier":
+            found = load_extractor(args.extractor, args.weights, self.task, args.device)
+        if found is None:
             raise ValueError(
-                f"{spec} was trained with min_reveal {trained}, the table has {self.args.min_reveal}; "
-                f"give --min-reveal {trained}"
+                f"no classifier is shipped for {self.task}; give --classifier, or --extractor inception"
             )
-        return True
+        if args.num_images < (width := found.num_features):
+            raise ValueError(
+                f"images {args.num_images}: the extractor has {width} features, and a covariance of fewer "
+                f"pictures is singular, so that the distance is mostly bias; give at least {width}"
+            )
+        return found
+
+    def _check_rules(self) -> None:
+        """Raise ValueError for a policy that was trained to play by another rule than the table's."""
+        for spec in self.args.policy:
+            trained = trained_min_reveal(spec)
+            if trained is not None and trained != self.args.min_reveal:
+                raise ValueError(
+                    f"{spec} was trained with min_reveal {trained}, the table has {self.args.min_reveal}; "
+                    f"give --min-reveal {trained}"
+                )
 
     def real(self) -> tuple[Any, Any]:
         """Return the reference, and a part of real pictures whose row is the floor, if there is one."""
+        if self.statistics is not None:
+            return self.statistics, None
         args = self.args
-        if args.reference is not None:
-            return Reference.load(args.reference, self.extractor), None
         other: PartName = "select" if args.part == "train" else "train"
         part, spare = (load_part(self.task, name).to(args.device) for name in (args.part, other))
         return part, spare

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -189,11 +189,15 @@ def family(spec: str, steps: int) -> Schedule:
     Raises:
         ValueError: a name, a key or a value is wrong, or a parameter leaves its range.
     """
+    return of_curves(families.parse(spec), steps, spec)
+
+
+def of_curves(curves: Mapping[str, Any], steps: int, spec: str) -> Schedule:
+    """Return a schedule of the arguments of `families.table`; errors name the spec that they come from."""
     try:
-        return Schedule(families.table(steps, **families.parse(spec)), spec)
+        return Schedule(families.table(steps, **curves), spec)
     except ValueError as error:
-        said = str(error)
-        raise ValueError(said if spec in said else f"schedule {spec!r}: {said}") from None
+        raise ValueError(f"schedule {spec!r}: {error}") from None
 
 
 FAMILIES: dict[str, Callable[[int], Schedule]] = {

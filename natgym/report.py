@@ -70,17 +70,21 @@ def _results(folder: Path) -> Iterator[str]:
     yield "<h2>Table</h2>"
     yield '<div class="wide">' + _table(rows) + "</div>"
     yield '<p class="quiet">std: over the evaluation seeds. Bold: the smallest distance of a policy.</p>'
-    if differences := content.get("adanat_minus"):
+    if pairs := list(_differences(content)):
         yield "<h2>Paired differences in distance, with 95 % t-intervals</h2>"
-        rows = [
-            {"policy": f"adanat - {name}", "difference": pair}
-            for name, pair in differences.items()
-            if pair["mean"] is not None and pair["half_width"] is not None
-        ]
-        yield '<div class="wide">' + _table(rows) + "</div>"
+        yield '<div class="wide">' + _table(pairs) + "</div>"
     protocol = content.get("protocol", {})
     if protocol.get("distance"):
         yield f'<p class="quiet">{escape(_told(protocol))}</p>'
+
+
+def _differences(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the differences that have an interval, which those over a single seed have not."""
+    pairs = {f"adanat - {name}": pair for name, pair in content.get("adanat_minus", {}).items()}
+    pairs |= {f"{pair['policy']} - {pair['minus']}": pair for pair in content.get("differences", [])}
+    for name, pair in pairs.items():
+        if pair["mean"] is not None and pair["half_width"] is not None:
+            yield {"policy": name, "difference": pair}
 
 
 def _told(protocol: Mapping[str, Any]) -> str:

@@ -38,7 +38,8 @@ def folder(tmp_path: Path) -> Path:
         "reference": {"mean": -0.25, "half_width": 0.5},
         "one-seed": {"mean": 1.0, "half_width": None},
     }
-    run.write_results(PROTOCOL, ROWS, adanat_minus=differences)
+    more = [{"policy": "es", "minus": "grid", "mean": 0.5, "half_width": 0.25}]
+    run.write_results(PROTOCOL, ROWS, adanat_minus=differences, differences=more)
     for name, width in (("parameters", 11), ("samples-mine, T = 8", 3)):
         figure = Figure(figsize=(width, 3))
         figure.subplots().plot([0, 1], [1, 0])
@@ -97,6 +98,7 @@ def test_the_table_has_every_number_and_marks_the_best_policy(folder: Path) -> N
     assert by_name["real, n=9"]["T"] == "–" and by_name["real, n=9"]["distance"] == "0.100"
     best = re.findall(r'<tr class="best">(.*?)</tr>', text)
     assert len(best) == 1 and "mine" in best[0], "real pictures are no policy"
+    assert ["es - grid", "+0.500 ± 0.250"] in rows
     assert ["adanat - reference", "-0.250 ± 0.500"] in rows and not any("one-seed" in row[0] for row in rows)
 
 
