@@ -236,19 +236,16 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_analyze_policies_writes_frames_figures_and_a_report(
-    call: Call, tmp_path: Path, learned: Path, kind: str
+    call: Call, tmp_path: Path, learned: Path
 ) -> None:
-    if kind == "parquet":
-        pytest.importorskip("pyarrow")
     schedule = reference(2, remask=4, name="searched")
     schedule.save(tmp_path / "searched.json")
     asked = [learned, "searched.json", "maskgit", "--samples", 30, "--films", 2, "--steps", 3]
-    code, out, err = call("analyze_policies.py", *asked, "--format", kind, "--output", "seen")
+    code, out, err = call("analyze_policies.py", *asked, "--output", "seen")
     assert code == 0, err
     folder = tmp_path / "seen"
-    frame = pd.read_csv(folder / "frame.csv") if kind == "csv" else pd.read_parquet(folder / "frame.parquet")
+    frame = pd.read_csv(folder / "frame.csv")
     labels = ["learned", "searched", "maskgit", "reference, T = 2", "reference, T = 3"]
     assert list(frame["policy"].unique()) == labels
     assert frame.groupby("policy").size().to_dict() == {
@@ -267,6 +264,15 @@ def test_analyze_policies_writes_frames_figures_and_a_report(
     report = (folder / "report.html").read_text()
     assert report.count("data:image/png") == len(figures) and "standard deviation within a step" in report
     assert "learned" in out and "spread" in out
+
+
+def test_frames_may_be_parquet(call: Call, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    small = ["--steps", 2, "--samples", 4, "--films", 1]
+    assert call("analyze_policies.py", "maskgit", *small, "--format", "parquet", "--output", "seen")[0] == 0
+    frame = pd.read_parquet(tmp_path / "seen" / "frame.parquet")
+    assert frame.groupby("policy").size().to_dict() == {"maskgit": 8, "reference, T = 2": 8}
+    assert frame["confidence"].notna().any() and frame["value"].isna().all()
 
 
 @pytest.mark.parametrize(
