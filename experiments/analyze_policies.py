@@ -4,6 +4,7 @@ import _root  # noqa: F401
 
 import json
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +15,7 @@ from _cli import main
 from tqdm import tqdm
 
 from agents.critic import load_critic, load_discriminator
-from agents.named import find_policies, trained_min_reveal
+from agents.named import find_policies, load_policy, trained_min_reveal
 from natgym.analysis import adaptivity, by_class_figure, parameters_figure, reveal_figure, value_figure
 from natgym.films import disagreement, disagreement_figure, film_figure
 from natgym.loading import load_companion, load_generator
@@ -62,6 +63,8 @@ class Args:
         for name in ("steps", "samples", "films", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        if self.format == "parquet" and find_spec("pyarrow") is None:
+            raise ValueError("format parquet needs pyarrow; install it, or take csv")
         if self.films > self.samples:
             raise ValueError(f"films {self.films} are more than samples {self.samples}")
 
@@ -80,16 +83,20 @@ class Analysis:
             for label, policy in self._find(spec):
                 self.plays[label if label not in self.plays else spec] = policy, spec
         for steps in sorted({policy.steps for policy, _ in self.plays.values()}):
-            for label, policy in find_policies(args.against, [steps], self.generator, self.task):
-                self.plays.setdefault(self.rival(policy.steps), (policy, label))
+            (label, rival), *_ = find_policies(args.against, [steps], self.generator, self.task)
+            if rival.steps != steps:
+                raise ValueError(
+                    f"against {args.against!r} has T = {rival.steps}, not {steps}; take a schedule"
+                )
+            self.plays.setdefault(self.rival(steps), (rival, label))
         self.drawn: dict[str, Rollout] = {}
 
     def _find(self, spec: str) -> list[tuple[str, Policy]]:
         """Return a named policy at --steps, a run's at its own number of steps with its critic."""
-        every = sorted({*range(1, self.generator.num_tokens + 1), self.args.steps})
-        steps = every if Path(spec).exists() else [self.args.steps]
-        found = find_policies(spec, steps, self.generator, self.task)
-        return [(label, load_critic(Path(spec), policy)) for label, policy in found]
+        if not Path(spec).exists():
+            return find_policies(spec, [self.args.steps], self.generator, self.task)
+        label, policy = load_policy(Path(spec), self.generator)
+        return [(label, load_critic(Path(spec), policy))]
 
     def rival(self, steps: int) -> str:
         return f"{self.args.against}, T = {steps}"

@@ -12,7 +12,7 @@ import torch
 from _cli import main
 from tqdm import tqdm
 
-from agents.named import find_policies, trained_min_reveal
+from agents.named import find_policies, load_policy, trained_min_reveal
 from generators.conditions import Condition
 from natgym.loading import load_companion, load_generator
 from natgym.pictures import as_rgb, to_uint8
@@ -80,10 +80,9 @@ def asked_for(args: Args, generator: Any) -> Condition:
 
 def chosen_policy(args: Args, generator: Any, task: str | None) -> Policy:
     """Return the policy at --steps; by default a file or a run folder plays at its own number."""
-    steps = [args.steps or 8]
     if args.steps is None and Path(args.policy).exists():
-        steps = list(range(1, generator.num_tokens + 1))
-    return find_policies(args.policy, steps, generator, task)[0][1]
+        return load_policy(Path(args.policy), generator)[1]
+    return find_policies(args.policy, [args.steps or 8], generator, task)[0][1]
 
 
 def enlarged(pictures_NHWC: np.ndarray, factor: int | None) -> np.ndarray:

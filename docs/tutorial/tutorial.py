@@ -1,5 +1,5 @@
 # %% [markdown]
-# # From pictures to a learned decoding policy, in five minutes on a CPU
+# # From pictures to a learned decoding policy, in minutes on a CPU
 #
 # A masked-token generator draws a picture as a grid of tokens in T parallel steps. Four numbers decide
 # each step: how many tokens are masked again, two temperatures, and the guidance scale w (logits = l_c
@@ -120,7 +120,7 @@ evaluator = Evaluator(
     task="digits",
     part_name="report",
     part=parts["report"],
-    images=budget(1000, 40),
+    images=budget(500, 40),
 )
 
 

@@ -194,6 +194,14 @@ def test_generate_draws_a_grid_and_a_film(call: Call, tmp_path: Path) -> None:
     assert code == 2 and "deep/threes.png exists and is not overwritten" in last_line(err)
 
 
+def test_generate_plays_a_file_at_its_own_steps(call: Call, tmp_path: Path) -> None:
+    reference(20, name="long").save(tmp_path / "long.json")
+    code, out, err = call("generate.py", "--policy", "long.json", "--n", 2)
+    assert code == 0 and "T = 20" in out, err
+    code, _, err = call("generate.py", "--policy", "long.json", "--n", 2, "--steps", 4, "--output", "b.png")
+    assert code == 1 and "has 20 steps" in last_line(err)
+
+
 def test_generate_with_nothing_said_draws_every_class(call: Call, tmp_path: Path) -> None:
     assert call("generate.py", "--n", 12)[0] == 0
     with Image.open(tmp_path / "samples.png") as picture:
@@ -283,6 +291,7 @@ def test_frames_may_be_parquet(call: Call, tmp_path: Path) -> None:
         ("maskgit --samples 0", "samples 0"),
         ("maskgit --samples 2 --films 3", "films 3 are more than samples 2"),
         ("maskgit --against nowhere", "policy 'nowhere'"),
+        ("maskgit --against threshold", "against 'threshold' has t = 16, not 4"),
     ],
 )
 def test_analyze_policies_refuses_in_one_line(call: Call, tmp_path: Path, arguments: str, said: str) -> None:
