@@ -264,7 +264,8 @@ def evaluate(args: Args) -> None:
                     f"samples-{label}-T{policy.steps}", samples_figure({title: images}, names, note)
                 )
             rows += set_against(found, evaluation.label(name, evaluation.against))
-    run.write_figure("frontier", frontier_figure(rows, evaluator.legend().splitlines()[1]))
+    bars = f"{evaluation.task}; bars: 95 % t-intervals over {len(args.seeds)} evaluation seeds"
+    run.write_figure("frontier", frontier_figure(rows, bars))
     if spare is not None:
         rows.append(evaluator.floor(spare))
     run.write_results(evaluator.manifest(), rows)

@@ -197,7 +197,7 @@ run.write_figure(
     "samples", samples_figure(grids, [str(i) for i in range(10)], "the same noise in each panel")
 )
 rows = table()
-run.write_figure("frontier", frontier_figure(rows, evaluator.legend().splitlines()[1]))
+run.write_figure("frontier", frontier_figure(rows, "bars: 95 % t-intervals over three seeds"))
 rows.append(evaluator.floor(parts["train"]))
 run.write_results(evaluator.manifest(), rows)
 print(format_table(rows, FULL_COLUMNS))
