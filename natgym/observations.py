@@ -33,12 +33,12 @@ FeatureType = Literal["float32", "float16"]
 def observe(state: DecodeState, mask_id: int) -> Observation:
     """Return all features, the tokens, where they are masked, and the step; nothing is copied without need.
 
-    After the last step no features exist; they are one zero.
+    The features have the generator's precision. After the last step none exist; they are one zero.
     """
     B, device = len(state.ids_BL), state.ids_BL.device
     prediction = state.prediction
     return {
-        "features": torch.zeros((), device=device) if prediction is None else prediction.features_BLD.float(),
+        "features": torch.zeros((), device=device) if prediction is None else prediction.features_BLD,
         "tokens": state.ids_BL,
         "masked": (state.ids_BL == mask_id).to(torch.uint8),
         "step": torch.full((B, 1), float(state.step), device=device),

@@ -1,5 +1,6 @@
 """The environment: contracts of Gymnasium, rows that don't know each other, zero action as the reference."""
 
+import copy
 import gc
 import re
 import warnings
@@ -26,7 +27,7 @@ from generators.noise import HashNoise, next_episode
 from generators.schedules import FAMILIES, PARAMETERS, DecodeParams, reference
 from natgym.env import DecodeEnv, DecodeVectorEnv
 from natgym.observations import pool, pooled_grid
-from natgym.rewards import AdversarialConfig, AdversarialReward
+from natgym.rewards import AdversarialConfig, AdversarialReward, ClassifierReward
 from natgym.rollouts import rollout
 from natgym.spaces import ActionMap
 
@@ -672,6 +673,23 @@ def test_every_kind_of_observation_is_of_the_same_picture() -> None:
         assert torch.equal(tokens["tokens"].long(), env.state.ids_BL)
         assert "tokens" not in full and torch.equal(tokens["tokens"] == 128, full["masked"].bool())
         env.step(some_actions()[step])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_generator_in_half_precision_plays(dtype: str, digits: Any) -> None:
+    """Observations have the declared type, and the pictures are still of their classes."""
+    half = copy.deepcopy(digits.generator).bfloat16()
+    live: dict[str, Any] = {"generator": half, "tokenizer": digits.tokenizer}
+    reward = ClassifierReward(digits.classifier)
+    env = vector(64, schedule="maskgit", reward=reward, dtype=dtype, autoreset=False, **live)
+    observation, *_ = env.reset(seed=0)
+    for _ in range(T):
+        assert observation["features"].dtype == getattr(torch, dtype)
+        full = env.state.prediction.features_BLD
+        assert full.dtype == torch.bfloat16
+        torch.testing.assert_close(observation["features"].float(), full.float(), atol=1e-3, rtol=1e-3)
+        observation, rewards, *_ = env.step(np.zeros((64, 4)))
+    assert (rewards > np.log(0.5)).mean() > 0.9
 
 
 def test_an_unknown_option_of_reset_is_refused() -> None:

@@ -10,8 +10,17 @@ from torch import Tensor
 from torch.nn import Conv2d, Linear
 
 from generators.conditions import Labels
+from generators.data import load_part
 from natgym.loading import load_generator
-from natgym.rewards import AdversarialConfig, AdversarialReward, ClassifierReward, LearningReward, make_reward
+from natgym.rewards import (
+    AdversarialConfig,
+    AdversarialReward,
+    ClassifierReward,
+    FeatureDistanceReward,
+    LearningReward,
+    WeightedSum,
+    make_reward,
+)
 
 SMALL = AdversarialConfig(channels=4)
 
@@ -61,9 +70,55 @@ def test_rewards_are_found_by_name_or_used_as_they_are(digits: Any) -> None:
     for spec, task, said in (
         ("nonsense", "digits", "'nonsense' is not one of"),
         ("classifier", None, "live"),
+        ("feature-distance", None, "live"),
+        ({"nonsense": 1.0}, "digits", "'nonsense' is not one of classifier, feature-distance"),
+        ([], "digits", "no rewards"),
     ):
         with pytest.raises(ValueError, match=said):
             make_reward(spec, task)
+
+
+def test_the_feature_distance_is_a_slow_loop(digits: Any) -> None:
+    real = load_part("digits", "train").images_NCHW[:40]
+    images, condition = batch(6)[0], Labels(torch.arange(6), 10)
+    reward = FeatureDistanceReward(digits.classifier, real)
+    real_Nd = digits.classifier(real)[0].double()
+    mean = real_Nd.mean(0)
+    unit = sum((features - mean).norm().item() for features in real_Nd) / len(real_Nd)
+    found = reward(images, condition)
+    for row in range(6):
+        features = digits.classifier(images[row : row + 1])[0][0].double()
+        nearest = min((features - other).norm().item() for other in real_Nd)
+        assert found[row].item() == pytest.approx(-nearest / unit, rel=1e-4)
+    assert reward(real[:3], condition[:3]).abs().max() < 1e-3, "a real picture is its own neighbour"
+    named: Any = make_reward("feature-distance", "digits")
+    nearer = named(images, condition) * named.unit >= found * reward.unit - 1e-4
+    assert len(named.real_Nd) == 1197 and nearer.all(), "more real pictures come nearer"
+
+
+def test_a_weighted_sum_is_one_and_learns_where_a_part_does(digits: Any) -> None:
+    images, condition = batch(8)[0], Labels(torch.arange(8), 10)
+
+    def pixels(images_BCHW: Tensor, _: Any) -> Tensor:
+        return images_BCHW.sum((1, 2, 3))
+
+    still = make_reward([("classifier", 0.5), (pixels, -2.0)], "digits")
+    expected = 0.5 * ClassifierReward(digits.classifier)(images, condition) - 2 * pixels(images, condition)
+    torch.testing.assert_close(still(images, condition), expected)
+    assert isinstance(still, WeightedSum) and not isinstance(still, LearningReward)
+    ours, alone = (AdversarialReward((1, 8, 8), 10, SMALL, seed=1) for _ in range(2))
+    learning = make_reward([(ours, 1.0), (pixels, 0.1)], None)
+    assert isinstance(learning, LearningReward)
+    fake = batch(8, seed=1)[0]
+    assert learning.update(images, condition, fake, condition) == alone.update(
+        images, condition, fake, condition
+    )
+    torch.testing.assert_close(
+        learning(images, condition), alone(images, condition) + 0.1 * pixels(images, condition)
+    )
+    assert make_reward({"classifier": 2.0}, "digits")(images, condition).allclose(
+        2 * ClassifierReward(digits.classifier)(images, condition)
+    )
 
 
 def test_only_a_reward_that_learns_is_a_learning_reward(digits: Any) -> None:

@@ -1,0 +1,111 @@
+"""The benchmark: every second is charged once, to the innermost part; the script with a tiny budget."""
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import natgym.env
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The script as a module; what it puts a watch on is put back."""
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    monkeypatch.setattr(natgym.env, "advance", natgym.env.advance)
+    monkeypatch.setattr(natgym.env, "start", natgym.env.start)
+    before = set(sys.modules)
+    yield importlib.import_module("benchmark")
+    for name in set(sys.modules) - before:
+        if name in ("benchmark", "_cli", "_root"):
+            del sys.modules[name]
+
+
+def test_time_is_charged_to_the_innermost_watched_call(benchmark: Any) -> None:
+    """A clock that only moves when told, and calls inside calls."""
+
+    class Work:
+        now = 0.0
+
+        def outer(self) -> str:
+            self.now += 1
+            self.inner()
+            self.now += 2
+            self.inner()
+            return "done"
+
+        def inner(self) -> None:
+            self.now += 10
+            self.leaf()
+
+        def leaf(self) -> None:
+            self.now += 100
+
+        def fails(self) -> None:
+            self.now += 7
+            raise KeyError
+
+    work = Work()
+    watch = benchmark.Stopwatch(lambda: work.now)
+    for name, part in (("outer", "a"), ("leaf", "b"), ("inner", "c"), ("fails", "d")):
+        watch.watch(work, name, part)
+    assert work.outer() == "done"
+    with pytest.raises(KeyError):
+        work.fails()
+    work.now += 1000
+    work.leaf()
+    charged = {part: seconds for part, seconds in watch.spent.items() if part}
+    assert charged == {"a": 3, "b": 300, "c": 20, "d": 7}
+
+
+@pytest.mark.parametrize(("first_pass", "nfe"), [(False, 15), (True, 14)])
+def test_passes_of_a_guided_episode(benchmark: Any, first_pass: bool, nfe: int) -> None:
+    """The measured number, and the passes that the watch has seen: rows of the generator's calls."""
+    args = benchmark.Args(batch=12, steps=8, repeats=1, first_pass=first_pass)
+    measured = benchmark.Bench("digits", args)
+    rows: list[int] = []
+    measured.env.generator.register_forward_hook(lambda _, seen, __: rows.append(len(seen[0])))
+    row = measured.measure(1, "digits")
+    assert row["nfe"] == nfe and row["batch"] == 12
+    # Two episodes. One unconditional row guides each first step; it and the 10 classes are kept.
+    assert sum(rows) == (10 + 1 + 2 * 14 * 12 if first_pass else 2 * (15 * 12 + 1))
+    shares = {name: share for name, share in row.items() if name.startswith("share_")}
+    assert min(shares.values()) > 0
+    # Each share is a median by itself; of one episode they add up.
+    assert sum(shares.values()) - shares["share_decode"] == pytest.approx(1)
+    assert row["bare_forwards"] == pytest.approx(shares["share_forwards"] * row["seconds"])
+
+
+def test_the_script_with_a_tiny_budget(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXPERIMENTS / "benchmark.py"), "--quick", "--profile"]
+    command += ["--generators", "digits", "nat-l", "--batch", "3", "--steps", "2", "--json", "out.json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert (row["generator"], row["batch"], row["nfe"], row["repeats"]) == ("digits", 3, 3.0, 2)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("| digits")]
+    assert line.split(" | ")[1:3] == ["3", "3.00"]
+    assert "generators/noise.py" in done.stdout and "nat-l" not in done.stdout
+
+
+def test_no_file_is_overwritten(benchmark: Any, tmp_path: Path) -> None:
+    (tmp_path / "out.json").write_text("mine")
+    with pytest.raises(ValueError, match=r"out.json exists and is not overwritten; choose another --json"):
+        benchmark.work(benchmark.Args(json=tmp_path / "out.json"))
+    assert (tmp_path / "out.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [({"steps": 0}, "steps 0"), ({"repeats": 0}, "repeats 0"), ({"generators": ()}, "generators is empty")],
+)
+def test_wrong_settings_are_told(benchmark: Any, arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        benchmark.Args(**arguments)
