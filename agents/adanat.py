@@ -24,7 +24,7 @@ from generators.checkpoints import load_state, save_pretrained, save_state
 from generators.conditions import Condition
 from generators.data import load_part
 from generators.noise import derive_seed, seeded
-from generators.schedules import PARAMETERS, as_schedule
+from generators.schedules import PARAMETERS, as_schedule, reference
 from natgym.env import DecodeVectorEnv
 from natgym.evaluation import Judge
 from natgym.loading import load_companion, load_generator
@@ -32,7 +32,7 @@ from natgym.observations import Kind
 from natgym.rewards import AdversarialConfig, AdversarialReward
 from natgym.rollouts import balanced, rollout
 from natgym.runs import MetricsLog
-from natgym.spaces import Preset
+from natgym.spaces import ActionMap, Preset
 
 Report = Callable[[dict[str, float]], object]
 
@@ -112,6 +112,9 @@ class AdaNATConfig:
         for name, value in positive.items():
             if not value > 0:  # also not a number
                 raise ValueError(f"{name} {value}: it must be positive")
+
+        options = {"parameters": self.parameters, "smoothing": self.smoothing}
+        ActionMap.preset(self.actions, reference(1), **options)  # says what is wrong with them
 
     @property
     def total_images(self) -> int:

@@ -153,6 +153,31 @@ def test_features_come_again_only_for_whole_episodes_of_update() -> None:
         make_ppo(make_env(observation="tokens", autoreset=True)).learn(T * N)
 
 
+def test_learning_across_resets_stores_what_was_observed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SB3's own loop, rollouts that cut episodes: nothing is overwritten on its way into the buffer."""
+    ppo = make_ppo(make_env(autoreset=True), n_steps=2, batch_size=8)
+    buffer: Any = ppo.rollout_buffer
+    seen: list[dict[str, Tensor]] = []
+    add, rollouts = buffer.add, []
+
+    def keep(obs: Any, *rest: Any) -> None:
+        add(obs, *rest)
+        seen.append({key: value.clone() for key, value in obs.items()})
+
+    def compare() -> None:
+        for position, observation in enumerate(seen[-2:]):
+            for key, value in observation.items():
+                assert torch.equal(buffer.store[key][position], value)
+        rollouts.append([int(observation["step"][0, 0]) for observation in seen[-2:]])
+
+    monkeypatch.setattr(buffer, "add", keep)
+    monkeypatch.setattr(ppo, "train", compare)
+    ppo.learn(3 * 2 * N)
+    assert rollouts == [[0, 1], [2, 0], [1, 2]], "episodes of three steps"
+    first = [observation["features"] for observation in seen if not observation["step"].any()]
+    assert len(first) == 2 and not torch.equal(*first), "each episode begins with its own conditions"
+
+
 def test_large_batches_are_read_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     env = make_env(smoothing=0.5)
     ppo = make_ppo(env)
@@ -264,6 +289,15 @@ def test_one_copy_to_the_host_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     ppo.update(0)
     assert Marked.copies == [("cpu", (N, 4))] * T + [("cpu", (2, T, N))]
     assert isinstance(buffer.values, np.ndarray) and np.abs(buffer.values).min() > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"smoothing": 1.5}, "smoothing 1.5"), ({"parameters": ("nonsense",)}, "parameters .* are not")],
+)
+def test_wrong_options_are_told_before_anything_is_made(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        AdaNATConfig(**options)
 
 
 def test_training_takes_the_options_from_its_config(tmp_path: Path) -> None:

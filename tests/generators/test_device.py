@@ -129,6 +129,7 @@ def test_the_mark_sees_a_generator_that_counts_for_itself() -> None:
     predict(ENAT(enat_digits()), ids_BL, labels(), None, torch.full((B,), 16))  # type: ignore[arg-type]
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("name", ["nat", "enat"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
