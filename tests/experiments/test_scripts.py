@@ -560,20 +560,21 @@ def test_train_generator_explains_what_it_refuses(console: Console, arguments: s
 
 
 def test_evaluate_makes_one_table_of_several_generators(console: Console, outside: Path) -> None:
-    """Rows by generator, schedule and steps; a file of another number of steps is left to its own."""
+    """Rows by generator and passes; a file is played at its own number of steps."""
     random_order(2).save(outside / "two.json")
-    names = ["--generators", "digits", "digits/nat", "--schedules", "maskgit", "two.json"]
+    names = ["--generators", "digits", "digits/nat", "--policy", "maskgit", "two.json"]
     sizes = ["--steps", 1, 2, "--images", 60, "--seeds", 0, 1, "--output", "judged"]
     done = console("evaluate.py", *names, *sizes)
     assert done.code == 0, done.err
     results = json.loads((outside / "judged" / "results.json").read_text())
     rows = [(row["policy"], row.get("steps")) for row in results["rows"]]
-    assert rows[:3] == [("digits maskgit", 1), ("digits maskgit", 2), ("digits random-order", 2)]
+    assert rows[:3] == [("digits maskgit", 1), ("digits random-order", 2), ("digits maskgit", 2)]
     assert rows[6][0] == "real, n=60" and len(rows) == 7
     same = [[row["distance"] for row in results["rows"][at : at + 3]] for at in (0, 3)]
     assert same[0] == same[1], "one generator under two names"
-    assert results["rows"][1]["gflop"] > results["rows"][0]["gflop"] > 0
-    assert "GFLOP" in done.out and len(list((outside / "judged" / "figures").iterdir())) == 6
+    assert results["rows"][2]["gflop"] > results["rows"][0]["gflop"] > 0
+    assert results["rows"][1]["difference"]["policy"] == "digits maskgit"
+    assert "GFLOP" in done.out and len(list((outside / "judged" / "figures").iterdir())) == 7
     assert_one_line(console("evaluate.py", "--generators", "nowhere"), "evaluate.py", "nowhere")
 
 
