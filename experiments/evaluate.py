@@ -256,7 +256,10 @@ def evaluate(args: Args) -> None:
                 row["gflop"] = gflop_per_image(policy, generator, min_reveal=args.min_reveal)
                 row |= {"protocol": evaluator.manifest(), "sampler": describe(policy)}
                 found.append(row)
-                run.write_results(evaluator.manifest(), rows + found)  # what a killed run leaves behind
+                known[label, policy.steps] = row
+                run.write_results(
+                    evaluator.manifest(), list(known.values())
+                )  # what a killed run leaves behind
                 images, names = evaluation.grid(policy, generator)
                 note = f"{evaluation.task}; unselected, the same noise for every policy"
                 title = f"{label}, T = {policy.steps}"
