@@ -4,6 +4,7 @@ import _root  # noqa: F401
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -211,12 +212,32 @@ class Evaluation:
     def label(self, generator: str, policy: str) -> str:
         return f"{generator} {policy}" if len(self.generators) > 1 else policy
 
-    def grid(self, policy: Policy, generator: Any) -> tuple[Any, list[str]]:
+    def show(self, label: str, policy: Policy, generator: Any, run: Run) -> None:
         """Draw ten rows of the first ten conditions, the same noise for every policy."""
         pool = generator.conditions()[:10]
-        condition = balanced(pool, 10 * len(pool))
-        drawn = rollout(policy, generator, self.tokenizer, condition, seed=0, min_reveal=self.args.min_reveal)
-        return drawn.images_NCHW.cpu(), pool.names
+        drawn = rollout(
+            policy,
+            generator,
+            self.tokenizer,
+            balanced(pool, 10 * len(pool)),
+            seed=0,
+            min_reveal=self.args.min_reveal,
+        )
+        title = f"{label}, T = {policy.steps}"
+        note = f"{self.task}; unselected, the same noise for every policy"
+        run.write_figure(
+            f"samples-{label}-T{policy.steps}",
+            samples_figure({title: drawn.images_NCHW.cpu()}, pool.names, note),
+        )
+
+
+def judged(
+    label: str, policy: Policy, evaluator: Evaluator, progress: Callable[[int], object]
+) -> dict[str, Any]:
+    """Return a policy's row, with its cost, its protocol and what it takes to play it again."""
+    row = summarize(label, policy.steps, evaluator(policy, progress), 0)
+    cost = gflop_per_image(policy, evaluator.generator, min_reveal=evaluator.min_reveal)
+    return row | {"gflop": cost, "protocol": evaluator.manifest(), "sampler": describe(policy)}
 
 
 def finished(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
@@ -240,32 +261,20 @@ def evaluate(args: Args) -> None:
     real, spare = evaluation.real()
     rows: list[dict[str, Any]] = []
     count = sum(map(len, evaluation.plays.values()))
-    total = count * len(args.seeds) * args.num_images
-    with tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True) as bar:
+    each = len(args.seeds) * args.num_images
+    with tqdm(total=count * each, unit="img", unit_scale=True, dynamic_ncols=True) as bar:
         for name, (generator, _) in evaluation.generators.items():
-            evaluator = evaluation.evaluator(generator, real)
-            found = []
+            evaluator, found = evaluation.evaluator(generator, real), []
             for policy_name, policy in evaluation.plays[name]:
-                label = evaluation.label(name, policy_name)
+                place = label, _ = evaluation.label(name, policy_name), policy.steps
                 bar.set_description(f"{label}, T = {policy.steps}")
-                if (row := known.get((label, policy.steps))) is not None:
-                    bar.update(len(args.seeds) * args.num_images)
-                    found.append(row)
-                    continue
-                row = summarize(label, policy.steps, evaluator(policy, bar.update), 0)
-                row["gflop"] = gflop_per_image(policy, generator, min_reveal=args.min_reveal)
-                row |= {"protocol": evaluator.manifest(), "sampler": describe(policy)}
-                found.append(row)
-                known[label, policy.steps] = row
-                run.write_results(
-                    evaluator.manifest(), list(known.values())
-                )  # what a killed run leaves behind
-                images, names = evaluation.grid(policy, generator)
-                note = f"{evaluation.task}; unselected, the same noise for every policy"
-                title = f"{label}, T = {policy.steps}"
-                run.write_figure(
-                    f"samples-{label}-T{policy.steps}", samples_figure({title: images}, names, note)
-                )
+                if place in known:
+                    bar.update(each)
+                else:
+                    known[place] = judged(label, policy, evaluator, bar.update)
+                    run.write_results(evaluator.manifest(), list(known.values()))  # what a killed run leaves
+                    evaluation.show(label, policy, generator, run)
+                found.append(known[place])
             rows += set_against(found, evaluation.label(name, evaluation.against))
     bars = f"{evaluation.task}; bars: 95 % t-intervals over {len(args.seeds)} evaluation seeds"
     run.write_figure("frontier", frontier_figure(rows, bars))
