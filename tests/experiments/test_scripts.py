@@ -341,7 +341,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
         ("--output reference", "reference --resume"),
         ("--resume no-such-run", "no-such-run --resume"),
         ("--resume reference --updates 5", "--resume updates"),
-        ("--resume reference --search.budget 9", "--resume search"),
+        ("--resume reference --search.budget 90000", "--resume search"),
     ],
 )
 def test_a_run_is_neither_overwritten_nor_changed(
@@ -624,7 +624,7 @@ def test_a_killed_autonat_search_resumes_to_the_same_table(console: Console, out
     for name in whole:
         if name.endswith(("csv", "strategy.json", "strategy.yaml", "class-table.json")):
             assert resumed[name] == whole[name], name
-    done = console("autonat_search.py", "--resume", "searched", "--budget", 9)
+    done = console("autonat_search.py", "--resume", "searched", "--budget", 90000)
     assert_one_line(done, "autonat_search.py", "--resume", "budget")
 
 
