@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from generators.checkpoints import load_state, save_state, write_atomic
 from generators.noise import derive_seed
-from natgym.discovery.balance import Balance, branch_weights
+from natgym.discovery.balance import branch_weights
 from natgym.discovery.features import FeatureConfig, encode_pairs
 from natgym.discovery.kmeans import estimate_num_categories, semi_supervised_kmeans
 from natgym.discovery.methods import METHODS, changed, clean_features, modalities_of, parse_settings
@@ -27,7 +27,7 @@ from natgym.discovery.objective import DiscoveryConfig
 from natgym.discovery.pairs import Pairs, PairsConfig, load_pairs
 from natgym.discovery.report import Discovery, differences, format_shares, frame_of, score, summarize
 from natgym.discovery.split import Split, split_pairs
-from natgym.discovery.training import DiscoveryTrainer
+from natgym.discovery.training import DiscoveryTrainer, Prediction
 from natgym.evaluation import paired_difference
 from natgym.runs import MetricsLog, Run
 
@@ -59,8 +59,6 @@ class Args:
     auto where labels are missing."""
     max_categories: int | None = None
     """Largest estimate, by default four times the old categories."""
-    balance: Balance = "equal"
-    """Weights of the branches in teacher and fusion: equal, or by each modality's reliability."""
     settings: tuple[str, ...] = ()
     """Hyper-parameters of single methods, before all others: METHOD:NAME=VALUE,NAME=VALUE."""
     pairs: Annotated[PairsConfig, tyro.conf.arg(name="")] = field(default_factory=PairsConfig)
@@ -117,17 +115,25 @@ class Study:
             return [self.job(method, split, bar) for method, split in jobs]
 
     def job(self, method: str, seed: int, bar: tqdm) -> dict[str, Any]:
+        """Return the result of one method on one split: its shares, and what it cost."""
         folder = self.run.folder / "jobs" / f"{method}-{seed}"
         bar.set_description(f"{method}, split {seed}")
         if (file := folder / "result.json").is_file():
             bar.update(self.args.train.epochs)
             return json.loads(file.read_text())
         folder.mkdir(parents=True, exist_ok=True)
-        began, split = time.process_time(), self.split(seed)
-        K = self.number(split, seed)
-        work = self.train if METHODS[method].trained else self.cluster
-        clusters = work(method, split, K, seed, folder, bar)
+        split = self.split(seed)
+        K, began = self.number(split, seed), time.process_time()
+        if METHODS[method].trained:
+            trainer = self.train(method, split, K, seed, folder, bar)
+            prediction = trainer.predict()
+            clusters = clusters_of(method, prediction)
+        else:
+            clusters = {method: self.cluster(method, split, K, seed)}
+            bar.update(self.args.train.epochs)
         took = time.process_time() - began
+        if METHODS[method].trained and (method, seed) == (self.shown, self.args.splits[0]):
+            self.show(trainer, prediction, split, f"{method}, split {seed}")
         rows = {name: score(found, self.pairs, split) for name, found in clusters.items()}
         result = {"method": method, "split": seed, "num_categories": K, "cpu_seconds": took, "rows": rows}
         write_atomic(file, json.dumps(result, indent=2) + "\n")
@@ -162,68 +168,60 @@ class Study:
             write_atomic(file, json.dumps({"estimate": found, "agreement": scores}) + "\n")
         return json.loads(file.read_text())["estimate"]
 
-    def cluster(
-        self, method: str, split: Split, K: int, seed: int, folder: Path, bar: tqdm
-    ) -> dict[str, np.ndarray]:
+    def cluster(self, method: str, split: Split, K: int, seed: int) -> np.ndarray:
         (modality,) = modalities_of(METHODS[method], self.modalities).values()
-        clusters = semi_supervised_kmeans(
-            clean_features(modality), split.targets_N, K, seed=derive_seed(self.args.seed, seed)
-        )
-        bar.update(self.args.train.epochs)
-        return {method: clusters}
+        seed = derive_seed(self.args.seed, seed)
+        return semi_supervised_kmeans(clean_features(modality), split.targets_N, K, seed=seed)
 
     def train(
         self, method: str, split: Split, K: int, seed: int, folder: Path, bar: tqdm
-    ) -> dict[str, np.ndarray]:
-        """Train to the last epoch, going on from the folder's checkpoint; return the fused clusters and, of
-        several branches, those of each alone.
-        """
-        modalities = modalities_of(METHODS[method], self.modalities)
-        config = changed(self.args.train, {**METHODS[method].changes, **self.settings.get(method, {})})
-        weights = branch_weights(modalities, split.targets_N, self.args.balance, seed=self.args.seed)
+    ) -> DiscoveryTrainer:
+        """Train to the last epoch, going on from the folder's checkpoint if there is one."""
+        args, modalities = self.args, modalities_of(METHODS[method], self.modalities)
+        config = changed(args.train, {**METHODS[method].changes, **self.settings.get(method, {})})
         trainer = DiscoveryTrainer(
             modalities,
-            torch.from_numpy(split.targets_N).to(self.args.device),
+            torch.from_numpy(split.targets_N).to(args.device),
             K,
             config,
-            weights=weights,
-            seed=derive_seed(self.args.seed, seed),
+            weights=branch_weights(modalities, split.targets_N, METHODS[method].balance, seed=args.seed),
+            seed=derive_seed(args.seed, seed),
         )
         if (checkpoint := folder / "checkpoint.pt").is_file():
-            trainer.load_state_dict(load_state(checkpoint, self.args.device))
+            trainer.load_state_dict(load_state(checkpoint, args.device))
         log = MetricsLog(folder / "metrics.csv", "epoch", trainer.done + 1)
-        bar.update(trainer.done * self.args.train.epochs // config.epochs)
+        share = args.train.epochs / config.epochs  # of the bar, for a method with epochs of its own
+        bar.update(trainer.done * share)
         for metrics in trainer:
             log.append(metrics)
             bar.set_postfix(loss=f"{metrics['loss']:.2f}", refresh=False)
-            bar.update(self.args.train.epochs / config.epochs)
-            if trainer.done % self.args.checkpoint_every == 0:
+            bar.update(share)
+            if trainer.done % args.checkpoint_every == 0:
                 save_state(checkpoint, trainer.state_dict())
-        return self.report(trainer, method, split, seed)
-
-    def report(
-        self, trainer: DiscoveryTrainer, method: str, split: Split, seed: int
-    ) -> dict[str, np.ndarray]:
-        """Return the clusters, after writing assignments and figures if these are the ones to show."""
-        prediction = trainer.predict()
-        clusters = {method: prediction.fused_NK.argmax(1).cpu().numpy()}
-        if len(prediction.branches) > 1:
-            for name, found_NK in prediction.branches.items():
-                clusters[f"{method}, {name} branch"] = found_NK.argmax(1).cpu().numpy()
-        if (method, seed) == (self.shown, self.args.splits[0]):
-            confidence_N, features_ND = prediction.fused_NK.amax(1), trainer.embed()
-            arrays = (clusters[method], confidence_N.cpu().numpy(), features_ND.cpu().numpy())
-            found = Discovery(self.pairs, split, *arrays, f"{method}, split {seed}")
-            write_atomic(self.run.folder / "assignments.csv", found.table().to_csv(index=False))
-            for figure, drawn in found.figures().items():
-                self.run.write_figure(figure, drawn)
-        return clusters
+        return trainer
 
     @property
     def shown(self) -> str:
         """The training whose assignments and figures are written, at the first split."""
         trained = [name for name in self.args.chosen if METHODS[name].trained]
         return "mm-gcd" if "mm-gcd" in trained else (trained or self.args.chosen)[-1]
+
+    def show(self, trainer: DiscoveryTrainer, prediction: Prediction, split: Split, title: str) -> None:
+        """Write assignments.csv and the figures."""
+        confidence_N, clusters_N = prediction.fused_NK.cpu().max(1)
+        arrays = (clusters_N.numpy(), confidence_N.numpy(), trainer.embed().cpu().numpy())
+        found = Discovery(self.pairs, split, *arrays, title)
+        write_atomic(self.run.folder / "assignments.csv", found.table().to_csv(index=False))
+        for name, figure in found.figures().items():
+            self.run.write_figure(name, figure)
+
+
+def clusters_of(method: str, prediction: Prediction) -> dict[str, np.ndarray]:
+    """Return the fused clusters and, of several branches, those of each alone: MM-GCD without fusion."""
+    found = {method: prediction.fused_NK}
+    if len(prediction.branches) > 1:
+        found |= {f"{method}, {name} branch": values for name, values in prediction.branches.items()}
+    return {name: values.argmax(1).cpu().numpy() for name, values in found.items()}
 
 
 def resolve(args: Args) -> tuple[Args, Run]:

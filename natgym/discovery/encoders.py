@@ -126,7 +126,7 @@ def colour_histogram(images_BCHW: Tensor, levels: int = 4) -> Tensor:
 
 
 def oriented_gradients(images_BCHW: Tensor, orientations: int = 8, cells: int = 4) -> Tensor:
-    """Return square roots of gradient magnitude by cell and unsigned direction, (B, cells^2 orientations)."""
+    """Return square roots of gradient magnitude by unsigned direction and cell, (B, orientations cells^2)."""
     padded = F.pad(images_BCHW.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")[:, 0]
     across = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
     down = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from natgym.discovery.modality import FrozenViews, Modality, join
 from natgym.discovery.objective import DiscoveryConfig
+
+Balance = Literal["equal", "reliability"]
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,13 @@ class Method:
         sees: "image", "text", "joined" (their features side by side, one branch) or "both" (two branches).
         trained: whether it is a training, or k-means.
         changes: values of DiscoveryConfig that make it what it is.
+        balance: of the branches' weights (`natgym.discovery.balance`).
     """
 
     sees: str
     trained: bool = True
     changes: Mapping[str, Any] = field(default_factory=dict)
+    balance: Balance = "equal"
 
 
 METHODS: dict[str, Method] = {
@@ -36,6 +40,7 @@ METHODS: dict[str, Method] = {
     "simgcd-text": Method("text"),
     "simgcd-joined": Method("joined"),
     "mm-gcd": Method("both"),
+    "mm-gcd-reliability": Method("both", balance="reliability"),
     "mm-gcd-no-feature": Method("both", changes={"feature_alignment": 0.0}),
     "mm-gcd-no-output": Method("both", changes={"output_alignment": 0.0}),
     "mm-gcd-neither": Method("both", changes={"feature_alignment": 0.0, "output_alignment": 0.0}),

@@ -1,6 +1,6 @@
 """MM-GCD's loss (Su et al. 2024): SimGCD's per branch (Wen et al. 2023, section 4) and two alignments.
 
-The alignments are natgym's reading of the paper's abstract: docs/discovery.md says what is whose, in equations.
+The alignments are natgym's reading of the abstract: docs/discovery.md says what is whose, in equations.
 Each function returns terms that are already weighted, so that their sum is the loss. Shapes: `B` samples of a
 batch, `K` prototypes.
 """
@@ -36,7 +36,7 @@ class DiscoveryConfig:
     """Of AdamW."""
     supervised_weight: float = 0.35
     """Weight lambda of the supervised losses; the unsupervised ones weigh 1 - lambda."""
-    entropy_weight: float = 3.0
+    entropy_weight: float = 4.0
     """Weight epsilon of the divergence of the mean prediction from the prior."""
     feature_alignment: float = 1.0
     """Weight of the contrast between modalities; 0 leaves it out."""

@@ -17,6 +17,7 @@ from natgym.discovery.split import Split
 
 SHARES = ("all", "old", "new")
 EXAMPLES = 12  # new categories shown
+BETTER = "better single modality"  # the better of simgcd-image and simgcd-text by All, split by split
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,23 +137,21 @@ def differences(
         ours: the method to compare with all others.
         interval: (our rows, their rows, share) -> mean and half-width over the common splits.
     """
-    groups = {str(name): group for name, group in frame.groupby("method", sort=False)}
-    mine, singles = (
-        groups.pop(ours, None),
-        [groups[f"simgcd-{m}"] for m in ("image", "text") if f"simgcd-{m}" in groups],
-    )
+    # The index goes, because pandas would pair by it instead of by the split.
+    ordered = frame.sort_values("seed", kind="stable")
+    groups = {str(n): g.reset_index(drop=True) for n, g in ordered.groupby("method", sort=False)}
+    mine = groups.pop(ours, None)
     if mine is None:
         return []
+    singles = [groups[name] for name in ("simgcd-image", "simgcd-text") if name in groups]
     if len(singles) == 2:
-        better = pd.concat(singles).sort_values("all").groupby("seed").tail(1).sort_values("seed")
-        groups = {"the better of simgcd-image and simgcd-text": better, **groups}
+        best = pd.concat(singles).sort_values("all").groupby("seed").tail(1).sort_values("seed")
+        groups = {BETTER: best.reset_index(drop=True), **groups}
     rows = []
     for name, theirs in groups.items():
         row: dict[str, Any] = {"method": name}
         for share in SHARES:
-            row[share], row[f"{share}_half_width"] = interval(
-                mine.sort_values("seed"), theirs.sort_values("seed"), share
-            )
+            row[share], row[f"{share}_half_width"] = interval(mine, theirs, share)
         rows.append(row)
     return rows
 
