@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.stats import fisher_exact
 from torch import Tensor
 
-from natgym.discovery.figures import NOTE, _show
+from natgym.discovery.figures import NOTE, show_picture
 from natgym.discovery.kmeans import semi_supervised_kmeans
 
 
@@ -28,8 +29,9 @@ class Audit:
         names: of the K + extra clusters.
         generated_C, control_C: their shares, each summing to 1.
         covered_K: whether a category gets at least `least` times the share that it has among real pictures.
-        nobodys_C: whether a cluster is made up by generated pictures alone: the share of real ones in it is
-            below `foreign` times theirs. False for the categories.
+        nobodys_C: whether real pictures shun a cluster that generated ones fill: their share is below
+            `foreign` times the generated one, and not by chance (Fisher's exact test at 1 % over all extra
+            clusters). False for the categories.
         clusters_M: of the M generated pictures.
     """
 
@@ -96,8 +98,11 @@ def audit(
     control_C, generated_C = (
         np.bincount(found, minlength=K + extra) / len(found) for found in (control_R, generated_M)
     )
-    nobodys_C = (generated_C > 0) & (control_C < foreign * generated_C)
+    nobodys_C = control_C < foreign * generated_C
     nobodys_C[:K] = False
+    for cluster in np.flatnonzero(nobodys_C):
+        counts = [[(found == cluster).sum(), (found != cluster).sum()] for found in (generated_M, control_R)]
+        nobodys_C[cluster] = fisher_exact(counts, alternative="greater").pvalue < 0.01 / extra
     named = (*names, *(f"beyond {i + 1}" for i in range(extra)))
     return Audit(
         named, generated_C, control_C, generated_C[:K] >= least * control_C[:K], nobodys_C, generated_M
@@ -135,6 +140,6 @@ def audit_figure(found: Audit, generated_MCHW: Tensor, note: str, columns: int =
             picture = figure.add_subplot(layout[cluster, column + 1])
             picture.axis("off")
             if column < len(members):
-                _show(picture, generated_MCHW[members[column]])
+                show_picture(picture, generated_MCHW[members[column]])
     figure.text(0.5, 0.0, note, **NOTE)
     return figure

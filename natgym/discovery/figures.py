@@ -131,7 +131,7 @@ def examples_figure(
             axis.axis("off")
         for axis, row in zip(axes, rows[:columns], strict=False):
             if pairs.has_image_N[row]:
-                _show(axis, pairs.images(np.array([row]))[0])
+                show_picture(axis, pairs.images(np.array([row]))[0])
             said = textwrap.shorten(pairs.texts[row] or "(no text)", 56, placeholder="...")
             axis.text(
                 0.5,
@@ -156,7 +156,8 @@ def examples_figure(
     return figure
 
 
-def _show(axis: Axes, image_CHW: Tensor) -> None:
+def show_picture(axis: Axes, image_CHW: Tensor) -> None:
+    """Draw one picture in [0, 1], grey or RGB."""
     picture = (
         image_CHW.permute(1, 2, 0).expand(-1, -1, 3) if len(image_CHW) == 1 else image_CHW.permute(1, 2, 0)
     )

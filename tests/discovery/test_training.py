@@ -286,7 +286,7 @@ def test_encoders_learn_along_with_pictures_and_words() -> None:
     assert all(not torch.equal(value, after[name]) for name, value in before.items() if value.ndim > 1)
     rows = (targets < 0).numpy()
     clusters = trainer.predict().fused_NK.argmax(1).numpy()
-    assert clustering_accuracy(clusters[rows], labels.numpy()[rows], labels.numpy()[rows] < 2).all > 0.8
+    assert clustering_accuracy(clusters[rows], labels.numpy()[rows], labels.numpy()[rows] < 2).all > 0.7
 
 
 def test_a_text_keeps_at_least_one_word() -> None:
