@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from natgym.discovery.encoders import (
 )
 from natgym.discovery.modality import FrozenViews, LiveImages, LiveWords, Modality, drop_words
 from natgym.discovery.pairs import Pairs
-from natgym.discovery.pretrained import MINILM, ImageEncoder, SentenceEncoder
+from natgym.discovery.pretrained import MINILM, ImageEncoder, SentenceEncoder, weights_stamp
 
 Progress = Callable[[str, int, int], object]
 """Called with what is done, how much of it, and of how much."""
@@ -89,16 +90,12 @@ def encode_pairs(
     Raises:
         ValueError: a picture can't be read, or the texts hold no words.
     """
-    modalities: dict[str, Modality] = {}
-    if pairs.has_image_N.any():
-        modalities["image"] = _images(pairs, config, Path(cache_folder), device, progress)
-    if config.text_encoder == "words":
-        texts: Modality = LiveWords(pairs.texts, config.word_dropout, config.text_width)
-    elif pairs.has_text_N.any():
-        texts = _texts(pairs, config, Path(cache_folder), device, progress)
-    if pairs.has_text_N.any():
-        modalities["text"] = texts
-    return modalities
+    work = {"image": (pairs.has_image_N, _images), "text": (pairs.has_text_N, _texts)}
+    return {
+        name: encode(pairs, config, Path(cache_folder), device, progress)
+        for name, (present_N, encode) in work.items()
+        if present_N.any()
+    }
 
 
 def _images(
@@ -107,7 +104,8 @@ def _images(
     rows, present_N = np.flatnonzero(pairs.has_image_N), torch.from_numpy(pairs.has_image_N)
     if config.image_encoder == "conv":
         return LiveImages(_scatter(pairs.images(rows), present_N), present_N, strong(pairs.mirrored))
-    made_of = {"encoder": config.image_encoder, "views": config.views, "pixels": pairs.pixels.fingerprint()}
+    made_of: dict[str, Any] = {"encoder": config.image_encoder, "views": config.views}
+    made_of |= {"pixels": pairs.pixels.fingerprint()} | weights_stamp(config.image_encoder)
     if config.image_encoder == "simclr":
         made_of["simclr"] = dataclasses.asdict(config.simclr)
 
@@ -159,9 +157,16 @@ def _image_views(
 def _texts(
     pairs: Pairs, config: FeatureConfig, cache: Path, device: torch.device | str, progress: Progress
 ) -> Modality:
+    if config.text_encoder == "words":
+        return LiveWords(pairs.texts, config.word_dropout, config.text_width)
     present_N = torch.from_numpy(pairs.has_text_N)
     texts = [text for text in pairs.texts if text]
-    made_of = {"encoder": config.text_encoder, "views": config.views, "dropout": config.word_dropout}
+    made_of: dict[str, Any] = {
+        "encoder": config.text_encoder,
+        "views": config.views,
+        "dropout": config.word_dropout,
+    }
+    made_of |= weights_stamp(config.text_encoder)
     made_of |= {"texts": hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:12]}
     if config.text_encoder == "tfidf":
         made_of["width"] = config.text_width
@@ -190,7 +195,7 @@ def _text_encoder(
     try:
         counts = words.fit_transform(texts)
     except ValueError as error:  # no words at all
-        raise ValueError(f"the texts can't be read by TF-IDF: {error}; see --pairs.text-column") from None
+        raise ValueError(f"the texts can't be read by TF-IDF: {error}; see --text-column") from None
     width = max(1, min(config.text_width, counts.shape[1] - 1, counts.shape[0] - 1))
     svd = TruncatedSVD(width, random_state=0).fit(counts)
     return lambda some: torch.from_numpy(svd.transform(words.transform(some))).float()

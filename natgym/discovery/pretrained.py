@@ -101,3 +101,11 @@ class SentenceEncoder:
         states_BLD = self.model(**tokens).last_hidden_state
         seen_BL1 = tokens["attention_mask"][..., None].to(states_BLD.dtype)
         return (states_BLD * seen_BL1).sum(1) / seen_BL1.sum(1)
+
+
+def weights_stamp(encoder: str) -> dict[str, list[int]]:
+    """Return size and time of the weights of "library:FOLDER", so that a cache notices others; or nothing."""
+    weights = Path(encoder.partition(":")[2], "model.safetensors")
+    if not (":" in encoder and weights.is_file()):
+        return {}
+    return {"weights": [weights.stat().st_size, weights.stat().st_mtime_ns]}

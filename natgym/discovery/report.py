@@ -17,6 +17,7 @@ from natgym.discovery.split import Split
 
 SHARES = ("all", "old", "new")
 EXAMPLES = 12  # new categories shown
+MAPPED = 5000  # samples on the map at most; t-SNE of more takes minutes
 BETTER = "better single modality"  # the better of simgcd-image and simgcd-text by All, split by split
 
 
@@ -68,14 +69,16 @@ class Discovery:
         colourings, names = [("assigned", self.clusters_N)], self.names
         if self.split.judged_N.any():
             drawn["confusion"], colourings, names = self._confusion()
-        drawn["map"] = map_figure(
-            plane(self.features_ND),
-            colourings,
-            names,
-            self.split.targets_N >= 0,
-            f"{self.title}; t-SNE of the branches' features; crosses are labelled samples",
-        )
+        drawn["map"] = self._map(colourings, names)
         return drawn
+
+    def _map(self, colourings: Sequence[tuple[str, np.ndarray]], names: Sequence[str]) -> Figure:
+        N = len(self.clusters_N)
+        rows = np.random.default_rng(0).permutation(N)[:MAPPED]
+        shown = [(title, category_N[rows]) for title, category_N in colourings]
+        which = "" if len(rows) == N else f"; {len(rows):,} of {N:,} samples"
+        note = f"{self.title}; t-SNE of the branches' features; crosses are labelled samples{which}"
+        return map_figure(plane(self.features_ND[rows]), shown, names, self.split.targets_N[rows] >= 0, note)
 
     def _examples(self, new: Sequence[int]) -> Figure:
         best_N = np.argsort(-self.confidence_N, kind="stable")

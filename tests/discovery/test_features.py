@@ -224,7 +224,12 @@ def test_a_timm_model_by_local_path(pairs: Pairs, tmp_path: Path) -> None:
     torch.testing.assert_close(encoder(images), torch.cat(expected), atol=1e-5, rtol=1e-4)
     assert encoder(torch.rand(2, 1, 20, 20)).shape == (2, 24), "grey ones and other sizes are adapted"
     config = FeatureConfig(image_encoder=f"timm:{tmp_path / 'vit'}", views=2)
-    assert frozen(encode_pairs(pairs, config, tmp_path / "c"), "image").features_NVD.shape == (48, 3, 24)
+    first = frozen(encode_pairs(pairs, config, tmp_path / "c"), "image").features_NVD
+    assert first.shape == (48, 3, 24)
+    torch.nn.init.normal_(model.patch_embed.proj.weight)
+    timm.models.save_for_hf(model, tmp_path / "vit", model_args=size, safe_serialization=True)
+    other = frozen(encode_pairs(pairs, config, tmp_path / "c"), "image").features_NVD
+    assert not torch.equal(first, other), "the cache notices other weights in the same folder"
 
 
 def local_bert(folder: Path) -> Path:
