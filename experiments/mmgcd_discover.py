@@ -71,8 +71,8 @@ class Args:
     """Folder for the frozen features."""
     checkpoint_every: int = 20
     """Epochs between checkpoints."""
-    threads: int = 2
-    """CPU threads; results are bit-equal for the same number."""
+    threads: int = 1
+    """CPU threads; results are bit-equal for the same number. More pay for large pictures only."""
     device: str = "cpu"
     """Where to encode and train."""
     seed: int = 0
