@@ -4,8 +4,8 @@ Laws of the mask ratio are compared by short trainings of a small generator, as 
 et al. 2020): the worse half stops at each rung. They are ranked by distance under one schedule, since losses
 under different laws are not comparable. In turn the schedule is searched again for the best generator.
 
-Importing this imports Ray. Which trials ASHA stops depends on which report first, so a sweep on several cores
-is not repeatable to the bit; each training is.
+Which trials ASHA stops depends on which report first, so a sweep on several cores is not repeatable to the
+bit; each training is.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from ray import tune
-from ray.tune.schedulers import ASHAScheduler
 from torch import nn
 
 from agents.autonat import Evaluation, Measurement, Meter
-from agents.cluster import cluster
+from agents.cluster import quiet
+from agents.tune_jobs import run_jobs
 from generators.checkpoints import from_pretrained, load_state, save_pretrained, save_state
 from generators.masking import MaskLaw
 from generators.noise import derive_seed
@@ -99,9 +97,7 @@ def search_laws(
     report: Report,
     *,
     folder: Path,
-    cpus_per_trial: int = 1,
-    gpus_per_trial: float = 0.0,
-    address: str | None = None,
+    **where: Any,
 ) -> tuple[list[Trained], int]:
     """Train laws under ASHA and measure them under one schedule.
 
@@ -110,6 +106,7 @@ def search_laws(
         updates: of a training that is never stopped.
         report: called in the driver with the law's index after each measurement.
         folder: gets a folder for each law, and Ray's own files; on a cluster it must be on shared storage.
+        where: `cpus_per_trial`, `gpus_per_trial` and `address` of `agents.tune_jobs.run_jobs`.
 
     Returns:
         All laws, and the index of the best of those trained to the end.
@@ -117,52 +114,30 @@ def search_laws(
     Raises:
         RuntimeError: a trial failed.
     """
+    quiet()
+    from ray.tune.schedulers import ASHAScheduler
+
     laws = sample_laws(config.laws, seed)
     folders = [folder.resolve() / f"law-{index:02d}" for index in range(len(laws))]
 
-    def work(choice: dict[str, int]) -> None:
-        torch.set_num_threads(1)  # sums in one order, whatever Ray's default
-        index = choice["law"]
+    def work(index: int, tell: Callable[[dict[str, Any]], object]) -> None:
         folders[index].mkdir(parents=True, exist_ok=True)
         trainer = make_trainer(laws[index])
         rungs = train_law(trainer, make_meter(trainer.ema), schedule, config, seed, folders[index])
         for done, measured in rungs:
-            tune.report({"updates": done, **measured._asdict()})
-
-    class Listener(tune.Callback):
-        def on_trial_result(
-            self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
-        ) -> None:
-            report(trial.config["law"], result)
+            tell({"updates": done, **measured._asdict()})
 
     asha = ASHAScheduler(
-        time_attr="updates", metric="distance", mode="min", max_t=updates, grace_period=config.rung,
-        reduction_factor=2,
-    )  # fmt: skip
-    with cluster(address, CPU=cpus_per_trial, GPU=gpus_per_trial):
-        results = tune.Tuner(
-            tune.with_resources(work, {"cpu": cpus_per_trial, "gpu": gpus_per_trial}),
-            param_space={"law": tune.grid_search(list(range(len(laws))))},
-            tune_config=tune.TuneConfig(scheduler=asha),
-            run_config=tune.RunConfig(
-                name="tune", storage_path=str(folder.resolve()), verbose=0, callbacks=[Listener()]
-            ),
-        ).fit()
-    if results.errors:
-        reason = str(results.errors[0]).strip().splitlines()[-1]
-        raise RuntimeError(f"{len(results.errors)} of {len(laws)} trainings failed; the first: {reason}")
-    ended = [results[index] for index in range(len(results))]
-    last = {one.config["law"]: one.metrics for one in ended if one.config and one.metrics}
+        "updates", "distance", "min", max_t=updates, grace_period=config.rung, reduction_factor=2
+    )
+    last = run_jobs(work, len(laws), report, folder=folder, scheduler=asha, **where)
     trained = [
-        Trained(law, *(last[index][name] for name in ("updates", "distance", "error")))
-        for index, law in enumerate(laws)
+        Trained(law, told["updates"], told["distance"], told["error"])
+        for law, told in zip(laws, last, strict=True)
     ]
     longest = max(one.updates for one in trained)
-    best = min(
-        (index for index, one in enumerate(trained) if one.updates == longest),
-        key=lambda index: trained[index].distance,
-    )
-    return trained, best
+    to_the_end = [index for index, one in enumerate(trained) if one.updates == longest]
+    return trained, min(to_the_end, key=lambda index: trained[index].distance)
 
 
 def load_law(folder: Path, index: int) -> Any:

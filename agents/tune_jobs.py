@@ -1,4 +1,4 @@
-"""AdaNAT as Ray Tune jobs: one trial by default, a sweep over a search space with more.
+"""Ray Tune jobs, and AdaNAT as such: one trial by default, a sweep over a search space with more.
 
 A trial is `agents.adanat.train` in a folder of its own. What each trial samples is drawn by the driver from
 the run's seed and written down before the first starts, so that resuming repeats nothing and unpickles
@@ -62,24 +62,46 @@ def sample_configs(base: AdaNATConfig, space: Sequence[str], num_samples: int) -
 
 
 def run_trials(
-    trials: Sequence[Trial],
-    report: Callable[[int, dict[str, float]], object],
+    trials: Sequence[Trial], report: Callable[[int, dict[str, float]], object], *, folder: Path, **where: Any
+) -> None:
+    """Train AdaNAT with each of several configs; arguments as for `run_jobs`.
+
+    Args:
+        folder: for Ray's own files; on a cluster the trials' folders must be on shared storage, too.
+    """
+
+    def work(trial: int, tell: Callable[[dict[str, float]], object]) -> None:
+        train(*trials[trial], tell)
+
+    run_jobs(work, len(trials), report, folder=folder, **where)
+
+
+def run_jobs(
+    work: Callable[[int, Callable[[dict[str, Any]], object]], object],
+    count: int,
+    report: Callable[[int, dict[str, Any]], object],
     *,
     folder: Path,
     cpus_per_trial: int = 1,
     gpus_per_trial: float = 0.0,
     address: str | None = None,
-) -> None:
-    """Run the trials as Ray Tune jobs, as many at once as the cluster has room for.
+    scheduler: Any = None,
+) -> list[dict[str, Any]]:
+    """Run numbered jobs as Ray Tune trials, as many at once as the cluster has room for.
 
     Args:
-        report: called in the driver with the trial's index and the metrics of each of its updates.
-        folder: for Ray's own files; on a cluster it must be on shared storage, as must the trials' folders.
+        work: (number, tell) -> does job 0..count-1 in a process of its own and tells metrics as it goes on.
+        report: called in the driver with the job's number and whatever it told.
+        folder: for Ray's own files; on a cluster it must be on shared storage.
         address: of a running cluster; None starts one on this machine and ends it afterwards.
+        scheduler: a Tune scheduler that may stop jobs; by default all run to their ends.
+
+    Returns:
+        What each job told last, by number.
 
     Raises:
         ValueError: the cluster is too small for a trial, which would wait for ever.
-        RuntimeError: a trial failed.
+        RuntimeError: a job failed.
     """
     quiet()
     from ray import tune
@@ -90,24 +112,27 @@ def run_trials(
         ) -> None:
             report(trial.config["trial"], result)
 
-    def work(choice: dict[str, int]) -> None:
+    def job(choice: dict[str, int]) -> None:
         import torch
 
         torch.set_num_threads(1)  # as everywhere: sums in one order, whatever Ray's default
-        config, trial_folder = trials[choice["trial"]]
-        train(config, trial_folder, tune.report)
+        work(choice["trial"], tune.report)
 
     with cluster(address, CPU=cpus_per_trial, GPU=gpus_per_trial):
         results = tune.Tuner(
-            tune.with_resources(work, {"cpu": cpus_per_trial, "gpu": gpus_per_trial}),
-            param_space={"trial": tune.grid_search(list(range(len(trials))))},
+            tune.with_resources(job, {"cpu": cpus_per_trial, "gpu": gpus_per_trial}),
+            param_space={"trial": tune.grid_search(list(range(count)))},
+            tune_config=tune.TuneConfig(scheduler=scheduler),
             run_config=tune.RunConfig(
                 name="tune", storage_path=str(folder.resolve()), verbose=0, callbacks=[Listener()]
             ),
         ).fit()
-        if results.errors:
-            reason = str(results.errors[0]).strip().splitlines()[-1]
-            raise RuntimeError(f"{len(results.errors)} of {len(trials)} trials failed; the first: {reason}")
+    if results.errors:
+        reason = str(results.errors[0]).strip().splitlines()[-1]
+        raise RuntimeError(f"{len(results.errors)} of {count} trials failed; the first: {reason}")
+    ended = (results[number] for number in range(count))
+    last = {one.config["trial"]: one.metrics for one in ended if one.config and one.metrics}
+    return [last[number] for number in range(count)]
 
 
 def _law(law: str, values: str, kind: type, text: str) -> Any:

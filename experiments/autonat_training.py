@@ -17,8 +17,8 @@ from torch import nn
 from tqdm import tqdm
 
 from agents.autonat import Meter, OptimizerName, Search, SearchConfig
-from agents.cluster import quiet
 from agents.fixed import FixedPolicy
+from agents.training_search import LawSearchConfig, load_law, search_laws
 from generators.checkpoints import save_pretrained
 from generators.data import load_part, tokens
 from generators.masking import MaskLaw
@@ -30,9 +30,6 @@ from natgym.evaluation import Evaluator, format_table, summarize
 from natgym.loading import load_companion
 from natgym.runs import Run
 from natgym.search_analysis import laws_figure
-
-quiet()  # before Ray is imported
-from agents.training_search import LawSearchConfig, load_law, search_laws  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)

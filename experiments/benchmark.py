@@ -78,6 +78,8 @@ class Args:
     """Leave out the papers' geometry and measure 2 episodes."""
     profile: bool = False
     """Also print the functions that take most of what is not the generator's passes."""
+    seed: int = 0
+    """Of random weights, of the actions and of the first row."""
     json: Path | None = None
     """File to write the numbers to."""
 
@@ -126,7 +128,8 @@ class Bench:
     """PPO around one generator, with a watch on every part."""
 
     def __init__(self, name: str, args: Args) -> None:
-        torch.manual_seed(0)
+        torch.manual_seed(args.seed)
+        self.seed = args.seed
         if args.device == "cpu":
             torch.set_num_threads(1)
         large = name in LARGE
@@ -180,7 +183,7 @@ class Bench:
         """Collect one rollout, as `PPO.update` does before it trains."""
         ppo, buffer = self.ppo, self.ppo.rollout_buffer
         assert ppo.env is not None
-        ppo.env.seed(seed)
+        ppo.env.seed(self.seed + seed)
         buffer.reset()
         ppo._last_obs = ppo.env.reset()  # type: ignore[assignment]
         ppo._last_episode_starts = np.ones(ppo.n_envs, dtype=bool)

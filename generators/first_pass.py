@@ -39,6 +39,13 @@ class FirstPass:
         self._weights: Any = None
         self._lock = Lock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Take to another process what it is of, not what it keeps."""
+        return {"generator": self.generator, "max_bytes": self.max_bytes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        FirstPass.__init__(self, **state)
+
     @property
     def bytes(self) -> int:
         """Memory of what is kept."""

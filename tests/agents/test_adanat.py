@@ -16,7 +16,7 @@ import natgym.env
 import natgym.rollouts
 from agents import adanat
 from agents.adanat import AdaNATConfig, Learner, train
-from agents.autonat import GridConfig
+from agents.autonat import GridConfig, SearchConfig
 from agents.policy import PolicyConfig
 from generators import data
 from generators.checkpoints import from_pretrained, load_state
@@ -234,9 +234,10 @@ def test_neither_search_nor_training_touches_the_report_part(
     monkeypatch.syspath_prepend(EXPERIMENTS)
     monkeypatch.setattr(sys, "argv", ["adanat_ppo.py"])
     script = importlib.import_module("adanat_ppo")
-    grid = GridConfig(remask=(1.0, 8.0), sampling=(1.0,), guidance=(1.0,), images=40, final_images=40)
+    grid = GridConfig(remask=(1.0, 8.0), sampling=(1.0,), guidance=(1.0,))
+    search = SearchConfig(images_per_evaluation=40, budget=300, final_images=40, grid=grid)
     config = dataclasses.replace(TINY, updates=1, schedule=script.SEARCHED)
-    args = script.Args(train=config, grid=grid, images=40, local=True, threads=1, output=tmp_path / "run")
+    args = script.Args(train=config, search=search, images=40, local=True, threads=1, output=tmp_path / "run")
     experiment = script.Experiment(*script.resolve(args))
     experiment.search()
     experiment.learn()

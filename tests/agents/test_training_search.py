@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from agents.autonat import Evaluation, Measurement
-from agents.cluster import quiet
+from agents.training_search import LawSearchConfig, sample_laws, train_law
 from generators.checkpoints import from_pretrained
 from generators.conditions import Labels
 from generators.masking import MaskLaw
@@ -17,9 +17,6 @@ from generators.nat import NAT, nat_digits
 from generators.noise import seeded
 from generators.schedules import maskgit
 from generators.training import Trainer, small_recipe
-
-quiet()
-from agents.training_search import LawSearchConfig, sample_laws, train_law  # noqa: E402
 
 CONFIG = LawSearchConfig(laws=4, rung=2, images=50)
 

@@ -1,5 +1,6 @@
 """The kept all-masked pass: equal to a fresh one, whatever happened to the weights, within its bytes."""
 
+import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -169,6 +170,13 @@ def test_texts_are_conditions_too() -> None:
     condition = Text(embeddings, torch.zeros(5, 6), ("a cat", "a dog", "a cat on a mat"))
     kept = FirstPass(model)
     assert agrees(kept, condition) and agrees(kept, condition[[2, 0, 2]]) and agrees(kept, condition.null())
+
+
+def test_another_process_gets_an_empty_one() -> None:
+    kept = FirstPass(spread(NAT(nat_digits())), 4 * ROW)
+    kept(labels(1, 2))
+    copied = pickle.loads(pickle.dumps(kept))
+    assert copied.bytes == 0 and copied.max_bytes == 4 * ROW and agrees(copied, labels(2, 3))
 
 
 def test_threads_share_it() -> None:

@@ -1,0 +1,102 @@
+"""Audit a policy's pictures: which categories of the real data they cover, which cluster is nobody's."""
+
+import _root  # noqa: F401
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from _cli import main
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import agents.policy  # noqa: F401  (learned policies register themselves)
+from agents.fixed import FixedPolicy
+from generators.checkpoints import from_pretrained
+from generators.data import load_part
+from generators.schedules import as_schedule
+from natgym.discovery.audit import audit, audit_figure
+from natgym.loading import load_companion, load_generator
+from natgym.rollouts import Policy, balanced, rollout
+from natgym.runs import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Draw pictures, and cluster them with held-out real ones around the categories of labelled real ones.
+
+    Features are those of the task's classifier; labelled pictures are the train part, held-out ones the
+    report part.
+    """
+
+    generator: str = "digits"
+    """Shipped generator, or folder of a saved one."""
+    task: str | None = None
+    """Task of tokenizer, classifier and real pictures, by default the generator's."""
+    policy: str = "maskgit"
+    """Family or file of schedules, or folder of a learned policy."""
+    steps: int = 8
+    """Decoding steps of a schedule; a learned policy has its own."""
+    images: int = 1000
+    """Pictures to draw."""
+    extra: int = 3
+    """Clusters beyond the categories."""
+    seed: int = 0
+    """Of pictures and clusters."""
+    output: Path | None = None
+    """Run folder, by default runs/audit_categories-<time>."""
+
+    def __post_init__(self) -> None:
+        for name in ("images", "steps", "extra"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+
+
+def load_policy(args: Args) -> Policy:
+    """Return a learned policy if its folder is named, else a schedule."""
+    if (Path(args.policy) / "config.json").is_file():
+        return from_pretrained(args.policy)  # type: ignore[return-value]
+    return FixedPolicy(as_schedule(args.policy, args.steps))
+
+
+@torch.no_grad()
+def features(classifier: nn.Module, images_NCHW: Tensor) -> np.ndarray:
+    """Return the classifier's features (N, d)."""
+    return torch.cat([classifier(images)[0] for images in images_NCHW.split(256)]).numpy()
+
+
+def work(args: Args) -> None:
+    torch.set_num_threads(1)
+    generator, own_task = load_generator(args.generator)
+    policy, task = load_policy(args), args.task or own_task
+    if task is None:
+        raise ValueError(f"{args.generator} does not say its task; give --task")
+    tokenizer, classifier = (load_companion(None, kind, task) for kind in ("tokenizer", "classifier"))
+    real, held_out = load_part(task, "train"), load_part(task, "report")
+    run = Run.create("audit_categories", args.output, args)
+    with tqdm(total=args.images, unit="img", dynamic_ncols=True) as bar:
+        conditions = balanced(generator.conditions(), args.images)
+        drawn = rollout(policy, generator, tokenizer, conditions, seed=args.seed, progress=bar.update)
+    found = audit(
+        features(classifier, real.images_NCHW),
+        real.condition.values.numpy(),
+        features(classifier, held_out.images_NCHW),
+        features(classifier, drawn.images_NCHW),
+        names=real.class_names,
+        extra=args.extra,
+        seed=args.seed,
+    )
+    protocol = {"task": task, "images": args.images, "held_out": len(held_out), "labelled": len(real)}
+    run.write_results(protocol | {"policy": args.policy, "steps": policy.steps}, found.rows())
+    counts = f"{args.images:,} generated and {len(held_out):,} held-out pictures"
+    note = f"{task}, {args.policy}, T = {policy.steps}; {counts}"
+    run.write_figure("audit", audit_figure(found, drawn.images_NCHW, note))
+    print(pd.DataFrame(found.rows()).to_string(index=False, float_format="{:.3f}".format))
+    print(note)
+    print(f"{run.folder}: config.json, results.json, figures/")
+
+
+if __name__ == "__main__":
+    main(Args, work)

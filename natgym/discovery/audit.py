@@ -1,0 +1,145 @@
+"""A category audit: which categories of the real data do a generator's pictures cover, and which cluster of
+them is nobody's?
+
+Generalized category discovery turned on a generator: the real categories are the old ones, with labels; the
+generated pictures are unlabelled, and what they fill beside the old categories would be new ones. Clusters
+beyond the categories always find something to split off, so that real pictures that were held out are
+clustered along as the control: a cluster is nobody's only if they are not in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.stats import fisher_exact
+from torch import Tensor
+
+from natgym.discovery.figures import NOTE, show_picture
+from natgym.discovery.kmeans import semi_supervised_kmeans
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """Clusters of generated and held-out real pictures: K categories first, then the clusters beyond them.
+
+    Attributes:
+        names: of the K + extra clusters.
+        generated_C, control_C: their shares, each summing to 1.
+        covered_K: whether a category gets at least `least` times the share that it has among real pictures.
+        nobodys_C: whether real pictures shun a cluster that generated ones fill: their share is below
+            `foreign` times the generated one, and not by chance (Fisher's exact test at 1 % over all extra
+            clusters). False for the categories.
+        clusters_M: of the M generated pictures.
+    """
+
+    names: tuple[str, ...]
+    generated_C: np.ndarray
+    control_C: np.ndarray
+    covered_K: np.ndarray
+    nobodys_C: np.ndarray
+    clusters_M: np.ndarray
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one table row per cluster."""
+        K = len(self.covered_K)
+        verdicts = [
+            ("covered" if self.covered_K[c] else "missing")
+            if c < K
+            else ("nobody's" if self.nobodys_C[c] else "real as well")
+            for c in range(len(self.names))
+        ]
+        shares = zip(self.names, self.generated_C, self.control_C, verdicts, strict=True)
+        return [
+            {"cluster": name, "generated": float(g), "real": float(r), "verdict": verdict}
+            for name, g, r, verdict in shares
+        ]
+
+
+def audit(
+    real_ND: np.ndarray,
+    labels_N: np.ndarray,
+    control_RD: np.ndarray,
+    generated_MD: np.ndarray,
+    *,
+    names: tuple[str, ...],
+    extra: int = 3,
+    least: float = 0.5,
+    foreign: float = 0.25,
+    seed: int = 0,
+) -> Audit:
+    """Cluster generated and held-out real pictures together around the categories of labelled real ones.
+
+    Args:
+        real_ND: features of labelled real pictures, such as a classifier's or an encoder's.
+        labels_N: their categories 0..K-1, each of which occurs.
+        control_RD: features of other real pictures, whose labels are not looked at.
+        generated_MD: features of generated pictures.
+        names: of the K categories.
+        extra: clusters beyond the categories.
+        least: a category is covered from this ratio of generated to real share on.
+        foreign: a cluster beyond them is nobody's below this ratio of real to generated share.
+        seed: of the clusters' starts.
+
+    Raises:
+        ValueError: a category has no labelled picture, or there is nothing to compare.
+    """
+    K, M, R = len(names), len(generated_MD), len(control_RD)
+    if not M or not R or extra < 0:
+        raise ValueError(f"{M} generated pictures, {R} real ones, {extra} extra clusters: give some of each")
+    if sorted(set(labels_N.tolist())) != list(range(K)):
+        raise ValueError(f"labels {sorted(set(labels_N.tolist()))}: each of the {K} categories needs some")
+    features = np.concatenate([real_ND, control_RD, generated_MD])
+    targets = np.concatenate([labels_N, np.full(R + M, -1)])
+    clusters = semi_supervised_kmeans(features, targets, K + extra, seed=seed)
+    control_R, generated_M = clusters[len(real_ND) :][:R], clusters[len(real_ND) + R :]
+    control_C, generated_C = (
+        np.bincount(found, minlength=K + extra) / len(found) for found in (control_R, generated_M)
+    )
+    nobodys_C = control_C < foreign * generated_C
+    nobodys_C[:K] = False
+    for cluster in np.flatnonzero(nobodys_C):
+        counts = [[(found == cluster).sum(), (found != cluster).sum()] for found in (generated_M, control_R)]
+        nobodys_C[cluster] = fisher_exact(counts, alternative="greater").pvalue < 0.01 / extra
+    named = (*names, *(f"beyond {i + 1}" for i in range(extra)))
+    return Audit(
+        named, generated_C, control_C, generated_C[:K] >= least * control_C[:K], nobodys_C, generated_M
+    )
+
+
+def audit_figure(found: Audit, generated_MCHW: Tensor, note: str, columns: int = 8) -> Figure:
+    """Draw the shares of each cluster, and generated pictures of it.
+
+    Args:
+        found: the audit.
+        generated_MCHW: its generated pictures, in [0, 1].
+        note: what the reader must know, under the picture.
+        columns: pictures per cluster.
+    """
+    C = len(found.names)
+    figure = Figure(figsize=(9, 0.42 * C + 1))
+    layout = figure.add_gridspec(
+        C, columns + 1, width_ratios=[columns, *[1] * columns], wspace=0.05, hspace=0.1
+    )
+    axis = figure.add_subplot(layout[:, 0])
+    place_C = np.arange(C)
+    axis.barh(place_C - 0.2, found.generated_C, 0.4, color="#2a7f9e", label="generated")
+    axis.barh(place_C + 0.2, found.control_C, 0.4, color="#bbbbbb", label="real, held out")
+    axis.set_yticks(place_C, [f"{row['cluster']}: {row['verdict']}" for row in found.rows()], fontsize=8)
+    axis.set_ylim(C - 0.5, -0.5)
+    axis.set_xlabel("share of the pictures", fontsize=8)
+    axis.tick_params(axis="x", labelsize=7)
+    axis.legend(fontsize=7, frameon=False)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+    for cluster in range(C):
+        members = np.flatnonzero(found.clusters_M == cluster)
+        for column in range(columns):
+            picture = figure.add_subplot(layout[cluster, column + 1])
+            picture.axis("off")
+            if column < len(members):
+                show_picture(picture, generated_MCHW[members[column]])
+    figure.text(0.5, 0.0, note, **NOTE)
+    return figure

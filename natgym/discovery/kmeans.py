@@ -1,0 +1,113 @@
+"""Semi-supervised k-means and the estimate of the number of categories (Vaze et al. 2022, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from generators.noise import derive_seed
+from natgym.discovery.accuracy import clustering_accuracy
+
+
+def semi_supervised_kmeans(
+    features_ND: np.ndarray,
+    targets_N: np.ndarray,
+    num_categories: int,
+    *,
+    restarts: int = 10,
+    iterations: int = 100,
+    seed: int = 0,
+) -> np.ndarray:
+    """Return clusters (N,) in 0..K-1; a labelled sample stays in the cluster of its category.
+
+    Old centroids start at their class means, new ones by k-means++ on the unlabelled samples; the restart
+    with the smallest sum of squared distances wins.
+
+    Args:
+        features_ND: of all samples.
+        targets_N: old category 0..O-1 of a labelled sample, -1 for an unlabelled one.
+        num_categories: K >= O.
+
+    Raises:
+        ValueError: there are fewer clusters than old categories, or more than samples.
+    """
+    num_old = int(targets_N.max(initial=-1)) + 1
+    if not max(num_old, 1) <= num_categories <= len(features_ND):
+        raise ValueError(
+            f"{num_categories} categories for {num_old} old ones and {len(features_ND)} samples; "
+            "K must lie between the two"
+        )
+    runs = []
+    for restart in range(restarts):
+        rng = np.random.default_rng(derive_seed(seed, restart, "k-means"))
+        centroids_KD = _start(features_ND, targets_N, num_old, num_categories, rng)
+        runs.append(_iterate(features_ND, targets_N, centroids_KD, iterations))
+    return min(runs, key=lambda run: run[0])[1]
+
+
+def _start(
+    features_ND: np.ndarray, targets_N: np.ndarray, num_old: int, K: int, rng: np.random.Generator
+) -> np.ndarray:
+    chosen = [features_ND[targets_N == category].mean(0) for category in range(num_old)]
+    pool_UD = features_ND[targets_N < 0] if (targets_N < 0).any() else features_ND
+    if not chosen:
+        chosen.append(pool_UD[rng.integers(len(pool_UD))])
+    nearest_U = _distances(pool_UD, np.stack(chosen)).min(1)
+    while len(chosen) < K:
+        total = nearest_U.sum()
+        share_U = nearest_U / total if total > 0 else None  # all samples sit on centroids: any will do
+        chosen.append(pool_UD[rng.choice(len(pool_UD), p=share_U)])
+        nearest_U = np.minimum(nearest_U, _distances(pool_UD, chosen[-1][None])[:, 0])
+    return np.stack(chosen)
+
+
+def _iterate(
+    features_ND: np.ndarray, targets_N: np.ndarray, centroids_KD: np.ndarray, iterations: int
+) -> tuple[float, np.ndarray]:
+    """Return the sum of squared distances and the clusters where they no longer change."""
+    clusters_N, labelled_N = np.full(len(features_ND), -1), targets_N >= 0
+    for _ in range(iterations):
+        distances_NK = _distances(features_ND, centroids_KD)
+        before_N, clusters_N = clusters_N, np.where(labelled_N, targets_N, distances_NK.argmin(1))
+        if (before_N == clusters_N).all():
+            break
+        member_KN = (clusters_N == np.arange(len(centroids_KD))[:, None]).astype(features_ND.dtype)
+        size_K1 = member_KN.sum(1, keepdims=True)
+        # An empty cluster keeps its centroid, and may win samples again.
+        centroids_KD = np.where(size_K1 > 0, member_KN @ features_ND / np.maximum(size_K1, 1), centroids_KD)
+    return float(np.take_along_axis(distances_NK, clusters_N[:, None], 1).sum()), clusters_N
+
+
+def _distances(features_ND: np.ndarray, centroids_KD: np.ndarray) -> np.ndarray:
+    """Return squared distances (N, K), not below 0."""
+    squares = (features_ND**2).sum(1)[:, None] - 2 * features_ND @ centroids_KD.T + (centroids_KD**2).sum(1)
+    return np.maximum(squares, 0)
+
+
+def estimate_num_categories(
+    features_ND: np.ndarray,
+    targets_N: np.ndarray,
+    candidates: Iterable[int],
+    *,
+    restarts: int = 3,
+    seed: int = 0,
+    progress: Callable[[int], object] = lambda candidate: None,
+) -> tuple[int, dict[int, float]]:
+    """Return the K whose clusters of all samples agree best with the labels, and the agreement of each K.
+
+    Plain k-means of labelled and unlabelled samples together knows no label; with too few clusters categories
+    are merged, with too many split, and both cost agreement. The agreement is the clustering accuracy on
+    the labelled samples (Vaze et al. 2022, section 3.3), here for every candidate instead of by Brent's
+    search, since it is noisy; of equal candidates the smallest wins.
+    """
+    from sklearn.cluster import KMeans
+
+    labelled_N = targets_N >= 0
+    scores: dict[int, float] = {}
+    for number in candidates:
+        found = KMeans(number, n_init=restarts, random_state=seed).fit_predict(features_ND)
+        old_L = np.ones(labelled_N.sum(), dtype=bool)
+        scores[number] = clustering_accuracy(found[labelled_N], targets_N[labelled_N], old_L).all
+        progress(number)
+    return max(scores, key=lambda number: (scores[number], -number)), scores

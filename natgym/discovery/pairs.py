@@ -1,0 +1,209 @@
+"""Pairs of picture and text with the categories of some or all: image folders with metadata.csv, and digits.
+
+A row of metadata.csv (the image-folder convention of Hugging Face's datasets library) names a picture, a text
+and a category. Any of the three may be empty: a sample without picture or text is judged by what it has, one
+without category is unlabelled for good.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from generators.folders import ImageFiles
+from generators.images import ArrayPixels, Pixels
+
+DIGITS = "digits"
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """N samples.
+
+    Attributes:
+        names: what to call them: file names or row numbers.
+        texts: "" where there is none.
+        has_image_N: whether a sample has a picture.
+        pixels: of those that have one, in their order, uint8.
+        labels_N: categories 0..K-1, -1 where unknown.
+        class_names: of the K categories.
+        white: the pixel value that becomes 1.
+        mirrored: whether a picture means the same seen in a mirror.
+    """
+
+    names: tuple[str, ...]
+    texts: tuple[str, ...]
+    has_image_N: np.ndarray
+    pixels: Pixels
+    labels_N: np.ndarray
+    class_names: tuple[str, ...]
+    white: int = 255
+    mirrored: bool = True
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def has_text_N(self) -> np.ndarray:
+        """Whether a sample has a text."""
+        return np.array([bool(text) for text in self.texts])
+
+    @cached_property
+    def _place_N(self) -> np.ndarray:
+        return self.has_image_N.cumsum() - 1
+
+    def images(self, rows: np.ndarray) -> Tensor:
+        """Return pictures (B, C, H, W) in [0, 1] of rows that have one; ValueError if one can't be read."""
+        try:
+            return self.pixels[torch.from_numpy(self._place_N[rows])].float() / self.white
+        except OSError as error:
+            raise ValueError(f"a picture can't be read: {error}; mend it or empty its file_name") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsConfig:
+    """Which pairs, and what of them."""
+
+    data: str = DIGITS
+    """"digits", or a folder of pictures with metadata.csv."""
+    text_column: str = "text"
+    """Column of metadata.csv with the texts."""
+    label_column: str = "label"
+    """Column of metadata.csv with the categories; rows where it is empty are unlabelled."""
+    exclude: tuple[str, ...] = ()
+    """Rows to leave out, each COLUMN=VALUE."""
+    min_members: int = 2
+    """Categories with fewer samples are left out."""
+    size: int = 32
+    """Side in pixels of the squares that a folder's pictures are resized and centre-cropped to."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("min_members", 2), ("size", 8)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} {getattr(self, name)}: it must be at least {least}")
+        for rule in self.exclude:
+            if "=" not in rule:
+                raise ValueError(f"exclude {rule!r}: write COLUMN=VALUE, as in subgroup=country-flag")
+
+
+def load_pairs(config: PairsConfig) -> Pairs:
+    """Return the pairs; ValueError naming the row if something is missing or there are not two categories."""
+    if config.data == DIGITS:
+        return described_digits()
+    if not (file := Path(config.data) / "metadata.csv").is_file():
+        raise ValueError(f"{config.data!r} is neither {DIGITS} nor a folder with metadata.csv")
+    rows = _rows(file, config)
+    labels = [row[config.label_column].strip() for row in rows]
+    counts = Counter(label for label in labels if label)
+    kept = [not label or counts[label] >= config.min_members for label in labels]
+    rows = [row for row, keep in zip(rows, kept, strict=True) if keep]
+    class_names = tuple(sorted(name for name, count in counts.items() if count >= config.min_members))
+    if len(class_names) < 2:
+        raise ValueError(
+            f"{file}: {len(class_names)} categories in column {config.label_column!r} with at least "
+            f"{config.min_members} samples; discovery needs two"
+        )
+    return _folder_pairs(file.parent, rows, class_names, config)
+
+
+def _rows(file: Path, config: PairsConfig) -> list[dict[str, str]]:
+    with open(file, newline="", encoding="utf-8") as opened:
+        reader = csv.DictReader(opened)
+        rows, columns = list(reader), list(reader.fieldnames or [])
+    excluded = [rule.partition("=")[::2] for rule in config.exclude]
+    wanted = ["file_name", config.text_column, config.label_column, *(column for column, _ in excluded)]
+    if missing := [column for column in wanted if column not in columns]:
+        raise ValueError(f"{file} has no column {', '.join(missing)}; it has {', '.join(columns)}")
+    for number, row in enumerate(rows, start=2):
+        if None in row.values() or None in row:
+            raise ValueError(f"{file}, row {number}: it has not {len(columns)} fields as the first line")
+    return [row for row in rows if not any(row[column] == value for column, value in excluded)]
+
+
+def _folder_pairs(
+    folder: Path, rows: list[dict[str, str]], class_names: tuple[str, ...], config: PairsConfig
+) -> Pairs:
+    files = [row["file_name"].strip() for row in rows]
+    texts = tuple(row[config.text_column].strip() for row in rows)
+    if absent := [name for name in files if name and not (folder / name).is_file()]:
+        raise ValueError(
+            f"{folder}: {len(absent)} of {len(files)} pictures are missing, first {absent[0]}; "
+            "leave file_name empty where there is none"
+        )
+    if bare := [
+        row for row, (name, text) in enumerate(zip(files, texts, strict=True)) if not name and not text
+    ]:
+        raise ValueError(f"{folder}: {len(bare)} samples have neither picture nor text; leave them out")
+    number = {name: index for index, name in enumerate(class_names)}
+    return Pairs(
+        tuple(name or f"row {row}" for row, name in enumerate(files)),
+        texts,
+        np.array([bool(name) for name in files]),
+        ImageFiles([folder / name for name in files if name], config.size),
+        np.array([number.get(row[config.label_column].strip(), -1) for row in rows]),
+        class_names,
+    )
+
+
+# What a person might say of a written digit. Most phrases fit several digits: one alone decides little.
+_PHRASES: dict[str, str] = {
+    "one closed loop": "069",
+    "two closed loops": "8",
+    "no closed loop": "12357",
+    "a straight vertical stroke": "149",
+    "a straight stroke along the top": "57",
+    "a straight stroke along the bottom": "12",
+    "a horizontal bar in the middle": "4",
+    "open on the left": "2379",
+    "open on the right": "2456",
+    "round all over": "0368",
+    "sharp corners": "1457",
+    "the same upside down": "018",
+    "the same in a mirror": "08",
+    "a curve at the top": "02389",
+    "a curve at the bottom": "03568",
+    "a single stroke of the pen": "012367",
+    "drawn with two strokes": "4578",
+    "a diagonal stroke": "2479",
+    "thin and upright": "17",
+    "a tail that hangs down": "79",
+    "a head that rises up": "46",
+}
+
+
+def described_digits(phrases: int = 2) -> Pairs:
+    """Return scikit-learn's 1,797 real digits with texts made for them.
+
+    The pictures are real; **the texts are not**: each is `phrases` statements drawn among those that fit the
+    digit, so they are as informative as they were made to be. They show that everything runs and what a
+    result looks like; nothing about the method can be concluded from them.
+    """
+    from sklearn.datasets import load_digits
+
+    digits, rng = load_digits(), np.random.default_rng(0)
+    fitting = {str(d): [phrase for phrase, fits in _PHRASES.items() if str(d) in fits] for d in range(10)}
+    texts = [", ".join(rng.choice(fitting[str(digit)], phrases, replace=False)) for digit in digits.target]
+    pixels = ArrayPixels(torch.from_numpy(digits.images).byte()[:, None])
+    return Pairs(
+        tuple(f"digit {row}" for row in range(len(texts))),
+        tuple(texts),
+        np.ones(len(texts), dtype=bool),
+        pixels,
+        digits.target.astype(np.int64),
+        tuple("0123456789"),
+        white=16,
+        mirrored=False,
+    )
+
+
+def examples(names: Sequence[str], limit: int = 5) -> str:
+    """Say a few of many names."""
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,0 +1,184 @@
+"""What one discovery says: a table of assignments, its figures, and the comparison of methods over splits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from natgym.discovery.accuracy import clustering_accuracy
+from natgym.discovery.figures import confusion_figure, examples_figure, map_figure, plane
+from natgym.discovery.pairs import Pairs
+from natgym.discovery.split import Split
+
+SHARES = ("all", "old", "new")
+EXAMPLES = 12  # new categories shown
+MAPPED = 5000  # samples on the map at most; t-SNE of more takes minutes
+BETTER = "better single modality"  # the better of simgcd-image and simgcd-text by All, split by split
+
+
+@dataclass(frozen=True, eq=False)
+class Discovery:
+    """The categories of N samples.
+
+    Attributes:
+        pairs, split: the samples, and what was known of them.
+        clusters_N: assigned categories, the split's old ones first.
+        confidence_N: probabilities of these.
+        features_ND: in which the map is drawn.
+        title: of the figures.
+    """
+
+    pairs: Pairs
+    split: Split
+    clusters_N: np.ndarray
+    confidence_N: np.ndarray
+    features_ND: np.ndarray
+    title: str
+
+    @property
+    def names(self) -> list[str]:
+        """Of the assigned categories: the old ones', then "new 1" and so on."""
+        old = [self.pairs.class_names[category] for category in self.split.old]
+        return old + [f"new {i + 1}" for i in range(int(self.clusters_N.max()) + 1 - len(old))]
+
+    def table(self) -> pd.DataFrame:
+        """Return one row per sample: name, category, probability, labelled, label, text."""
+        pairs, names = self.pairs, self.names
+        return pd.DataFrame(
+            {
+                "name": pairs.names,
+                "category": [names[c] for c in self.clusters_N],
+                "probability": self.confidence_N.round(4),
+                "labelled": self.split.targets_N >= 0,
+                "label": [pairs.class_names[c] if c >= 0 else "" for c in pairs.labels_N],
+                "text": pairs.texts,
+            }
+        )
+
+    def figures(self) -> dict[str, Figure]:
+        """Return "map"; "examples" if there are new categories, "confusion" if true categories are known."""
+        drawn: dict[str, Figure] = {}
+        new = [c for c in range(len(self.split.old), len(self.names)) if (self.clusters_N == c).any()]
+        if new:
+            drawn["examples"] = self._examples(new)
+        colourings, names = [("assigned", self.clusters_N)], self.names
+        if self.split.judged_N.any():
+            drawn["confusion"], colourings, names = self._confusion()
+        drawn["map"] = self._map(colourings, names)
+        return drawn
+
+    def _map(self, colourings: Sequence[tuple[str, np.ndarray]], names: Sequence[str]) -> Figure:
+        N = len(self.clusters_N)
+        rows = np.random.default_rng(0).permutation(N)[:MAPPED]
+        shown = [(title, category_N[rows]) for title, category_N in colourings]
+        which = "" if len(rows) == N else f"; {len(rows):,} of {N:,} samples"
+        note = f"{self.title}; t-SNE of the branches' features; crosses are labelled samples{which}"
+        return map_figure(plane(self.features_ND[rows]), shown, names, self.split.targets_N[rows] >= 0, note)
+
+    def _examples(self, new: Sequence[int]) -> Figure:
+        best_N = np.argsort(-self.confidence_N, kind="stable")
+        rows_of = [(self.names[c], best_N[self.clusters_N[best_N] == c]) for c in new[:EXAMPLES]]
+        note = f"{self.title}; {len(rows_of)} of {len(new)} new categories, the most confident samples first"
+        return examples_figure(self.pairs, rows_of, note)
+
+    def _confusion(self) -> tuple[Figure, list[tuple[str, np.ndarray]], list[str]]:
+        """Return the figure, colourings of the map by true and by matched category, and their names."""
+        class_names, old, rows = self.pairs.class_names, self.split.old, self.split.judged_N
+        order = [*old, *(category for category in range(len(class_names)) if category not in old)]
+        place_N = np.append(np.argsort(order), -1)[self.pairs.labels_N]  # an unknown label, -1, stays so
+        accuracy = clustering_accuracy(self.clusters_N[rows], place_N[rows], self.split.of_old_N[rows])
+        shares = ", ".join(f"{name.title()} {getattr(accuracy, name):.1%}" for name in SHARES)
+        names = [class_names[category] for category in order]
+        figure = confusion_figure(
+            accuracy, names, len(old), f"{self.title}: {shares}; {rows.sum():,} unlabelled samples"
+        )
+        matched = np.full(len(self.names), -1)
+        matched[: len(accuracy.category_C)] = accuracy.category_C
+        by_match = ("assigned, in the colour of the matched category", matched[self.clusters_N])
+        return figure, [("true category", place_N), by_match], names
+
+
+def score(clusters_N: np.ndarray, pairs: Pairs, split: Split) -> dict[str, float | None]:
+    """Return All, Old and New over the unlabelled samples of known category, None over no samples."""
+    rows = split.judged_N
+    found = clustering_accuracy(clusters_N[rows], pairs.labels_N[rows], split.of_old_N[rows])
+    return {name: None if np.isnan(share := getattr(found, name)) else share for name in SHARES}
+
+
+def frame_of(results: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Return a row per split and method from results {"split", "cpu_seconds", "rows": {method: shares}}."""
+    rows = [
+        {"method": name, "seed": result["split"], "cpu_seconds": result["cpu_seconds"], **shares}
+        for result in results
+        for name, shares in result["rows"].items()
+    ]
+    return pd.DataFrame(rows).astype(dict.fromkeys(SHARES, float))
+
+
+def summarize(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a row per method: means and sample standard deviations over the splits."""
+    rows = []
+    for name, group in frame.groupby("method", sort=False):
+        row: dict[str, Any] = {"method": name} | {share: float(group[share].mean()) for share in SHARES}
+        row |= {f"{share}_std": float(group[share].std(ddof=1)) for share in SHARES}
+        rows.append(row | {"splits": len(group), "cpu_seconds": float(group["cpu_seconds"].mean())})
+    return rows
+
+
+def differences(
+    frame: pd.DataFrame, ours: str, interval: Callable[[pd.DataFrame, pd.DataFrame, str], tuple[float, float]]
+) -> list[dict[str, Any]]:
+    """Return, for each other method and for the better single modality of each split, ours minus it.
+
+    Args:
+        frame: of `frame_of`.
+        ours: the method to compare with all others.
+        interval: (our rows, their rows, share) -> mean and half-width over the common splits.
+    """
+    # The index goes, because pandas would pair by it instead of by the split.
+    ordered = frame.sort_values("seed", kind="stable")
+    groups = {str(n): g.reset_index(drop=True) for n, g in ordered.groupby("method", sort=False)}
+    mine = groups.pop(ours, None)
+    if mine is None:
+        return []
+    singles = [groups[name] for name in ("simgcd-image", "simgcd-text") if name in groups]
+    if len(singles) == 2:
+        best = pd.concat(singles).sort_values("all").groupby("seed").tail(1).sort_values("seed")
+        groups = {BETTER: best.reset_index(drop=True), **groups}
+    rows = []
+    for name, theirs in groups.items():
+        row: dict[str, Any] = {"method": name}
+        for share in SHARES:
+            row[share], row[f"{share}_half_width"] = interval(mine, theirs, share)
+        rows.append(row)
+    return rows
+
+
+def format_shares(rows: Sequence[dict[str, Any]], spread: str, sign: str = "") -> str:
+    """Return rows of `summarize` or `differences` as text, in percent.
+
+    Args:
+        rows: with "all", "old", "new", and their spreads.
+        spread: suffix of the spreads' names: "std" or "half_width".
+        sign: "+" prints signs.
+    """
+
+    def cell(row: dict[str, Any], share: str) -> str:
+        around = row[f"{share}_{spread}"]
+        if np.isnan(row[share]):
+            return "-"
+        return f"{100 * row[share]:{sign}.1f}" + ("" if np.isnan(around) else f" ± {100 * around:.1f}")
+
+    lines = [
+        {"method": row["method"]} | {share.title(): cell(row, share) for share in SHARES} for row in rows
+    ]
+    table = pd.DataFrame(lines)
+    for name, form in (("splits", "{:d}"), ("cpu_seconds", "{:.1f}")):
+        if rows and name in rows[0]:
+            table[name.replace("cpu_seconds", "CPU-s")] = [form.format(row[name]) for row in rows]
+    return table.to_string(index=False)
