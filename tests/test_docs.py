@@ -13,6 +13,9 @@ from agents.named import NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+# Where the config classes stand that scripts take their flags from.
+FOLDERS = ("generators", "natgym", "agents")
+SOURCE = "".join(path.read_text() for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py")))
 
 
 def test_the_tutorial_runs_with_a_tiny_budget(tmp_path: Path) -> None:
@@ -46,9 +49,7 @@ def test_pages_name_only_what_exists(page: Path) -> None:
         assert (page.parent / link).exists(), link
     for script, flags in re.findall(r"experiments/(\w+\.py)([^`\n]*)", text):
         assert (ROOT / "experiments" / script).is_file(), script
-        source = "".join(
-            path.read_text() for path in (ROOT / "experiments" / script, *ROOT.glob("agents/*.py"))
-        )
+        source = SOURCE + (ROOT / "experiments" / script).read_text()
         for flag in re.findall(r"--([\w-]+)", flags):
             name = flag.removeprefix("no-").replace("-", "_")
             assert re.search(rf"\b{name}\b", source), f"{script} knows no --{flag}"
