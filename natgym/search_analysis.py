@@ -7,6 +7,7 @@ from itertools import cycle
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter
 
 from generators.schedules import PARAMETERS, Schedule
 from natgym.analysis import TITLES
@@ -42,7 +43,7 @@ def search_figure(logs: Mapping[str, pd.DataFrame], note: str) -> Figure:
         note: what the reader must know, under the panels.
     """
     figure = Figure(figsize=(2.6 * len(logs), 2.9))
-    axes = panels(figure, 1, len(logs))
+    axes, seen = panels(figure, 1, len(logs)), pd.concat([log["distance"] for log in logs.values()])
     for axis, (name, log) in zip(axes, logs.items(), strict=True):
         log = log.sort_values("evaluation").assign(spent=lambda rows: rows["images"].cumsum() / 1000)
         final = log["generation"] == log["generation"].max()
@@ -55,7 +56,10 @@ def search_figure(logs: Mapping[str, pd.DataFrame], note: str) -> Figure:
         axis.errorbar(*point, color=COLORS[1], marker="D", markersize=4.5, capsize=2)
         plain(axis, name, "thousand pictures spent")
         axis.set_yscale("log")
-        axis.sharey(axes[0])
+        axis.set_ylim(0.9 * seen.min(), 1.1 * seen.max())
+        for which in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+            which(FormatStrFormatter("%g"))
+        axis.tick_params(which="minor", labelsize=SMALL)
     axes[0].set_ylabel("distance from the select part", fontsize=SMALL + 1)
     return finish(figure, note)
 

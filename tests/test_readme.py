@@ -1,5 +1,6 @@
 """The Python code of README and docs runs as it is printed, and the agent of the README learns."""
 
+import os
 import re
 import subprocess
 import sys
@@ -20,7 +21,7 @@ def snippets(text: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
-EXAMPLE, AGENT = snippets(README)
+EXAMPLE, AGENT, SWEEP = snippets(README)
 OPTIONS, REWARD, ROLLOUT = snippets(ENVIRONMENT)
 
 
@@ -38,6 +39,17 @@ def test_the_code_of_the_docs_runs(snippet: str, capsys: pytest.CaptureFixture[s
 def test_the_environment_takes_ten_lines() -> None:
     lines = [line for line in EXAMPLE.splitlines() if line.strip()]
     assert len(lines) <= 10 and "natgym/Decode-v0" in EXAMPLE
+
+
+@pytest.mark.ray
+def test_a_sweep_over_schedules_takes_ten_lines_and_runs(tmp_path: Path) -> None:
+    """As a user's own script; Ray's results go to a home of its own."""
+    assert len([line for line in SWEEP.splitlines() if line.strip()]) <= 10
+    env = os.environ | {"HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", SWEEP], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    distance, config = done.stdout.splitlines()[-1].split(" ", 1)
+    assert 0 < float(distance) < 10 and "remask" in config
 
 
 def test_a_reward_takes_twenty_lines() -> None:
