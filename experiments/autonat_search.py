@@ -133,7 +133,7 @@ class Experiment:
         self.classes = len(self.meter.generator.conditions())
         self.table_images = args.table.candidates * args.table.images_per_class * self.classes
         policies = 4 + len(self.searches) + (2 if self.table_images else 0)
-        total = len(self.searches) * args.search.budget + self.table_images
+        total = len(self.searches) * (args.search.budget + args.images) + self.table_images
         total += policies * args.images * len(args.evaluation_seeds)
         self.bar = tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True, smoothing=0.05)
 
@@ -163,13 +163,14 @@ class Experiment:
             self.bar.update(self.args.search.budget - search.spent)
 
     def choose(self) -> None:
-        """Keep the schedule whose second look was best."""
-        looks = {}
+        """Keep the winner that is best on one more noise of the select part, common to all searches."""
+        self.bar.set_description("choosing")
+        seed, looks = derive_seed(self.args.seed, "choice"), {}
         for name, search in self.searches.items():
-            last = search.asked[-1].generation
-            seen = [search.known[one.number] for one in search.asked if one.generation == last]
-            looks[name] = min(seen).distance
-        self.chosen = min(looks, key=lambda name: looks[name])
+            assert search.result is not None
+            looks[name] = self.meter(Evaluation(0, 0, search.result, self.args.images, seed, True))
+            self.bar.update(self.args.images)
+        self.chosen = min(looks, key=lambda name: looks[name].distance)
         found = self.searches[self.chosen].result
         assert found is not None
         self.best = dataclasses.replace(found, name="autonat")
@@ -267,7 +268,7 @@ class Experiment:
         print(self.legend)
         if self.args.repeats > 1:
             print(f"Rows of optimisers: mean and spread over {self.args.repeats} searches.")
-        print(f"strategy.json is of {best}, the best on the select part.")
+        print(f"strategy.json is of {best}, the best of the winners on one noise of the select part.")
         for row in differences:
             print(f"{row['policy']} - {row['minus']}: {row['mean']:+.3f} ± {row['half_width']:.3f}")
 
