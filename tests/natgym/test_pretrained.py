@@ -11,7 +11,7 @@ from agents.fixed import FixedPolicy
 from generators.checkpoints import PRETRAINED, from_pretrained
 from generators.data import Part, PartName, load_part
 from generators.masking import MaskLaw, mask_tokens, masked_cross_entropy
-from generators.schedules import maskgit, reference
+from generators.schedules import Schedule, maskgit, reference
 from natgym.evaluation import Judge
 from natgym.loading import load_companion
 from natgym.metrics.classifier import judge
@@ -124,3 +124,32 @@ def test_the_mnist_classifier_is_right(mnist: Part) -> None:
     right_N = logits_NK.argmax(-1) == mnist.condition.values
     assert right_N.double().mean().item() == pytest.approx(0.989, abs=0.005)
     assert features_Nd.shape == (2000, 64) and features_Nd.var(0).mean().item() == pytest.approx(1, abs=0.03)
+
+
+STRATEGIES = sorted(PRETRAINED.glob("*/schedules/*.json"))
+
+
+@pytest.mark.parametrize("path", STRATEGIES, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
+def test_every_shipped_strategy_is_named_by_its_steps(path: Path) -> None:
+    schedule = Schedule.load(path)
+    assert path.name == f"autonat-T{schedule.steps}.json" and schedule.name == "autonat"
+    card = (path.parents[1] / "README.md").read_text()
+    assert f"schedules/{path.name}" in card
+
+
+def test_the_searched_digits_are_nearer_than_hand_made_ones() -> None:
+    """On the part that it was searched on, and other noise; the part that tables report is left alone."""
+    generator: Any = from_pretrained(PRETRAINED / "digits" / "nat")
+    tokenizer, classifier = (load_companion(None, kind, "digits") for kind in ("tokenizer", "classifier"))
+    judge_select, condition = (
+        Judge(classifier, load_part("digits", "select")),
+        balanced(generator.conditions(), 1000),
+    )
+    searched = Schedule.load(PRETRAINED / "digits" / "schedules" / "autonat-T4.json")
+    distances = [
+        judge_select.distance(
+            rollout(FixedPolicy(schedule), generator, tokenizer, condition, seed=77).images_NCHW
+        )
+        for schedule in (searched, maskgit(4), reference(4))
+    ]
+    assert distances == sorted(distances) and distances[0] < 0.6 * distances[2]
