@@ -16,7 +16,7 @@ from _cli import main, refuse_settings
 from tqdm import tqdm
 
 from agents.adanat import AdaNATConfig, train
-from agents.autonat import Meter, OptimizerName, Search, SearchConfig
+from agents.autonat import Meter, OptimizerName, Search, SearchConfig, explore
 from agents.fixed import FixedPolicy, baselines
 from agents.tune_jobs import Trial, run_trials, sample_configs
 from generators.checkpoints import from_pretrained
@@ -90,6 +90,7 @@ def check(args: Args) -> None:
         as_schedule(config.schedule, config.steps)
     load_generator(config.generator or config.task)
     load_part(config.task, "train")
+    next(explore(args.optimizer, args.search, config.steps, config.seed))
     sample_configs(config, args.space, args.num_samples)
 
 

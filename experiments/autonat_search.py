@@ -17,7 +17,15 @@ from _cli import main, refuse_settings
 from torch import Tensor
 from tqdm import tqdm
 
-from agents.autonat import Evaluation, Measurement, Meter, OptimizerName, Search, SearchConfig
+from agents.autonat import (
+    Evaluation,
+    Measurement,
+    Meter,
+    OptimizerName,
+    Search,
+    SearchConfig,
+    explore,
+)
 from agents.class_table import ClassTable, ClassTableConfig, search_table
 from agents.cluster import quiet
 from agents.fixed import FixedPolicy, baselines
@@ -100,7 +108,8 @@ PLACES = ("local", "threads", "cpus_per_trial", "gpus_per_trial", "address", "ou
 def resolve(args: Args) -> tuple[Args, Run]:
     """Open the run folder: a new one, or the one to resume, whose settings replace the command line's."""
     if args.resume is None:
-        as_schedule(args.search.start, args.steps)
+        for optimizer in args.optimizer:  # what would fail later is said before a folder is made
+            next(explore(optimizer, args.search, args.steps, args.seed))
         Meter(args.task, args.generator)
         return args, Run.create("autonat_search", args.output, args)
     refuse_settings(args.resume, PLACES)

@@ -16,7 +16,7 @@ from _cli import main, refuse_settings
 from torch import nn
 from tqdm import tqdm
 
-from agents.autonat import Meter, OptimizerName, Search, SearchConfig
+from agents.autonat import Meter, OptimizerName, Search, SearchConfig, explore
 from agents.fixed import FixedPolicy
 from agents.training_search import LawSearchConfig, load_law, search_laws
 from generators.checkpoints import save_pretrained
@@ -92,8 +92,9 @@ PLACES = ("threads", "cpus_per_trial", "address", "output", "resume")  # flags t
 def resolve(args: Args) -> tuple[Args, Run]:
     """Open the run folder: a new one, or the one to resume, whose settings replace the command line's."""
     if args.resume is None:
-        as_schedule(args.schedule, args.steps)
-        make_trainer(args, MaskLaw())  # what is missing is said before a folder is made
+        as_schedule(args.schedule, args.steps)  # what would fail later is said before a folder is made
+        next(explore(args.optimizer, args.search, args.steps, args.seed))
+        make_trainer(args, MaskLaw())
         return args, Run.create("autonat_training", args.output, args)
     refuse_settings(args.resume, PLACES)
     run = Run.open(args.resume)

@@ -645,6 +645,7 @@ def test_autonat_search_repeats_searches(console: Console, outside: Path) -> Non
         ("--optimizer adam", "optimizer"),
         ("--optimizer grid grid", "optimizer none twice"),
         ("--budget 300", "budget 300 finalists"),
+        ("--budget 20000 --optimizer cma", "budget 20000 cma first generation"),
         ("--task faces", "faces"),
         ("--generator nowhere", "nowhere"),
         ("--start nowhere --warm none", "nowhere"),
@@ -662,7 +663,7 @@ def test_autonat_search_refuses_the_impossible(
 
 
 TINY_LAWS = """--updates 4 --rounds 1 --laws.laws 3 --laws.rung 2 --laws.images 40 --steps 2 --images 60
-    --search.images-per-evaluation 30 --search.budget 900 --search.final-images 40
+    --search.images-per-evaluation 30 --search.budget 1000 --search.final-images 40
     --evaluation-seeds 0 1""".split()
 
 
@@ -679,5 +680,5 @@ def test_autonat_training_alternates(outside: Path) -> None:
     results = json.loads((outside / "laws" / "results.json").read_text())
     assert len(results["rows"]) == 6 and (outside / "laws" / "figures" / "laws.png").is_file()
     assert Schedule.load(outside / "laws" / "strategy.json").steps == 2
-    done = run(outside, "--resume", "laws", "--updates", 9, script="autonat_training.py")
-    assert_one_line(done, "autonat_training.py", "--resume", "updates")
+    done = run(outside, "--resume", "laws", "--steps", 9, script="autonat_training.py")
+    assert_one_line(done, "autonat_training.py", "--resume", "steps")
