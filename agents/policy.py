@@ -199,19 +199,29 @@ class ActorConfig:
     smoothing: float = 0.0
     pooled_from: tuple[int, int] | None = None
     """The generator's grid, if the features are pooled to `grid`."""
+    sees_previous: bool = True
+    """Whether the network reads the action played before, where actions are smoothed; AdaGen's does not."""
 
 
-@register(ActorConfig)
-class Actor(nn.Module):
-    """A learned policy in evaluation: the mean action through the action map."""
+class ActorNetwork(nn.Module):
+    """Trunk and head of an actor: observation -> mean action (B, k)."""
 
     def __init__(self, config: ActorConfig) -> None:
         super().__init__()
         self.config = config
         widths = PolicyConfig(**{**config.policy, "hidden": tuple(config.policy["hidden"])})
         k = len(config.parameters)
-        self.trunk = Trunk(widths, config.grid, config.features_width, k if config.smoothing else 0)
+        smoothed = k if config.smoothing and config.sees_previous else 0
+        self.trunk = Trunk(widths, config.grid, config.features_width, smoothed)
         self.head = nn.Linear(widths.hidden[1], k)
+
+
+@register(ActorConfig)
+class Actor(ActorNetwork):
+    """A learned policy in evaluation: the mean action through the action map."""
+
+    def __init__(self, config: ActorConfig) -> None:
+        super().__init__(config)
         self.register_buffer("schedule", torch.ones(config.steps, 4, dtype=torch.float64))
         self.schedule: Tensor
         self._mapped: tuple[Any, ActionMap] | None = None

@@ -220,6 +220,7 @@ FORMATS = {form.name: form for form in (NAT_FORMAT, ENAT_FORMAT, VQGAN_FORMAT)}
 OTHERS = {
     "AdaNAT policy": ["policy", "policy_old"],
     "AdaNAT discriminator": ["dino", "heads", "mapping"],
+    "AdaGen policy": ["t_embedder", "adaLN1", "adaLN2", "adaLN3", "dw_conv", "pw_conv", "linear1", "linear2"],
     "Inception network": ["Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3"]
     + [f"Mixed_{block}" for block in ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c")],
 }

@@ -39,14 +39,18 @@ class Converted(NamedTuple):
         return module.eval().requires_grad_(False)
 
 
-def read(path: Path | str) -> dict[str, Tensor]:
+def read(path: Path | str, entry: str | None = None) -> dict[str, Tensor]:
     """Read the state dict of a .safetensors or torch file: nothing is executed, tensors stay in the file.
 
     It may stand under `state_dict` or `model`, its keys behind the `module.` of DDP. AdaNAT's checkpoints
     also hold their arguments, an `argparse.Namespace`: a plain record, and the only class allowed.
 
+    Args:
+        entry: where it stands instead, as `discriminator` in AdaNAT's checkpoints.
+
     Raises:
-        ValueError: there is no such file, it is broken, holds objects that could run code or no state dict.
+        ValueError: there is no such file or entry, it is broken, holds objects that could run code or no
+            state dict.
     """
     path = Path(path)
     if not path.is_file():
@@ -60,33 +64,44 @@ def read(path: Path | str) -> dict[str, Tensor]:
         asked = re.search(r"GLOBAL (\S+)", str(error))
         why = f"asks for {asked[1]}, which could run code" if asked else "is broken, or no weights at all"
         raise ValueError(f"{path} is not loaded: it {why}; expected a state dict") from None
-    for entry in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(entry), dict):
-            content = content[entry]
+    if entry is not None and (not isinstance(content, dict) or entry not in content):
+        found = _listed(map(str, content), most=8) if isinstance(content, dict) else "no entries"
+        raise ValueError(f"{path} has no entry {entry!r}; it has {found}")
+    for name in ("state_dict", "model") if entry is None else (entry,):
+        if isinstance(content, dict) and isinstance(content.get(name), dict):
+            content = content[name]
     if not isinstance(content, dict) or not content or not all(map(_is_weight, content.items())):
         raise ValueError(f"{path} holds no weights; expected named tensors, flat or under `state_dict`")
     prefix = "module." if all(key.startswith("module.") for key in content) else ""
     return {key.removeprefix(prefix): tensor for key, tensor in content.items()}
 
 
-def recognise(keys: Iterable[str]) -> Format:
+def recognise(keys: Iterable[str], formats: Mapping[str, Format] = FORMATS) -> Format:
     """Return the format that the names speak of: more than half of their first words are its.
 
     Raises:
         ValueError: they speak of something else, which is named if it is known.
     """
     keys = list(keys)
-    if (name := _look(keys)) in FORMATS:
-        return FORMATS[name]
-    raise ValueError(f"{_looks(keys)}; expected {' or '.join(map(_described, FORMATS.values()))}")
+    if (form := formats.get(_look(keys, formats) or "")) is not None:
+        return form
+    described = " or ".join(map(_described, formats.values()))
+    raise ValueError(f"{_looks(keys, formats)}; expected {described}")
 
 
-def convert(state_dict: Mapping[str, Tensor], *, expected: Format | None = None, **given: Any) -> Converted:
+def convert(
+    state_dict: Mapping[str, Tensor],
+    *,
+    expected: Format | None = None,
+    formats: Mapping[str, Format] = FORMATS,
+    **given: Any,
+) -> Converted:
     """Translate official weights and infer what module they belong to.
 
     Args:
         state_dict: official name -> tensor (meta tensors will do).
         expected: refuse any other format.
+        formats: those that are known, by name; policies and discriminators have theirs elsewhere.
         given: what shapes don't tell: `grid` (rows, columns; default square, for a VQGAN 16 x 16), `heads`
             and `decoder_depth` (default those of the official checkpoints); None is not given.
 
@@ -94,9 +109,9 @@ def convert(state_dict: Mapping[str, Tensor], *, expected: Format | None = None,
         ValueError: not a known format, a name is unknown or missing, shapes don't fit together, or something
             has to be given.
     """
-    form = recognise(state_dict)
+    form, looks = recognise(state_dict, formats), _looks(state_dict, formats)
     if expected not in (None, form):
-        raise ValueError(f"{_looks(state_dict)}; expected {_described(expected)}")
+        raise ValueError(f"{looks}; expected {_described(expected)}")
     given = {name: value for name, value in given.items() if value is not None}
     if foreign := [name for name in given if name not in form.options]:
         raise ValueError(
@@ -108,14 +123,18 @@ def convert(state_dict: Mapping[str, Tensor], *, expected: Format | None = None,
     try:
         config = form.config_from({name: tensor.shape for name, tensor in weights.items()}, given)
     except KeyError as error:  # not even the geometry can be told
-        _check(form, names, weights, dict(weights) | {error.args[0]: torch.empty(0)})
+        _check(form, looks, names, weights, dict(weights) | {error.args[0]: torch.empty(0)})
     with torch.device("meta"):
-        _check(form, names, weights, form.module(config).state_dict())
+        _check(form, looks, names, weights, form.module(config).state_dict())
     return Converted(form, config, weights, ignored)
 
 
 def _check(
-    form: Format, names: Mapping[str, str | None], found: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+    form: Format,
+    looks: str,
+    names: Mapping[str, str | None],
+    found: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
 ) -> None:
     """Raise ValueError unless the weights found are exactly the expected ones."""
     # A name that does not come back would hide behind the official one.
@@ -127,23 +146,24 @@ def _check(
     missing = [form.official(name) for name in expected if name not in found]
     if unknown or missing:
         wrong = f"unknown: {_listed(unknown)}; missing: {_listed(missing)}"
-        raise ValueError(f"{_looks(names)}, but does not fit one: {wrong}")
+        raise ValueError(f"{looks}, but does not fit one: {wrong}")
     for name, tensor in expected.items():
         if (shape := tuple(found[name].shape)) != (fitting := tuple(tensor.shape)):
             key = form.official(name)
-            raise ValueError(f"{_looks(names)}, but does not fit one: {key} is {shape}, not {fitting}")
+            raise ValueError(f"{looks}, but does not fit one: {key} is {shape}, not {fitting}")
 
 
-def _look(keys: Iterable[str]) -> str | None:
+def _look(keys: Iterable[str], formats: Mapping[str, Format]) -> str | None:
     """Return the name of what more than half of the first words belong to, if anything."""
     found = set(first_words(keys))
-    known = {name: form.roots for name, form in FORMATS.items()} | OTHERS
+    # A file also has the names that its table leaves out.
+    known = OTHERS | {name: [*form.roots, *OTHERS.get(name, [])] for name, form in formats.items()}
     return next((name for name, roots in known.items() if 2 * len(found & set(roots)) > len(found)), None)
 
 
-def _looks(keys: Iterable[str]) -> str:
+def _looks(keys: Iterable[str], formats: Mapping[str, Format]) -> str:
     keys = list(keys)
-    name = _look(keys)
+    name = _look(keys, formats)
     like = f"looks like {_a(name)}" if name else "looks like nothing known"
     return f"{like}: {len(keys)} keys under {_listed(first_words(keys), most=8)}"
 

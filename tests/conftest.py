@@ -1,5 +1,6 @@
 """Settings and fixtures shared by all tests."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -11,6 +12,7 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["MPLBACKEND"] = "Agg"
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -42,3 +44,17 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data folder {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def recipe_weight() -> Callable[[dict[str, Any]], torch.Tensor]:
+    """Return `entry -> weight`: recorded weights too big to store are drawn again, and checked."""
+
+    def draw(entry: dict[str, Any]) -> torch.Tensor:
+        random = np.random.RandomState(entry["seed"])
+        drawn = random.randint(-128, 128, size=int(np.prod(entry["shape"]))).astype(np.float32)
+        weight = drawn * np.float32(2.0 ** -(7 + entry["shift"]))
+        assert hashlib.sha256(weight.tobytes()).hexdigest() == entry["sha256"]
+        return torch.from_numpy(weight).reshape(entry["shape"])
+
+    return draw

@@ -1,6 +1,5 @@
 """The policy network against the recorded official one, and what the SB3 policy around it promises."""
 
-import hashlib
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -75,15 +74,6 @@ def perturb(module: nn.Module, std: float = 0.05) -> None:
                 parameter += std * torch.randn(parameter.shape, generator=generator)
 
 
-def recipe_weight(entry: dict[str, Any]) -> Tensor:
-    """Draw a recorded weight that was too big to store, and check that it is the right one."""
-    random = np.random.RandomState(entry["seed"])
-    drawn = random.randint(-128, 128, size=int(np.prod(entry["shape"]))).astype(np.float32)
-    weight = drawn * np.float32(2.0 ** -(7 + entry["shift"]))
-    assert hashlib.sha256(weight.tobytes()).hexdigest() == entry["sha256"]
-    return torch.from_numpy(weight).reshape(entry["shape"])
-
-
 def load_official(policy: AdaNATPolicy, tensors: dict[str, Tensor]) -> None:
     """Load the recorded actor and critic; every one of our parameters but log_std is set."""
     theirs = {key.removeprefix("sd."): value for key, value in tensors.items() if key.startswith("sd.")}
@@ -102,7 +92,7 @@ def load_official(policy: AdaNATPolicy, tensors: dict[str, Tensor]) -> None:
 
 
 @pytest.fixture(scope="module")
-def recorded(golden: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def recorded(golden: Any, recipe_weight: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The recorded tensors with the weights of the recipe, and what describes them."""
     tensors, meta = golden("policy_tiny")
     drawn = {f"sd.{key}": recipe_weight(entry) for key, entry in meta["recipe_weights"].items()}
