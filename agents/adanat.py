@@ -269,11 +269,12 @@ class Learner:
         images, condition = self._draw(seed)
         self.images_spent += len(images)
         rng = np.random.default_rng(seed)
-        metrics = []
+        metrics: list[dict[str, float]] = []
         for rows in torch.arange(len(images)).split(self.config.discriminator_batch):
             real = torch.from_numpy(rng.integers(len(self.real_NCHW), size=len(rows)))
             fake = images[rows], condition[rows]
-            metrics.append(self.reward.update(self.real_NCHW[real], self.real_condition[real], *fake))
+            with seeded(derive_seed(seed, len(metrics)), self.env.device):  # crops are drawn at random
+                metrics.append(self.reward.update(self.real_NCHW[real], self.real_condition[real], *fake))
         return {name: float(np.mean([row[name] for row in metrics])) for name in metrics[0]}
 
     def _draw(self, seed: int) -> tuple[Tensor, Condition]:

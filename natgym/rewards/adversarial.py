@@ -1,7 +1,8 @@
-"""AdaNAT's adversarial reward (arXiv 2409.00342, section 3.3) with a small trainable discriminator.
+"""AdaNAT's adversarial reward (arXiv 2409.00342, section 3.3), of a small or of the paper's discriminator.
 
-The discriminator is conditioned by projection (Miyato and Koyama 2018) and trained in turn with the policy on
-fresh pictures against real ones. Its reward is moving: runs are compared on a frozen metric, never on it.
+Both are conditioned by projection (Miyato and Koyama 2018) and trained in turn with the policy on fresh
+pictures against real ones: the small one whole, the paper's but for its frozen backbone. Their
+reward is moving: runs are compared on a frozen metric, never on it.
 """
 
 from __future__ import annotations
@@ -17,14 +18,22 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from generators.conditions import Condition
 from generators.noise import seeded
+from natgym.rewards.projected import FROZEN, ProjectedConfig, judged_at_once, load_projected
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialConfig:
     """Hyper-parameters of the discriminator and of its training."""
 
+    backbone: str = "small"
+    """"small" trains a network of its own; "dino" is the paper's, on DINO ViT-S/16 (timm gets the weights);
+    else a local file of those weights, or the folder of a saved discriminator to go on with."""
+    condition: Literal["class", "text"] = "class"
+    """How the projected discriminator reads conditions: mapped classes, or text vectors of length 1."""
+    crop: float = 0.5
+    """Chance that it sees one place of a batch of pictures larger than 224, not all of them made smaller."""
     channels: int = 32
-    """Channels of the first layer; they double at each halving of the picture, up to 4 times as many."""
+    """Of the small network's first layer; doubled at each halving of the picture, up to 4 times as many."""
     learning_rate: float = 1e-3
     """Of Adam."""
     betas: tuple[float, float] = (0.5, 0.99)
@@ -78,12 +87,26 @@ class AdversarialReward:
     ) -> None:
         self.config = config
         with seeded(seed):
-            self.discriminator = Discriminator(image_shape, condition_width, config.channels).to(device)
-        self.optimizer = torch.optim.Adam(self.discriminator.parameters(), config.learning_rate, config.betas)
+            self.discriminator = _discriminator(image_shape, condition_width, config).to(device)
+        learning = [parameter for parameter in self.discriminator.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.Adam(learning, config.learning_rate, config.betas)
 
     @torch.no_grad()
     def __call__(self, images_BCHW: Tensor, condition: Condition) -> Tensor:
-        return self.discriminator.eval()(images_BCHW, condition.vectors).mean((1, 2)).sigmoid()
+        """Return rewards (B,).
+
+        Raises:
+            ValueError: the paper's discriminator can't cut so many rows into equal groups.
+        """
+        rows = judged_at_once(len(images_BCHW)) if self.projected else len(images_BCHW)
+        chunks = zip(images_BCHW.split(rows), condition.vectors.split(rows), strict=True)
+        judge = self.discriminator.eval()
+        return torch.cat([judge(*chunk).flatten(1).mean(1) for chunk in chunks]).sigmoid()
+
+    @property
+    def projected(self) -> bool:
+        """Whether the discriminator is the paper's, whose batches have to be cut into equal groups."""
+        return self.config.backbone != "small"
 
     def update(
         self, real_BCHW: Tensor, real_condition: Condition, fake_BCHW: Tensor, fake_condition: Condition
@@ -99,15 +122,31 @@ class AdversarialReward:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        right = ((real.mean((1, 2)) > 0).float().mean() + (fake.mean((1, 2)) < 0).float().mean()) / 2
+        real_B, fake_B = real.flatten(1).mean(1), fake.flatten(1).mean(1)
+        right = ((real_B > 0).float().mean() + (fake_B < 0).float().mean()) / 2
         return {"discriminator_loss": loss.item(), "discriminator_accuracy": right.item()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"discriminator": self.discriminator.state_dict(), "optimizer": self.optimizer.state_dict()}
+        """Return what a resumed run needs; a frozen backbone is loaded again instead."""
+        state = self.discriminator.state_dict()
+        learned = {name: value for name, value in state.items() if not name.startswith(FROZEN)}
+        return {"discriminator": learned, "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.discriminator.load_state_dict(state["discriminator"])
+        present = self.discriminator.state_dict()
+        frozen = {name: value for name, value in present.items() if name.startswith(FROZEN)}
+        self.discriminator.load_state_dict(frozen | state["discriminator"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _discriminator(
+    image_shape: tuple[int, int, int], condition_width: int, config: AdversarialConfig
+) -> nn.Module:
+    if config.backbone == "small":
+        return Discriminator(image_shape, condition_width, config.channels)
+    mapping_width = 512 if config.condition == "class" else None
+    sizes = ProjectedConfig(condition_width=condition_width, mapping_width=mapping_width, crop=config.crop)
+    return load_projected(config.backbone, sizes)
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Module:

@@ -1,5 +1,6 @@
 """convert_checkpoint.py on files with the official names and containers, made here at small sizes."""
 
+import argparse
 import json
 import os
 import runpy
@@ -14,13 +15,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from agents.official import ADANAT_POLICY
+from agents.policy import ActorConfig, ActorNetwork
 from generators.checkpoints import from_pretrained, read_description
 from generators.conditions import Labels
 from generators.enat import ENAT, ENATConfig
 from generators.formats import ENAT_FORMAT, NAT_FORMAT, VQGAN_FORMAT, Format
 from generators.nat import NAT, NATConfig
-from generators.schedules import Schedule, maskgit
+from generators.schedules import Schedule, maskgit, reference
 from generators.vqgan import VQGAN, VQGANConfig
+from natgym.rewards.official import DISCRIMINATOR
+from natgym.rewards.projected import ProjectedConfig, ProjectedDiscriminator
 
 SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "convert_checkpoint.py"
 
@@ -157,6 +162,43 @@ def test_nothing_is_overwritten(tmp_path: Path, convert: Convert) -> None:
     assert (tmp_path / "there.json").read_text() == "mine" and not list((tmp_path / "empty").iterdir())
 
 
+def test_a_training_checkpoint_holds_a_policy_and_a_discriminator(tmp_path: Path, convert: Convert) -> None:
+    pytest.importorskip("timm", reason="the projected discriminator needs timm (extra `pretrained`)")
+    policy = dict(width=8, channels=4, hidden=(12, 6), frequencies=8)
+    config = ActorConfig(
+        policy=policy, grid=(4, 4), features_width=12, steps=5, actions="paper", schedule_name="reference"
+    )
+    network = spread(ActorNetwork(config))
+    actor = official(network, ADANAT_POLICY)
+    critic = {key.replace("actor", "critic"): tensor for key, tensor in actor.items()}
+    judge = spread(
+        ProjectedDiscriminator(ProjectedConfig(condition_width=3, mapping_width=4, side=32, width=6))
+    )
+    judged = {f"module.{key}": value for key, value in official(judge, DISCRIMINATOR).items()}
+    content = {"model": actor | critic, "discriminator": judged, "args": argparse.Namespace(lr=1e-5)}
+    torch.save(content, tmp_path / "ckpt_7.pth")
+    done = convert("ckpt_7.pth", "policy", "--steps", 5, "--actions", "paper")
+    assert not done.code, done.err
+    assert "AdaNAT policy, 22 tensors" in done.out and "5 steps, actions 'paper', smoothing 0" in done.out
+    assert done.out.count("left out policy_old.critic.") == 22
+    found: Any = from_pretrained(tmp_path / "policy")
+    assert read_description(tmp_path / "policy")["metadata"]["min_reveal"] == 0
+    assert (found.steps, found.config.actions) == (5, "paper")
+    assert torch.equal(found.schedule, reference(5).table_T4)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(found.state_dict()[name], tensor), name
+    done = convert("ckpt_7.pth", "judge", "--entry", "discriminator", "--heads", 6)
+    assert not done.code and "AdaNAT discriminator" in done.out, done.err
+    found = from_pretrained(tmp_path / "judge")
+    assert found.config == judge.config
+    for name, tensor in judge.state_dict().items():
+        assert torch.equal(found.state_dict()[name], tensor), name
+    assert_one_line(
+        convert("ckpt_7.pth", "x", "--entry", "ema"), "no entry 'ema'; it has model, discriminator"
+    )
+    assert_one_line(convert("ckpt_7.pth", "x", "--steps", 0), "steps are at least 1")
+
+
 def test_mistakes_are_one_line_and_leave_nothing(tmp_path: Path, convert: Convert) -> None:
     torch.save(official(nat(), NAT_FORMAT), tmp_path / "nnet_ema.pth")
     torch.save({"model": {"policy.actor.weight": torch.zeros(1)}}, tmp_path / "ckpt_7.pth")
@@ -169,7 +211,7 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path: Path, convert: Conver
         (("nnet_ema.pth", "new", "--gird", 3, 5), ("--gird", "--grid")),
         (("nnet_ema.pth", "new", "--grid", 3), ("grid",)),
         (("nnet_ema.pth",), ("OUT",)),
-        (("ckpt_7.pth", "new"), ("ckpt_7.pth: looks like an AdaNAT policy", "expected a U-ViT")),
+        (("ckpt_7.pth", "new"), ("ckpt_7.pth: looks like an AdaNAT policy", "missing: policy_old")),
         (("broken.pth", "new"), ("broken.pth is not loaded",)),
         (("absent.pth", "new"), ("there is no file absent.pth",)),
         (("absent.yaml", "new.json"), ("no schedule file absent.yaml",)),
