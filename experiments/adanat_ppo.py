@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import pandas as pd
 import torch
@@ -15,7 +15,8 @@ import tyro
 from _cli import main, refuse_settings
 from tqdm import tqdm
 
-from agents.adanat import AdaNATConfig, train
+from agents.adanat import train
+from agents.adanat_config import AdaNATConfig, PresetName, preset
 from agents.autonat import Meter, OptimizerName, Search, SearchConfig, explore
 from agents.fixed import FixedPolicy, baselines
 from agents.tune_jobs import Trial, run_trials, sample_configs
@@ -41,6 +42,8 @@ class Args:
     --num-samples), and the table on data that neither has seen.
     """
 
+    preset: PresetName = "small"
+    """Hyper-parameters that the other flags change: for the small tasks, AdaNAT's or AdaGen's own."""
     train: Annotated[AdaNATConfig, tyro.conf.arg(name="")] = field(
         default_factory=lambda: AdaNATConfig(schedule=SEARCHED)
     )
@@ -81,6 +84,17 @@ class Args:
 
 # Flags that say where to run, not what.
 PLACES = ("local", "threads", "cpus_per_trial", "gpus_per_trial", "address", "output", "resume")
+
+
+def defaults(arguments: list[str]) -> Args:
+    """Return the settings that follow from --preset alone."""
+    given = dict(zip(arguments, arguments[1:], strict=False)) | dict(
+        argument.split("=", 1) for argument in arguments if argument.startswith("--") and "=" in argument
+    )
+    name = given.get("--preset", "small")
+    if name == "small" or name not in get_args(PresetName):  # an unknown one is told by the parser
+        return Args()
+    return Args(preset=cast(PresetName, name), train=preset(cast(PresetName, name)))
 
 
 def check(args: Args) -> None:
@@ -272,4 +286,4 @@ def work(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    main(Args, work)
+    main(Args, work, defaults)

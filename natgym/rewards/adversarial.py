@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -40,6 +41,12 @@ class AdversarialConfig:
     """Of Adam."""
     loss: Literal["logistic", "hinge"] = "logistic"
     """Loss of the discriminator."""
+
+    def __post_init__(self) -> None:
+        if self.backbone not in ("small", "dino") and not Path(self.backbone).exists():
+            raise ValueError(
+                f"backbone {self.backbone!r} is not small, dino, a file or a folder; give one of these"
+            )
 
 
 class Discriminator(nn.Module):

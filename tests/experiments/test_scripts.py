@@ -317,6 +317,8 @@ def assert_one_line(done: Done, script: str, *words: str) -> None:
         ("--updates 0", "updates 0"),
         ("--evaluate-every 0", "evaluate_every"),
         ("--trajectories 100", "discriminator_batch 100"),
+        ("--preset paper", "paper adanat_paper"),
+        ("--adversarial.backbone no/such", "no/such dino"),
         ("--images 0", "images"),
         ("--search.final-images 0", "final_images 0"),
         ("--search.grid.sampling 0", "sampling"),
