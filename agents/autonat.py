@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 
 from agents import optimizers
 from agents.fixed import FixedPolicy
@@ -29,7 +28,7 @@ from generators.noise import derive_seed
 from generators.schedules import PARAMETERS, Schedule, as_schedule
 from natgym.evaluation import Judge
 from natgym.loading import load_companion, load_generator
-from natgym.rollouts import Policy, Rollout, balanced, rollout
+from natgym.rollouts import Policy, Rollout, at_random, balanced, rollout
 from natgym.runs import MetricsLog, read_metrics
 
 OptimizerName = Literal["paper", "grid", "random", "spsa", "gradient", "coordinate", "cma"]
@@ -144,6 +143,7 @@ class Measurement(NamedTuple):
     error: float
 
 
+Measure = Callable[[Evaluation], Measurement]
 Explored = Generator[Generation, list[float], Schedule]
 """Yields generations, is sent their distances, returns a schedule."""
 
@@ -243,14 +243,9 @@ class Search:
         self._proceed()
 
     @property
-    def finished(self) -> list[Evaluation]:
-        """Evaluations that are known."""
-        return [evaluation for evaluation in self.asked if evaluation.number in self.known]
-
-    @property
     def spent(self) -> int:
         """Pictures of all finished evaluations."""
-        return sum(evaluation.images for evaluation in self.finished)
+        return sum(evaluation.images for evaluation in self.asked if evaluation.number in self.known)
 
     def open(self) -> list[Evaluation]:
         """Return the evaluations of the present generation that are not finished."""
@@ -266,6 +261,20 @@ class Search:
         self._log.append(row)
         self.known[evaluation.number] = measured
         self._proceed()
+
+    def run(
+        self, measure: Measure, report: Callable[[Evaluation, Measurement], object] = lambda *done: None
+    ) -> Schedule:
+        """Measure one evaluation after the other until there is a result.
+
+        Args:
+            report: called after each finished evaluation.
+        """
+        while self.result is None:
+            for evaluation in self.open():
+                self.finish(evaluation, measured := measure(evaluation))
+                report(evaluation, measured)
+        return self.result
 
     def _enter(self, generation: Generation) -> None:
         number = self.asked[-1].generation + 1 if self.asked else 0
@@ -313,10 +322,10 @@ class Meter:
 
     def __call__(self, evaluation: Evaluation) -> Measurement:
         pool, images, seed = self.generator.conditions(), evaluation.images, evaluation.seed
-        condition = balanced(pool, images)
-        if not evaluation.balanced:
-            rng = np.random.default_rng(derive_seed(seed, "conditions"))
-            condition = pool[torch.from_numpy(rng.integers(len(pool), size=images))]
+        if evaluation.balanced:
+            condition = balanced(pool, images)
+        else:
+            condition = at_random(pool, images, derive_seed(seed, "conditions"))
         drawn_NCHW = self.draw(FixedPolicy(evaluation.schedule), condition, seed).images_NCHW
         return Measurement(*self.judge.distance_and_error(drawn_NCHW))
 

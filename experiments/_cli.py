@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import io
 import os
@@ -10,11 +11,14 @@ import re
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
+from natgym.runs import Run
+
 Config = TypeVar("Config")
+Loaded = TypeVar("Loaded")
 
 
 def main(
@@ -60,6 +64,36 @@ def parse(
     except ValueError as error:  # a config's own check
         print(f"{script}: error: {error}; see {script} --help", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def given_flags(arguments: list[str]) -> dict[str, str]:
+    """Return the flags of a command line and their first values, for defaults that follow from them."""
+    spaced = dict(zip(arguments, arguments[1:], strict=False))
+    return spaced | dict(
+        argument.split("=", 1) for argument in arguments if argument.startswith("--") and "=" in argument
+    )
+
+
+def open_run(
+    script: str, args: Any, places: Collection[str], load: Callable[[Any], Loaded]
+) -> tuple[Any, Run, Loaded]:
+    """Open a run folder: a new one, or the one to resume, whose settings replace the command line's.
+
+    Args:
+        args: with fields `output` and `resume`.
+        places: fields that say where to run, not what; a resumed run takes them from the command line.
+        load: makes what the run needs of its settings; what it raises is said before a folder is made.
+
+    Returns:
+        The settings, the run, and what was loaded.
+    """
+    if args.resume is None:
+        loaded = load(args)
+        return args, Run.create(script, args.output, args), loaded
+    refuse_settings(args.resume, places)
+    run = Run.open(args.resume)
+    args = dataclasses.replace(run.config(type(args)), **{name: getattr(args, name) for name in places})
+    return args, run, load(args)
 
 
 def refuse_settings(resume: Path, places: Collection[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, cast, get_args
 import pandas as pd
 import torch
 import tyro
-from _cli import main, refuse_settings
+from _cli import given_flags, main, open_run
 from tqdm import tqdm
 
 from agents.adanat import train
@@ -21,11 +21,10 @@ from agents.autonat import Meter, OptimizerName, Search, SearchConfig, explore
 from agents.fixed import FixedPolicy, baselines
 from agents.tune_jobs import Trial, run_trials, sample_configs
 from generators.checkpoints import from_pretrained
-from generators.data import Part, PartName, load_part
+from generators.data import Part, PartName, load_part, open_part
 from generators.schedules import as_schedule
 from natgym.analysis import learning_figure, parameters_figure, samples_figure
 from natgym.evaluation import Evaluator, format_table, paired_difference, summarize
-from natgym.loading import load_generator
 from natgym.report import write_report
 from natgym.rollouts import Policy, balanced
 from natgym.runs import Run, read_metrics, write_config
@@ -88,50 +87,40 @@ PLACES = ("local", "threads", "cpus_per_trial", "gpus_per_trial", "address", "ou
 
 def defaults(arguments: list[str]) -> Args:
     """Return the settings that follow from --preset alone."""
-    given = dict(zip(arguments, arguments[1:], strict=False)) | dict(
-        argument.split("=", 1) for argument in arguments if argument.startswith("--") and "=" in argument
-    )
-    name = given.get("--preset", "small")
+    name = given_flags(arguments).get("--preset", "small")
     if name == "small" or name not in get_args(PresetName):  # an unknown one is told by the parser
         return Args()
     return Args(preset=cast(PresetName, name), train=preset(cast(PresetName, name)))
 
 
-def check(args: Args) -> None:
-    """Raise ValueError for what would fail later, before a folder is made."""
+def load(args: Args) -> Meter:
+    """Return what measures schedules; ValueError for what would fail later."""
+    torch.set_num_threads(1)  # sums in one order; the CPUs are used by drawing batches side by side
     config = args.train
     if config.schedule != SEARCHED:
         as_schedule(config.schedule, config.steps)
-    load_generator(config.generator or config.task)
-    load_part(config.task, "train")
+    open_part(config.task, "train")
     next(explore(args.optimizer, args.search, config.steps, config.seed))
     sample_configs(config, args.space, args.num_samples)
+    return Meter(
+        config.task,
+        config.generator,
+        device=config.device,
+        min_reveal=config.min_reveal,
+        threads=args.threads,
+    )
 
 
-def resolve(args: Args) -> tuple[Args, Run]:
-    """Open the run folder: a new one, or the one to resume, whose settings replace the command line's."""
-    if args.resume is None:
-        check(args)
-        return args, Run.create("adanat_ppo", args.output, args)
-    refuse_settings(args.resume, PLACES)
-    run = Run.open(args.resume)
-    places = {name: getattr(args, name) for name in PLACES}
-    return dataclasses.replace(run.config(Args), **places), run
+def resolve(args: Args) -> tuple[Args, Run, Meter]:
+    """Open the run folder and load what measures schedules."""
+    return open_run("adanat_ppo", args, PLACES, load)
 
 
 class Experiment:
     """The three stages, one progress bar over all of them, counted in pictures."""
 
-    def __init__(self, args: Args, run: Run) -> None:
-        self.args, self.run, self.config = args, run, args.train
-        torch.set_num_threads(1)  # sums in one order; the CPUs are used by drawing batches side by side
-        self.meter = Meter(
-            self.config.task,
-            self.config.generator,
-            device=self.config.device,
-            min_reveal=self.config.min_reveal,
-            threads=args.threads,
-        )
+    def __init__(self, args: Args, run: Run, meter: Meter) -> None:
+        self.args, self.run, self.config, self.meter = args, run, args.train, meter
         self.policies: dict[str, Policy] = dict(baselines(self.config.steps))
         self.spent = dict.fromkeys(self.policies, 0)
         training = args.num_samples * self.config.total_images
@@ -146,12 +135,9 @@ class Experiment:
         log = self.run.folder / "search.csv"
         search = Search(self.args.optimizer, self.args.search, config.steps, seed, log)
         self.bar.update(search.spent)
-        while search.result is None:
-            for evaluation in search.open():
-                search.finish(evaluation, self.meter(evaluation))
-                self.bar.update(evaluation.images)
+        found = search.run(self.meter, lambda evaluation, measured: self.bar.update(evaluation.images))
         self.bar.update(self.args.search.budget - search.spent)
-        best = dataclasses.replace(search.result, name=SEARCHED)
+        best = dataclasses.replace(found, name=SEARCHED)
         best.save(self.schedule_file)
         self.policies[SEARCHED], self.spent[SEARCHED] = FixedPolicy(best), search.spent
 

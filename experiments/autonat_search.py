@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 import tyro
-from _cli import main, refuse_settings
+from _cli import main, open_run
 from torch import Tensor
 from tqdm import tqdm
 
@@ -105,32 +106,25 @@ class Args:
 PLACES = ("local", "threads", "cpus_per_trial", "gpus_per_trial", "address", "output", "resume")
 
 
-def resolve(args: Args) -> tuple[Args, Run]:
-    """Open the run folder: a new one, or the one to resume, whose settings replace the command line's."""
-    if args.resume is None:
-        for optimizer in args.optimizer:  # what would fail later is said before a folder is made
-            next(explore(optimizer, args.search, args.steps, args.seed))
-        Meter(args.task, args.generator)
-        return args, Run.create("autonat_search", args.output, args)
-    refuse_settings(args.resume, PLACES)
-    run = Run.open(args.resume)
-    places = {name: getattr(args, name) for name in PLACES}
-    return dataclasses.replace(run.config(Args), **places), run
+def load(args: Args) -> Meter:
+    """Return what measures schedules; ValueError for what would fail later."""
+    torch.set_num_threads(1)  # sums in one order; the CPUs are used by drawing batches side by side
+    for optimizer in args.optimizer:
+        next(explore(optimizer, args.search, args.steps, args.seed))
+    return Meter(
+        args.task,
+        args.generator,
+        device=args.device,
+        min_reveal=args.min_reveal,
+        threads=args.threads,
+    )
 
 
 class Experiment:
     """Searches, the schedule per class, the table; one progress bar over all, counted in pictures."""
 
-    def __init__(self, args: Args, run: Run) -> None:
-        self.args, self.run = args, run
-        torch.set_num_threads(1)  # sums in one order; the CPUs are used by drawing batches side by side
-        self.meter = Meter(
-            args.task,
-            args.generator,
-            device=args.device,
-            min_reveal=args.min_reveal,
-            threads=args.threads,
-        )
+    def __init__(self, args: Args, run: Run, meter: Meter) -> None:
+        self.args, self.run, self.meter = args, run, meter
         (run.folder / "searches").mkdir(exist_ok=True)
         self.searches = {
             (optimizer, seed): Search(
@@ -162,10 +156,7 @@ class Experiment:
 
         if self.args.local:
             for index, search in enumerate(searches):
-                while search.result is None:
-                    for evaluation in search.open():
-                        search.finish(evaluation, measured := self.meter(evaluation))
-                        report(index, evaluation, measured)
+                search.run(self.meter, partial(report, index))
         else:
             run_on_ray(self.args, searches, report, self.run.folder)
         for search in searches:  # what a search leaves of its budget, too small for another generation
@@ -338,7 +329,7 @@ def over_searches(frames: list[pd.DataFrame], first: int) -> pd.DataFrame:
 
 
 def work(args: Args) -> None:
-    experiment = Experiment(*resolve(args))
+    experiment = Experiment(*open_run("autonat_search", args, PLACES, load))
     experiment.search()
     experiment.choose()
     experiment.search_classes()

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import pandas as pd
 import torch
 import tyro
-from _cli import main, refuse_settings
+from _cli import main, open_run
 from torch import nn
 from tqdm import tqdm
 
@@ -89,17 +89,11 @@ class Args:
 PLACES = ("threads", "cpus_per_trial", "address", "output", "resume")  # flags that say where to run
 
 
-def resolve(args: Args) -> tuple[Args, Run]:
-    """Open the run folder: a new one, or the one to resume, whose settings replace the command line's."""
-    if args.resume is None:
-        as_schedule(args.schedule, args.steps)  # what would fail later is said before a folder is made
-        next(explore(args.optimizer, args.search, args.steps, args.seed))
-        make_trainer(args, MaskLaw())
-        return args, Run.create("autonat_training", args.output, args)
-    refuse_settings(args.resume, PLACES)
-    run = Run.open(args.resume)
-    places = {name: getattr(args, name) for name in PLACES}
-    return dataclasses.replace(run.config(Args), **places), run
+def check(args: Args) -> None:
+    """Raise ValueError for what would fail later."""
+    as_schedule(args.schedule, args.steps)
+    next(explore(args.optimizer, args.search, args.steps, args.seed))
+    make_trainer(args, MaskLaw())
 
 
 def make_trainer(args: Args, law: MaskLaw, seed: int | None = None) -> Trainer:
@@ -122,11 +116,10 @@ def search_schedule(args: Args, generator: nn.Module, folder: Path, number: int,
     meter = Meter(args.task, generator, threads=args.threads)
     seed = derive_seed(args.seed, "round", number)
     search = Search(args.optimizer, args.search, args.steps, seed, folder / "search.csv")
-    while search.result is None:
-        for evaluation in search.open():
-            search.finish(evaluation, meter(evaluation))
-            bar.set_postfix(best=f"{min(search.known.values()).distance:.3f}")
-    return dataclasses.replace(search.result, name=f"round-{number}")
+    found = search.run(
+        meter, lambda *done: bar.set_postfix(best=f"{min(search.known.values()).distance:.3f}")
+    )
+    return dataclasses.replace(found, name=f"round-{number}")
 
 
 def alternate(args: Args, run: Run) -> tuple[list[dict[str, Any]], MaskLaw, Schedule]:
@@ -170,7 +163,8 @@ def compare(args: Args, run: Run, law: MaskLaw, schedule: Schedule) -> None:
     laws = {"cosine": MaskLaw("cosine"), "beta(12, 3)": MaskLaw(), f"found: {describe(law)}": law}
     schedules = {"maskgit": as_schedule("maskgit", args.steps), "found": schedule}
     total = len(laws) * (args.updates + len(schedules) * len(args.evaluation_seeds))
-    rows = []
+    judges = [load_companion(None, kind, args.task) for kind in ("tokenizer", "classifier")]
+    rows, report = [], load_part(args.task, "report")
     with tqdm(total=total, dynamic_ncols=True) as bar:
         for name, mask_law in laws.items():
             bar.set_description(name)
@@ -181,11 +175,10 @@ def compare(args: Args, run: Run, law: MaskLaw, schedule: Schedule) -> None:
             save_pretrained(trainer.ema, run.folder / f"generator-{stem}", task=args.task)
             evaluator = Evaluator(
                 trainer.ema,
-                load_companion(None, "tokenizer", args.task),
-                load_companion(None, "classifier", args.task),
+                *judges,
                 task=args.task,
                 part_name="report",
-                part=load_part(args.task, "report"),
+                part=report,
                 images=args.images,
                 seeds=args.evaluation_seeds,
                 threads=args.threads,
@@ -209,7 +202,7 @@ def describe(law: MaskLaw) -> str:
 
 def work(args: Args) -> None:
     torch.set_num_threads(1)  # sums in one order
-    args, run = resolve(args)
+    args, run, _ = open_run("autonat_training", args, PLACES, check)
     rows, law, schedule = alternate(args, run)
     schedule.save(run.folder / "strategy.json")
     note = (

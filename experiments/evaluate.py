@@ -5,12 +5,12 @@ import _root  # noqa: F401
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from _cli import main, refuse_settings
+from _cli import main, open_run
 from tqdm import tqdm
 
 from agents.named import describe, find_policies, trained_min_reveal
@@ -250,14 +250,8 @@ def finished(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
 
 def evaluate(args: Args) -> None:
     """Draw and judge; print the table and write the run folder."""
-    if args.resume is None:
-        evaluation = Evaluation(args)
-        run, known = Run.create("evaluate", args.output, args), {}
-    else:
-        refuse_settings(args.resume, PLACES)
-        run = Run.open(args.resume)
-        args = replace(run.config(Args), **{name: getattr(args, name) for name in PLACES})
-        evaluation, known = Evaluation(args), finished(run.folder)
+    args, run, evaluation = open_run("evaluate", args, PLACES, Evaluation)
+    known = finished(run.folder)
     real, spare = evaluation.real()
     rows: list[dict[str, Any]] = []
     count = sum(map(len, evaluation.plays.values()))

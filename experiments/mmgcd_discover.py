@@ -2,7 +2,6 @@
 
 import _root  # noqa: F401
 
-import dataclasses
 import json
 import time
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import tyro
-from _cli import main, refuse_settings
+from _cli import main, open_run
 from tqdm import tqdm
 
 from generators.checkpoints import load_state, save_state, write_atomic
@@ -224,14 +223,15 @@ def clusters_of(method: str, prediction: Prediction) -> dict[str, np.ndarray]:
     return {name: values.argmax(1).cpu().numpy() for name, values in found.items()}
 
 
-def resolve(args: Args) -> tuple[Args, Run]:
-    if args.resume is None:
-        return args, Run.create("mmgcd_discover", args.output, args)
-    refuse_settings(args.resume, ("resume", "threads", "device", "cache"))
-    run = Run.open(args.resume)
-    return dataclasses.replace(
-        run.config(Args), threads=args.threads, device=args.device, cache=args.cache
-    ), run
+# Flags that say where to run, not what.
+PLACES = ("resume", "threads", "device", "cache")
+
+
+def load(args: Args) -> Pairs:
+    """Return the pairs; ValueError for what would fail later."""
+    pairs = load_pairs(args.pairs)
+    split_pairs(pairs, known=args.known, known_names=args.known_names)
+    return pairs
 
 
 def encode(args: Args, pairs: Pairs) -> dict[str, Modality]:
@@ -249,12 +249,7 @@ def encode(args: Args, pairs: Pairs) -> dict[str, Modality]:
 
 def work(args: Args) -> None:
     torch.set_num_threads(args.threads)
-    if args.resume is None:
-        split_pairs(
-            load_pairs(args.pairs), known=args.known, known_names=args.known_names
-        )  # before a folder is made
-    args, run = resolve(args)
-    pairs = load_pairs(args.pairs)
+    args, run, pairs = open_run("mmgcd_discover", args, PLACES, load)
     study = Study(args, run, pairs, encode(args, pairs))
     results = study()
     frame = frame_of(results)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 import torch
 import tyro
-from _cli import main, refuse_settings
+from _cli import given_flags, main, refuse_settings
 from tqdm import tqdm
 
 from agents.fixed import FixedPolicy
@@ -100,9 +100,7 @@ class Args:
 
 def defaults(arguments: list[str]) -> Args:
     """Return the settings that follow from --data and --model alone."""
-    given = dict(zip(arguments, arguments[1:], strict=False)) | dict(
-        argument.split("=", 1) for argument in arguments if argument.startswith("--") and "=" in argument
-    )
+    given = given_flags(arguments)
     data = given.get("--data", "digits")
     model: Model = "enat" if given.get("--model") == "enat" else "nat"
     return Args(data=data, train=recipe(data, model))

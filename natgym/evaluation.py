@@ -30,7 +30,7 @@ from natgym.metrics.manifold import ball_radii
 from natgym.metrics.score import inception_score
 from natgym.protocol import EIGHT_BITS, ConditionLaw, Protocol
 from natgym.reference import Reference, extract
-from natgym.rollouts import Policy, balanced, rollout
+from natgym.rollouts import Policy, at_random, balanced, rollout
 
 METRICS = ("distance", "kernel_distance", "score", "accuracy", "precision", "recall", "density", "coverage")
 
@@ -197,8 +197,7 @@ class Evaluator:
         pool, images = self.generator.conditions(), self.protocol.images
         if self.protocol.conditions == "balanced":
             return balanced(pool, images)
-        rng = np.random.default_rng(derive_seed("conditions", seed))
-        return pool[torch.from_numpy(rng.integers(len(pool), size=images)).to(pool.values.device)]
+        return at_random(pool, images, derive_seed("conditions", seed))
 
     def floor(self, part: Part) -> dict[str, Any]:
         """Return a table row for real pictures of another part, which no generator of these tokens should

@@ -278,3 +278,9 @@ def _statistics(before: DecodeState, after: DecodeState, mask_id: int) -> dict[s
 def balanced(pool: Condition, num_samples: int) -> Condition:
     """Return `num_samples` conditions, taking the pool's rows in turn."""
     return pool[torch.arange(num_samples, device=pool.values.device) % len(pool)]
+
+
+def at_random(pool: Condition, num_samples: int, seed: int) -> Condition:
+    """Return `num_samples` conditions, each any of the pool's with equal chance."""
+    rows = np.random.default_rng(seed).integers(len(pool), size=num_samples)
+    return pool[torch.from_numpy(rows).to(pool.values.device)]
