@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from agents.autonat import Evaluation, Measurement, Meter
 from agents.cluster import quiet
+from agents.measure import Evaluation, Measurement, Meter
 from agents.tune_jobs import run_jobs
 from generators.checkpoints import from_pretrained, load_state, save_pretrained, save_state
 from generators.masking import MaskLaw

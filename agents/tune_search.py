@@ -15,8 +15,9 @@ import torch
 from ray import tune
 from ray.tune.search import Searcher
 
-from agents.autonat import Evaluation, Measurement, Meter, Search
+from agents.autonat import Search
 from agents.cluster import cluster
+from agents.measure import Evaluation, Measurement, Meter
 from generators.schedules import Schedule, as_schedule
 
 RETRIES = 2

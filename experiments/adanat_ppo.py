@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from agents.adanat import train
 from agents.adanat_config import AdaNATConfig, PresetName, preset
-from agents.autonat import Meter, OptimizerName, Search, SearchConfig, explore
+from agents.autonat import OptimizerName, Search, SearchConfig, explore
 from agents.fixed import FixedPolicy, baselines
+from agents.measure import Meter
 from agents.tune_jobs import Trial, run_trials, sample_configs
 from generators.checkpoints import from_pretrained
 from generators.data import Part, PartName, load_part, open_part

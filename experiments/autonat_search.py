@@ -18,18 +18,11 @@ from _cli import main, open_run
 from torch import Tensor
 from tqdm import tqdm
 
-from agents.autonat import (
-    Evaluation,
-    Measurement,
-    Meter,
-    OptimizerName,
-    Search,
-    SearchConfig,
-    explore,
-)
+from agents.autonat import OptimizerName, Search, SearchConfig, explore
 from agents.class_table import ClassTable, ClassTableConfig, search_table
 from agents.cluster import quiet
 from agents.fixed import FixedPolicy, baselines
+from agents.measure import Evaluation, Measurement, Meter
 from generators.data import load_part
 from generators.noise import derive_seed
 from generators.schedules import Schedule, as_schedule

@@ -16,8 +16,9 @@ from _cli import main, open_run
 from torch import nn
 from tqdm import tqdm
 
-from agents.autonat import Meter, OptimizerName, Search, SearchConfig, explore
+from agents.autonat import OptimizerName, Search, SearchConfig, explore
 from agents.fixed import FixedPolicy
+from agents.measure import Meter
 from agents.training_search import LawSearchConfig, load_law, search_laws
 from generators.checkpoints import save_pretrained
 from generators.data import load_part, tokens

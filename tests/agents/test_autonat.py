@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from agents.autonat import Evaluation, GridConfig, Measurement, Meter, OptimizerName, Search, SearchConfig
+from agents.autonat import GridConfig, OptimizerName, Search, SearchConfig
 from agents.fixed import FixedPolicy
+from agents.measure import Evaluation, Measurement, Meter
 from generators.noise import derive_seed
 from generators.schedules import Schedule, maskgit, reference
 from natgym.rollouts import balanced, rollout

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from agents.autonat import Evaluation, Measurement
+from agents.measure import Evaluation, Measurement
 from agents.training_search import LawSearchConfig, sample_laws, train_law
 from generators.checkpoints import from_pretrained
 from generators.conditions import Labels

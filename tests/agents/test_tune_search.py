@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from agents.autonat import Evaluation, Measurement, Meter, Search, SearchConfig
+from agents.autonat import Search, SearchConfig
 from agents.cluster import quiet
+from agents.measure import Evaluation, Measurement, Meter
 from generators.schedules import Schedule, as_schedule, maskgit
 from natgym.runs import read_metrics
 
