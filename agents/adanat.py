@@ -1,5 +1,5 @@
-"""AdaNAT (arXiv 2409.00342): a policy learned by PPO against a discriminator that learns in turn. Knows no
-Ray.
+"""AdaNAT (arXiv 2409.00342): a policy learned by PPO against a discriminator that learns in turn, or against
+any other reward. Knows no Ray.
 
 Update u is: one rollout and PPO's epochs on it, then the discriminator's steps on fresh pictures of the new
 policy against real ones. All its randomness follows from (seed, u), so a resumed run ends where the
@@ -28,7 +28,7 @@ from generators.schedules import as_schedule
 from natgym.env import DecodeVectorEnv
 from natgym.evaluation import Judge
 from natgym.loading import load_companion, load_generator
-from natgym.rewards import AdversarialReward
+from natgym.rewards import AdversarialReward, Reward, make_reward
 from natgym.rollouts import balanced, rollout
 from natgym.runs import MetricsLog
 
@@ -71,13 +71,7 @@ class Learner:
             self.real_NCHW = torch.cat([self.tokenizer.decode(ids_BL) for ids_BL in chunks])
         classifier = load_companion(None, "classifier", config.task, config.device)
         self.judge = Judge(classifier, load_part(config.task, "select").to(config.device))
-        self.reward = AdversarialReward(
-            tuple(self.real_NCHW.shape[1:]),  # type: ignore[arg-type]
-            part.condition.vectors.shape[1],
-            config.adversarial,
-            seed=derive_seed(config.seed, "discriminator"),
-            device=config.device,
-        )
+        self.reward = self._reward()
         self.env = self._env(config.trajectories)
         self.fresh_env = self._env(config.discriminator_batch) if config.discriminator_steps else self.env
         self.ppo = self._ppo(self.env)
@@ -136,7 +130,7 @@ class Learner:
             "distance": self.distance,
             "policy": self.ppo.policy.state_dict(),
             "optimizer": self.ppo.policy.optimizer.state_dict(),
-            "reward": self.reward.state_dict(),
+            "reward": self.reward.state_dict() if isinstance(self.reward, AdversarialReward) else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -144,7 +138,22 @@ class Learner:
         self.done, self.images_spent, self.distance = state["done"], state["images_spent"], state["distance"]
         self.ppo.policy.load_state_dict(state["policy"])
         self.ppo.policy.optimizer.load_state_dict(state["optimizer"])
-        self.reward.load_state_dict(state["reward"])
+        if isinstance(self.reward, AdversarialReward):
+            self.reward.load_state_dict(state["reward"])
+
+    def _reward(self) -> Reward:
+        config = self.config
+        classifier = load_companion(config.extractor, "classifier", config.task, config.device)
+        if config.reward != "adversarial":
+            return make_reward(config.reward, config.task, config.device, classifier=classifier)
+        return AdversarialReward(
+            tuple(self.real_NCHW.shape[1:]),  # type: ignore[arg-type]
+            self.real_condition.vectors.shape[1],
+            config.adversarial,
+            seed=derive_seed(config.seed, "discriminator"),
+            device=config.device,
+            classifier=classifier,
+        )
 
     def _env(self, num_envs: int) -> DecodeVectorEnv:
         config = self.config
@@ -190,7 +199,12 @@ class Learner:
             )
 
     def _teach(self, seed: int) -> dict[str, float]:
-        """Train the discriminator on fresh pictures of the present policy; return its mean metrics."""
+        """Train the discriminator on fresh pictures of the present policy; return its mean metrics.
+
+        A reward that does not learn draws and returns nothing.
+        """
+        if not isinstance(self.reward, AdversarialReward):
+            return {}
         rng = np.random.default_rng(seed)
         metrics: list[dict[str, float]] = []
         for images, condition in self._fresh(seed):

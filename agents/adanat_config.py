@@ -8,7 +8,7 @@ from typing import Literal
 from agents.policy import PolicyConfig, small_policy
 from generators.schedules import PARAMETERS, reference
 from natgym.observations import Kind
-from natgym.rewards import AdversarialConfig
+from natgym.rewards import NAMED, AdversarialConfig
 from natgym.rewards.projected import groups_of
 from natgym.spaces import ActionMap, Preset
 
@@ -63,6 +63,12 @@ class AdaNATConfig:
     """Standard deviation of the actions at the first and the last update, linear between."""
     std_updates: int | None = None
     """Updates that are taken at the first standard deviation, all others at the last; None is linear."""
+    reward: str = "adversarial"
+    """What judges finished pictures: adversarial, or by name influence, distance, classifier or
+    feature-distance, which don't learn."""
+    extractor: str | None = None
+    """Folder of the classifier that such rewards and the backbone classifier look through; by default the
+    task's, which measures progress, too."""
     real: Literal["tokens", "raw"] = "tokens"
     """Real pictures: decoded from their tokens, or as they are (the paper's way, which teaches the codec)."""
     discriminator_batch: int = 128
@@ -101,7 +107,9 @@ class AdaNATConfig:
         for name, value in (positive | {"action_std": min(self.action_std)}).items():
             if value is not None and not value > 0:  # also not a number
                 raise ValueError(f"{name} {value}: it must be positive")
-        if self.adversarial.backbone != "small":
+        if self.reward not in ("adversarial", *NAMED):
+            raise ValueError(f"reward {self.reward!r} is not one of adversarial, {', '.join(NAMED)}")
+        if self.adversarial.projected:
             groups_of(self.trajectories)
             groups_of(self.discriminator_batch)
 
@@ -112,7 +120,8 @@ class AdaNATConfig:
     def total_images(self) -> int:
         """Pictures that the whole training draws."""
         measurements = 1 + -(-self.updates // self.evaluate_every)
-        learning = self.updates * self.trajectories + (self.warmup + self.updates) * self.fresh_images
+        taught = self.warmup + self.updates if self.reward == "adversarial" else 0
+        learning = self.updates * self.trajectories + taught * self.fresh_images
         return learning + measurements * self.evaluation_images
 
     @property

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from agents.policy import Actor, PolicyConfig, Trunk
 from generators.checkpoints import config_from_dict, load_state
+from natgym.loading import load_companion
 from natgym.observations import Observation
 from natgym.rewards import AdversarialConfig, AdversarialReward
 from natgym.rollouts import Decision
@@ -65,13 +66,19 @@ def load_critic(run: Path, actor: Any) -> Any:
 def load_discriminator(
     run: Path, image_shape: tuple[int, int, int], condition_width: int, device: torch.device | str = "cpu"
 ) -> AdversarialReward | None:
-    """Return the reward as it was after the last update; None where there is no checkpoint."""
+    """Return the reward as it was after the last update; None where there is no checkpoint of one."""
     if not (run / "checkpoint.pt").is_file():
         return None
     content = json.loads((run / "config.json").read_text())
-    settings = content.get("train", content)["adversarial"]
+    settings = content.get("train", content)
+    if settings.get("reward", "adversarial") != "adversarial":
+        return None
     reward = AdversarialReward(
-        image_shape, condition_width, config_from_dict(AdversarialConfig, settings), device=device
+        image_shape,
+        condition_width,
+        config_from_dict(AdversarialConfig, settings["adversarial"]),
+        device=device,
+        classifier=load_companion(settings.get("extractor"), "classifier", settings["task"], device),
     )
     reward.load_state_dict(load_state(run / "checkpoint.pt", device)["reward"])
     return reward

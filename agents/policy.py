@@ -37,12 +37,14 @@ class PolicyConfig:
         channels: after the strided convolution.
         hidden: of the two linear layers.
         frequencies: width of the sinusoid of the step.
+        blind: hide the features, so that the step alone decides: the control of what adapting is worth.
     """
 
     width: int = 512
     channels: int = 128
     hidden: tuple[int, int] = (1024, 512)
     frequencies: int = 256
+    blind: bool = False
 
 
 def small_policy() -> PolicyConfig:
@@ -99,7 +101,7 @@ class Trunk(nn.Module):
         self, config: PolicyConfig, grid: tuple[int, int], features_width: int, num_smoothed: int = 0
     ) -> None:
         super().__init__()
-        self.grid, C = grid, config.width
+        self.grid, self.blind, C = grid, config.blind, config.width
         self.embed = nn.Linear(features_width, C) if features_width != C else nn.Identity()
         self.step = StepEmbedding(config.frequencies, C)
         self.norm1 = AdaptiveNorm(C, C)
@@ -120,7 +122,10 @@ class Trunk(nn.Module):
         condition_BC = self.step(observation["step"][:, 0])
         if self.previous is not None:
             condition_BC = condition_BC + self.previous(observation["previous_action"])
-        x = self.norm1(self.embed(observation["features"]), condition_BC)
+        features = observation["features"]
+        if self.blind:
+            features = torch.zeros_like(features)
+        x = self.norm1(self.embed(features), condition_BC)
         x = rearrange(x, "b (h w) c -> b c h w", h=self.grid[0])
         x = F.gelu(self.pointwise(F.gelu(self.depthwise(x)))).flatten(1)
         x = F.gelu(self.norm2(self.fc1(x), condition_BC))

@@ -240,14 +240,17 @@ def learning_figure(metrics: pd.DataFrame, note: str) -> Figure:
         measured["distance"].iloc[0], color=COLORS[1], linewidth=1.1, linestyle="--", label="start"
     )
     distance.set_ylim(0, 1.08 * measured["distance"].max())
-    curves = {"reward": COLORS[0], "discriminator_accuracy": COLORS[1]}
-    for name, color in curves.items():
-        reward.plot(
-            metrics["update"], metrics[name], color=color, linewidth=1.2, label=name.replace("_", " ")
-        )
-    reward.set_ylim(0, 1)
+    for name, color in (("reward", COLORS[0]), ("discriminator_accuracy", COLORS[1])):
+        if name in metrics:
+            reward.plot(
+                metrics["update"], metrics[name], color=color, linewidth=1.2, label=name.replace("_", " ")
+            )
     plain(distance, "distance from the select part", "update")
-    plain(reward, "adversarial reward (moving: not comparable over updates)", "update")
+    if "discriminator_accuracy" in metrics:
+        reward.set_ylim(0, 1)
+        plain(reward, "adversarial reward (moving: not comparable over updates)", "update")
+    else:
+        plain(reward, "mean reward of the exploring policy", "update")
     for axis in (distance, reward):
         axis.legend(fontsize=SMALL, frameon=False)
     return finish(figure, note)

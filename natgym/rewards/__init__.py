@@ -2,6 +2,7 @@
 
 from natgym.rewards.adversarial import AdversarialConfig, AdversarialReward
 from natgym.rewards.base import (
+    NAMED,
     ClassifierReward,
     FeatureDistanceReward,
     LearningReward,
@@ -11,12 +12,16 @@ from natgym.rewards.base import (
     WeightedSum,
     make_reward,
 )
+from natgym.rewards.distance import DistanceReward, InfluenceReward
 
 __all__ = [
+    "NAMED",
     "AdversarialConfig",
     "AdversarialReward",
     "ClassifierReward",
+    "DistanceReward",
     "FeatureDistanceReward",
+    "InfluenceReward",
     "LearningReward",
     "LearningSum",
     "Reward",

@@ -1,7 +1,7 @@
 """AdaNAT's adversarial reward (arXiv 2409.00342, section 3.3), of a small or of the paper's discriminator.
 
-Both are conditioned by projection (Miyato and Koyama 2018) and trained in turn with the policy on fresh
-pictures against real ones: the small one whole, the paper's but for its frozen backbone. Their
+All are conditioned by projection (Miyato and Koyama 2018) and trained in turn with the policy on fresh
+pictures against real ones: the small one whole, the others but for their frozen backbone. Their
 reward is moving: runs are compared on a frozen metric, never on it.
 """
 
@@ -19,6 +19,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from generators.conditions import Condition
 from generators.noise import seeded
+from natgym.metrics.classifier import Classifier
 from natgym.rewards.projected import FROZEN, ProjectedConfig, judged_at_once, load_projected
 
 
@@ -27,8 +28,13 @@ class AdversarialConfig:
     """Hyper-parameters of the discriminator and of its training."""
 
     backbone: str = "small"
-    """"small" trains a network of its own; "dino" is the paper's, on DINO ViT-S/16 (timm gets the weights);
-    else a local file of those weights, or the folder of a saved discriminator to go on with."""
+    """"small" trains a network of its own; "classifier" is two layers on the features of a frozen classifier;
+    "dino" is the paper's, on DINO ViT-S/16 (timm gets the weights); else a local file of those weights, or
+    the folder of a saved discriminator to go on with."""
+    members: int = 1
+    """Discriminators that are trained alike from different weights; the reward takes their mean logit."""
+    mismatched: float = 0.0
+    """Weight of real pictures under another's condition among the negatives; generated ones have the rest."""
     condition: Literal["class", "text"] = "class"
     """How the projected discriminator reads conditions: mapped classes, or text vectors of length 1."""
     crop: float = 0.5
@@ -43,10 +49,20 @@ class AdversarialConfig:
     """Loss of the discriminator."""
 
     def __post_init__(self) -> None:
-        if self.backbone not in ("small", "dino") and not Path(self.backbone).exists():
+        if self.backbone not in ("small", "classifier", "dino") and not Path(self.backbone).exists():
             raise ValueError(
-                f"backbone {self.backbone!r} is not small, dino, a file or a folder; give one of these"
+                f"backbone {self.backbone!r} is not small, classifier, dino, a file or a folder; give one of "
+                "these"
             )
+        if self.members < 1:
+            raise ValueError(f"members {self.members}: at least one discriminator is needed")
+        if not 0 <= self.mismatched < 1:
+            raise ValueError(f"mismatched {self.mismatched}: it is a share in [0, 1)")
+
+    @property
+    def projected(self) -> bool:
+        """Whether the discriminator is the paper's, whose batches have to be cut into equal groups."""
+        return self.backbone not in ("small", "classifier")
 
 
 class Discriminator(nn.Module):
@@ -73,6 +89,40 @@ class Discriminator(nn.Module):
         return self.logit(maps_BFhw)[:, 0] + matched_Bhw
 
 
+class FeatureDiscriminator(nn.Module):
+    """Two spectrally normalised layers on a frozen classifier's features, one logit."""
+
+    def __init__(self, classifier: Classifier, condition_width: int, width: int = 128) -> None:
+        super().__init__()
+        self.backbone = classifier
+        layers = [spectral_norm(nn.Linear(inputs, width)) for inputs in (classifier.num_features, width)]
+        self.trunk = nn.Sequential(*(part for layer in layers for part in (layer, nn.LeakyReLU(0.2))))
+        self.logit = spectral_norm(nn.Linear(width, 1))
+        self.project = spectral_norm(nn.Linear(condition_width, width, bias=False))
+
+    def forward(self, images_BCHW: Tensor, vectors_BE: Tensor) -> Tensor:
+        """Return logits (B, 1) of pictures in [0, 1] being real."""
+        x_BF = self.trunk(self.backbone(images_BCHW)[0])
+        return self.logit(x_BF) + (x_BF * self.project(vectors_BE)).sum(1, keepdim=True)
+
+    def train(self, mode: bool = True) -> FeatureDiscriminator:
+        super().train(mode)
+        self.backbone.eval()  # no dropout in what is frozen
+        return self
+
+
+class Ensemble(nn.Module):
+    """Discriminators side by side: all their logits, whose mean loss teaches each as if it were alone."""
+
+    def __init__(self, members: list[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, images_BCHW: Tensor, vectors_BE: Tensor) -> Tensor:
+        """Return logits (B, members, ...)."""
+        return torch.stack([member(images_BCHW, vectors_BE) for member in self.members], 1)
+
+
 class AdversarialReward:
     """Sigmoid of the discriminator's mean logit, in (0, 1); learns by `update`.
 
@@ -81,6 +131,7 @@ class AdversarialReward:
         condition_width: width of `Condition.vectors`.
         config: hyper-parameters.
         seed: of the initial weights.
+        classifier: of the backbone "classifier".
     """
 
     def __init__(
@@ -91,10 +142,15 @@ class AdversarialReward:
         *,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        classifier: Classifier | None = None,
     ) -> None:
         self.config = config
         with seeded(seed):
-            self.discriminator = _discriminator(image_shape, condition_width, config).to(device)
+            members = [
+                _discriminator(image_shape, condition_width, config, classifier)
+                for _ in range(config.members)
+            ]
+        self.discriminator = (members[0] if config.members == 1 else Ensemble(members)).to(device)
         learning = [parameter for parameter in self.discriminator.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(learning, config.learning_rate, config.betas)
 
@@ -105,15 +161,10 @@ class AdversarialReward:
         Raises:
             ValueError: the paper's discriminator can't cut so many rows into equal groups.
         """
-        rows = judged_at_once(len(images_BCHW)) if self.projected else len(images_BCHW)
+        rows = judged_at_once(len(images_BCHW)) if self.config.projected else len(images_BCHW)
         chunks = zip(images_BCHW.split(rows), condition.vectors.split(rows), strict=True)
         judge = self.discriminator.eval()
         return torch.cat([judge(*chunk).flatten(1).mean(1) for chunk in chunks]).sigmoid()
-
-    @property
-    def projected(self) -> bool:
-        """Whether the discriminator is the paper's, whose batches have to be cut into equal groups."""
-        return self.config.backbone != "small"
 
     def update(
         self, real_BCHW: Tensor, real_condition: Condition, fake_BCHW: Tensor, fake_condition: Condition
@@ -122,10 +173,15 @@ class AdversarialReward:
         self.discriminator.train()  # each training pass moves the power iteration on by one step
         real = self.discriminator(real_BCHW, real_condition.vectors)
         fake = self.discriminator(fake_BCHW, fake_condition.vectors)
-        if self.config.loss == "logistic":
-            loss = F.softplus(-real).mean() + F.softplus(fake).mean()
-        else:
-            loss = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+        penalty = F.softplus if self.config.loss == "logistic" else lambda logits: F.relu(1 + logits)
+        negative = penalty(fake).mean()
+        if share := self.config.mismatched:
+            others = real_condition.vectors.roll(1, 0)
+            wrong_B = (others != real_condition.vectors).any(1)  # a neighbour's condition may be the same
+            mismatch_B = penalty(self.discriminator(real_BCHW, others)).flatten(1).mean(1)
+            mismatch = (mismatch_B * wrong_B).sum() / wrong_B.sum().clamp_min(1)
+            negative = (1 - share) * negative + share * mismatch
+        loss = penalty(-real).mean() + negative
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -136,21 +192,28 @@ class AdversarialReward:
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs; a frozen backbone is loaded again instead."""
         state = self.discriminator.state_dict()
-        learned = {name: value for name, value in state.items() if not name.startswith(FROZEN)}
+        learned = {name: value for name, value in state.items() if FROZEN not in name}
         return {"discriminator": learned, "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         present = self.discriminator.state_dict()
-        frozen = {name: value for name, value in present.items() if name.startswith(FROZEN)}
+        frozen = {name: value for name, value in present.items() if FROZEN in name}
         self.discriminator.load_state_dict(frozen | state["discriminator"])
         self.optimizer.load_state_dict(state["optimizer"])
 
 
 def _discriminator(
-    image_shape: tuple[int, int, int], condition_width: int, config: AdversarialConfig
+    image_shape: tuple[int, int, int],
+    condition_width: int,
+    config: AdversarialConfig,
+    classifier: Classifier | None,
 ) -> nn.Module:
     if config.backbone == "small":
         return Discriminator(image_shape, condition_width, config.channels)
+    if config.backbone == "classifier":
+        if classifier is None:
+            raise ValueError("backbone classifier needs a classifier; pass one")
+        return FeatureDiscriminator(classifier, condition_width)
     mapping_width = 512 if config.condition == "class" else None
     sizes = ProjectedConfig(condition_width=condition_width, mapping_width=mapping_width, crop=config.crop)
     return load_projected(config.backbone, sizes)

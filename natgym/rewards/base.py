@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from generators.conditions import Condition
-from generators.data import load_part
+from generators.data import Part, load_part
 from natgym.loading import load_companion
 from natgym.metrics.classifier import Classifier
+from natgym.rewards.distance import DistanceReward, InfluenceReward
 
 
 class Reward(Protocol):
@@ -109,25 +111,32 @@ class LearningSum(WeightedSum):
         return metrics
 
 
-def _classifier(task: str, device: torch.device | str) -> Reward:
-    return ClassifierReward(load_companion(None, "classifier", task, device))
-
-
-def _feature_distance(task: str, device: torch.device | str) -> Reward:
-    real_NCHW = load_part(task, "train").images_NCHW[:REAL_PICTURES].to(device)
-    return FeatureDistanceReward(load_companion(None, "classifier", task, device), real_NCHW)
-
-
 REAL_PICTURES = 5000  # of the train part, for the feature distance
-NAMED = {"classifier": _classifier, "feature-distance": _feature_distance}
+
+# Rewards by name: (classifier, real pictures of the train part) -> reward.
+NAMED: dict[str, Callable[[Classifier, Part], Reward]] = {
+    "classifier": lambda classifier, real: ClassifierReward(classifier),
+    "feature-distance": lambda classifier, real: FeatureDistanceReward(
+        classifier, real.images_NCHW[:REAL_PICTURES]
+    ),
+    "influence": InfluenceReward,
+    "distance": DistanceReward,
+}
 
 
-def make_reward(spec: Any, task: str | None, device: torch.device | str = "cpu") -> Reward:
+def make_reward(
+    spec: Any,
+    task: str | None,
+    device: torch.device | str = "cpu",
+    *,
+    classifier: str | Path | Classifier | None = None,
+) -> Reward:
     """Return a live reward as it is, build one by name, or the weighted sum of several.
 
     Args:
         spec: a live reward; a name of NAMED; {name: weight}; or pairs of a name or live reward and a weight.
         task: of the generator, to which a named reward belongs; None for a live generator.
+        classifier: what named rewards judge with, live or the folder of a saved one; by default the task's.
 
     Raises:
         ValueError: the name is unknown, or there is no task.
@@ -135,7 +144,9 @@ def make_reward(spec: Any, task: str | None, device: torch.device | str = "cpu")
     if isinstance(spec, Mapping):
         spec = tuple(spec.items())
     if isinstance(spec, Sequence) and not isinstance(spec, str):
-        parts = [(make_reward(part, task, device), float(weight)) for part, weight in spec]
+        parts = [
+            (make_reward(part, task, device, classifier=classifier), float(weight)) for part, weight in spec
+        ]
         learns = any(isinstance(reward, LearningReward) for reward, _ in parts)
         return LearningSum(parts) if learns else WeightedSum(parts)
     if not isinstance(spec, str):
@@ -148,4 +159,5 @@ def make_reward(spec: Any, task: str | None, device: torch.device | str = "cpu")
         raise ValueError(
             f"reward {spec!r} belongs to a task; a generator without one needs a live reward object"
         )
-    return NAMED[spec](task, device)
+    judge = load_companion(classifier, "classifier", task, device)
+    return NAMED[spec](judge, load_part(task, "train").to(device))

@@ -188,6 +188,34 @@ def test_the_images_spent_are_those_drawn(tmp_path: Path, monkeypatch: pytest.Mo
     assert sum(drawn) == reported[-1] == config.total_images
 
 
+@pytest.mark.parametrize("reward", ["influence", "classifier"])
+def test_a_reward_that_does_not_learn_costs_no_fresh_pictures(reward: str, tmp_path: Path) -> None:
+    config = dataclasses.replace(TINY, reward=reward)
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    for folder in (straight, stopped):
+        folder.mkdir()
+    train(config, straight, nothing)
+    rows = read_metrics(straight / "metrics.csv")
+    assert int(rows[-1]["images_spent"]) == config.total_images == 3 * 32 + 3 * 40
+    assert "discriminator_loss" not in rows[0]
+    with pytest.raises(Killed):
+        train(config, stopped, until(2))
+    train(config, stopped, nothing)
+    assert_same_run(stopped, straight)
+
+
+def test_a_blind_policy_decides_by_the_step_alone(tmp_path: Path) -> None:
+    config = dataclasses.replace(TINY, policy=dataclasses.replace(TINY.policy, blind=True), learning_rate=0.1)
+    train(config, tmp_path, nothing)
+    actor: Any = from_pretrained(tmp_path / "policy")
+    features = torch.randn(5, 16, 64, generator=torch.Generator().manual_seed(0))
+    params = [actor({"features": features, "step": torch.full((5, 1), float(step))}, step) for step in (0, 1)]
+    for decided in params:
+        assert all((values == values[0]).all() for values in decided)
+    moved = params[0].sampling_temperature[0] - actor.action_map().schedule.table_T4[0, 2]
+    assert moved.abs() > 1e-4, "it has learned"
+
+
 @pytest.mark.parametrize("real", ["tokens", "raw"])
 def test_the_discriminator_sees_only_real_pictures_of_the_train_part(
     real: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -262,6 +290,7 @@ def test_neither_search_nor_training_touches_the_report_part(
         ({"evaluate_every": 0}, "evaluate_every"),
         ({"evaluation_images": 0}, "evaluation_images"),
         ({"warmup": -1}, "warmup"),
+        ({"reward": "influense"}, "influense"),
     ],
 )
 def test_a_bad_value_is_named_before_anything_starts(values: dict[str, Any], named: str) -> None:

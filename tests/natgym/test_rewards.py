@@ -2,15 +2,20 @@
 
 import copy
 import io
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import Conv2d, Linear
 
+from generators.checkpoints import save_pretrained
 from generators.conditions import Labels
 from generators.data import load_part
+from natgym.evaluation import Judge
 from natgym.loading import load_generator
 from natgym.rewards import (
     AdversarialConfig,
@@ -119,6 +124,69 @@ def test_a_weighted_sum_is_one_and_learns_where_a_part_does(digits: Any) -> None
     assert make_reward({"classifier": 2.0}, "digits")(images, condition).allclose(
         2 * ClassifierReward(digits.classifier)(images, condition)
     )
+
+
+def test_distance_rewards_are_those_of_a_judge_of_the_train_part(digits: Any) -> None:
+    """The shared one group by group; each picture's own sums to the change when it is left out, nearly."""
+    images, condition = halves(128)
+    judge = Judge(digits.classifier, load_part("digits", "train"))
+    shared = make_reward("distance", "digits")(images, condition)
+    for group in (slice(0, 64), slice(64, 128)):
+        expected = torch.full((64,), -judge.distance(images[group]))
+        torch.testing.assert_close(shared[group], expected)
+    own = make_reward("influence", "digits")(images, condition)
+    assert own.mean().abs() < 1e-4
+    whole, rows = judge.distance(images), torch.arange(128)
+    left_out = [128 * (judge.distance(images[rows != row]) - whole) for row in range(128)]
+    assert np.corrcoef(own, left_out)[0, 1] > 0.98
+
+
+def test_a_named_reward_looks_through_the_classifier_it_is_given(digits: Any, tmp_path: Path) -> None:
+    images, condition = batch(8)[0], Labels(torch.arange(8), 10)
+    other = copy.deepcopy(digits.classifier)
+    other.head.weight.mul_(2)
+    save_pretrained(other, tmp_path / "other")
+    found = make_reward("classifier", "digits", classifier=tmp_path / "other")(images, condition)
+    assert torch.equal(found, ClassifierReward(other)(images, condition))
+    assert not torch.equal(found, make_reward("classifier", "digits")(images, condition))
+
+
+@pytest.mark.parametrize("backbone", ["small", "classifier"])
+def test_members_of_an_ensemble_learn_as_if_alone(backbone: str, digits: Any) -> None:
+    """Adam's steps don't feel the scale of a loss, so that a mean of losses teaches each on its own."""
+    config = AdversarialConfig(channels=4, backbone=backbone, members=2)
+    reward = AdversarialReward((1, 8, 8), 10, config, seed=3, classifier=digits.classifier)
+    first, second = reward.discriminator.members
+    alone = AdversarialReward((1, 8, 8), 10, replace(config, members=1), seed=3, classifier=digits.classifier)
+    images, condition = batch(32)[0], Labels(torch.arange(32) % 10, 10)
+    before = first(images, condition.vectors)
+    assert not torch.equal(before, second(images, condition.vectors))
+    fake = batch(32, seed=1)[0]
+    for _ in range(5):
+        reward.update(images, condition, fake, condition)
+        alone.update(images, condition, fake, condition)
+    theirs = alone.discriminator(images, condition.vectors)
+    away = [(found - theirs).abs().max() for found in (first(images, condition.vectors), before)]
+    assert away[0] < 5e-3 and away[1] > 4 * away[0]
+    logits = [member(images, condition.vectors).flatten(1).mean(1) for member in (first, second)]
+    torch.testing.assert_close(reward(images, condition), ((logits[0] + logits[1]) / 2).sigmoid())
+    frozen = [name for name in reward.state_dict()["discriminator"] if "backbone." in name]
+    assert not frozen, "what is loaded again is not stored"
+
+
+def test_mismatched_pairs_teach_the_condition() -> None:
+    """Real pictures against themselves: only those under another's condition tell them apart."""
+    images, condition = halves(64)
+    taught, plain = (
+        AdversarialReward((1, 8, 8), 2, AdversarialConfig(channels=4, mismatched=share)) for share in (0.9, 0)
+    )
+    other = Labels(1 - condition.ids_B, 2)
+    gaps = []
+    for reward in (taught, plain):
+        for _ in range(60):
+            reward.update(images, condition, images, condition)
+        gaps.append((reward(images, condition) - reward(images, other)).mean().item())
+    assert gaps[0] > 0.4 and gaps[1] < 0.1
 
 
 def test_only_a_reward_that_learns_is_a_learning_reward(digits: Any) -> None:

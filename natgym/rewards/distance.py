@@ -1,0 +1,57 @@
+"""The Frechet distance as reward: one number for a whole group of pictures, or each picture's share of it.
+
+A distance belongs to many pictures. Given to all of them it is AdaNAT's warning, a reward without credit for
+any single one (arXiv 2409.00342, section 3.3); its influence function gives each picture its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from generators.conditions import Condition
+from generators.data import Part
+from natgym.metrics import FrechetDistance
+from natgym.reference import Reference, extract
+
+GROUP = 64  # pictures that share a distance
+
+
+class DistanceReward:
+    """Minus the Frechet distance of a group of neighbouring pictures, the same for all of a group.
+
+    Args:
+        extractor: of the features.
+        real: part that the distance is from.
+    """
+
+    def __init__(self, extractor: Any, real: Part) -> None:
+        self.extractor = extractor
+        self.frechet = FrechetDistance(Reference.of(real, extractor).moments)
+
+    def __call__(self, images_BCHW: Tensor, condition: Condition) -> Tensor:
+        """Return rewards (B,); ValueError for fewer than 2 pictures."""
+        groups = self._features(images_BCHW).tensor_split(max(1, len(images_BCHW) // GROUP))
+        return torch.cat([-self._distance(group).expand(len(group)) for group in groups])
+
+    def _distance(self, features_Nd: Tensor) -> Tensor:
+        self.frechet.reset()
+        self.frechet.update(features_Nd)
+        return torch.tensor(self.frechet.compute(), device=features_Nd.device)
+
+    def _features(self, images_BCHW: Tensor) -> Tensor:
+        return extract(self.extractor, images_BCHW)[0]
+
+
+class InfluenceReward(DistanceReward):
+    """Minus what each picture adds to the Frechet distance of its batch, to first order; of mean 0.
+
+    A picture earns by making up for what the others lack, so that variety pays; rewards depend on the whole
+    batch, which should be of hundreds.
+    """
+
+    def __call__(self, images_BCHW: Tensor, condition: Condition) -> Tensor:
+        """Return rewards (B,); ValueError for fewer than 2 pictures."""
+        return -self.frechet.influence(self._features(images_BCHW)).float()
