@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from agents.adanat_config import AdaNATConfig
+from agents.alarms import Alarm, Vitals, alarms
 from agents.policy import Actor, AdaNATPolicy, export_actor
 from agents.sb3 import PPO, SB3VecEnv
 from generators.checkpoints import load_state, save_pretrained, save_state
@@ -26,9 +27,10 @@ from generators.data import load_part
 from generators.noise import derive_seed, seeded
 from generators.schedules import as_schedule
 from natgym.env import DecodeVectorEnv
-from natgym.evaluation import Judge
+from natgym.judge import Judge
 from natgym.loading import load_companion, load_generator
 from natgym.rewards import AdversarialReward, Reward, make_reward
+from natgym.rewards.projected import GROUP
 from natgym.rollouts import balanced, rollout
 from natgym.runs import MetricsLog
 
@@ -40,16 +42,22 @@ def train(config: AdaNATConfig, folder: Path, report: Report) -> None:
 
     Args:
         config: hyper-parameters.
-        folder: gets metrics.csv, checkpoint.pt (replaced at each update) and, at the end, policy/.
-        report: called after each update with its metrics; `distance` is that of the last measurement.
+        folder: gets metrics.csv, alarms.csv, checkpoint.pt (replaced at each update) and, at the end,
+            policy/. An alarm of `config.alarms.stop` is an end, too.
+        report: called after each update with its metrics; `distance` and what else was measured is that of
+            the last measurement.
     """
     learner = Learner(config)
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.is_file():
         learner.load_state_dict(load_state(checkpoint, config.device))
-    log = MetricsLog(folder / "metrics.csv", "update", learner.done + 1)
-    while learner.done < config.updates:
+    log, alarms_log = (
+        MetricsLog(folder / name, "update", learner.done + 1) for name in ("metrics.csv", "alarms.csv")
+    )
+    while learner.done < config.updates and not learner.stopped:
         metrics = learner.update()
+        for name, said in learner.alarms.items():
+            alarms_log.append({"update": learner.done, "alarm": name, "said": said})
         log.append(metrics)
         save_state(checkpoint, learner.state_dict())
         report(metrics)
@@ -70,39 +78,54 @@ class Learner:
             chunks = (self.tokenizer.encode(images) for images in part.images_NCHW.split(1000))
             self.real_NCHW = torch.cat([self.tokenizer.decode(ids_BL) for ids_BL in chunks])
         classifier = load_companion(None, "classifier", config.task, config.device)
-        self.judge = Judge(classifier, load_part(config.task, "select").to(config.device))
+        select = load_part(config.task, "select").to(config.device)
+        self.judge = Judge(classifier, select)
+        rows = torch.arange(len(select) - len(select) % GROUP)  # the papers' discriminator judges groups
+        self.held_out = select.images_NCHW[rows], select.condition[rows]
         self.reward = self._reward()
         self.env = self._env(config.trajectories)
         self.fresh_env = self._env(config.discriminator_batch) if config.discriminator_steps else self.env
         self.ppo = self._ppo(self.env)
-        self.done, self.images_spent, self.distance = 0, 0, math.nan
+        self.done, self.images_spent = 0, 0
+        self.first = self.vitals = Vitals()
+        self.alarms: dict[Alarm, str] = {}
+
+    @property
+    def stopped(self) -> bool:
+        """Whether an alarm has ended the training."""
+        return not self.alarms.keys().isdisjoint(self.config.alarms.stop)
 
     def update(self) -> dict[str, float]:
         """Take update `done`: PPO, then the discriminator, then perhaps a measurement."""
         config = self.config
         if self.done == 0:
-            self.distance = self._measure()
-            for batch in range(config.warmup):
-                self._teach(derive_seed(config.seed, "warmup", batch))
-        std, rate = config.action_std_at(self.done), config.learning_rate_at(self.done)
+            self.warm_up()
+            self.first = self.vitals = self._measure()
+        std, rate = self._explore(self.done), config.learning_rate_at(self.done)
         self.ppo.lr_schedule = lambda _: rate
-        self.ppo.policy.log_std.data.fill_(math.log(std))  # type: ignore[union-attr, operator]
         learned = self.ppo.update(derive_seed(config.seed, self.done, "rollout"))
         self.images_spent += config.trajectories
         judged = self._teach(derive_seed(config.seed, self.done, "discriminator"))
-        self.done += 1
+        self.done, self.alarms = self.done + 1, {}
         if self.done % config.evaluate_every == 0 or self.done == config.updates:
-            self.distance = self._measure()
+            self.vitals = self._measure()
+            self.alarms = alarms(config.alarms, self.first, self.vitals)
         kept = ("reward", "approx_kl", "clip_fraction", "explained_variance", "value_loss")
         return {
             "update": self.done,
             "images_spent": self.images_spent,
-            "distance": self.distance,
+            **self.vitals._asdict(),
             **{name: learned[name] for name in kept},
             **judged,
             "action_std": std,
             "learning_rate": rate,
         }
+
+    def warm_up(self) -> None:
+        """Let the discriminator learn from pictures of the exploring policy, before its first update."""
+        self._explore(0)
+        for batch in range(self.config.warmup):
+            self._teach(derive_seed(self.config.seed, "warmup", batch))
 
     def export(self, folder: Path) -> None:
         """Save the actor, which plays without SB3."""
@@ -127,7 +150,9 @@ class Learner:
         return {
             "done": self.done,
             "images_spent": self.images_spent,
-            "distance": self.distance,
+            "first": self.first._asdict(),
+            "vitals": self.vitals._asdict(),
+            "alarms": self.alarms,
             "policy": self.ppo.policy.state_dict(),
             "optimizer": self.ppo.policy.optimizer.state_dict(),
             "reward": self.reward.state_dict() if isinstance(self.reward, AdversarialReward) else {},
@@ -135,7 +160,8 @@ class Learner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
-        self.done, self.images_spent, self.distance = state["done"], state["images_spent"], state["distance"]
+        self.done, self.images_spent, self.alarms = state["done"], state["images_spent"], state["alarms"]
+        self.first, self.vitals = Vitals(**state["first"]), Vitals(**state["vitals"])
         self.ppo.policy.load_state_dict(state["policy"])
         self.ppo.policy.optimizer.load_state_dict(state["optimizer"])
         if isinstance(self.reward, AdversarialReward):
@@ -198,6 +224,12 @@ class Learner:
                 device=env.device,
             )
 
+    def _explore(self, update: int) -> float:
+        """Set the standard deviation of the policy's actions to that of an update; return it."""
+        std = self.config.action_std_at(update)
+        self.ppo.policy.log_std.data.fill_(math.log(std))  # type: ignore[union-attr, operator]
+        return std
+
     def _teach(self, seed: int) -> dict[str, float]:
         """Train the discriminator on fresh pictures of the present policy; return its mean metrics.
 
@@ -236,13 +268,26 @@ class Learner:
         assert env.finished is not None
         return info["images"], env.finished.condition
 
-    def _measure(self) -> float:
-        """Return the mean policy's distance from the select part, on the same noise each time."""
-        actor = self.actor().to(self.config.device)
-        condition = balanced(self.generator.conditions(), self.config.evaluation_images)
-        seed = derive_seed(self.config.seed, "select")
+    def _measure(self) -> Vitals:
+        """Measure the mean policy against the select part, on the same noise each time."""
+        config, actor = self.config, self.actor().to(self.config.device)
+        condition = balanced(self.generator.conditions(), config.evaluation_images)
+        seed = derive_seed(config.seed, "select")
         drawn = rollout(
-            actor, self.generator, self.tokenizer, condition, seed=seed, min_reveal=self.config.min_reveal
+            actor, self.generator, self.tokenizer, condition, seed=seed, min_reveal=config.min_reveal
         )
         self.images_spent += len(condition)
-        return self.judge.distance(drawn.images_NCHW)
+        scores = self.judge.score(drawn.images_NCHW, condition)
+        real_B, fake_B = self.reward(*self.held_out), self.reward(drawn.images_NCHW, condition)
+        told_apart = math.nan
+        if isinstance(self.reward, AdversarialReward):
+            told_apart = ((real_B > 0.5).float().mean() + (fake_B < 0.5).float().mean()).item() / 2
+        before = drawn.frame[(drawn.frame["step"] < config.steps - 1) & (drawn.frame["masked_before"] > 0)]
+        return Vitals(
+            **{
+                name: scores.get(name, math.nan) for name in ("distance", "recall", "coverage", "class_drift")
+            },
+            reward_gap=(real_B.mean() - fake_B.mean()).item(),
+            told_apart=told_apart,
+            idle=float((before["masked_after"] == before["masked_before"]).mean()),
+        )

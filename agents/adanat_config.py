@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from agents.alarms import AlarmConfig
 from agents.policy import PolicyConfig, small_policy
 from generators.schedules import PARAMETERS, reference
 from natgym.observations import Kind
 from natgym.rewards import NAMED, AdversarialConfig
 from natgym.rewards.projected import groups_of
 from natgym.spaces import ActionMap, Preset
+
+SEARCHED = "static-search"  # the schedule that a script searches before the training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +85,8 @@ class AdaNATConfig:
     """Widths of the policy network."""
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     """The discriminator."""
+    alarms: AlarmConfig = field(default_factory=AlarmConfig)
+    """Signs of a gamed reward, looked for at each measurement."""
     evaluate_every: int = 10
     """Updates between measurements on the select part; one comes before the first update."""
     evaluation_images: int = 1000
@@ -98,7 +103,7 @@ class AdaNATConfig:
         for name, bound in (least | {"warmup": 0, "min_reveal": 0, "std_updates": 0}).items():
             if (value := getattr(self, name)) is not None and value < bound:
                 raise ValueError(f"{name} {getattr(self, name)}: it must be at least {bound}")
-        if self.trajectories % self.discriminator_batch:
+        if self.reward == "adversarial" and self.trajectories % self.discriminator_batch:
             raise ValueError(
                 f"discriminator_batch {self.discriminator_batch} must divide trajectories {self.trajectories}"
             )
@@ -109,10 +114,9 @@ class AdaNATConfig:
                 raise ValueError(f"{name} {value}: it must be positive")
         if self.reward not in ("adversarial", *NAMED):
             raise ValueError(f"reward {self.reward!r} is not one of adversarial, {', '.join(NAMED)}")
-        if self.adversarial.projected:
-            groups_of(self.trajectories)
-            groups_of(self.discriminator_batch)
-
+        if self.reward == "adversarial" and self.adversarial.projected:
+            for rows in (self.trajectories, self.discriminator_batch, self.evaluation_images):
+                groups_of(rows)
         options = {"parameters": self.parameters, "smoothing": self.smoothing}
         ActionMap.preset(self.actions, reference(1), **options)  # says what is wrong with them
 

@@ -10,7 +10,7 @@ from generators.data import load_part
 from generators.first_pass import FirstPass
 from generators.noise import derive_seed
 from generators.schedules import Schedule
-from natgym.evaluation import Judge
+from natgym.judge import Judge
 from natgym.loading import load_companion, load_generator
 from natgym.rollouts import Policy, Rollout, at_random, balanced, rollout
 

@@ -16,7 +16,7 @@ from _cli import given_flags, main, open_run
 from tqdm import tqdm
 
 from agents.adanat import train
-from agents.adanat_config import AdaNATConfig, PresetName, preset
+from agents.adanat_config import SEARCHED, AdaNATConfig, PresetName, preset
 from agents.autonat import OptimizerName, Search, SearchConfig, explore
 from agents.fixed import FixedPolicy, baselines
 from agents.measure import Meter
@@ -29,8 +29,6 @@ from natgym.evaluation import Evaluator, format_table, paired_difference, summar
 from natgym.report import write_report
 from natgym.rollouts import Policy, balanced
 from natgym.runs import Run, read_metrics, write_config
-
-SEARCHED = "static-search"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from generators.recipes import SIZES, Model, build, recipe
 from generators.schedules import as_schedule
 from generators.training import Trainer, TrainingConfig, small_recipe
 from natgym.analysis import samples_figure, training_figure
-from natgym.evaluation import Judge
+from natgym.judge import Judge
 from natgym.loading import load_companion, module_folder
 from natgym.rollouts import balanced, rollout
 from natgym.runs import MetricsLog, Run, read_metrics

@@ -17,7 +17,7 @@ from generators.data import load_part, open_part
 from generators.noise import derive_seed, seeded
 from generators.tokenizers import ConvVQ, ConvVQConfig, PatchKMeans, Tokenizer
 from generators.vq import VQTrainer, VQTrainingConfig
-from natgym.evaluation import Judge
+from natgym.judge import Judge
 from natgym.loading import load_companion
 from natgym.runs import MetricsLog, read_config, write_config
 

@@ -256,6 +256,51 @@ def learning_figure(metrics: pd.DataFrame, note: str) -> Figure:
     return finish(figure, note)
 
 
+def differences_figure(differences: Sequence[Mapping[str, Any]], note: str) -> Figure:
+    """Draw paired differences with their intervals, one line per control; dots are single runs.
+
+    Args:
+        differences: `minus`, the control's name; `mean`, `half_width`; `each`, one number per run.
+        note: what the reader must know, under the panel.
+    """
+    figure = Figure(figsize=(6.4, 0.42 * len(differences) + 1.1))
+    axis = figure.subplots()
+    for place, pair in enumerate(differences):
+        axis.plot(pair["each"], [place] * len(pair["each"]), "o", color=COLORS[0], alpha=0.35, markersize=3)
+        axis.errorbar(
+            pair["mean"], place, xerr=pair["half_width"], color=COLORS[0], marker="D", markersize=4.5
+        )
+    axis.axvline(0, color="0.5", linewidth=0.8)
+    axis.set_yticks(range(len(differences)), [pair["minus"] for pair in differences], fontsize=SMALL + 1)
+    axis.invert_yaxis()
+    plain(axis, "", "difference in distance; left of 0: the policy is nearer to real pictures")
+    return finish(figure, note)
+
+
+def agreement_figure(table: pd.DataFrame, note: str) -> Figure:
+    """Draw how far rewards want what the distance wants: a line per reward, of `agents.agreement`.
+
+    Args:
+        table: a row per reward; for the parts static and class of the gradient "<part> cosine", open marks,
+            and "<part> corrected", full ones.
+        note: what the reader must know, under the panel.
+    """
+    figure = Figure(figsize=(6.8, 0.42 * len(table) + 1.1))
+    axis, places = figure.subplots(), np.arange(len(table))
+    for color, marker, shift, part in ((COLORS[0], "o", -0.12, "static"), (COLORS[1], "s", 0.12, "class")):
+        style: dict[str, Any] = {"marker": marker, "linestyle": "", "color": color, "markersize": 5.5}
+        axis.plot(
+            table[f"{part} cosine"], places + shift, fillstyle="none", label=f"{part}, as measured", **style
+        )
+        axis.plot(table[f"{part} corrected"], places + shift, label=f"{part}, without noise", **style)
+    axis.axvline(0, color="0.5", linewidth=0.8)
+    axis.set_yticks(places, table.index, fontsize=SMALL)
+    axis.invert_yaxis()
+    plain(axis, "", "cosine of the reward's gradient and the distance's")
+    axis.legend(fontsize=SMALL, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return finish(figure, note)
+
+
 def training_figure(metrics: pd.DataFrame, note: str) -> Figure:
     """Draw a generator's training: loss, and where they were measured distance and accuracy of its samples.
 

@@ -10,108 +10,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy import stats
-from torch import Tensor
 
 from generators.checkpoints import weights_hash
 from generators.conditions import Condition
 from generators.data import Part, PartName
 from generators.noise import derive_seed
-from natgym.metrics import FrechetDistance, kernel_distance, precision_recall_density_coverage
+from natgym.judge import METRICS, Judge
 from natgym.metrics.classifier import Classifier
-from natgym.metrics.kernel import mean_within
-from natgym.metrics.manifold import ball_radii
-from natgym.metrics.score import inception_score
 from natgym.protocol import EIGHT_BITS, ConditionLaw, Protocol
-from natgym.reference import Reference, extract
+from natgym.reference import Reference
 from natgym.rollouts import Policy, at_random, balanced, rollout
-
-METRICS = ("distance", "kernel_distance", "score", "accuracy", "precision", "recall", "density", "coverage")
-
-
-class Judge:
-    """Compare pictures with real ones, in the features of an extractor.
-
-    Args:
-        classifier: judge of the class, and the extractor unless another one is given; None leaves accuracy
-            out.
-        real: a part, whose pictures are untouched by the tokenizer; or a reference made before.
-        extractor: another source of features.
-        quantise: judge all pictures as they are after saving, rounded to 8 bits.
-    """
-
-    def __init__(
-        self,
-        classifier: Classifier | None,
-        real: Part | Reference,
-        *,
-        extractor: Any = None,
-        quantise: bool = True,
-    ) -> None:
-        self.classifier = classifier
-        self.extractor: Any = classifier if extractor is None else extractor
-        if self.extractor is None:
-            raise ValueError("a judge needs a classifier or an extractor; give one")
-        self.quantise = quantise
-        if not isinstance(real, Reference):
-            real = Reference.of(real, self.extractor, quantise=quantise)
-        self.reference = real
-        self.frechet = FrechetDistance(real.moments)
-
-    def features(self, images_NCHW: Tensor) -> Tensor:
-        """Return the features (N, d) that pictures are compared in."""
-        return extract(self.extractor, images_NCHW, self.quantise)[0]
-
-    def distance(self, images_NCHW: Tensor) -> float:
-        """Return the Frechet distance alone, which is all that a search needs."""
-        return self._frechet(self.features(images_NCHW))
-
-    def distance_and_error(self, images_NCHW: Tensor) -> tuple[float, float]:
-        """Return the Frechet distance and its standard error over draws of as many pictures."""
-        features_Nd = self.features(images_NCHW)
-        variance = self.frechet.influence(features_Nd).square().mean() / len(features_Nd)
-        return self._frechet(features_Nd), variance.sqrt().item()
-
-    def score(self, images_NCHW: Tensor, condition: Condition) -> dict[str, float]:
-        """Return those of METRICS that reference and extractor allow; shares in [0, 1]."""
-        features_Nd, logits_NK = extract(self.extractor, images_NCHW, self.quantise)
-        found = {"distance": self._frechet(features_Nd)}
-        real_Nd = self.reference.features_Nd
-        if real_Nd is not None:
-            found["kernel_distance"] = kernel_distance(features_Nd, real_Nd, within=self._within)
-        if logits_NK is not None:
-            found["score"] = inception_score(logits_NK)
-        if self.classifier is not None:
-            classes_NK = logits_NK
-            if self.extractor is not self.classifier:
-                classes_NK = extract(self.classifier, images_NCHW, self.quantise)[1]
-            assert classes_NK is not None
-            right_N = classes_NK.argmax(-1) == condition.vectors.argmax(-1)
-            found["accuracy"] = right_N.double().mean().item()
-        if real_Nd is not None:
-            found |= precision_recall_density_coverage(features_Nd, real_Nd, radii_M=self._radii_M)
-        return found
-
-    @cached_property
-    def _within(self) -> float:
-        assert self.reference.features_Nd is not None
-        return mean_within(self.reference.features_Nd)
-
-    @cached_property
-    def _radii_M(self) -> Tensor:
-        assert self.reference.features_Nd is not None
-        return ball_radii(self.reference.features_Nd)
-
-    def _frechet(self, features_Nd: Tensor) -> float:
-        self.frechet.reset()
-        self.frechet.update(features_Nd)
-        return self.frechet.compute()
 
 
 class Evaluator:
@@ -240,6 +154,17 @@ def summarize(policy: str, steps: int, per_seed: pd.DataFrame, images_spent: int
     counts = {"seeds": len(per_seed), "images_spent": images_spent}
     scores = per_seed[["seed", *_measured(per_seed)]].to_dict("list")
     return {"policy": policy, "steps": steps, **_moments(per_seed), **means, **counts, "per_seed": scores}
+
+
+def means_by_run(frames: Sequence[pd.DataFrame], first: int = 0) -> pd.DataFrame:
+    """Return one row per search or training, the mean over its evaluation seeds.
+
+    Args:
+        frames: of an `Evaluator`, one per run.
+        first: `seed` of the first row; they are counted up.
+    """
+    means = pd.DataFrame([frame.mean() for frame in frames])
+    return means.assign(seed=np.arange(first, first + len(frames)))
 
 
 def _measured(per_seed: pd.DataFrame) -> list[str]:

@@ -77,11 +77,16 @@ def write_config(path: Path, config: Any) -> None:
     write_atomic(path, json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n")
 
 
-def read_config(path: Path, config_class: type) -> Any:
-    """Build a (possibly nested) config dataclass from JSON; ValueError naming the file if it does not fit."""
+def read_config(path: Path, config_class: type, key: str | None = None) -> Any:
+    """Build a (possibly nested) config dataclass from JSON, or from what stands there under a key.
+
+    Raises:
+        ValueError: it does not fit; the file is named.
+    """
     try:
-        return _nested(config_class, json.loads(path.read_text()))
-    except (ValueError, TypeError, AttributeError) as error:
+        content = json.loads(path.read_text())
+        return _nested(config_class, content if key is None else content[key])
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(f"{path} does not fit {config_class.__name__}: {error}") from None
 
 

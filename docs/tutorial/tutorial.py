@@ -30,7 +30,8 @@ from generators.noise import derive_seed, seeded
 from generators.schedules import family
 from generators.training import Trainer, small_recipe
 from natgym.analysis import adaptivity, frontier_figure, learning_figure, parameters_figure, samples_figure
-from natgym.evaluation import FULL_COLUMNS, Evaluator, Judge, format_table, set_against, summarize
+from natgym.evaluation import FULL_COLUMNS, Evaluator, format_table, set_against, summarize
+from natgym.judge import Judge
 from natgym.loading import load_companion, load_generator
 from natgym.report import write_report
 from natgym.rollouts import balanced, rollout

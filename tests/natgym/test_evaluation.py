@@ -19,7 +19,8 @@ from generators.conditions import Labels
 from generators.data import Part, load_part
 from generators.noise import derive_seed
 from generators.schedules import maskgit, reference
-from natgym.evaluation import COLUMNS, METRICS, Evaluator, Judge, format_table, paired_difference, summarize
+from natgym.evaluation import COLUMNS, Evaluator, format_table, paired_difference, summarize
+from natgym.judge import METRICS, Judge
 from natgym.rollouts import balanced, rollout
 
 IMAGES = 40
@@ -79,6 +80,10 @@ def test_accuracy_is_counted_one_by_one(digits: Any, select: Part, noisy: Tensor
     scores = judge.score(noisy, select.condition[:150])
     assert 0.2 < sum(right) / 150 < 1 and scores["accuracy"] == pytest.approx(sum(right) / 150)
     assert tuple(scores) == METRICS and all(math.isfinite(score) for score in scores.values())
+    seen_classes = digits.classifier(seen)[1].argmax(1).tolist()
+    asked = select.condition.values[:150].tolist()
+    moved = [abs(asked.count(label) - seen_classes.count(label)) for label in range(10)]
+    assert scores["class_drift"] == pytest.approx(sum(moved) / 2 / 150) and sum(moved) > 0
     swapped = Labels((select.condition.values[:150] + 1) % 10, 10)
     assert judge.score(noisy, swapped)["accuracy"] < 0.2
 

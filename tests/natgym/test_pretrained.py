@@ -12,7 +12,7 @@ from generators.checkpoints import PRETRAINED, from_pretrained
 from generators.data import Part, PartName, load_part
 from generators.masking import MaskLaw, mask_tokens, masked_cross_entropy
 from generators.schedules import Schedule, maskgit, reference
-from natgym.evaluation import Judge
+from natgym.judge import Judge
 from natgym.loading import load_companion
 from natgym.metrics.classifier import judge
 from natgym.rollouts import balanced, rollout

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from generators.data import load_part
 from natgym.comparison import compare_results, read_results
-from natgym.evaluation import METRICS, Evaluator, Judge, set_against, summarize
+from natgym.evaluation import Evaluator, set_against, summarize
+from natgym.judge import METRICS, Judge
 from natgym.metrics import MomentsAccumulator
 from natgym.protocol import Protocol, compare
 from natgym.reference import Reference, eight_bits, extract, load_extractor

@@ -1,0 +1,313 @@
+"""Does a policy adapt to the sample? Set trained policies against their own controls."""
+
+import _root  # noqa: F401
+
+import dataclasses
+import os
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import torch
+import tyro
+from _cli import main, open_run
+from tqdm import tqdm
+
+from agents.adanat import train
+from agents.adaptivity import Shuffled, Trained, mean_schedule, trained
+from agents.autonat import OptimizerName, Search, SearchConfig
+from agents.class_table import ClassTable
+from agents.fixed import FixedPolicy
+from agents.measure import Meter
+from agents.tune_jobs import Trial, run_trials
+from generators.checkpoints import from_pretrained
+from generators.data import load_part
+from generators.noise import derive_seed
+from generators.schedules import as_schedule
+from natgym.analysis import adaptivity, by_class_figure, differences_figure, parameters_figure
+from natgym.evaluation import Evaluator, format_table, means_by_run, paired_difference, summarize
+from natgym.report import write_report
+from natgym.rollouts import Policy, balanced
+from natgym.runs import Run, write_config
+
+ROWS = START, EQUAL, TABLE, SHUFFLED, BLIND, MEAN, ACROSS, WITHIN, POLICY = (
+    "start",
+    "static, equal images",
+    "class-table",
+    "shuffled-table",
+    "step-only",
+    "mean schedule",
+    "shuffled",
+    "shuffled in class",
+    "policy",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Ask whether trained policies adapt to the sample, or have only learned a schedule.
+
+    Each policy meets: the schedule it started from; its own mean schedule, for all samples; itself on the
+    features of other samples, of the same class and of any; a policy that sees the step alone, trained alike;
+    and the best schedule of a search of as many pictures. The controls are trained here. Intervals are over
+    the trainings, so give several that differ in their seed: adanat_ppo.py --num-samples 8.
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")] = ()
+    """Run folders of adanat_ppo.py; of a sweep all its trials are taken."""
+    table: Path | None = None
+    """class-table.json of autonat_search.py: a row of its own, with its shuffled control."""
+    optimizer: OptimizerName = "cma"
+    """How the schedule of as many pictures is searched."""
+    search: SearchConfig = field(default_factory=SearchConfig)
+    """Details of that search; its budget is what the search before a training and the training spent."""
+    images: int = 3000
+    """Pictures per policy and evaluation seed, compared with the report part."""
+    evaluation_seeds: tuple[int, ...] = (0, 1, 2, 3)
+    """Seeds of the evaluation; a training's score is the mean over them."""
+    samples: int = 1000
+    """Pictures whose decisions are analysed and drawn."""
+    local: bool = False
+    """Train in this process, without Ray; the weights are the same."""
+    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Batches drawn at once in searches and evaluation; results don't depend on it."""
+    cpus_per_trial: int = 1
+    """CPUs that Ray reserves for each training, which uses one."""
+    gpus_per_trial: float = 0.0
+    """GPUs that Ray reserves for each training."""
+    address: str | None = None
+    """Address of a running Ray cluster; by default one is started on this machine."""
+    output: Path | None = None
+    """Run folder, by default runs/adaptivity-<time>."""
+    resume: Path | None = None
+    """Run folder to go on with; its own settings are used."""
+
+    def __post_init__(self) -> None:
+        if min(self.images, self.samples, self.threads, len(self.evaluation_seeds)) < 1:
+            raise ValueError("images, samples, threads and the number of evaluation-seeds must be at least 1")
+        if self.table is not None and not self.table.is_file():
+            raise ValueError(f"table {self.table} is no file; give the class-table.json of autonat_search.py")
+
+
+# Flags that say where to run, not what.
+PLACES = ("local", "threads", "cpus_per_trial", "gpus_per_trial", "address", "output", "resume")
+
+
+def load(args: Args) -> tuple[list[Trained], Meter]:
+    """Return the trainings and what measures schedules; ValueError for what would fail later."""
+    torch.set_num_threads(1)  # sums in one order; the CPUs are used by drawing batches side by side
+    if not args.runs:
+        raise ValueError("no run is given; name run folders of adanat_ppo.py")
+    found = [one for run in args.runs for one in trained(Path(run))]
+    first = found[0].config
+    for name in ("task", "generator", "steps", "min_reveal", "device"):
+        values = {getattr(one.config, name) for one in found}
+        if len(values) > 1:
+            raise ValueError(f"the trainings differ in {name} ({', '.join(map(str, values))}); give others")
+    meter = Meter(
+        first.task,
+        first.generator,
+        device=first.device,
+        min_reveal=first.min_reveal,
+        threads=args.threads,
+    )
+    return found, meter
+
+
+class Experiment:
+    """Controls, table, figures; one progress bar over all, counted in pictures."""
+
+    def __init__(self, args: Args, run: Run, loaded: tuple[list[Trained], Meter]) -> None:
+        self.args, self.run, (self.trained, self.meter) = args, run, loaded
+        self.policies: dict[str, list[Policy]] = defaultdict(list)
+        self.spent: dict[str, list[int]] = defaultdict(list)
+        rows = 7 * len(self.trained) + 2 * (args.table is not None)
+        total = rows * len(args.evaluation_seeds) * args.images + len(self.trained) * args.samples
+        total += sum(one.config.total_images + one.spent for one in self.trained)
+        self.bar = tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True, smoothing=0.05)
+
+    def train_controls(self) -> None:
+        """Train a policy that sees the step alone beside each policy: same start, reward, seed and images."""
+        trials: list[Trial] = []
+        for index, one in enumerate(self.trained):
+            widths = dataclasses.replace(one.config.policy, blind=True)
+            folder = self.run.folder.resolve() / "step-only" / f"{index:03d}"
+            folder.mkdir(parents=True, exist_ok=True)
+            trials.append((dataclasses.replace(one.config, policy=widths), folder))
+            write_config(folder / "config.json", trials[-1][0])
+        counted = [0] * len(trials)
+
+        def report(trial: int, metrics: dict[str, float]) -> None:
+            images = int(metrics["images_spent"])
+            self.bar.update(images - counted[trial])
+            counted[trial] = images
+            self.bar.set_description(f"step-only {trial + 1}/{len(trials)}")
+
+        if self.args.local:
+            for trial, (config, folder) in enumerate(trials):
+                train(config, folder, partial(report, trial))
+        else:
+            run_trials(
+                trials,
+                report,
+                folder=self.run.folder,
+                cpus_per_trial=self.args.cpus_per_trial,
+                gpus_per_trial=self.args.gpus_per_trial,
+                address=self.args.address,
+            )
+        self.bar.update(sum(config.total_images for config, _ in trials) - sum(counted))
+        for one, (config, folder) in zip(self.trained, trials, strict=True):
+            self._add(BLIND, from_pretrained(folder / "policy", config.device), one.spent)
+
+    def search_equal(self) -> None:
+        """Search a schedule with as many pictures as each policy has cost."""
+        (self.run.folder / "searches").mkdir(exist_ok=True)
+        for index, one in enumerate(self.trained):
+            self.bar.set_description(f"static search {index + 1}/{len(self.trained)}")
+            config = dataclasses.replace(self.args.search, budget=one.spent)
+            seed, log = derive_seed(one.config.seed, "equal"), self.run.folder / f"searches/{index:03d}.csv"
+            search = Search(self.args.optimizer, config, one.config.steps, seed, log)
+            self.bar.update(search.spent)
+            found = search.run(self.meter, lambda evaluation, measured: self.bar.update(evaluation.images))
+            self.bar.update(one.spent - search.spent)
+            self._add(EQUAL, FixedPolicy(found), search.spent)
+
+    def dissect(self) -> None:
+        """Take each policy apart: its mean schedule, and itself on the features of others."""
+        pool = self.meter.generator.conditions()
+        self.frames: list[pd.DataFrame] = []
+        specs = {one.config.schedule for one in self.trained}
+        starts = {spec: FixedPolicy(as_schedule(spec, self.trained[0].config.steps)) for spec in specs}
+        if self.args.table is not None:
+            table = ClassTable.load(self.args.table)
+            shuffled = table.shuffled(0)
+        for one in self.trained:
+            actor: Any = from_pretrained(one.folder / "policy", one.config.device)
+            seed = derive_seed(one.config.seed, "dissect")
+            drawn = self.meter.draw(actor, balanced(pool, self.args.samples), seed)
+            self.frames.append(drawn.frame)
+            self.bar.update(self.args.samples)
+            self._add(START, starts[one.config.schedule], one.searched)
+            if self.args.table is not None:
+                self._add(TABLE, table, 0)
+                self._add(SHUFFLED, shuffled, 0)
+            self._add(MEAN, FixedPolicy(mean_schedule(drawn)), one.spent)
+            self._add(WITHIN, Shuffled(actor, within_class=True, seed=seed), one.spent)
+            self._add(ACROSS, Shuffled(actor, within_class=False, seed=seed), one.spent)
+            self._add(POLICY, actor, one.spent)
+
+    def judge(self) -> None:
+        """Evaluate everything on the report part; print the tables and write results.json."""
+        args, first = self.args, self.trained[0].config
+        evaluator = Evaluator(
+            self.meter.generator,
+            self.meter.tokenizer,
+            self.meter.judge.classifier,
+            task=first.task,
+            part_name="report",
+            part=load_part(first.task, "report").to(first.device),
+            images=args.images,
+            seeds=args.evaluation_seeds,
+            min_reveal=first.min_reveal,
+            threads=args.threads,
+        )
+        self.bar.set_postfix()
+        by_run, rows = {}, []
+        for name in [name for name in ROWS if name in self.policies]:
+            self.bar.set_description(f"evaluating {name}")
+            scores: dict[Policy, pd.DataFrame] = {}  # what several trainings share is drawn once
+            for policy in dict.fromkeys(self.policies[name]):
+                scores[policy] = evaluator(policy, self.bar.update)
+            by_run[name] = means_by_run([scores[policy] for policy in self.policies[name]])
+            spent = round(sum(self.spent[name]) / len(self.spent[name]))
+            rows.append(summarize(name, first.steps, by_run[name], spent))
+        self.bar.close()
+        rows.append(evaluator.floor(load_part(first.task, "train").to(first.device)))
+        self.differences = [
+            _difference(by_run, POLICY, name, metric)
+            for metric in ("distance", "accuracy", "recall")
+            for name in by_run
+            if name != POLICY
+        ]
+        shares = [adaptivity(frame).set_index("parameter") for frame in self.frames]
+        self.shares = sum(shares[1:], shares[0]) / len(shares)
+        self.shares.to_csv(self.run.folder / "shares.csv")
+        self.run.write_results(
+            evaluator.manifest(),
+            rows,
+            differences=self._distances,
+            all_differences=self.differences,
+            shares=self.shares.reset_index().to_dict("records"),
+        )
+        self._print(rows, evaluator.legend())
+
+    @property
+    def _distances(self) -> list[dict[str, Any]]:
+        return [pair for pair in self.differences if pair["metric"] == "distance"]
+
+    def illustrate(self) -> None:
+        """Write the figures."""
+        first, pool = self.trained[0], self.meter.generator.conditions()
+        count = f"{len(self.trained)} trainings"
+        note = (
+            f"distance of the policy minus that of its control; {count}, report part; bars: 95 % t-intervals"
+        )
+        self.run.write_figure("differences", differences_figure(self._distances, note))
+        same = balanced(pool, self.args.samples)
+        frames = {
+            name: self.meter.draw(self.policies[name][0], same, 1).frame for name in (START, BLIND, POLICY)
+        }
+        note = f"the first training; line: mean; bands: 50 % and 90 % of {self.args.samples:,} samples"
+        self.run.write_figure("parameters", parameters_figure(frames, note))
+        self.run.write_figure(
+            "by-class", by_class_figure(frames[POLICY], "the first training, means by class")
+        )
+        title = f"Does the policy adapt? {first.config.task}, T = {first.config.steps}, {first.config.reward}"
+        write_report(self.run.folder, title, self.legend)
+        print(f"{self.run.folder}: results.json, shares.csv, step-only/, searches/, figures/, report.html")
+
+    def _add(self, name: str, policy: Any, spent: int) -> None:
+        self.policies[name].append(policy)
+        self.spent[name].append(spent)
+
+    def _print(self, rows: list[dict[str, Any]], legend: str) -> None:
+        count = len(self.trained)
+        print(format_table(rows))
+        over = (
+            f"Rows but the last: mean and standard deviation over {count} trainings, of means over the seeds."
+        )
+        self.legend = [*legend.splitlines(), over]
+        print("\n".join(self.legend))
+        print(f"\npolicy minus its controls, {count} trainings, 95 % t-intervals of paired differences:")
+        table: dict[str, dict[str, str]] = defaultdict(dict)
+        for pair in self.differences:
+            table[pair["minus"]][pair["metric"]] = f"{pair['mean']:+.3f} ± {pair['half_width']:.3f}"
+        print(pd.DataFrame(table).T.to_string())
+        print(
+            "\nShares of each parameter's variance between steps, between classes and within class and step;"
+        )
+        print("spread: standard deviation within a step, in the parameter's unit; means over the trainings")
+        print(self.shares.to_string(float_format="{:.3f}".format))
+
+
+def _difference(by_run: dict[str, pd.DataFrame], ours: str, theirs: str, metric: str) -> dict[str, Any]:
+    mean, half_width = paired_difference(by_run[ours], by_run[theirs], metric)
+    each = (by_run[ours][metric] - by_run[theirs][metric]).tolist()
+    pair = {"policy": ours, "minus": theirs, "metric": metric}
+    return pair | {"mean": mean, "half_width": half_width, "each": each}
+
+
+def work(args: Args) -> None:
+    experiment = Experiment(*open_run("adaptivity", args, PLACES, load))
+    experiment.dissect()
+    experiment.train_controls()
+    experiment.search_equal()
+    experiment.judge()
+    experiment.illustrate()
+
+
+if __name__ == "__main__":
+    main(Args, work)

@@ -1,0 +1,175 @@
+"""Does a reward prefer what brings pictures nearer to real ones? Compare rewards before training on them."""
+
+import _root  # noqa: F401
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from _cli import main
+from tqdm import tqdm
+
+from agents.adanat import Learner
+from agents.adanat_config import AdaNATConfig
+from agents.agreement import PARTS, agreement, explore, follow, gradients, parts
+from agents.fixed import FixedPolicy
+from generators.data import load_part
+from generators.families import split
+from generators.noise import derive_seed
+from natgym.analysis import agreement_figure
+from natgym.judge import Judge
+from natgym.rewards import AdversarialConfig
+from natgym.rollouts import Policy, balanced, rollout
+from natgym.runs import Run
+
+MEASURED = ("cosine", "reliability", "corrected")
+
+
+def config_of(base: AdaNATConfig, spec: str) -> AdaNATConfig:
+    """Return the config of a reward such as influence or adversarial:backbone=classifier,mismatched=0.5.
+
+    Raises:
+        ValueError: the reward or one of its settings is unknown.
+    """
+    name, given = split(spec)
+    usual = vars(AdversarialConfig())
+    if unknown := [key for key in given if key not in usual or name != "adversarial"]:
+        raise ValueError(f"reward {spec!r}: {', '.join(unknown)} is no setting of {name}")
+    try:
+        settings = {key: type(usual[key])(text) for key, text in given.items()}
+    except (TypeError, ValueError):
+        raise ValueError(f"reward {spec!r}: a setting is not a number where one is needed") from None
+    return dataclasses.replace(base, reward=name, adversarial=AdversarialConfig(**settings))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Measure how far rewards want what the distance wants, before any policy is trained on them.
+
+    Random actions are played around a schedule. The gradient of the reward by the actions of each class is
+    set beside that of the distance from the train part; then one step is taken along the reward's gradient,
+    and the distance from the select part says where it leads. A discriminator learns first, from pictures
+    drawn under the same random actions.
+    """
+
+    rewards: tuple[str, ...] = (
+        "influence",
+        "classifier",
+        "adversarial",
+        "adversarial:mismatched=0.5",
+        "adversarial:members=4",
+        "adversarial:backbone=classifier",
+        "adversarial:backbone=classifier,mismatched=0.5",
+    )
+    """Rewards by name; the settings of an adversarial one follow a colon."""
+    train: AdaNATConfig = field(
+        default_factory=lambda: AdaNATConfig(
+            steps=2, action_std=(0.5, 0.5), trajectories=1000, discriminator_batch=125, warmup=60
+        )
+    )
+    """Task, schedule, action_std of the actions, trajectories a batch, warmup batches for a discriminator."""
+    episodes: int = 20_000
+    """Pictures under random actions, from which the gradients are estimated."""
+    sizes: tuple[float, ...] = (0.15, 0.3)
+    """Steps along the gradient: root mean square of the actions, in units of the action map."""
+    images: int = 4000
+    """Pictures per step and noise seed."""
+    seeds: int = 3
+    """Noise seeds of the distances."""
+    threads: int = 2
+    """Batches drawn at once where the distance is measured."""
+    output: Path | None = None
+    """Run folder, by default runs/reward_agreement-<time>."""
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "images", "seeds", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        for spec in self.rewards:
+            config_of(self.train, spec)
+
+
+def load(args: Args) -> None:
+    """Raise ValueError for what would fail later."""
+    torch.set_num_threads(1)  # sums in one order; the CPUs are used by drawing batches side by side
+    Learner(config_of(args.train, args.rewards[0]))
+
+
+def measure(args: Args, spec: str, bar: Any) -> dict[str, Any]:
+    """Return one row: agreement by part of the gradient, and the distances that its steps lead to."""
+    learner = Learner(config_of(args.train, spec))
+    row: dict[str, Any] = {"reward": spec}
+    learner.warm_up()
+    bar.update(learner.images_spent)
+    truth = Judge(learner.judge.classifier, load_part(args.train.task, "train").to(args.train.device))
+    seen = explore(learner, truth, args.episodes, derive_seed(args.train.seed, "agreement"))
+    bar.update(len(seen.rewards_N))
+    for part, found in agreement(seen).items():
+        row |= {f"{part} cosine": found.cosine, f"{part} reliability": found.reliability}
+        row |= {f"{part} corrected": found.corrected}
+    directions = parts(gradients(*seen[:4]))
+    for part in PARTS:
+        for size in args.sizes:
+            row[f"{part} {size:g}"] = distance(args, learner, follow(learner, directions[part], size), bar)
+    return row
+
+
+def distance(args: Args, learner: Learner, policy: Policy, bar: Any) -> float:
+    """Return the mean distance from the select part over the noise seeds."""
+    condition, found = balanced(learner.generator.conditions(), args.images), []
+    for seed in range(args.seeds):
+        drawn = rollout(
+            policy,
+            learner.generator,
+            learner.tokenizer,
+            condition,
+            seed=derive_seed(args.train.seed, "follow", seed),
+            min_reveal=args.train.min_reveal,
+            threads=args.threads,
+            progress=bar.update,
+        )
+        found.append(learner.judge.distance(drawn.images_NCHW))
+    return sum(found) / len(found)
+
+
+def work(args: Args) -> None:
+    load(args)
+    run = Run.create("reward_agreement", args.output, args)
+    learning = [spec for spec in args.rewards if spec.startswith("adversarial")]
+    total = len(args.rewards) * (args.episodes + len(PARTS) * len(args.sizes) * args.seeds * args.images)
+    total += len(learning) * args.train.warmup * args.train.trajectories + args.seeds * args.images
+    rows = []
+    with tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True) as bar:
+        for spec in args.rewards:
+            bar.set_description(spec)
+            rows.append(measure(args, spec, bar))
+        plain = Learner(config_of(args.train, "influence"))
+        start = distance(args, plain, FixedPolicy(plain.schedule), bar)
+    run.write_results({}, rows, start=start)
+    table = pd.DataFrame(rows).set_index("reward")
+    table.to_csv(run.folder / "agreement.csv")
+    print("Cosine between the gradient of the reward and that of the distance, of independent halves of the")
+    print(
+        f"{args.episodes:,} episodes; reliability: between halves of the reward's; corrected for both noises."
+    )
+    print("static: what all classes share; class: what each has beyond it.")
+    print(
+        table[[f"{part} {name}" for part in PARTS for name in MEASURED]].to_string(
+            float_format="{:+.2f}".format
+        )
+    )
+    print(
+        f"\nDistance from the select part after one step of this size along the gradient; before: {start:.3f}"
+    )
+    steps = [f"{part} {size:g}" for part in PARTS for size in args.sizes]
+    print(table[steps].to_string(float_format="{:.3f}".format))
+    note = f"{args.train.task}, T = {args.train.steps}, {args.episodes:,} episodes; 1: both want the same"
+    run.write_figure("agreement", agreement_figure(table, note))
+    print(f"{run.folder}: agreement.csv, results.json, figures/")
+
+
+if __name__ == "__main__":
+    main(Args, work)

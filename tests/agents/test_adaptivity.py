@@ -1,0 +1,142 @@
+"""Controls of adaptivity, and a generator whose answer is known."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from agents.adanat import AdaNATConfig, Learner
+from agents.adaptivity import Shuffled, mean_schedule, others
+from agents.fixed import FixedPolicy
+from agents.named import shipped_strategy
+from agents.policy import small_policy
+from generators.checkpoints import from_pretrained, save_pretrained
+from generators.conditions import Labels
+from generators.decoding import start
+from generators.planted import plant
+from generators.schedules import PARAMETERS, Schedule, random_order, reference
+from natgym.loading import load_companion, load_generator
+from natgym.observations import observe
+from natgym.rollouts import balanced, rollout
+
+FACTORS = (0.6, 1.6)  # of the logits of even and odd classes
+
+
+@pytest.fixture(scope="module")
+def nets() -> Any:
+    return load_generator("digits")[0], load_companion(None, "tokenizer", "digits")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_everybody_gets_another_of_the_own_group(seed: int) -> None:
+    groups = torch.tensor([0, 1, 0, 2, 1, 2, 0, 2, 2])
+    source = others(groups, seed)
+    assert sorted(source.tolist()) == list(range(9))
+    assert (source != torch.arange(9)).all() and (groups[source] == groups).all()
+    assert torch.equal(source, others(groups, seed))
+    assert len({tuple(others(groups, other).tolist()) for other in range(20)}) > 3
+
+
+def test_who_is_alone_in_a_class_can_not_be_shuffled() -> None:
+    with pytest.raises(ValueError, match="single row in a batch of 3.*fewer conditions"):
+        others(torch.tensor([0, 0, 1]), 0)
+
+
+@pytest.mark.parametrize("within", [True, False])
+def test_a_shuffled_policy_is_itself_on_the_rows_of_others(within: bool, nets: Any) -> None:
+    learner = Learner(AdaNATConfig(steps=2, warmup=0, trajectories=128))
+    torch.manual_seed(0)
+    for parameter in learner.ppo.policy.action_net.parameters():  # type: ignore[union-attr]
+        torch.nn.init.normal_(parameter)
+    actor, condition = learner.actor(), Labels(torch.arange(20) % 10, 10)
+    state = start(nets[0], condition, steps=2)
+    seen = observe(state, nets[0].mask_id) | {"condition": condition.values}
+    seen["features"] = torch.randn(20, 16, 64)
+    found, own = Shuffled(actor, within, seed=3)(seen, 0), actor(seen, 0)
+    for row in range(20):
+        same = [
+            other for other in range(20) if all(f[row] == o[other] for f, o in zip(found, own, strict=True))
+        ]
+        assert len(same) == 1 and same != [row] and (not within or (same[0] - row) % 10 == 0)
+
+
+def test_the_mean_schedule_of_a_schedule_is_itself_and_of_a_policy_its_means(nets: Any) -> None:
+    condition = balanced(nets[0].conditions(), 40)
+    drawn = rollout(FixedPolicy(reference(3)), *nets, condition, seed=0)
+    torch.testing.assert_close(mean_schedule(drawn).table_T4, reference(3).table_T4)
+    frame = drawn.frame.copy()
+    frame.loc[frame["sample"] < 10, "guidance_scale"] = 3.0
+    vars(drawn)["frame"] = frame
+    table = mean_schedule(drawn).table_T4
+    for step in range(3):
+        expected = (10 * 3.0 + 30 * reference(3).table_T4[step, 3].item()) / 40
+        assert table[step, PARAMETERS.index("guidance_scale")].item() == pytest.approx(expected)
+
+
+def test_the_planted_difference_is_undone_by_its_own_temperatures(nets: Any, tmp_path: Path) -> None:
+    """At one step, where no confidence matters, the very tokens of the plain generator come back."""
+    generator, tokenizer = nets
+    save_pretrained(plant(generator, *FACTORS), tmp_path, task="digits")
+    planted: Any = from_pretrained(tmp_path)
+    condition = balanced(generator.conditions(), 30)
+    even = condition.values % 2 == 0
+    plain, scaled = (
+        rollout(FixedPolicy(random_order(1)), net, tokenizer, condition, seed=0).tokens_NL
+        for net in (generator, planted)
+    )
+    assert not torch.equal(plain, scaled)
+    for chosen, factor in ((even, FACTORS[0]), (~even, FACTORS[1])):
+        table = random_order(1).table_T4.clone()
+        table[:, 2] *= factor
+        undone = rollout(FixedPolicy(Schedule(table)), planted, tokenizer, condition, seed=0).tokens_NL
+        assert torch.equal(undone[chosen], plain[chosen]) and not torch.equal(undone[~chosen], plain[~chosen])
+    with pytest.raises(ValueError, match="positive"):
+        plant(generator, 1.0, 0.0)
+
+
+def test_a_policy_that_sees_finds_the_planted_difference_and_a_blind_one_can_not(tmp_path: Path) -> None:
+    """The known answer: even classes want a sampling temperature of 0.6 / 1.6 of the odd ones'."""
+    generator = load_generator("digits")[0]
+    save_pretrained(plant(generator, *FACTORS), tmp_path / "planted", task="digits")
+    table = shipped_strategy("digits", 2).table_T4.clone()
+    table[:, 2], table[:, 3] = 1, 0
+    Schedule(table).save(tmp_path / "start.json")
+    config = AdaNATConfig(
+        steps=2,
+        generator=str(tmp_path / "planted"),
+        schedule=str(tmp_path / "start.json"),
+        parameters=("sampling_temperature",),
+        reward="influence",
+        updates=20,
+        action_std=(0.8, 0.5),
+        learning_rate=4e-3,
+        evaluate_every=100,
+        evaluation_images=10,
+    )
+    distances, ratios = {}, {}
+    for name in ("sees", "blind"):
+        widths = dataclasses.replace(small_policy(), blind=name == "blind")
+        learner = Learner(dataclasses.replace(config, policy=widths))
+        for _ in range(config.updates):
+            learner.update()
+        actor, nets = learner.actor(), (learner.generator, learner.tokenizer)
+        condition = balanced(learner.generator.conditions(), 1000)
+        drawn = rollout(actor, *nets, condition, seed=7)
+        frame = drawn.frame.assign(odd=drawn.frame["condition"].astype(int) % 2)
+        means = frame.groupby("odd")["sampling_temperature"].mean()
+        ratios[name] = means[0] / means[1]
+        plays = {"policy": actor, "mean": FixedPolicy(mean_schedule(drawn))}
+        plays |= {"within": Shuffled(actor, True), "across": Shuffled(actor, False)}
+        plays |= {"start": FixedPolicy(learner.schedule)}
+        for kind, policy in plays.items():
+            images = rollout(policy, *nets, condition, seed=8).images_NCHW
+            distances[name, kind] = learner.judge.distance(images)
+    assert ratios["sees"] < 0.8 and ratios["blind"] == pytest.approx(1)
+    assert distances["sees", "policy"] < 0.6 * distances["sees", "start"]
+    assert distances["sees", "policy"] < 0.85 * distances["blind", "policy"]
+    assert distances["sees", "policy"] < 0.8 * distances["sees", "mean"]
+    assert distances["sees", "policy"] < 0.8 * distances["sees", "across"]
+    assert distances["sees", "within"] == pytest.approx(distances["sees", "policy"], rel=0.1)
+    assert distances["blind", "across"] == distances["blind", "policy"] == distances["blind", "within"]

@@ -1,0 +1,110 @@
+"""Alarms: each sign by itself, and in a training that they end."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from agents.adanat import Learner, train
+from agents.adanat_config import AdaNATConfig
+from agents.alarms import AlarmConfig, Vitals, alarms
+from agents.policy import PolicyConfig
+from generators.noise import derive_seed
+from generators.schedules import Schedule, reference
+from natgym.rollouts import balanced, rollout
+from natgym.runs import read_metrics
+
+CALM = Vitals(
+    distance=1.0, recall=0.8, coverage=0.9, class_drift=0.02, reward_gap=0.2, told_apart=0.7, idle=0.0
+)
+TINY = AdaNATConfig(
+    steps=2,
+    updates=4,
+    trajectories=32,
+    epochs=1,
+    minibatch=32,
+    discriminator_batch=16,
+    warmup=1,
+    evaluate_every=2,
+    evaluation_images=40,
+    policy=PolicyConfig(width=16, channels=8, hidden=(16, 16), frequencies=8),
+)
+
+
+def nothing(metrics: dict[str, float]) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("name", "over", "under"),
+    [
+        ("divergence", {"distance": 1.11, "reward_gap": 0.19}, {"distance": 1.11, "reward_gap": 0.21}),
+        ("divergence", {"distance": 1.11, "reward_gap": -0.1}, {"distance": 1.09, "reward_gap": -0.1}),
+        ("recall", {"recall": 0.69}, {"recall": 0.71}),
+        ("coverage", {"coverage": 0.79}, {"coverage": 0.81}),
+        ("classes", {"class_drift": 0.13}, {"class_drift": 0.11}),
+        ("saturation", {"told_apart": 0.99}, {"told_apart": 0.97}),
+        ("idle", {"idle": 0.11}, {"idle": 0.09}),
+    ],
+)
+def test_each_alarm_has_its_own_sign_and_limit(name: str, over: Any, under: Any) -> None:
+    config = AlarmConfig()
+    found = alarms(config, CALM, CALM._replace(**over))
+    assert list(found) == [name] and "\n" not in found[name]  # type: ignore[comparison-overlap]
+    assert not alarms(config, CALM, CALM._replace(**under))
+
+
+def test_what_was_not_measured_gives_no_alarm() -> None:
+    assert not alarms(AlarmConfig(), Vitals(), Vitals()) and not alarms(AlarmConfig(), CALM, Vitals())
+
+
+def test_an_unknown_alarm_is_named() -> None:
+    with pytest.raises(ValueError, match="recal is not one of divergence, recall"):
+        AlarmConfig(stop=("recal",))  # type: ignore[arg-type]
+
+
+def test_an_alarm_ends_the_training_keeps_the_policy_and_stays_ended(tmp_path: Path) -> None:
+    """Limits that nothing meets: the first measurement after the start ends it, once and for all."""
+    strict = AlarmConfig(stop=("recall",), recall=-1.0, coverage=-1.0)
+    config = dataclasses.replace(TINY, alarms=strict)
+    train(config, tmp_path, nothing)
+    rows = read_metrics(tmp_path / "metrics.csv")
+    assert [int(row["update"]) for row in rows] == [1, 2]
+    told = read_metrics(tmp_path / "alarms.csv")
+    assert [(row["update"], row["alarm"]) for row in told] == [("2", "recall"), ("2", "coverage")]
+    assert (tmp_path / "policy" / "model.safetensors").is_file()
+    before = (tmp_path / "metrics.csv").read_text()
+    train(config, tmp_path, nothing)
+    assert (tmp_path / "metrics.csv").read_text() == before
+
+
+def test_alarms_alone_end_nothing(tmp_path: Path) -> None:
+    config = dataclasses.replace(TINY, alarms=AlarmConfig(recall=-1.0))
+    train(config, tmp_path, nothing)
+    assert len(read_metrics(tmp_path / "metrics.csv")) == 4
+    assert [row["update"] for row in read_metrics(tmp_path / "alarms.csv")] == ["2", "4"]
+
+
+def test_vitals_say_what_a_slow_look_says(tmp_path: Path) -> None:
+    """A schedule whose second step reveals nothing, and a discriminator that nobody taught."""
+    table = reference(3).table_T4.clone()
+    table[:, 0] = torch.tensor([0.5, 0.5, 0.0])
+    Schedule(table).save(tmp_path / "idle.json")
+    config = dataclasses.replace(
+        TINY, steps=3, schedule=str(tmp_path / "idle.json"), min_reveal=0, warmup=0, evaluation_images=30
+    )
+    learner = Learner(config)
+    vitals = learner._measure()
+    assert vitals.idle == 0.5, "of the two steps before the last"
+    images, condition = learner.held_out
+    judge = learner.reward(images, condition)
+    assert len(images) == 200 and 0 <= vitals.told_apart <= 1
+    fake = balanced(learner.generator.conditions(), 30)
+    nets, seed = (learner.actor(), learner.generator, learner.tokenizer), derive_seed(0, "select")
+    drawn = rollout(*nets, fake, seed=seed, min_reveal=0).images_NCHW
+    rewards = torch.cat([learner.reward(drawn[row : row + 1], fake[row : row + 1]) for row in range(30)])
+    assert vitals.reward_gap == pytest.approx((judge.mean() - rewards.mean()).item(), abs=1e-6)
+    right = sum(reward > 0.5 for reward in judge) / 200 + sum(reward < 0.5 for reward in rewards) / 30
+    assert vitals.told_apart == pytest.approx(float(right) / 2)
