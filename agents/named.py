@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
 from torch import nn
 
 from agents import policy as _  # noqa: F401  (the Actor registers itself)
 from agents.fixed import AdaptivePolicy, FixedPolicy
-from generators.checkpoints import PRETRAINED, from_pretrained, read_description, weights_hash
+from generators.checkpoints import PRETRAINED, from_pretrained, read_description, tensors_hash, weights_hash
 from generators.contract import Generator
 from generators.decoding import RevealRule
 from generators.families import arguments, numbers, parameters, split
@@ -28,9 +29,7 @@ ADAPTIVE = ("threshold", "entropy-bound")
 NAMES = (*FAMILIES, "one-step", *TOKEN_RULES, "autonat")
 
 
-def find_policies(
-    spec: str, steps: Sequence[int], generator: Generator, task: str | None
-) -> list[tuple[str, Policy]]:
+def find_policies(spec: str, steps: Sequence[int], generator: Generator) -> list[tuple[str, Policy]]:
     """Return (label, policy) for each number of steps at which the policy asked for exists.
 
     Args:
@@ -38,15 +37,15 @@ def find_policies(
             "threshold:theta=.7"; a schedule or strategy file; a run folder of AdaNAT or AutoNAT.
         steps: numbers of steps asked for. `one-step` and the adaptive rules have their own; a file and a run
             folder stand for their own number only.
-        generator: that they will play; its grid sets the order of `halton`.
-        task: whose shipped strategies `autonat` means.
+        generator: that they will play; its grid sets the order of `halton`, and `autonat` is the strategy
+            that was searched for it and is shipped.
 
     Raises:
         ValueError: there is no such policy, or none for these numbers of steps.
     """
     name, given = split(spec) if spec.partition(":")[0] in NAMES else (spec, {})
     if name == "autonat":
-        return [(name, FixedPolicy(shipped_strategy(task, T))) for T in steps]
+        return [(name, FixedPolicy(shipped_strategy(generator, T))) for T in steps]
     if name in NAMES:
         return _named(spec, name, given, steps, generator)
     label, found = load_policy(Path(spec), generator)
@@ -87,16 +86,19 @@ def describe(policy: Any) -> dict[str, Any]:
     return told | ({"weights": weights_hash(policy)} if isinstance(policy, nn.Module) else {})
 
 
-def shipped_strategy(task: str | None, steps: int) -> Schedule:
-    """Return the searched strategy that is shipped for a task; ValueError if there is none."""
-    folder = PRETRAINED / str(task) / "schedules"
-    if not (path := folder / f"autonat-T{steps}.json").is_file():
-        shipped = sorted(file.stem.partition("-T")[2] for file in folder.glob("autonat-T*.json"))
+def shipped_strategy(generator: Any, steps: int) -> Schedule:
+    """Return the strategy shipped beside the weights that a generator has; ValueError if there is none."""
+    own, shipped = weights_hash(generator), dict[int, Path]()
+    for path in PRETRAINED.glob("*/*/autonat-T*.json"):
+        if tensors_hash(load_file(path.with_name("model.safetensors"))) == own:
+            shipped[int(path.stem.partition("-T")[2])] = path
+    if steps not in shipped:
         raise ValueError(
-            f"no strategy is shipped for {task} at {steps} steps (shipped: {', '.join(shipped) or 'none'}); "
-            "search one with experiments/autonat_search.py and give its run folder"
+            f"no strategy of {steps} steps is shipped for this {type(generator).__name__} (shipped: "
+            f"{', '.join(map(str, sorted(shipped))) or 'none'}); search one with "
+            "experiments/autonat_search.py and give its run folder"
         )
-    return Schedule.load(path)
+    return Schedule.load(shipped[steps])
 
 
 def _named(

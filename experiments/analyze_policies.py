@@ -83,7 +83,7 @@ class Analysis:
             for label, policy in self._find(spec):
                 self.plays[label if label not in self.plays else spec] = policy, spec
         for steps in sorted({policy.steps for policy, _ in self.plays.values()}):
-            (label, rival), *_ = find_policies(args.against, [steps], self.generator, self.task)
+            (label, rival), *_ = find_policies(args.against, [steps], self.generator)
             if rival.steps != steps:
                 raise ValueError(
                     f"against {args.against!r} has T = {rival.steps}, not {steps}; take a schedule"
@@ -94,7 +94,7 @@ class Analysis:
     def _find(self, spec: str) -> list[tuple[str, Policy]]:
         """Return a named policy at --steps, a run's at its own number of steps with its critic."""
         if not Path(spec).exists():
-            return find_policies(spec, [self.args.steps], self.generator, self.task)
+            return find_policies(spec, [self.args.steps], self.generator)
         label, policy = load_policy(Path(spec), self.generator)
         return [(label, load_critic(Path(spec), policy))]
 

@@ -137,7 +137,7 @@ class Evaluation:
         self.statistics = None if args.reference is None else Reference.load(args.reference, self.extractor)
         self._check_rules()
         self.plays = {
-            name: [play for spec in args.policy for play in find_policies(spec, args.steps, generator, task)]
+            name: [play for spec in args.policy for play in find_policies(spec, args.steps, generator)]
             for name, (generator, _) in self.generators.items()
         }
         labels = {label for plays in self.plays.values() for label, _ in plays}

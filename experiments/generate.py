@@ -78,11 +78,11 @@ def asked_for(args: Args, generator: Any) -> Condition:
     return balanced(pool[[pool.names.index(name) for name in args.label]], args.n)
 
 
-def chosen_policy(args: Args, generator: Any, task: str | None) -> Policy:
+def chosen_policy(args: Args, generator: Any) -> Policy:
     """Return the policy at --steps; by default a file or a run folder plays at its own number."""
     if args.steps is None and Path(args.policy).exists():
         return load_policy(Path(args.policy), generator)[1]
-    return find_policies(args.policy, [args.steps or 8], generator, task)[0][1]
+    return find_policies(args.policy, [args.steps or 8], generator)[0][1]
 
 
 def enlarged(pictures_NHWC: np.ndarray, factor: int | None) -> np.ndarray:
@@ -102,7 +102,7 @@ def work(args: Args) -> None:
     torch.set_num_threads(1)
     generator, task = load_generator(args.generator, args.device)
     tokenizer = load_companion(args.tokenizer, "tokenizer", task, args.device)
-    policy, condition = chosen_policy(args, generator, task), asked_for(args, generator)
+    policy, condition = chosen_policy(args, generator), asked_for(args, generator)
     trained = trained_min_reveal(args.policy)
     with tqdm(total=args.n, unit="img", unit_scale=True, dynamic_ncols=True) as bar:
         drawn = rollout(

@@ -113,7 +113,7 @@ print(curve.merge(expected, on="update", how="left").to_string(index=False, floa
 # %%
 generator, _ = load_generator("digits")
 names = ["reference", "maskgit", "random-order", "linear", "halton", "entropy-bounded:epsilon=8", "one-step"]
-policies = {name: find_policies(name, [STEPS], generator, "digits")[0][1] for name in names}
+policies = {name: find_policies(name, [STEPS], generator)[0][1] for name in names}
 evaluator = Evaluator(
     generator,
     tokenizer,
@@ -152,7 +152,7 @@ distance, found = min(tried)
 print(f"best of {len(tried)} on the select part: {distance:.3f}, {found}")
 schedule = run.folder / "searched.json"
 family(found, STEPS).save(schedule)
-policies["searched"] = find_policies(str(schedule), [STEPS], generator, "digits")[0][1]
+policies["searched"] = find_policies(str(schedule), [STEPS], generator)[0][1]
 
 # %% [markdown]
 # ## A policy that sees the picture

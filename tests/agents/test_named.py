@@ -1,5 +1,6 @@
 """Policies by name, file and folder: what is asked for is what plays, and mistakes are one clear line."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def digits() -> Any:
 
 
 def found(spec: Any, digits: Any, *steps: int) -> list[tuple[str, Any]]:
-    return find_policies(str(spec), steps or (4, 8), digits, "digits")
+    return find_policies(str(spec), steps or (4, 8), digits)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -130,16 +131,26 @@ def test_run_folders_of_both_methods(tmp_path: Path, digits: Any) -> None:
         found(tmp_path / "wide", digits, 3)
 
 
-def test_autonat_is_what_a_task_ships(tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_autonat_is_what_lies_beside_the_same_weights(
+    tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Known by the weights, not by name: another generator of the same task and type gets no strategy."""
     monkeypatch.setattr(named, "PRETRAINED", tmp_path)
-    with pytest.raises(ValueError, match="no strategy is shipped for digits at 4 steps .*: none"):
+    with pytest.raises(ValueError, match=r"no strategy of 4 steps .* this NAT \(shipped: none\)"):
         found("autonat", digits, 4)
-    (tmp_path / "digits" / "schedules").mkdir(parents=True)
-    reference(4, remask=7).save(tmp_path / "digits" / "schedules" / "autonat-T4.json")
-    ((label, policy),) = found("autonat", digits, 4)
-    assert label == "autonat" and torch.equal(policy.schedule.table_T4, reference(4, remask=7).table_T4)
-    with pytest.raises(ValueError, match=r"at 8 steps \(shipped: 4\); search one with .*autonat_search.py"):
-        found("autonat", digits, 4, 8)
+    other = copy.deepcopy(digits)
+    next(other.parameters()).add_(1e-3)
+    for name, generator, remask in (("a", other, 3), ("b", digits, 7)):
+        save_pretrained(generator, tmp_path / "digits" / name, task="digits")
+        reference(4, remask=remask).save(tmp_path / "digits" / name / "autonat-T4.json")
+        ((label, policy),) = found("autonat", generator, 4)
+        assert label == "autonat"
+        assert torch.equal(policy.schedule.table_T4, reference(4, remask=remask).table_T4)
+    reference(16).save(tmp_path / "digits" / "a" / "autonat-T16.json")
+    with pytest.raises(ValueError, match=r"8 steps .* this NAT \(shipped: 4, 16\); search one with"):
+        found("autonat", other, 4, 8)
+    with pytest.raises(ValueError, match=r"16 steps .*\(shipped: 4\)"):
+        found("autonat", digits, 16)
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_two_results_are_ranked_or_explained(call: Call) -> None:
         ("--images 31", "images 31: the extractor has 32 features"),
         ("--policy nowhere", "policy 'nowhere' is not a file"),
         ("--policy linear:k=2", "'k' in 'linear:k=2'"),
-        ("--policy autonat --steps 3", "no strategy is shipped for digits at 3 steps"),
+        ("--policy autonat --steps 3", "no strategy of 3 steps is shipped for this NAT"),
         ("--against linear", "against 'linear' is not one of"),
         ("--steps 0", "steps 0"),
         ("--compare a", "compare takes two results"),

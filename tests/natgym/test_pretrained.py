@@ -126,15 +126,15 @@ def test_the_mnist_classifier_is_right(mnist: Part) -> None:
     assert features_Nd.shape == (2000, 64) and features_Nd.var(0).mean().item() == pytest.approx(1, abs=0.03)
 
 
-STRATEGIES = sorted(PRETRAINED.glob("*/schedules/*.json"))
+STRATEGIES = sorted(PRETRAINED.glob("*/*/autonat-T*.json"))
 
 
-@pytest.mark.parametrize("path", STRATEGIES, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
+@pytest.mark.parametrize("path", STRATEGIES, ids=lambda path: "-".join((*path.parts[-3:-1], path.stem)))
 def test_every_shipped_strategy_is_named_by_its_steps(path: Path) -> None:
     schedule = Schedule.load(path)
     assert path.name == f"autonat-T{schedule.steps}.json" and schedule.name == "autonat"
     card = (path.parents[1] / "README.md").read_text()
-    assert f"schedules/{path.name}" in card
+    assert f"{path.parent.name}/{path.name}" in card
 
 
 def test_the_searched_digits_are_nearer_than_hand_made_ones() -> None:
@@ -145,7 +145,7 @@ def test_the_searched_digits_are_nearer_than_hand_made_ones() -> None:
         Judge(classifier, load_part("digits", "select")),
         balanced(generator.conditions(), 1000),
     )
-    searched = Schedule.load(PRETRAINED / "digits" / "schedules" / "autonat-T4.json")
+    searched = Schedule.load(PRETRAINED / "digits" / "nat" / "autonat-T4.json")
     distances = [
         judge_select.distance(
             rollout(FixedPolicy(schedule), generator, tokenizer, condition, seed=77).images_NCHW
