@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import cycle
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -11,7 +12,7 @@ from matplotlib.ticker import FormatStrFormatter
 
 from generators.schedules import PARAMETERS, Schedule
 from natgym.analysis import TITLES
-from natgym.drawing import COLORS, DASHES, SMALL, finish, panels, plain
+from natgym.drawing import COLORS, DASHES, MARKERS, SMALL, finish, panels, plain
 
 
 def schedules_figure(schedules: Mapping[str, Schedule], note: str) -> Figure:
@@ -19,13 +20,14 @@ def schedules_figure(schedules: Mapping[str, Schedule], note: str) -> Figure:
 
     What the last step does not use, its mask ratio and re-mask temperature, is left out.
     """
-    figure, longest = Figure(figsize=(11, 2.9)), max(schedule.steps for schedule in schedules.values())
+    figure, longest = Figure(figsize=(11, 3.4)), max(schedule.steps for schedule in schedules.values())
     for column, axis in enumerate(panels(figure, 1, len(PARAMETERS))):
-        styles = zip(cycle(COLORS), cycle(DASHES), schedules.items(), strict=False)
-        for color, dash, (name, schedule) in styles:
+        styles = zip(cycle(COLORS), cycle(DASHES), cycle(MARKERS), schedules.items(), strict=False)
+        for color, dash, marker, (name, schedule) in styles:
             shown = schedule.steps - (column < 2)
             values = schedule.table_T4[:shown, column]
-            axis.plot(range(1, shown + 1), values, dash, color=color, marker="o", markersize=3.5, label=name)
+            look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 4, "linewidth": 1.2}
+            axis.plot(range(1, shown + 1), values, dash, label=name, **look)
         plain(axis, TITLES[PARAMETERS[column]], "step")
         axis.set_xticks(range(1, longest + 1))
     figure.axes[0].legend(fontsize=SMALL, frameon=False)
@@ -33,7 +35,7 @@ def schedules_figure(schedules: Mapping[str, Schedule], note: str) -> Figure:
 
 
 def search_figure(logs: Mapping[str, pd.DataFrame], note: str) -> Figure:
-    """Draw distance against pictures spent, a panel for each optimiser.
+    """Draw distance against pictures spent, a panel for each optimiser, four in a row.
 
     Dots are evaluations, the line their median in each generation, the diamond the winner of the second look
     with its standard error.
@@ -42,9 +44,12 @@ def search_figure(logs: Mapping[str, pd.DataFrame], note: str) -> Figure:
         logs: optimiser -> the log of one search: columns evaluation, generation, images, distance, error.
         note: what the reader must know, under the panels.
     """
-    figure = Figure(figsize=(2.6 * len(logs), 2.9))
-    axes, seen = panels(figure, 1, len(logs)), pd.concat([log["distance"] for log in logs.values()])
-    for axis, (name, log) in zip(axes, logs.items(), strict=True):
+    columns, rows = min(4, len(logs)), -(-len(logs) // 4)
+    figure = Figure(figsize=(2.6 * columns, 2.9 * rows))
+    axes, seen = panels(figure, rows, columns), pd.concat([log["distance"] for log in logs.values()])
+    for axis in axes[len(logs) :]:
+        axis.remove()
+    for axis, (name, log) in zip(axes, logs.items(), strict=False):
         log = log.sort_values("evaluation").assign(spent=lambda rows: rows["images"].cumsum() / 1000)
         final = log["generation"] == log["generation"].max()
         axis.scatter(log["spent"], log["distance"], s=7, color=COLORS[5], linewidths=0)
@@ -60,7 +65,8 @@ def search_figure(logs: Mapping[str, pd.DataFrame], note: str) -> Figure:
         for which in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
             which(FormatStrFormatter("%g"))
         axis.tick_params(which="minor", labelsize=SMALL)
-    axes[0].set_ylabel("distance from the select part", fontsize=SMALL + 1)
+    for axis in axes[: len(logs) : columns]:
+        axis.set_ylabel("distance from the select part", fontsize=SMALL + 1)
     return finish(figure, note)
 
 

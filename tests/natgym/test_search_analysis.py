@@ -41,6 +41,14 @@ def test_a_search_is_drawn_over_the_pictures_it_spent() -> None:
     assert [a.get_title() for a in (axis, single)] == ["cma", "grid"] and axis.get_yscale() == "log"
 
 
+def test_more_than_four_searches_take_a_second_row() -> None:
+    figure = search_figure({name: LOG for name in "abcdef"}, "note")
+    assert "".join(axis.get_title() for axis in figure.axes) == "abcdef"
+    tops = [round(axis.get_position().y1, 3) for axis in figure.axes]
+    assert tops == [tops[0]] * 4 + [tops[4]] * 2 and tops[4] < tops[0]
+    assert [bool(axis.get_ylabel()) for axis in figure.axes] == [True, *[False] * 3, True, False]
+
+
 def test_laws_are_drawn_by_round_with_the_best_on_its_own() -> None:
     laws = pd.DataFrame(
         {
