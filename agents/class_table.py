@@ -28,8 +28,9 @@ from natgym.metrics import FrechetDistance, Moments, MomentsAccumulator
 class ClassTableConfig:
     """How many schedules to try for each class, and on how many pictures."""
 
-    candidates: int = 26
-    """Schedules tried for every class; the first is the static one. 0 leaves the class table out."""
+    candidates: int = 0
+    """Schedules tried for every class, such as 26; the first is the static one. 0 leaves the class table out.
+    """
     images_per_class: int = 300
     """Pictures per candidate and class."""
     reach: float = 0.7

@@ -42,8 +42,8 @@ class Args:
     """Search for the best static decoding schedule, and compare it with hand-made ones.
 
     Each optimiser spends the same number of pictures on the select part. The best schedule found there is
-    written as strategy.json, and as strategy.yaml for AutoNAT; then a schedule is searched for every class.
-    The table is of the report part, which no search has seen.
+    written as strategy.json, and as strategy.yaml for AutoNAT; with --table.candidates, a schedule is
+    searched for every class too. The table is of the report part, which no search has seen.
     """
 
     task: str = "digits"
@@ -52,7 +52,7 @@ class Args:
     """Folder of a saved generator, or the name of a shipped one such as mnist/enat; by default the task's."""
     steps: int = 4
     """Decoding steps T."""
-    optimizer: tuple[OptimizerName, ...] = ("paper", "grid", "cma")
+    optimizer: tuple[OptimizerName, ...] = ("grid", "cma")
     """One or more of: paper (AutoNAT's finite differences), grid (three scales of the reference), random,
     spsa, gradient, coordinate, cma."""
     repeats: int = 1
