@@ -2,7 +2,9 @@
 
 A trial is `agents.adanat.train` in a folder of its own. What each trial samples is drawn by the driver from
 the run's seed and written down before the first starts, so that resuming repeats nothing and unpickles
-nothing: a finished trial ends at once, an interrupted one goes on from its checkpoint.
+nothing: a finished trial ends at once, an interrupted one goes on from its checkpoint. ASHA (Li et al. 2020)
+may stop trials, by their distance from the select part and never by the reward, which moves with the
+discriminator.
 """
 
 from __future__ import annotations
@@ -19,8 +21,11 @@ import numpy as np
 from agents.adanat import AdaNATConfig, train
 from agents.cluster import cluster, quiet
 from generators.noise import derive_seed
+from natgym.runs import read_metrics
 
 Trial = tuple[AdaNATConfig, Path]
+
+STOPPED = "stopped-by-asha"  # a file in the folder of a trial that does not go on, not even when resumed
 
 _LAW = re.compile(r"^(?P<name>\w+)=(?P<law>choice|uniform|loguniform)\((?P<values>[^()]+)\)$")
 
@@ -61,19 +66,69 @@ def sample_configs(base: AdaNATConfig, space: Sequence[str], num_samples: int) -
     return configs
 
 
+def check_rung(configs: Sequence[AdaNATConfig], rung: int) -> None:
+    """Raise ValueError if the distance is not measured at ASHA's rungs, or none comes before the end."""
+    for config in configs:
+        if not 0 < rung < config.updates or rung % config.evaluate_every:
+            raise ValueError(
+                f"asha-rung {rung}: it must be a multiple of evaluate-every {config.evaluate_every} below "
+                f"updates {config.updates}, so that trials are compared where they are measured"
+            )
+
+
 def run_trials(
-    trials: Sequence[Trial], report: Callable[[int, dict[str, float]], object], *, folder: Path, **where: Any
+    trials: Sequence[Trial],
+    report: Callable[[int, dict[str, float]], object],
+    *,
+    folder: Path,
+    rung: int | None = None,
+    **where: Any,
 ) -> None:
-    """Train AdaNAT with each of several configs; arguments as for `run_jobs`.
+    """Train AdaNAT with each of several configs; other arguments as for `run_jobs`.
 
     Args:
         folder: for Ray's own files; on a cluster the trials' folders must be on shared storage, too.
+        rung: updates before ASHA's first comparison, where the worse half stops; each next rung is twice as
+            long. None lets all run to their ends. Which ones stop depends on the order of their reports, so
+            that with several at once a sweep is not repeatable to the bit; each training is.
     """
 
     def work(trial: int, tell: Callable[[dict[str, float]], object]) -> None:
-        train(*trials[trial], tell)
+        config, own = trials[trial]
+        for row in read_metrics(own / "metrics.csv")[-1:]:  # a resumed trial begins with what it told last
+            tell({name: float(value) for name, value in row.items()})
+        if not (own / STOPPED).exists():
+            train(config, own, tell)
 
-    run_jobs(work, len(trials), report, folder=folder, **where)
+    scheduler = None if rung is None else _asha(trials, rung)
+    run_jobs(work, len(trials), report, folder=folder, scheduler=scheduler, **where)
+
+
+def _asha(trials: Sequence[Trial], rung: int) -> Any:
+    """Return Tune's ASHA, in whose rungs the trials of a resumed sweep stand where they stood."""
+    quiet()
+    from ray.tune.schedulers import ASHAScheduler
+
+    class Scheduler(ASHAScheduler):
+        def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+            super().on_trial_add(tune_controller, trial)
+            rows = read_metrics(trials[trial.config["trial"]][1] / "metrics.csv")
+            told = [{name: float(row[name]) for name in ("update", "distance")} for row in rows]
+            decided = [super(Scheduler, self).on_trial_result(tune_controller, trial, row) for row in told]
+            self._heed(trial, *decided[-1:])  # a trial that is further had passed the rungs before
+
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict) -> str:
+            return self._heed(trial, super().on_trial_result(tune_controller, trial, result))
+
+        def _heed(self, trial: Any, decision: str = ASHAScheduler.CONTINUE) -> str:
+            if decision == ASHAScheduler.STOP:
+                (trials[trial.config["trial"]][1] / STOPPED).touch()
+            return decision
+
+    # No rung at the end, where a trial would be stopped before it saves its policy.
+    last = max(config.updates for config, _ in trials) - 1
+    rungs: dict[str, Any] = dict(grace_period=rung, max_t=last, reduction_factor=2, stop_last_trials=False)
+    return Scheduler("update", "distance", "min", **rungs)
 
 
 def run_jobs(

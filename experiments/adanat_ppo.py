@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
 import pandas as pd
 import torch
@@ -20,11 +20,12 @@ from agents.adanat_config import SEARCHED, AdaNATConfig, PresetName, preset
 from agents.autonat import OptimizerName, Search, SearchConfig, explore
 from agents.fixed import FixedPolicy, baselines
 from agents.measure import Meter
-from agents.tune_jobs import Trial, run_trials, sample_configs
+from agents.tune_jobs import Trial, check_rung, run_trials, sample_configs
 from generators.checkpoints import from_pretrained
 from generators.data import Part, PartName, load_part, open_part
 from generators.schedules import as_schedule
 from natgym.analysis import learning_figure, parameters_figure, samples_figure
+from natgym.cost import gflop_per_image
 from natgym.evaluation import Evaluator, format_table, paired_difference, summarize
 from natgym.report import write_report
 from natgym.rollouts import Policy, balanced
@@ -58,6 +59,9 @@ class Args:
     """Trials of a sweep; the best on the select part goes into the table."""
     space: tuple[str, ...] = ()
     """What a sweep samples, e.g. "learning_rate=loguniform(1e-4,1e-2)" "epochs=choice(2,4)"."""
+    asha_rung: int | None = None
+    """Updates before ASHA stops the worse half of a sweep's trials, by their distance from the select part;
+    each next rung is twice as long. By default all trials run to their ends."""
     local: bool = False
     """Train in this process, without Ray; the weights are the same."""
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
@@ -77,6 +81,11 @@ class Args:
         if min(self.images, self.num_samples, self.threads, len(self.evaluation_seeds)) < 1:
             raise ValueError(
                 "images, num-samples, threads and the number of evaluation-seeds must be at least 1"
+            )
+        if self.asha_rung is not None and (self.local or self.num_samples == 1):
+            raise ValueError(
+                f"asha-rung {self.asha_rung}: ASHA compares the trials of a Ray Tune sweep; give "
+                "--num-samples of at least 2 and no --local, or leave it out"
             )
 
 
@@ -100,7 +109,9 @@ def load(args: Args) -> Meter:
         as_schedule(config.schedule, config.steps)
     open_part(config.task, "train")
     next(explore(args.optimizer, args.search, config.steps, config.seed))
-    sample_configs(config, args.space, args.num_samples)
+    configs = sample_configs(config, args.space, args.num_samples)
+    if args.asha_rung is not None:
+        check_rung(configs, args.asha_rung)
     return Meter(
         config.task,
         config.generator,
@@ -149,7 +160,8 @@ class Experiment:
         return self.run.folder / f"{SEARCHED}.json"
 
     def learn(self) -> None:
-        """Train the trials; keep the policy whose last distance from the select part is smallest."""
+        """Train the trials; of those that ran to their ends keep the one whose last distance from the select
+        part is smallest."""
         base = self.config
         if base.schedule == SEARCHED:
             base = dataclasses.replace(base, schedule=str(self.schedule_file.resolve()))
@@ -175,22 +187,26 @@ class Experiment:
                 trials,
                 report,
                 folder=self.run.folder,
+                rung=self.args.asha_rung,
                 cpus_per_trial=self.args.cpus_per_trial,
                 gpus_per_trial=self.args.gpus_per_trial,
                 address=self.args.address,
             )
         last = [read_metrics(folder / "metrics.csv")[-1] for _, folder in trials]
-        best = min(range(len(trials)), key=lambda trial: float(last[trial]["distance"]))
+        updates = [int(row["update"]) for row in last]
+        ended = [trial for trial, (config, _) in enumerate(trials) if updates[trial] == config.updates]
+        best = min(ended, key=lambda trial: float(last[trial]["distance"]))
         self.folder = trials[best][1]
         self.policies["adanat"] = from_pretrained(self.folder / "policy", self.config.device)  # type: ignore[assignment]
         sampled = [law.split("=")[0].strip() for law in self.args.space]
         self.trials = [
-            {"trial": trial, "distance": float(row["distance"])}
+            {"trial": trial, "updates": updates[trial], "distance": float(row["distance"])}
             | {name: getattr(config, name) for name in sampled}
             for trial, (row, (config, _)) in enumerate(zip(last, trials, strict=True))
         ]
         own = sum(int(row["images_spent"]) for row in last)
-        self.bar.update(own - sum(counted))  # what a resumed run had drawn before
+        # What a resumed run had drawn before, and what stopped trials leave.
+        self.bar.update(len(trials) * self.config.total_images - sum(counted))
         self.spent["adanat"] = own + (self.spent[SEARCHED] if self.config.schedule == SEARCHED else 0)
 
     def judge(self) -> None:
@@ -213,7 +229,7 @@ class Experiment:
             self.bar.set_description(f"evaluating {name}")
             scores[name] = evaluator(policy, self.bar.update)
         self.bar.close()
-        rows = [summarize(name, self.policies[name].steps, scores[name], self.spent[name]) for name in scores]
+        rows = [self._row(name, scores[name]) for name in scores]
         rows.append(evaluator.floor(self.part("train")))
         differences = {
             name: dict(
@@ -253,6 +269,12 @@ class Experiment:
         title = f"AdaNAT on {self.config.task}, T = {self.config.steps}"
         write_report(self.run.folder, title, self.legend.splitlines())
         print(f"{self.run.folder}: config.json, metrics.csv, results.json, policy/, figures/, report.html")
+
+    def _row(self, name: str, scores: pd.DataFrame) -> dict[str, Any]:
+        """Return a policy's row of the table."""
+        policy, floor = self.policies[name], self.config.min_reveal
+        row = summarize(name, policy.steps, scores, self.spent[name])
+        return row | {"gflop": gflop_per_image(policy, self.meter.generator, min_reveal=floor)}
 
     def _trial_folder(self, index: int) -> Path:
         if self.args.num_samples == 1:

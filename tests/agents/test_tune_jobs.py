@@ -5,14 +5,17 @@ import math
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from agents.adanat import AdaNATConfig, train
 from agents.policy import PolicyConfig
-from agents.tune_jobs import run_trials, sample_configs
+from agents.tune_jobs import STOPPED, _asha, check_rung, run_trials, sample_configs
+from natgym.runs import MetricsLog, read_metrics
 
 BASE = AdaNATConfig(
     steps=2,
@@ -170,3 +173,92 @@ def test_an_interrupt_is_not_taken_for_the_end(tmp_path: Path) -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert (tmp_path / "checkpoint.pt").is_file() and not (tmp_path / "policy").exists()
+
+
+def rung_trials(folder: Path, count: int) -> list[tuple[AdaNATConfig, Path]]:
+    """Trials of 12 updates, measured at every second."""
+    folders = [folder / f"{trial:03d}" for trial in range(count)]
+    for own in folders:
+        own.mkdir(parents=True)
+    return [(dataclasses.replace(BASE, updates=12, evaluate_every=2), own) for own in folders]
+
+
+def tell(scheduler: Any, trials: list[tuple[AdaNATConfig, Path]], told: list[tuple[int, int, float]]) -> None:
+    """Let trials report (trial, update, distance) in this order, and log what they report as trials do."""
+    asked = {trial: SimpleNamespace(trial_id=f"tune-{trial}", config={"trial": trial}) for trial, *_ in told}
+    for trial in sorted(asked):
+        scheduler.on_trial_add(None, asked[trial])
+    for trial, update, distance in told:
+        MetricsLog(trials[trial][1] / "metrics.csv", "update", update).append(
+            {"update": update, "distance": distance}
+        )
+        scheduler.on_trial_result(None, asked[trial], {"update": update, "distance": distance})
+
+
+def stopped(trials: list[tuple[AdaNATConfig, Path]]) -> set[int]:
+    return {trial for trial, (_, own) in enumerate(trials) if (own / STOPPED).exists()}
+
+
+def test_asha_stops_what_is_worse_than_the_median_of_its_rung(tmp_path: Path) -> None:
+    """At 2, 4 and 8 updates, the distances that came before counting; at the end nothing is stopped."""
+    rng = np.random.default_rng(0)
+    trials = rung_trials(tmp_path, 8)
+    going, told = set(range(8)), []
+    rungs: dict[int, list[float]] = {2: [], 4: [], 8: []}
+    for update in range(1, 13):
+        for trial in rng.permutation(8).tolist():
+            if trial not in going:
+                continue
+            distance = rng.random()
+            told.append((trial, update, distance))
+            if update in rungs:
+                if rungs[update] and distance > np.median(rungs[update]):
+                    going.remove(trial)
+                rungs[update].append(distance)
+    assert 1 <= len(going) <= 4, "else this shows nothing"
+    tell(_asha(trials, 2), trials, told)
+    assert stopped(trials) == set(range(8)) - going
+
+
+def test_a_resumed_sweep_counts_what_its_trials_measured_before(tmp_path: Path) -> None:
+    trials = rung_trials(tmp_path, 5)
+    tell(_asha(trials, 2), trials, [(0, 2, 0.5), (1, 2, 0.4), (2, 2, 0.6), (0, 3, 0.5), (3, 1, 0.1)])
+    assert stopped(trials) == {2}
+    # The driver was killed before it heard of a measurement that trial 4 had logged.
+    MetricsLog(trials[4][1] / "metrics.csv", "update", 1).append({"update": 2, "distance": 0.7})
+    again = _asha(trials, 2)
+    tell(again, trials, [(0, 4, 0.9), (1, 4, 0.8), (2, 2, 0.6), (3, 2, 0.6), (4, 2, 0.7)])
+    assert stopped(trials) == {2, 3, 4}, "0 had passed the first rung, and was the first at the second"
+
+
+@pytest.mark.parametrize(("rung", "updates", "every"), [(0, 12, 1), (3, 12, 2), (12, 12, 2), (-2, 12, 2)])
+def test_a_rung_without_a_measurement_is_refused(rung: int, updates: int, every: int) -> None:
+    config = dataclasses.replace(BASE, updates=updates, evaluate_every=every)
+    check_rung([config], 2 * every)
+    with pytest.raises(ValueError, match=f"asha-rung {rung}"):
+        check_rung([config], rung)
+
+
+@pytest.mark.ray
+def test_a_stopped_trial_ends_at_its_rung_and_stays_stopped(tmp_path: Path) -> None:
+    """One trial after the other: the first can't be stopped, and the second, of 40 pictures with too little
+    variety, is far behind it."""
+    good = dataclasses.replace(BASE, updates=4, evaluate_every=2, schedule="random-order")
+    configs = [good, dataclasses.replace(good, schedule="maskgit"), good]
+    trials = [(config, tmp_path / f"{index}") for index, config in enumerate(configs)]
+    for _, own in trials:
+        own.mkdir()
+    (trials[2][1] / STOPPED).touch()  # before the sweep was interrupted
+    (trials[2][1] / "metrics.csv").write_text("update,distance\n2,1.5\n")
+    reports: list[tuple[int, int]] = []
+    cpus = os.cpu_count() or 1
+    run_trials(
+        trials,
+        lambda trial, told: reports.append((trial, int(told["update"]))),
+        folder=tmp_path,
+        rung=2,
+        cpus_per_trial=cpus,
+    )
+    assert reports == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 1), (1, 2), (2, 2)]
+    assert [(own / "policy").exists() for _, own in trials] == [True, False, False]
+    assert stopped(trials) == {1, 2} and len(read_metrics(trials[1][1] / "metrics.csv")) == 2
