@@ -1,9 +1,9 @@
 """AdaNAT (arXiv 2409.00342): a policy learned by PPO against a discriminator that learns in turn, or against
 any other reward. Knows no Ray.
 
-Update u is: one rollout and PPO's epochs on it, then the discriminator's steps on fresh pictures of the new
-policy against real ones. All its randomness follows from (seed, u), so a resumed run ends where the
-uninterrupted one does.
+Update u is: one rollout and PPO's epochs on it, perhaps updates of the generator, then the discriminator's
+steps on fresh pictures of the new policy against real ones. All its randomness follows from (seed, u), so a
+resumed run ends where the uninterrupted one does.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from agents.adanat_config import AdaNATConfig
 from agents.alarms import Alarm, Vitals, alarms
+from agents.cotraining import Cotraining
 from agents.policy import Actor, AdaNATPolicy, export_actor
 from agents.sb3 import PPO, SB3VecEnv
 from generators.checkpoints import load_state, save_pretrained, save_state
@@ -43,7 +44,8 @@ def train(config: AdaNATConfig, folder: Path, report: Report) -> None:
     Args:
         config: hyper-parameters.
         folder: gets metrics.csv, alarms.csv, checkpoint.pt (replaced at each update) and, at the end,
-            policy/. An alarm of `config.alarms.stop` is an end, too.
+            policy/, with generator/ beside it if that learned, too. An alarm of `config.alarms.stop` is an
+            end as well.
         report: called after each update with its metrics; `distance` and what else was measured is that of
             the last measurement.
     """
@@ -62,6 +64,8 @@ def train(config: AdaNATConfig, folder: Path, report: Report) -> None:
         save_state(checkpoint, learner.state_dict())
         report(metrics)
     learner.export(folder / "policy")
+    if learner.cotraining:
+        learner.cotraining.export(folder / "generator", config.task)
 
 
 class Learner:
@@ -77,6 +81,13 @@ class Learner:
         if config.real == "tokens":
             chunks = (self.tokenizer.encode(images) for images in part.images_NCHW.split(1000))
             self.real_NCHW = torch.cat([self.tokenizer.decode(ids_BL) for ids_BL in chunks])
+        self.cotraining: Cotraining | None = None
+        if config.cotraining.updates:
+            seed = derive_seed(config.seed, "generator")
+            self.cotraining = Cotraining(
+                config.cotraining, config.task, self.generator, self.tokenizer, part, seed
+            )
+            self.generator = self.cotraining.generator
         classifier = load_companion(None, "classifier", config.task, config.device)
         select = load_part(config.task, "select").to(config.device)
         self.judge = Judge(classifier, select)
@@ -96,7 +107,7 @@ class Learner:
         return not self.alarms.keys().isdisjoint(self.config.alarms.stop)
 
     def update(self) -> dict[str, float]:
-        """Take update `done`: PPO, then the discriminator, then perhaps a measurement."""
+        """Take update `done`: PPO, perhaps the generator, then the discriminator, perhaps a measurement."""
         config = self.config
         if self.done == 0:
             self.warm_up()
@@ -105,6 +116,8 @@ class Learner:
         self.ppo.lr_schedule = lambda _: rate
         learned = self.ppo.update(derive_seed(config.seed, self.done, "rollout"))
         self.images_spent += config.trajectories
+        visited_TBL = self.ppo.rollout_buffer.store["masked"]  # type: ignore[attr-defined]
+        generator = self.cotraining.update(visited_TBL) if self.cotraining else {}
         judged = self._teach(derive_seed(config.seed, self.done, "discriminator"))
         self.done, self.alarms = self.done + 1, {}
         if self.done % config.evaluate_every == 0 or self.done == config.updates:
@@ -117,6 +130,7 @@ class Learner:
             **self.vitals._asdict(),
             **{name: learned[name] for name in kept},
             **judged,
+            **generator,
             "action_std": std,
             "learning_rate": rate,
         }
@@ -156,7 +170,7 @@ class Learner:
             "policy": self.ppo.policy.state_dict(),
             "optimizer": self.ppo.policy.optimizer.state_dict(),
             "reward": self.reward.state_dict() if isinstance(self.reward, AdversarialReward) else {},
-        }
+        } | ({"generator": self.cotraining.trainer.state_dict()} if self.cotraining else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
@@ -166,6 +180,8 @@ class Learner:
         self.ppo.policy.optimizer.load_state_dict(state["optimizer"])
         if isinstance(self.reward, AdversarialReward):
             self.reward.load_state_dict(state["reward"])
+        if self.cotraining:
+            self.cotraining.trainer.load_state_dict(state["generator"])
 
     def _reward(self) -> Reward:
         config = self.config

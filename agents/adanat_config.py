@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from agents.alarms import AlarmConfig
+from agents.cotraining import CotrainingConfig
 from agents.policy import PolicyConfig, small_policy
 from generators.schedules import PARAMETERS, reference
 from natgym.observations import Kind
@@ -87,6 +88,8 @@ class AdaNATConfig:
     """The discriminator."""
     alarms: AlarmConfig = field(default_factory=AlarmConfig)
     """Signs of a gamed reward, looked for at each measurement."""
+    cotraining: CotrainingConfig = field(default_factory=CotrainingConfig)
+    """Learning of the generator beside the policy; by default it is frozen."""
     evaluate_every: int = 10
     """Updates between measurements on the select part; one comes before the first update."""
     evaluation_images: int = 1000

@@ -31,6 +31,13 @@ from natgym.report import write_report
 from natgym.rollouts import Policy, balanced
 from natgym.runs import Run, read_metrics, write_config
 
+# With co-training: the generators that policies are trained with, all from the same one, and what makes them.
+ARMS: dict[str, dict[str, Any]] = {
+    "frozen": {"updates": 0},
+    "fine-tuned": {"masks": "usual"},
+    "co-trained": {"masks": "visited"},
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
@@ -38,7 +45,9 @@ class Args:
     schedules.
 
     Three stages: a search for the best static schedule, PPO (one Ray Tune job; a sweep with
-    --num-samples), and the table on data that neither has seen.
+    --num-samples), and the table on data that neither has seen. With --cotraining.updates three policies
+    learn: on the frozen generator, on one that takes as many updates under its usual masks, and on one that
+    learns in turn with the policy; the searched schedule stands beside each.
     """
 
     preset: PresetName = "small"
@@ -88,6 +97,11 @@ class Args:
                 "--num-samples of at least 2 and no --local, or leave it out"
             )
 
+        if self.train.cotraining.updates and self.num_samples > 1:
+            raise ValueError(
+                f"num-samples {self.num_samples}: co-training is compared without a sweep; leave one out"
+            )
+
 
 # Flags that say where to run, not what.
 PLACES = ("local", "threads", "cpus_per_trial", "gpus_per_trial", "address", "output", "resume")
@@ -112,13 +126,14 @@ def load(args: Args) -> Meter:
     configs = sample_configs(config, args.space, args.num_samples)
     if args.asha_rung is not None:
         check_rung(configs, args.asha_rung)
-    return Meter(
-        config.task,
-        config.generator,
-        device=config.device,
-        min_reveal=config.min_reveal,
-        threads=args.threads,
-    )
+    return meter_of(args, config.generator)
+
+
+def meter_of(args: Args, generator: Any) -> Meter:
+    """Return what draws and measures with a generator: live, or a name or folder."""
+    config = args.train
+    where: dict[str, Any] = dict(device=config.device, min_reveal=config.min_reveal, threads=args.threads)
+    return Meter(config.task, generator, **where)
 
 
 def resolve(args: Args) -> tuple[Args, Run, Meter]:
@@ -133,8 +148,10 @@ class Experiment:
         self.args, self.run, self.config, self.meter = args, run, args.train, meter
         self.policies: dict[str, Policy] = dict(baselines(self.config.steps))
         self.spent = dict.fromkeys(self.policies, 0)
-        training = args.num_samples * self.config.total_images
-        table = (len(self.policies) + 2) * len(args.evaluation_seeds) * args.images
+        self.meters: dict[str, Meter] = {}  # of policies on another generator than the frozen one
+        arms = len(ARMS) if args.train.cotraining.updates else 1
+        training = args.num_samples * arms * self.config.total_images
+        table = (len(self.policies) + 2 * arms) * len(args.evaluation_seeds) * args.images
         total = args.search.budget + training + table
         self.bar = tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True, smoothing=0.05)
 
@@ -160,16 +177,61 @@ class Experiment:
         return self.run.folder / f"{SEARCHED}.json"
 
     def learn(self) -> None:
-        """Train the trials; of those that ran to their ends keep the one whose last distance from the select
-        part is smallest."""
+        """Train the trials of a sweep, of which the best is kept, or the arms of a co-training."""
         base = self.config
         if base.schedule == SEARCHED:
             base = dataclasses.replace(base, schedule=str(self.schedule_file.resolve()))
+        before = self.spent[SEARCHED] if self.config.schedule == SEARCHED else 0
+        if base.cotraining.updates:
+            self._cotrain(base, before)
+        else:
+            self._sweep(base, before)
+
+    def _sweep(self, base: AdaNATConfig, before: int) -> None:
+        """Train all trials; of those that ran to their ends keep the one whose last distance is smallest."""
         configs = sample_configs(base, self.args.space, self.args.num_samples)
-        trials: list[Trial] = [(config, self._trial_folder(index)) for index, config in enumerate(configs)]
-        if len(trials) > 1:  # a single trial is the run itself, whose config stands already
-            for config, folder in trials:
+        names = [f"trials/{trial:03d}" for trial in range(len(configs))] if len(configs) > 1 else ["."]
+        trials = self._trials(dict(zip(names, configs, strict=True)))
+        last = self._train(trials)
+        updates = [int(row["update"]) for row in last]
+        ended = [trial for trial, (config, _) in enumerate(trials) if updates[trial] == config.updates]
+        best = min(ended, key=lambda trial: float(last[trial]["distance"]))
+        self.subject, self.folder = "adanat", trials[best][1]
+        self._keep("", self.folder, before + sum(int(row["images_spent"]) for row in last))
+        sampled = [law.split("=")[0].strip() for law in self.args.space]
+        self.trials = [
+            {"trial": trial, "updates": updates[trial], "distance": float(row["distance"])}
+            | {name: getattr(config, name) for name in sampled}
+            for trial, (row, (config, _)) in enumerate(zip(last, trials, strict=True))
+        ]
+
+    def _cotrain(self, base: AdaNATConfig, before: int) -> None:
+        """Train a policy on each of ARMS; keep all, and the searched schedule on each generator."""
+        configs = {
+            name: dataclasses.replace(base, cotraining=dataclasses.replace(base.cotraining, **changed))
+            for name, changed in ARMS.items()
+        }
+        trials = self._trials(configs)
+        last = self._train(trials)
+        for name, row, (_, folder) in zip(configs, last, trials, strict=True):
+            self._keep("" if name == "frozen" else f"{name} ", folder, before + int(row["images_spent"]))
+        self.subject, self.folder = f"{name} adanat", folder
+        self.trials = [
+            {"trial": name, "updates": int(row["update"]), "distance": float(row["distance"])}
+            for name, row in zip(configs, last, strict=True)
+        ]
+
+    def _trials(self, configs: dict[str, AdaNATConfig]) -> list[Trial]:
+        """Return the trainings and their folders, made and with their configs, by names in the run's."""
+        trials = [(config, (self.run.folder / name).resolve()) for name, config in configs.items()]
+        for config, folder in trials:
+            folder.mkdir(parents=True, exist_ok=True)
+            if len(trials) > 1:  # a single trial is the run itself, whose config stands already
                 write_config(folder / "config.json", config)
+        return trials
+
+    def _train(self, trials: list[Trial]) -> list[dict[str, str]]:
+        """Run the trainings; return the last metrics of each."""
         counted = [0] * len(trials)
 
         def report(trial: int, metrics: dict[str, float]) -> None:
@@ -192,73 +254,86 @@ class Experiment:
                 gpus_per_trial=self.args.gpus_per_trial,
                 address=self.args.address,
             )
-        last = [read_metrics(folder / "metrics.csv")[-1] for _, folder in trials]
-        updates = [int(row["update"]) for row in last]
-        ended = [trial for trial, (config, _) in enumerate(trials) if updates[trial] == config.updates]
-        best = min(ended, key=lambda trial: float(last[trial]["distance"]))
-        self.folder = trials[best][1]
-        self.policies["adanat"] = from_pretrained(self.folder / "policy", self.config.device)  # type: ignore[assignment]
-        sampled = [law.split("=")[0].strip() for law in self.args.space]
-        self.trials = [
-            {"trial": trial, "updates": updates[trial], "distance": float(row["distance"])}
-            | {name: getattr(config, name) for name in sampled}
-            for trial, (row, (config, _)) in enumerate(zip(last, trials, strict=True))
-        ]
-        own = sum(int(row["images_spent"]) for row in last)
         # What a resumed run had drawn before, and what stopped trials leave.
         self.bar.update(len(trials) * self.config.total_images - sum(counted))
-        self.spent["adanat"] = own + (self.spent[SEARCHED] if self.config.schedule == SEARCHED else 0)
+        return [read_metrics(folder / "metrics.csv")[-1] for _, folder in trials]
+
+    def _keep(self, arm: str, folder: Path, spent: int) -> None:
+        """Take a trained policy into the table; with its generator, if that learned, and a schedule's row."""
+        name, static = f"{arm}adanat", f"{arm}{SEARCHED}"
+        if (folder / "generator").is_dir():
+            generator = from_pretrained(folder / "generator", self.config.device)
+            self.meters[name] = self.meters[static] = meter_of(self.args, generator)
+            self.policies[static], self.spent[static] = self.policies[SEARCHED], self.spent[SEARCHED]
+        self.policies[name] = from_pretrained(folder / "policy", self.config.device)  # type: ignore[assignment]
+        self.spent[name] = spent
 
     def judge(self) -> None:
         """Evaluate all policies on the report part; print the table and write results.json."""
-        evaluator = Evaluator(
-            self.meter.generator,
-            self.meter.tokenizer,
-            self.meter.judge.classifier,
+        real = self.part("report")
+        meters = {name: self.meters.get(name, self.meter) for name in self.policies}
+        evaluators = {meter: self._evaluator(meter, real) for meter in set(meters.values())}
+        self.bar.set_postfix()
+        rows, scores = [], {}
+        for name, policy in self.policies.items():
+            self.bar.set_description(f"evaluating {name}")
+            evaluator = evaluators[meters[name]]
+            scores[name] = evaluator(policy, self.bar.update)
+            cost = gflop_per_image(policy, evaluator.generator, min_reveal=evaluator.min_reveal)
+            row = summarize(name, policy.steps, scores[name], self.spent[name])
+            rows.append(row | {"gflop": cost, "protocol": evaluator.manifest()})
+        self.bar.close()
+        evaluator = evaluators[self.meter]
+        rows.append(evaluator.floor(self.part("train")))
+        ours = scores.pop(self.subject)
+        differences = {
+            name: dict(zip(("mean", "half_width"), paired_difference(ours, theirs), strict=True))
+            for name, theirs in scores.items()
+        }
+        minus = {f"{self.subject.replace(' ', '_').replace('-', '_')}_minus": differences}
+        self.run.write_results(evaluator.manifest(), rows, **minus, trials=self.trials)
+        print(format_table(rows))
+        self.legend = evaluator.legend()
+        if self.meters:
+            self.legend += (
+                f"\nFine-tuned and co-trained: on the generator after {self.config.cotraining.updates} "
+                f"updates for each of the policy's {self.config.updates}; other rows: on the frozen one."
+            )
+        print(self.legend)
+        width = max(map(len, differences))
+        for name, difference in differences.items():
+            mean, half = difference["mean"], difference["half_width"]
+            print(f"{self.subject} - {name:{width}} {mean:+.3f} ± {half:.3f}")
+        if len(self.trials) > 1:
+            print("Trials, by their last distance from the select part:")
+            print(pd.DataFrame(self.trials).sort_values("distance").to_string(index=False))
+
+    def _evaluator(self, meter: Meter, real: Part) -> Evaluator:
+        return Evaluator(
+            meter.generator,
+            meter.tokenizer,
+            meter.judge.classifier,
             task=self.config.task,
             part_name="report",
-            part=self.part("report"),
+            part=real,
             images=self.args.images,
             seeds=self.args.evaluation_seeds,
             min_reveal=self.config.min_reveal,
             threads=self.args.threads,
         )
-        self.bar.set_postfix()
-        scores = {}
-        for name, policy in self.policies.items():
-            self.bar.set_description(f"evaluating {name}")
-            scores[name] = evaluator(policy, self.bar.update)
-        self.bar.close()
-        rows = [self._row(name, scores[name]) for name in scores]
-        rows.append(evaluator.floor(self.part("train")))
-        differences = {
-            name: dict(
-                zip(("mean", "half_width"), paired_difference(scores["adanat"], scores[name]), strict=True)
-            )
-            for name in scores
-            if name != "adanat"
-        }
-        self.run.write_results(evaluator.manifest(), rows, adanat_minus=differences, trials=self.trials)
-        print(format_table(rows))
-        self.legend = evaluator.legend()
-        print(self.legend)
-        for name, difference in differences.items():
-            print(f"adanat - {name:13} {difference['mean']:+.3f} ± {difference['half_width']:.3f}")
-        if len(self.trials) > 1:
-            print("Trials, by their last distance from the select part:")
-            print(pd.DataFrame(self.trials).sort_values("distance").to_string(index=False))
 
     def illustrate(self) -> None:
         """Write the three figures."""
-        pool, shown = self.meter.generator.conditions(), ("reference", SEARCHED, "adanat")
+        pool, shown = self.meter.generator.conditions(), ("reference", SEARCHED, self.subject)
+        plays = {name: partial(self.meters.get(name, self.meter).draw, self.policies[name]) for name in shown}
         first = balanced(pool, 10 * len(pool))
-        images = {name: self.meter.draw(self.policies[name], first, 0).images_NCHW for name in shown}
+        images = {name: draw(first, 0).images_NCHW for name, draw in plays.items()}
         note = (
             f"{self.config.task}, T = {self.config.steps}; same noise and classes in each panel, unselected"
         )
         self.run.write_figure("samples", samples_figure(images, pool.names, note))
         many = balanced(pool, 1000)
-        frames = {name: self.meter.draw(self.policies[name], many, 1).frame for name in shown}
+        frames = {name: draw(many, 1).frame for name, draw in plays.items()}
         note = "line: mean; bands: 50 % and 90 % of 1,000 samples"
         self.run.write_figure("parameters", parameters_figure(frames, note))
         metrics = pd.read_csv(self.folder / "metrics.csv")
@@ -269,19 +344,6 @@ class Experiment:
         title = f"AdaNAT on {self.config.task}, T = {self.config.steps}"
         write_report(self.run.folder, title, self.legend.splitlines())
         print(f"{self.run.folder}: config.json, metrics.csv, results.json, policy/, figures/, report.html")
-
-    def _row(self, name: str, scores: pd.DataFrame) -> dict[str, Any]:
-        """Return a policy's row of the table."""
-        policy, floor = self.policies[name], self.config.min_reveal
-        row = summarize(name, policy.steps, scores, self.spent[name])
-        return row | {"gflop": gflop_per_image(policy, self.meter.generator, min_reveal=floor)}
-
-    def _trial_folder(self, index: int) -> Path:
-        if self.args.num_samples == 1:
-            return self.run.folder.resolve()
-        folder = self.run.folder.resolve() / "trials" / f"{index:03d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
 
 
 def work(args: Args) -> None:

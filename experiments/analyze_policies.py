@@ -148,7 +148,9 @@ class Analysis:
 
 
 def _trained_on(run: Path) -> str | None:
-    """Return the generator that a run folder was made with, if it says so."""
+    """Return the generator that a run folder was made with, if it says so: its own one, if that learned."""
+    if (run / "generator" / "config.json").is_file():
+        return str(run / "generator")
     if not (run / "config.json").is_file():
         return None
     content = json.loads((run / "config.json").read_text())

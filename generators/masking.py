@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -10,6 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 IGNORE = -1
+
+
+class RatioLaw(Protocol):
+    """Any distribution of mask ratios."""
+
+    def sample(self, num_samples: int, rng: np.random.Generator) -> Tensor:
+        """Draw mask ratios (B,), float32, in [0, 1]."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from generators.conditions import Condition
-from generators.masking import IGNORE, MaskLaw, hide_more, mask_tokens, masked_cross_entropy
+from generators.masking import IGNORE, MaskLaw, RatioLaw, hide_more, mask_tokens, masked_cross_entropy
 from generators.noise import derive_seed, seeded
 
 
@@ -145,6 +145,7 @@ class Trainer:
             if self.ranks > 1
             else generator
         )
+        self.mask_law: RatioLaw = config.mask_law  # may be set to another one between updates
         self.done = 0
 
     @property
@@ -225,7 +226,7 @@ class Trainer:
         rows_B = share(rng.integers(len(self.tokens_NL), size=B))
         dropped_B = share(rng.random(B) < config.label_dropout)
         uniform_BL = share(rng.random((B, L)))
-        ratios_B = share(config.mask_law.sample(1 if config.shared_mask else B, rng).expand(B))
+        ratios_B = share(self.mask_law.sample(1 if config.shared_mask else B, rng).expand(B))
         condition = self.condition[rows_B]
         with_null = type(condition).cat([condition, condition.null()])
         condition = with_null[torch.arange(len(rows_B), device=device) + len(rows_B) * dropped_B]

@@ -1,0 +1,97 @@
+"""Co-training: the generator learns in turn with the policy, at the mask ratios that the policy visits.
+
+AdaNAT trains its policy on a frozen generator, whose own training hid other shares of the tokens than a
+decoding does. Here the generator goes on learning after each update of the policy, from the train part, and
+the next rollout is drawn by its averaged weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from generators.checkpoints import save_pretrained
+from generators.images import Part
+from generators.recipes import recipe
+from generators.training import Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class CotrainingConfig:
+    """How the generator learns beside the policy; the rest is the recipe of its own training."""
+
+    updates: int = 0
+    """Updates of the generator after each update of the policy; 0 leaves it frozen."""
+    learning_rate: float = 3e-4
+    """Of the generator, constant (AdamW)."""
+    masks: Literal["visited", "usual"] = "visited"
+    """Mask ratios: those that the policy's last rollout visited, or the law of the generator's own training,
+    which knows no policy."""
+
+    def __post_init__(self) -> None:
+        if self.updates < 0:
+            raise ValueError(f"cotraining.updates {self.updates}: it must be at least 0")
+        if not self.learning_rate > 0:
+            raise ValueError(f"cotraining.learning_rate {self.learning_rate}: it must be positive")
+
+
+@dataclass(frozen=True, eq=False)
+class VisitedRatios:
+    """The mask ratios that a rollout visited, each with equal chance.
+
+    A ratio is the share of masked tokens that a row has before a step; so the ratio 1, before the first step,
+    comes once in T. Rows with nothing masked are left out: their pictures are finished. Which tokens are
+    hidden stays uniformly random, as in all training, whereas decoding hides the least confident ones.
+
+    Args:
+        masked_TBL: 1 where a token is masked before a step.
+    """
+
+    masked_TBL: Tensor
+
+    def sample(self, num_samples: int, rng: np.random.Generator) -> Tensor:
+        """Draw mask ratios (B,), float32."""
+        ratios_N = self.masked_TBL.float().mean(-1).flatten().cpu()
+        ratios_N = ratios_N[ratios_N > 0]
+        return ratios_N[torch.from_numpy(rng.integers(len(ratios_N), size=num_samples))]
+
+
+class Cotraining:
+    """The generator's side of a co-training.
+
+    Args:
+        generator: where it starts; left as it is.
+        tokenizer: encodes the train part's pictures.
+        seed: all randomness follows from it and the number of updates taken.
+    """
+
+    def __init__(
+        self, config: CotrainingConfig, task: str, generator: Any, tokenizer: Any, part: Part, seed: int
+    ) -> None:
+        self.config = config
+        ids_NL = torch.cat([tokenizer.encode(images) for images in part.images_NCHW.split(1000)])
+        usual = recipe(task, "enat" if getattr(generator, "reuses", False) else "nat")
+        changed: dict[str, Any] = dict(learning_rate=config.learning_rate, decay="constant", warmup=0)
+        learner = copy.deepcopy(generator).requires_grad_(True)
+        self.trainer = Trainer(
+            learner, ids_NL, part.condition, dataclasses.replace(usual, **changed, seed=seed)
+        )
+        self.generator: nn.Module = self.trainer.ema.requires_grad_(False)
+
+    def update(self, masked_TBL: Tensor) -> dict[str, float]:
+        """Let the generator learn after a rollout; `generator`, which draws the next, changes in place."""
+        if self.config.masks == "visited":
+            self.trainer.mask_law = VisitedRatios(masked_TBL)
+        losses = [self.trainer.update()["loss"] for _ in range(self.config.updates)]
+        return {"generator_updates": self.trainer.done, "generator_loss": float(np.mean(losses))}
+
+    def export(self, folder: Path, task: str) -> None:
+        """Save the averaged generator."""
+        save_pretrained(self.generator, folder, task=task)

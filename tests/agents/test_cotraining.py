@@ -1,0 +1,188 @@
+"""Co-training: masks as the policy leaves them, a control that knows no policy, and an exact resume."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import natgym.env
+from agents.adanat import Learner, train
+from agents.adanat_config import AdaNATConfig
+from agents.cotraining import Cotraining, CotrainingConfig, VisitedRatios
+from agents.policy import PolicyConfig
+from generators.checkpoints import from_pretrained, load_state
+from generators.data import load_part
+from generators.noise import derive_seed
+from generators.recipes import build, recipe
+from generators.training import Trainer
+from natgym.loading import load_companion, load_generator
+from natgym.runs import read_metrics
+
+VISITED = AdaNATConfig(
+    steps=3,
+    updates=3,
+    trajectories=32,
+    epochs=1,
+    minibatch=32,
+    discriminator_batch=16,
+    warmup=1,
+    evaluate_every=2,
+    evaluation_images=40,
+    policy=PolicyConfig(width=16, channels=8, hidden=(16, 16), frequencies=8),
+    cotraining=CotrainingConfig(updates=2),
+)
+USUAL = dataclasses.replace(VISITED, cotraining=CotrainingConfig(updates=2, masks="usual"))
+
+
+class Killed(Exception):
+    pass
+
+
+def weights(module: Any) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Uninterrupted runs."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("visited", "usual")}
+    for config, folder in zip((VISITED, USUAL), folders.values(), strict=True):
+        train(config, folder, lambda metrics: None)
+    return folders
+
+
+def test_every_ratio_visited_is_drawn_as_often_as_it_was_visited() -> None:
+    masked_TBL = torch.zeros(3, 4, 8)
+    counts_TB = [[8, 8, 8, 8], [4, 4, 2, 0], [1, 1, 1, 0]]
+    for step, counts in enumerate(counts_TB):
+        for row, count in enumerate(counts):
+            masked_TBL[step, row, :count] = 1
+    drawn = (VisitedRatios(masked_TBL).sample(20_000, np.random.default_rng(0)) * 8).tolist()
+    visits = [count for counts in counts_TB for count in counts if count]
+    assert set(drawn) == set(visits)
+    for count in set(visits):
+        share = visits.count(count) / len(visits)
+        assert drawn.count(count) / len(drawn) == pytest.approx(share, abs=5 * (share / 20_000) ** 0.5)
+
+
+def test_the_generator_learns_at_the_ratios_of_the_rollout_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recounted from the states that the environment decodes."""
+    visited: list[float] = []
+    hidden: list[float] = []
+
+    def spying_advance(generator: Any, state: Any, *rest: Any, **options: Any) -> Any:
+        visited.extend((state.ids_BL == generator.mask_id).float().mean(1).tolist())
+        return advance(generator, state, *rest, **options)
+
+    def spying_batch(trainer: Trainer, rng: np.random.Generator) -> Any:
+        drawn = batch(trainer, rng)
+        hidden.extend((drawn.labels_BL >= 0).float().mean(1).tolist())
+        return drawn
+
+    advance, batch = natgym.env.advance, Trainer._batch
+    monkeypatch.setattr(natgym.env, "advance", spying_advance)
+    monkeypatch.setattr(Trainer, "_batch", spying_batch)
+    monkeypatch.setattr(Learner, "_teach", lambda learner, seed: {})
+    monkeypatch.setattr(Learner, "_measure", lambda learner: 0.0)
+    learner = Learner(VISITED)
+    for _ in range(2):
+        visited.clear()
+        hidden.clear()
+        learner.update()
+        assert len(visited) == 3 * 32 and len(hidden) == 2 * 128
+        expected = [ratio for ratio in visited if ratio > 0]
+        assert set(hidden) <= set(expected)
+        assert np.mean(hidden) == pytest.approx(np.mean(expected), abs=0.08)
+        assert np.mean(np.array(hidden) == 1) == pytest.approx(1 / 3, abs=0.12)
+
+
+def test_the_control_is_the_usual_training_gone_on_with(runs: dict[str, Path]) -> None:
+    """To the bit what the generator's own trainer gives, so that no policy had a part in it."""
+    generator, _ = load_generator("digits")
+    tokenizer, part = load_companion(None, "tokenizer", "digits"), load_part("digits", "train")
+    config = dataclasses.replace(
+        recipe("digits", "nat"),
+        learning_rate=3e-4,
+        decay="constant",
+        warmup=0,
+        seed=derive_seed(0, "generator"),
+    )
+    trainer = Trainer(
+        generator.requires_grad_(True), tokenizer.encode(part.images_NCHW), part.condition, config
+    )
+    for _ in range(VISITED.updates * 2):
+        trainer.update()
+    trained = weights(from_pretrained(runs["usual"] / "generator"))
+    assert same(trained, weights(trainer.ema))
+    assert not same(trained, weights(from_pretrained(runs["visited"] / "generator")))
+
+
+def test_rollouts_and_measurements_are_drawn_by_the_averaged_generator() -> None:
+    learner = Learner(VISITED)
+    before, distance = weights(learner.generator), learner._measure()
+    learner.update()
+    assert learner.cotraining is not None
+    trainer = learner.cotraining.trainer
+    for env in (learner.env, learner.fresh_env):
+        assert env.generator is learner.generator is trainer.ema
+    assert not same(before, weights(trainer.ema))
+    assert not same(weights(trainer.generator), weights(trainer.ema))
+    assert not trainer.ema.training and not any(one.requires_grad for one in trainer.ema.parameters())
+    actor = learner.actor()
+    learner.actor = lambda: actor  # type: ignore[method-assign]
+    moved = learner._measure()
+    trainer.ema.load_state_dict(before)
+    assert moved != learner._measure() != distance, "nothing kept of earlier weights"
+
+
+def test_metrics_count_the_updates_of_the_generator(runs: dict[str, Path]) -> None:
+    rows = read_metrics(runs["visited"] / "metrics.csv")
+    assert [int(row["generator_updates"]) for row in rows] == [2, 4, 6]
+    assert all(0 < float(row["generator_loss"]) < 10 for row in rows)
+    assert int(rows[-1]["images_spent"]) == VISITED.total_images, "learning from real pictures draws none"
+
+
+@pytest.mark.parametrize("name", ["visited", "usual"])
+def test_a_killed_run_ends_as_the_uninterrupted_one(
+    runs: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    config = VISITED if name == "visited" else USUAL
+
+    def report(metrics: dict[str, float]) -> None:
+        if metrics["update"] == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(config, tmp_path, report)
+    assert not (tmp_path / "generator").exists()
+    train(config, tmp_path, lambda metrics: None)
+    for file in ("metrics.csv", "policy/model.safetensors", "generator/model.safetensors"):
+        assert (tmp_path / file).read_bytes() == (runs[name] / file).read_bytes(), file
+    states = [load_state(folder / "checkpoint.pt")["generator"] for folder in (tmp_path, runs[name])]
+    assert states[0]["done"] == states[1]["done"] == 6
+    assert same(*(state["generator"] for state in states))
+
+
+def test_an_enat_learns_with_reuse() -> None:
+    tokenizer, part = load_companion(None, "tokenizer", "digits"), load_part("digits", "train")
+    generator = build("enat", "digits", tokenizer, part.condition.geometry)
+    before = weights(generator)
+    cotraining = Cotraining(CotrainingConfig(updates=1), "digits", generator, tokenizer, part, seed=0)
+    assert cotraining.trainer.config.reuse == 0.5
+    metrics = cotraining.update(torch.ones(2, 8, 16))
+    assert metrics["generator_updates"] == 1 and metrics["generator_loss"] > 0
+    assert same(before, weights(generator)) and not same(before, weights(cotraining.generator))
+
+
+@pytest.mark.parametrize("values", [{"updates": -1}, {"learning_rate": 0.0}])
+def test_a_bad_value_is_named(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"cotraining.{next(iter(values))}"):
+        CotrainingConfig(**values)
