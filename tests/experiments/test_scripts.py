@@ -270,6 +270,31 @@ def test_a_sweep_keeps_its_best_trial(console: Console, outside: Path) -> None:
     assert row["seeds"] == 1 and row["distance_std"] is None
 
 
+def test_cotraining_sets_three_generators_side_by_side(
+    reference: tuple[Path, Done], console: Console, outside: Path
+) -> None:
+    """The frozen one as without co-training; of the others evaluate.py says what the table says."""
+    options = ["--cotraining.updates", 2, "--evaluation-seeds", 0, 1]
+    done = console("adanat_ppo.py", *LOCAL, *TINY, *options, "--output", "cotrained")
+    assert done.code == 0, done.err
+    rows = {row["policy"]: row for row in results(outside / "cotrained")["rows"][:-1]}
+    arms = [f"{arm} {name}" for arm in ("fine-tuned", "co-trained") for name in POLICIES[-2:]]
+    assert list(rows) == POLICIES + arms
+    hashes = [row["protocol"]["generator"] for row in rows.values()]
+    assert len(set(hashes[:6])) == 1 and len(set(hashes)) == 3, "one generator for each arm"
+    assert hashes[6] == hashes[7] and hashes[8] == hashes[9]
+    policy = Path("policy", "model.safetensors")
+    assert (outside / "cotrained" / "frozen" / policy).read_bytes() == (reference[0] / policy).read_bytes()
+    folder = outside / "cotrained" / "co-trained"
+    judge = ["--policy", folder.parent / "static-search.json", folder, "--steps", 2, "--images", 120]
+    judge += ["--generators", folder / "generator", "--seeds", 0, 1, "--output", "rejudged"]
+    done = console("evaluate.py", *judge)
+    assert done.code == 0, done.err
+    judged = {row["policy"]: row["distance"] for row in results(outside / "rejudged")["rows"]}
+    assert judged["static-search"] == rows["co-trained static-search"]["distance"]
+    assert judged["co-trained"] == rows["co-trained adanat"]["distance"]
+
+
 def explanations(text: str) -> dict[str, str]:
     """Return what a help page says about each flag, without defaults."""
     found: dict[str, str] = {}
@@ -327,6 +352,9 @@ def assert_one_line(done: Done, script: str, *words: str) -> None:
         ("--generator no/such", "no/such"),
         ("--schedule no-such.json", "no-such.json reference"),
         ("--space learning_rate=normal(0,1)", "learning_rate=normal(0,1)"),
+        ("--asha-rung 2 --num-samples 2", "asha-rung 2 --local"),
+        ("--cotraining.updates -1", "cotraining.updates -1"),
+        ("--cotraining.updates 2 --num-samples 2", "num-samples 2 co-training"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(
