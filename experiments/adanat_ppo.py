@@ -4,6 +4,7 @@ import _root  # noqa: F401
 
 import dataclasses
 import os
+import re
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas as pd
 import torch
 import tyro
 from _cli import given_flags, main, open_run
+from _table import differences, judge, show_differences
 from tqdm import tqdm
 
 from agents.adanat import train
@@ -25,8 +27,7 @@ from generators.checkpoints import from_pretrained
 from generators.data import Part, PartName, load_part, open_part
 from generators.schedules import as_schedule
 from natgym.analysis import learning_figure, parameters_figure, samples_figure
-from natgym.cost import gflop_per_image
-from natgym.evaluation import Evaluator, format_table, paired_difference, summarize
+from natgym.evaluation import Evaluator, format_table
 from natgym.report import write_report
 from natgym.rollouts import Policy, balanced
 from natgym.runs import Run, read_metrics, write_config
@@ -245,15 +246,9 @@ class Experiment:
             for trial, (config, folder) in enumerate(trials):
                 train(config, folder, partial(report, trial))
         else:
-            run_trials(
-                trials,
-                report,
-                folder=self.run.folder,
-                rung=self.args.asha_rung,
-                cpus_per_trial=self.args.cpus_per_trial,
-                gpus_per_trial=self.args.gpus_per_trial,
-                address=self.args.address,
-            )
+            names = ("cpus_per_trial", "gpus_per_trial", "address")
+            where = {name: getattr(self.args, name) for name in names}
+            run_trials(trials, report, folder=self.run.folder, rung=self.args.asha_rung, **where)
         # What a resumed run had drawn before, and what stopped trials leave.
         self.bar.update(len(trials) * self.config.total_images - sum(counted))
         return [read_metrics(folder / "metrics.csv")[-1] for _, folder in trials]
@@ -272,25 +267,15 @@ class Experiment:
         """Evaluate all policies on the report part; print the table and write results.json."""
         real = self.part("report")
         meters = {name: self.meters.get(name, self.meter) for name in self.policies}
-        evaluators = {meter: self._evaluator(meter, real) for meter in set(meters.values())}
+        of_meters = {meter: self._evaluator(meter, real) for meter in set(meters.values())}
+        evaluators = {name: of_meters[meter] for name, meter in meters.items()}
         self.bar.set_postfix()
-        rows, scores = [], {}
-        for name, policy in self.policies.items():
-            self.bar.set_description(f"evaluating {name}")
-            evaluator = evaluators[meters[name]]
-            scores[name] = evaluator(policy, self.bar.update)
-            cost = gflop_per_image(policy, evaluator.generator, min_reveal=evaluator.min_reveal)
-            row = summarize(name, policy.steps, scores[name], self.spent[name])
-            rows.append(row | {"gflop": cost, "protocol": evaluator.manifest()})
+        rows, scores = judge(self.policies, evaluators, self.spent, self.bar)
         self.bar.close()
-        evaluator = evaluators[self.meter]
+        evaluator = of_meters[self.meter]
         rows.append(evaluator.floor(self.part("train")))
-        ours = scores.pop(self.subject)
-        differences = {
-            name: dict(zip(("mean", "half_width"), paired_difference(ours, theirs), strict=True))
-            for name, theirs in scores.items()
-        }
-        minus = {f"{self.subject.replace(' ', '_').replace('-', '_')}_minus": differences}
+        found = differences(self.subject, scores)
+        minus = {f"{re.sub('[ -]', '_', self.subject)}_minus": found}
         self.run.write_results(evaluator.manifest(), rows, **minus, trials=self.trials)
         print(format_table(rows))
         self.legend = evaluator.legend()
@@ -300,10 +285,7 @@ class Experiment:
                 f"updates for each of the policy's {self.config.updates}; other rows: on the frozen one."
             )
         print(self.legend)
-        width = max(map(len, differences))
-        for name, difference in differences.items():
-            mean, half = difference["mean"], difference["half_width"]
-            print(f"{self.subject} - {name:{width}} {mean:+.3f} ± {half:.3f}")
+        show_differences(self.subject, found)
         if len(self.trials) > 1:
             print("Trials, by their last distance from the select part:")
             print(pd.DataFrame(self.trials).sort_values("distance").to_string(index=False))

@@ -1,0 +1,50 @@
+"""The table that a training ends with: policies, each on its own generator, and one set against all others."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from natgym.cost import gflop_per_image
+from natgym.evaluation import Evaluator, paired_difference, summarize
+from natgym.rollouts import Policy
+
+
+def judge(
+    policies: Mapping[str, Policy],
+    evaluators: Mapping[str, Evaluator],
+    spent: Mapping[str, int],
+    bar: tqdm,
+) -> tuple[list[dict[str, Any]], dict[str, pd.DataFrame]]:
+    """Evaluate policies; return their rows and their scores per seed.
+
+    Args:
+        evaluators: of each policy's generator, by the policy's name.
+        spent: pictures that went into finding each policy.
+    """
+    rows, scores = [], {}
+    for name, policy in policies.items():
+        bar.set_description(f"evaluating {name}")
+        evaluator = evaluators[name]
+        scores[name] = evaluator(policy, bar.update)
+        cost = gflop_per_image(policy, evaluator.generator, min_reveal=evaluator.min_reveal)
+        row = summarize(name, policy.steps, scores[name], spent[name])
+        rows.append(row | {"gflop": cost, "protocol": evaluator.manifest()})
+    return rows, scores
+
+
+def differences(subject: str, scores: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
+    """Return the paired differences of one policy's distance to all others', with 95 % half-widths."""
+    return {
+        name: dict(zip(("mean", "half_width"), paired_difference(scores[subject], theirs), strict=True))
+        for name, theirs in scores.items()
+        if name != subject
+    }
+
+
+def show_differences(subject: str, found: Mapping[str, Mapping[str, float]]) -> None:
+    """Print what `differences` found."""
+    width = max(map(len, found))
+    for name, one in found.items():
+        print(f"{subject} - {name:{width}} {one['mean']:+.3f} ± {one['half_width']:.3f}")
