@@ -25,15 +25,14 @@ from generators.training import Trainer
 
 @dataclass(frozen=True, kw_only=True)
 class CotrainingConfig:
-    """How the generator learns beside the policy; the rest is the recipe of its own training."""
+    """How the generator learns beside the policy; the rest is the task's recipe (`generators.recipes`)."""
 
     updates: int = 0
     """Updates of the generator after each update of the policy; 0 leaves it frozen."""
     learning_rate: float = 3e-4
     """Of the generator, constant (AdamW)."""
     masks: Literal["visited", "usual"] = "visited"
-    """Mask ratios: those that the policy's last rollout visited, or the law of the generator's own training,
-    which knows no policy."""
+    """Mask ratios: those that the policy's last rollout visited, or the recipe's law, which knows no policy."""
 
     def __post_init__(self) -> None:
         if self.updates < 0:

@@ -48,7 +48,7 @@ class Args:
     Three stages: a search for the best static schedule, PPO (one Ray Tune job; a sweep with
     --num-samples), and the table on data that neither has seen. With --cotraining.updates three policies
     learn: on the frozen generator, on one that takes as many updates under its usual masks, and on one that
-    learns in turn with the policy; the searched schedule stands beside each.
+    takes them under the masks that the policy visits; the searched schedule stands beside each.
     """
 
     preset: PresetName = "small"
@@ -325,7 +325,8 @@ class Experiment:
         self.run.write_figure("learning", learning_figure(metrics, note))
         title = f"AdaNAT on {self.config.task}, T = {self.config.steps}"
         write_report(self.run.folder, title, self.legend.splitlines())
-        print(f"{self.run.folder}: config.json, metrics.csv, results.json, policy/, figures/, report.html")
+        print(f"{self.run.folder}: config.json, results.json, figures/, report.html")
+        print(f"{self.folder}: metrics.csv, policy/")
 
 
 def work(args: Args) -> None:
