@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -33,6 +34,8 @@ class ClassTableConfig:
     """
     images_per_class: int = 300
     """Pictures per candidate and class."""
+    part: Literal["train", "select"] = "train"
+    """Real pictures that the assignment is chosen by; what fits a few hundred of them does not carry over."""
     reach: float = 0.7
     """Standard deviation of the candidates around the static schedule, in units of the action map."""
 

@@ -60,8 +60,10 @@ class Args:
     """Run folders of adanat_ppo.py; of a sweep all its trials are taken."""
     table: Path | None = None
     """class-table.json of autonat_search.py: a row of its own, with its shuffled control."""
+    equal: bool = True
+    """Search a schedule with as many pictures as each policy has cost: the best static one of equal budget."""
     optimizer: OptimizerName = "cma"
-    """How the schedule of as many pictures is searched."""
+    """How it is searched."""
     search: SearchConfig = field(default_factory=SearchConfig)
     """Details of that search; its budget is what the search before a training and the training spent."""
     images: int = 3000
@@ -126,7 +128,7 @@ class Experiment:
         self.spent: dict[str, list[int]] = defaultdict(list)
         rows = 7 * len(self.trained) + 2 * (args.table is not None)
         total = rows * len(args.evaluation_seeds) * args.images + len(self.trained) * args.samples
-        total += sum(one.config.total_images + one.spent for one in self.trained)
+        total += sum(one.config.total_images + args.equal * one.spent for one in self.trained)
         self.bar = tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True, smoothing=0.05)
 
     def train_controls(self) -> None:
@@ -304,7 +306,8 @@ def work(args: Args) -> None:
     experiment = Experiment(*open_run("adaptivity", args, PLACES, load))
     experiment.dissect()
     experiment.train_controls()
-    experiment.search_equal()
+    if experiment.args.equal:
+        experiment.search_equal()
     experiment.judge()
     experiment.illustrate()
 

@@ -29,6 +29,7 @@ from generators.schedules import Schedule, as_schedule
 from natgym.analysis import samples_figure
 from natgym.cost import gflop_per_image
 from natgym.evaluation import Evaluator, format_table, paired_difference, summarize
+from natgym.judge import Judge
 from natgym.report import write_report
 from natgym.rollouts import Policy, balanced
 from natgym.runs import Run
@@ -179,18 +180,20 @@ class Experiment:
         self.bar.set_description("class table")
         self.bar.set_postfix()
         seed = derive_seed(self.args.seed, "class-table")
+        real = load_part(self.args.task, self.args.table.part).to(self.args.device)
+        judge = Judge(self.meter.judge.classifier, real)
 
         def features(schedule: Schedule, images: int) -> tuple[Tensor, Tensor]:
             condition = balanced(pool, images)
             drawn = self.meter.draw(FixedPolicy(schedule), condition, seed)
-            return self.meter.judge.features(drawn.images_NCHW), torch.arange(images) % len(pool)
+            return judge.features(drawn.images_NCHW), torch.arange(images) % len(pool)
 
         if not file.is_file():
             search_table(
                 self.best,
                 self.args.table,
                 features,
-                self.meter.judge.frechet,
+                judge.frechet,
                 num_classes=self.classes,
                 seed=self.args.seed,
                 progress=self.bar.update,

@@ -12,6 +12,7 @@ from torch import Tensor
 import natgym.env
 from agents.adanat import Learner, train
 from agents.adanat_config import AdaNATConfig
+from agents.alarms import Vitals
 from agents.cotraining import Cotraining, CotrainingConfig, VisitedRatios
 from agents.policy import PolicyConfig
 from generators.checkpoints import from_pretrained, load_state
@@ -91,7 +92,7 @@ def test_the_generator_learns_at_the_ratios_of_the_rollout_before(monkeypatch: p
     monkeypatch.setattr(natgym.env, "advance", spying_advance)
     monkeypatch.setattr(Trainer, "_batch", spying_batch)
     monkeypatch.setattr(Learner, "_teach", lambda learner, seed: {})
-    monkeypatch.setattr(Learner, "_measure", lambda learner: 0.0)
+    monkeypatch.setattr(Learner, "_measure", lambda learner: Vitals())
     learner = Learner(VISITED)
     for _ in range(2):
         visited.clear()
@@ -127,7 +128,7 @@ def test_the_control_is_the_usual_training_gone_on_with(runs: dict[str, Path]) -
 
 def test_rollouts_and_measurements_are_drawn_by_the_averaged_generator() -> None:
     learner = Learner(VISITED)
-    before, distance = weights(learner.generator), learner._measure()
+    before, distance = weights(learner.generator), learner._measure().distance
     learner.update()
     assert learner.cotraining is not None
     trainer = learner.cotraining.trainer
@@ -138,9 +139,9 @@ def test_rollouts_and_measurements_are_drawn_by_the_averaged_generator() -> None
     assert not trainer.ema.training and not any(one.requires_grad for one in trainer.ema.parameters())
     actor = learner.actor()
     learner.actor = lambda: actor  # type: ignore[method-assign]
-    moved = learner._measure()
+    moved = learner._measure().distance
     trainer.ema.load_state_dict(before)
-    assert moved != learner._measure() != distance, "nothing kept of earlier weights"
+    assert moved != learner._measure().distance != distance, "nothing kept of earlier weights"
 
 
 def test_metrics_count_the_updates_of_the_generator(runs: dict[str, Path]) -> None:
