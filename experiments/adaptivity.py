@@ -61,7 +61,7 @@ class Args:
     table: Path | None = None
     """class-table.json of autonat_search.py: a row of its own, with its shuffled control."""
     equal: bool = True
-    """Search a schedule with as many pictures as each policy has cost: the best static one of equal budget."""
+    """Search a schedule with as many pictures as each policy has cost: the best static one at that price."""
     optimizer: OptimizerName = "cma"
     """How it is searched."""
     search: SearchConfig = field(default_factory=SearchConfig)
