@@ -189,13 +189,13 @@ class Experiment:
             self._sweep(base, before)
 
     def _sweep(self, base: AdaNATConfig, before: int) -> None:
-        """Train all trials; of those that ran to their ends keep the one whose last distance is smallest."""
+        """Train all trials; of those that ASHA did not stop keep the one whose last distance is smallest."""
         configs = sample_configs(base, self.args.space, self.args.num_samples)
         names = [f"trials/{trial:03d}" for trial in range(len(configs))] if len(configs) > 1 else ["."]
         trials = self._trials(dict(zip(names, configs, strict=True)))
         last = self._train(trials)
         updates = [int(row["update"]) for row in last]
-        ended = [trial for trial, (config, _) in enumerate(trials) if updates[trial] == config.updates]
+        ended = [trial for trial, (_, own) in enumerate(trials) if (own / "policy").is_dir()]
         best = min(ended, key=lambda trial: float(last[trial]["distance"]))
         self.subject, self.folder = "adanat", trials[best][1]
         self._keep("", self.folder, before + sum(int(row["images_spent"]) for row in last))
@@ -284,6 +284,8 @@ class Experiment:
                 f"\nFine-tuned and co-trained: on the generator after {self.config.cotraining.updates} "
                 f"updates for each of the policy's {self.config.updates}; other rows: on the frozen one."
             )
+        for row in read_metrics(self.folder / "alarms.csv"):
+            self.legend += f"\nAlarm at update {row['update']}: {row['said']}."
         print(self.legend)
         show_differences(self.subject, found)
         if len(self.trials) > 1:

@@ -169,6 +169,18 @@ def test_a_run_prints_its_table(reference: tuple[Path, Done]) -> None:
     assert "nan" not in done.out and not re.search("Warning|Traceback", done.err)
 
 
+def test_an_alarm_ends_a_run_whose_table_tells_it(outside: Path, console: Console) -> None:
+    strict = ["--alarms.stop", "coverage", "--alarms.coverage", -1]
+    done = console("adanat_ppo.py", *LOCAL, *TINY, *strict, "--output", "alarmed")
+    assert done.code == 0, done.err
+    said = [line for line in done.out.splitlines() if line.startswith("Alarm at update 2: coverage fell")]
+    rows = read_metrics(outside / "alarmed" / "metrics.csv")
+    assert len(said) == 1 and [row["update"] for row in rows] == ["1", "2"]
+    assert said[0] in (outside / "alarmed" / "report.html").read_text()
+    adanat = next(row for row in results(outside / "alarmed")["rows"] if row["policy"] == "adanat")
+    assert adanat["distance"] > 0
+
+
 def test_a_run_leaves_everything_behind(reference: tuple[Path, Done]) -> None:
     folder, _ = reference
     config = json.loads((folder / "config.json").read_text())
