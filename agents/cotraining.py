@@ -32,7 +32,7 @@ class CotrainingConfig:
     learning_rate: float = 3e-4
     """Of the generator, constant (AdamW)."""
     masks: Literal["visited", "usual"] = "visited"
-    """Mask ratios: those that the policy's last rollout visited, or the recipe's, which knows no policy."""
+    """Mask ratios: those of the policy's last rollout, or the recipe's law, which knows no policy."""
 
     def __post_init__(self) -> None:
         if self.updates < 0:

@@ -1,4 +1,4 @@
-"""The table that a training ends with: policies, each on its own generator, one set against all the rest."""
+"""The table that a training ends with: policies, each on its own generator, and one against all others."""
 
 from collections.abc import Mapping
 from typing import Any
