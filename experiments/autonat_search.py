@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import pandas as pd
 import torch
 import tyro
@@ -28,7 +27,7 @@ from generators.noise import derive_seed
 from generators.schedules import Schedule, as_schedule
 from natgym.analysis import samples_figure
 from natgym.cost import gflop_per_image
-from natgym.evaluation import Evaluator, format_table, paired_difference, summarize
+from natgym.evaluation import Evaluator, format_table, means_by_run, paired_difference, summarize
 from natgym.judge import Judge
 from natgym.report import write_report
 from natgym.rollouts import Policy, balanced
@@ -223,11 +222,11 @@ class Experiment:
         def judge(name: str, policies: list[Policy], spent: int) -> None:
             self.bar.set_description(f"evaluating {name}")
             frames = [evaluator(policy, self.bar.update) for policy in policies]
-            scores = frames[0] if len(frames) == 1 else over_searches(frames, args.seed)
+            scores = frames[0] if len(frames) == 1 else means_by_run(frames, args.seed)
             if args.repeats == 1 or name in (TABLE, SHUFFLED):
                 paired[name] = scores
             else:  # over searches, for all of which a hand-made schedule is the same
-                paired[name] = over_searches(frames * (args.repeats // len(frames)), args.seed)
+                paired[name] = means_by_run(frames * (args.repeats // len(frames)), args.seed)
             row = summarize(name, policies[0].steps, scores, spent)
             rows.append(row | {"gflop": gflop_per_image(policies[0], self.meter.generator)})
 
@@ -316,12 +315,6 @@ def run_on_ray(
         gpus_per_trial=args.gpus_per_trial,
         address=args.address,
     )
-
-
-def over_searches(frames: list[pd.DataFrame], first: int) -> pd.DataFrame:
-    """Return one row per search, the mean over its evaluation seeds; `seed` is the search's."""
-    means = pd.DataFrame([frame.mean() for frame in frames])
-    return means.assign(seed=np.arange(first, first + len(frames)))
 
 
 def work(args: Args) -> None:
