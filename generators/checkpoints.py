@@ -21,6 +21,7 @@ from torch import nn
 
 REGISTRY: dict[str, tuple[type, type[nn.Module]]] = {}
 PRETRAINED = Path(__file__).parent / "pretrained"
+FILES = ("config.json", "model.safetensors")  # of a saved module
 
 ModuleType = TypeVar("ModuleType", bound=type[nn.Module])
 
@@ -107,8 +108,8 @@ def from_pretrained(folder: Path | str, device: torch.device | str = "cpu") -> n
 def read_description(folder: Path | str) -> dict[str, Any]:
     """Return the type, config and metadata of a saved module; ValueError if there is none."""
     path = Path(folder) / "config.json"
-    if not path.is_file() or not (Path(folder) / "model.safetensors").is_file():
-        raise ValueError(f"{folder} holds no saved module; expected config.json and model.safetensors in it")
+    if not all((Path(folder) / file).is_file() for file in FILES):
+        raise ValueError(f"{folder} holds no saved module; expected {' and '.join(FILES)} in it")
     try:
         description = json.loads(path.read_text())
     except ValueError as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from generators.checkpoints import PRETRAINED, from_pretrained, read_description
+from generators.checkpoints import FILES, PRETRAINED, from_pretrained, read_description
 from natgym.metrics import classifier  # noqa: F401  (the class registers itself)
 
 DEFAULT_GENERATOR = "nat"
@@ -22,7 +22,7 @@ def module_folder(name: str | Path, kind: str) -> Path:
         ValueError: there is no such folder and nothing of that name is shipped.
     """
     for folder in (Path(name), PRETRAINED / name, PRETRAINED / name / kind):
-        if (folder / "config.json").is_file():
+        if all((folder / file).is_file() for file in FILES):  # a run folder may have a task's name, too
             return folder
     shipped = sorted(path.parent.parent.name for path in PRETRAINED.glob(f"*/{kind}/config.json"))
     raise ValueError(

@@ -13,7 +13,7 @@ from generators.data import Part, PartName, load_part
 from generators.masking import MaskLaw, mask_tokens, masked_cross_entropy
 from generators.schedules import Schedule, maskgit, reference
 from natgym.judge import Judge
-from natgym.loading import load_companion
+from natgym.loading import load_companion, load_generator
 from natgym.metrics.classifier import judge
 from natgym.rollouts import balanced, rollout
 
@@ -153,3 +153,12 @@ def test_the_searched_digits_are_nearer_than_hand_made_ones() -> None:
         for schedule in (searched, maskgit(4), reference(4))
     ]
     assert distances == sorted(distances) and distances[0] < 0.6 * distances[2]
+
+
+def test_a_run_folder_with_a_tasks_name_does_not_hide_the_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert load_generator("digits")[1] == "digits"
