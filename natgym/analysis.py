@@ -112,7 +112,8 @@ def by_class_figure(frame: pd.DataFrame, note: str, *, most: int = 10) -> Figure
         means = deciding(frame, parameter).groupby(["condition", "step"])[parameter].mean()
         for (dash, color), name in zip(cycle(styles), names, strict=False):
             own = means[name]
-            axis.plot(own.index + 1, own, dash, color=color, marker="o", markersize=2.5, linewidth=1.1, label=name)
+            style: dict[str, Any] = {"color": color, "marker": "o", "markersize": 2.5, "linewidth": 1.1}
+            axis.plot(own.index + 1, own, dash, label=name, **style)
         plain(axis, TITLES[parameter], "step")
         _whole_steps(axis, {"": frame})
     figure.axes[-1].legend(
