@@ -78,7 +78,7 @@ class Learner:
         self.schedule = as_schedule(config.schedule, config.steps)
         part = load_part(config.task, "train").to(config.device)
         self.real_condition, self.real_NCHW = part.condition, part.images_NCHW
-        if config.real == "tokens":
+        if config.reward == "adversarial" and config.real == "tokens":  # nobody else looks at them
             chunks = (self.tokenizer.encode(images) for images in part.images_NCHW.split(1000))
             self.real_NCHW = torch.cat([self.tokenizer.decode(ids_BL) for ids_BL in chunks])
         self.cotraining: Cotraining | None = None
