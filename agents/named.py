@@ -54,6 +54,18 @@ def find_policies(spec: str, steps: Sequence[int], generator: Generator) -> list
     return [(label, found)]
 
 
+def find_all(specs: Sequence[str], steps: Sequence[int], generator: Generator) -> list[tuple[str, Policy]]:
+    """Return what `find_policies` finds of several specs, under labels of their own.
+
+    Specs that would share a label, as run folders of the same name do, are their labels themselves.
+    """
+    found = [(spec, *play) for spec in dict.fromkeys(specs) for play in find_policies(spec, steps, generator)]
+    owners: dict[str, set[str]] = {}
+    for spec, label, _ in found:
+        owners.setdefault(label, set()).add(spec)
+    return [(spec if len(owners[label]) > 1 else label, policy) for spec, label, policy in found]
+
+
 def load_policy(path: Path, generator: Generator) -> tuple[str, Policy]:
     """Return (label, policy) of a schedule file or a run folder; ValueError if it is neither."""
     if path.is_file():

@@ -13,7 +13,7 @@ import torch
 from _cli import main, open_run
 from tqdm import tqdm
 
-from agents.named import describe, find_policies, trained_min_reveal
+from agents.named import describe, find_all, trained_min_reveal
 from generators.data import PartName, load_part
 from natgym.analysis import frontier_figure, samples_figure
 from natgym.comparison import compare_results
@@ -137,7 +137,7 @@ class Evaluation:
         self.statistics = None if args.reference is None else Reference.load(args.reference, self.extractor)
         self._check_rules()
         self.plays = {
-            name: [play for spec in args.policy for play in find_policies(spec, args.steps, generator)]
+            name: find_all(args.policy, args.steps, generator)
             for name, (generator, _) in self.generators.items()
         }
         labels = {label for plays in self.plays.values() for label, _ in plays}

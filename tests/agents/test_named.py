@@ -9,7 +9,7 @@ import torch
 
 from agents import named
 from agents.fixed import AdaptivePolicy, FixedPolicy
-from agents.named import NAMES, find_policies, trained_min_reveal
+from agents.named import NAMES, find_all, find_policies, trained_min_reveal
 from agents.policy import Actor, ActorConfig, PolicyConfig
 from generators.checkpoints import save_pretrained
 from generators.families import columns, parse
@@ -175,3 +175,15 @@ def test_every_name_is_known(digits: Any) -> None:
     for name in NAMES:
         if name != "autonat":
             assert found(name, digits)
+
+
+def test_folders_of_the_same_name_keep_apart(tmp_path: Path, digits: Any) -> None:
+    for run, guidance in (("a", 1), ("b", 2)):
+        (tmp_path / run / "000").mkdir(parents=True)
+        reference(3, guidance=guidance).save(tmp_path / run / "000" / "strategy.json")
+    one, two = str(tmp_path / "a" / "000"), str(tmp_path / "b" / "000")
+    plays = find_all(["maskgit", one, two, one], [3, 8], digits)
+    assert [label for label, _ in plays] == ["maskgit", "maskgit", one, two]
+    assert [label for label, _ in find_all([one], [3], digits)] == ["000"]
+    tables: list[Any] = [policy for label, policy in plays if label in (one, two)]
+    assert not torch.equal(tables[0].schedule.table_T4, tables[1].schedule.table_T4)
