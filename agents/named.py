@@ -61,7 +61,7 @@ def find_all(specs: Sequence[str], steps: Sequence[int], generator: Generator) -
     """
     found = [(spec, *play) for spec in dict.fromkeys(specs) for play in find_policies(spec, steps, generator)]
     owners: dict[str, set[str]] = {}
-    for spec, label, _ in found:
+    for spec, label, _policy in found:
         owners.setdefault(label, set()).add(spec)
     return [(spec if len(owners[label]) > 1 else label, policy) for spec, label, policy in found]
 
