@@ -100,7 +100,7 @@ def test_a_policy_that_sees_finds_the_planted_difference_and_a_blind_one_can_not
     """The known answer: even classes want a sampling temperature of 0.6 / 1.6 of the odd ones'."""
     generator = load_generator("digits")[0]
     save_pretrained(plant(generator, *FACTORS), tmp_path / "planted", task="digits")
-    table = shipped_strategy("digits", 2).table_T4.clone()
+    table = shipped_strategy(generator, 2).table_T4.clone()
     table[:, 2], table[:, 3] = 1, 0
     Schedule(table).save(tmp_path / "start.json")
     config = AdaNATConfig(

@@ -184,7 +184,7 @@ def test_statistics_of_a_file_give_the_distance_that_their_pictures_give(tmp_pat
     of_file = Judge(digits.classifier, reference, extractor=Halves())
     of_part = Judge(digits.classifier, select, extractor=Halves())
     found, expected = (judge.score(report.images_NCHW, report.condition) for judge in (of_file, of_part))
-    assert set(found) == {"distance", "score", "accuracy"} and set(expected) == set(METRICS)
+    assert set(found) == {"distance", "score", "accuracy", "class_drift"} and set(expected) == set(METRICS)
     assert found["distance"] == pytest.approx(expected["distance"], rel=1e-9)
     assert (found["score"], found["accuracy"]) == (expected["score"], expected["accuracy"])
     without = Judge(None, select, extractor=Halves()).score(report.images_NCHW, report.condition)
