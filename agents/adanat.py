@@ -78,14 +78,16 @@ class Learner:
         self.schedule = as_schedule(config.schedule, config.steps)
         part = load_part(config.task, "train").to(config.device)
         self.real_condition, self.real_NCHW = part.condition, part.images_NCHW
-        if config.reward == "adversarial" and config.real == "tokens":  # nobody else looks at them
-            chunks = (self.tokenizer.encode(images) for images in part.images_NCHW.split(1000))
+        decoded = config.reward == "adversarial" and config.real == "tokens"  # nobody else looks at them
+        if decoded or config.cotraining.updates:
+            chunks = [self.tokenizer.encode(images) for images in part.images_NCHW.split(1000)]
+        if decoded:
             self.real_NCHW = torch.cat([self.tokenizer.decode(ids_BL) for ids_BL in chunks])
         self.cotraining: Cotraining | None = None
         if config.cotraining.updates:
             seed = derive_seed(config.seed, "generator")
             self.cotraining = Cotraining(
-                config.cotraining, config.task, self.generator, self.tokenizer, part, seed
+                config.cotraining, config.task, self.generator, torch.cat(chunks), part.condition, seed
             )
             self.generator = self.cotraining.generator
         classifier = load_companion(None, "classifier", config.task, config.device)

@@ -2,67 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from agents.adanat_config import SEARCHED, AdaNATConfig
 from generators.noise import derive_seed
 from generators.schedules import PARAMETERS, DecodeParams, Schedule
 from natgym.observations import Observation
 from natgym.rollouts import Decision, Rollout
-from natgym.runs import Run, read_config, read_metrics
 
 
 def mean_schedule(drawn: Rollout) -> Schedule:
     """Return what a policy played on average: one schedule for all samples, means over the rollout's."""
     means_T4 = drawn.frame.groupby("step")[list(PARAMETERS)].mean().to_numpy(copy=True)
     return Schedule(torch.from_numpy(means_T4), "mean")
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A finished training of adanat_ppo.py.
-
-    Attributes:
-        config: with the schedule it started from as a file or a family's name.
-        folder: holds policy/.
-        searched: pictures that were spent on that schedule.
-    """
-
-    config: AdaNATConfig
-    folder: Path
-    searched: int
-
-    @property
-    def spent(self) -> int:
-        """Pictures of search and training."""
-        return self.searched + int(read_metrics(self.folder / "metrics.csv")[-1]["images_spent"])
-
-
-def trained(run: Path) -> list[Trained]:
-    """Return the trainings of a run folder, all trials of a sweep.
-
-    Raises:
-        ValueError: it is no run of adanat_ppo.py, or not finished.
-    """
-    config = read_config(Run.open(run).folder / "config.json", AdaNATConfig, "train")
-    trials = sorted((run / "trials").glob("*/config.json"))
-    configs = {path.parent: read_config(path, AdaNATConfig) for path in trials} or {run: config}
-    found, searched = [], 0
-    if config.schedule == SEARCHED:
-        searched = sum(int(row["images"]) for row in read_metrics(run / "search.csv"))
-        start = str((run / f"{SEARCHED}.json").resolve())
-        configs = {folder: dataclasses.replace(own, schedule=start) for folder, own in configs.items()}
-    for folder, own in configs.items():
-        if not (folder / "policy" / "model.safetensors").is_file():
-            raise ValueError(f"{folder} holds no policy; finish it with adanat_ppo.py --resume {run}")
-        found.append(Trained(own, folder, searched))
-    return found
 
 
 @dataclass(frozen=True)
@@ -97,9 +52,8 @@ class Shuffled:
         groups_B = torch.zeros(len(values), dtype=torch.long)
         if self.within_class:
             groups_B = values.unique(dim=0, return_inverse=True)[1]
-        source_B = others(groups_B, derive_seed(self.seed, "shuffle", step)).to(
-            observation["features"].device
-        )
+        source_B = others(groups_B, derive_seed(self.seed, "shuffle", step))
+        source_B = source_B.to(observation["features"].device)
         taken = {name: observation[name][source_B] for name in ("features", "masked", "tokens")}
         return self.policy.decide(observation | taken, step)
 

@@ -119,14 +119,11 @@ def follow(learner: Learner, direction_CTk: Tensor, size: float) -> ClassTable:
         direction_CTk: of any length.
         size: root mean square of the actions moved to.
     """
-    actions_CTk, action_map = (
-        direction_CTk * size / direction_CTk.square().mean().sqrt(),
-        learner.env.action_map,
-    )
-    rows = [
-        torch.stack(action_map(actions_Ck, step), -1) for step, actions_Ck in enumerate(actions_CTk.unbind(1))
+    actions_CTk = direction_CTk * size / direction_CTk.square().mean().sqrt()
+    played = [
+        learner.env.action_map(actions_Ck, step) for step, actions_Ck in enumerate(actions_CTk.unbind(1))
     ]
-    tables_CT4 = torch.stack(rows, 1)
+    tables_CT4 = torch.stack([torch.stack(params, -1) for params in played], 1)
     return ClassTable(tuple(Schedule(table_T4) for table_T4 in tables_CT4), tuple(range(len(tables_CT4))))
 
 

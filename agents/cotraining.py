@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from generators.checkpoints import save_pretrained
-from generators.images import Part
+from generators.conditions import Condition
 from generators.recipes import recipe
 from generators.training import Trainer
 
@@ -67,21 +67,24 @@ class Cotraining:
 
     Args:
         generator: where it starts; left as it is.
-        tokenizer: encodes the train part's pictures.
+        ids_NL, condition: the train part's tokens and what they are of.
         seed: all randomness follows from it and the number of updates taken.
     """
 
     def __init__(
-        self, config: CotrainingConfig, task: str, generator: Any, tokenizer: Any, part: Part, seed: int
+        self,
+        config: CotrainingConfig,
+        task: str,
+        generator: Any,
+        ids_NL: Tensor,
+        condition: Condition,
+        seed: int,
     ) -> None:
         self.config = config
-        ids_NL = torch.cat([tokenizer.encode(images) for images in part.images_NCHW.split(1000)])
         usual = recipe(task, "enat" if getattr(generator, "reuses", False) else "nat")
         changed: dict[str, Any] = dict(learning_rate=config.learning_rate, decay="constant", warmup=0)
         learner = copy.deepcopy(generator).requires_grad_(True)
-        self.trainer = Trainer(
-            learner, ids_NL, part.condition, dataclasses.replace(usual, **changed, seed=seed)
-        )
+        self.trainer = Trainer(learner, ids_NL, condition, dataclasses.replace(usual, **changed, seed=seed))
         self.generator: nn.Module = self.trainer.ema.requires_grad_(False)
 
     def update(self, masked_TBL: Tensor) -> dict[str, float]:

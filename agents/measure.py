@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from agents.fixed import FixedPolicy
@@ -10,6 +11,7 @@ from generators.data import load_part
 from generators.first_pass import FirstPass
 from generators.noise import derive_seed
 from generators.schedules import Schedule
+from natgym.evaluation import Evaluator
 from natgym.judge import Judge
 from natgym.loading import load_companion, load_generator
 from natgym.rollouts import Policy, Rollout, at_random, balanced, rollout
@@ -61,6 +63,7 @@ class Meter:
         min_reveal: int = 1,
         threads: int = 1,
     ) -> None:
+        self.task, self.device = task, device
         self.generator, _ = load_generator(task if generator is None else generator, device)
         self.tokenizer = load_companion(None, "tokenizer", task, device)
         classifier = load_companion(None, "classifier", task, device)
@@ -76,6 +79,21 @@ class Meter:
             condition = at_random(pool, images, derive_seed(seed, "conditions"))
         drawn_NCHW = self.draw(FixedPolicy(evaluation.schedule), condition, seed).images_NCHW
         return Measurement(*self.judge.distance_and_error(drawn_NCHW))
+
+    def evaluator(self, images: int, seeds: Sequence[int]) -> Evaluator:
+        """Return what evaluates policies of this generator on the report part, which is opened only here."""
+        return Evaluator(
+            self.generator,
+            self.tokenizer,
+            self.judge.classifier,
+            task=self.task,
+            part_name="report",
+            part=load_part(self.task, "report").to(self.device),
+            images=images,
+            seeds=seeds,
+            min_reveal=self.min_reveal,
+            threads=self.threads,
+        )
 
     def draw(self, policy: Policy, condition: Condition, seed: int) -> Rollout:
         """Draw one picture per condition."""

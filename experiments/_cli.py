@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,29 @@ from natgym.runs import Run
 
 Config = TypeVar("Config")
 Loaded = TypeVar("Loaded")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where a script with trials runs, not what it does; a resumed run takes these from the command line."""
+
+    local: bool = False
+    """Run everything in this process, without Ray; the results are the same."""
+    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Batches drawn at once in this process; results don't depend on it."""
+    cpus_per_trial: int = 1
+    """CPUs that Ray reserves for each trial; a training uses one, a search draws as many batches at once."""
+    gpus_per_trial: float = 0.0
+    """GPUs that Ray reserves for each trial."""
+    address: str | None = None
+    """Address of a running Ray cluster; by default one is started on this machine."""
+    output: Path | None = None
+    """Run folder, by default one in runs/, named after the script and the time."""
+    resume: Path | None = None
+    """Run folder to go on with; its own settings are used."""
+
+
+PLACES = tuple(place.name for place in dataclasses.fields(Places))
 
 
 def main(

@@ -3,7 +3,6 @@
 import _root  # noqa: F401
 
 import dataclasses
-import os
 import re
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,21 +12,21 @@ from typing import Annotated, Any, cast, get_args
 import pandas as pd
 import torch
 import tyro
-from _cli import given_flags, main, open_run
+from _cli import PLACES, Places, given_flags, main, open_run
 from _table import differences, judge, show_differences
+from _trials import train_trials
 from tqdm import tqdm
 
-from agents.adanat import train
 from agents.adanat_config import SEARCHED, AdaNATConfig, PresetName, preset
 from agents.autonat import OptimizerName, Search, SearchConfig, explore
 from agents.fixed import FixedPolicy, baselines
 from agents.measure import Meter
-from agents.tune_jobs import Trial, check_rung, run_trials, sample_configs
+from agents.tune_jobs import Trial, check_rung, sample_configs
 from generators.checkpoints import from_pretrained
 from generators.data import Part, PartName, load_part, open_part
 from generators.schedules import as_schedule
 from natgym.analysis import learning_figure, parameters_figure, samples_figure
-from natgym.evaluation import Evaluator, format_table
+from natgym.evaluation import format_table
 from natgym.report import write_report
 from natgym.rollouts import Policy, balanced
 from natgym.runs import Run, read_metrics, write_config
@@ -41,7 +40,7 @@ ARMS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args:
+class Args(Places):
     """Learn a decoding policy with PPO and an adversarial reward (AdaNAT), and compare it with static
     schedules.
 
@@ -72,20 +71,6 @@ class Args:
     asha_rung: int | None = None
     """Updates before ASHA stops the worse half of a sweep's trials, by their distance from the select part;
     each next rung is twice as long. By default all trials run to their ends."""
-    local: bool = False
-    """Train in this process, without Ray; the weights are the same."""
-    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
-    """Batches drawn at once in search and evaluation; results don't depend on it."""
-    cpus_per_trial: int = 1
-    """CPUs that Ray reserves for each trial, which uses one."""
-    gpus_per_trial: float = 0.0
-    """GPUs that Ray reserves for each trial."""
-    address: str | None = None
-    """Address of a running Ray cluster; by default one is started on this machine."""
-    output: Path | None = None
-    """Run folder, by default runs/adanat_ppo-<time>."""
-    resume: Path | None = None
-    """Run folder to go on with; its own settings are used."""
 
     def __post_init__(self) -> None:
         if min(self.images, self.num_samples, self.threads, len(self.evaluation_seeds)) < 1:
@@ -102,10 +87,6 @@ class Args:
             raise ValueError(
                 f"num-samples {self.num_samples}: co-training is compared without a sweep; leave one out"
             )
-
-
-# Flags that say where to run, not what.
-PLACES = ("local", "threads", "cpus_per_trial", "gpus_per_trial", "address", "output", "resume")
 
 
 def defaults(arguments: list[str]) -> Args:
@@ -193,7 +174,9 @@ class Experiment:
         configs = sample_configs(base, self.args.space, self.args.num_samples)
         names = [f"trials/{trial:03d}" for trial in range(len(configs))] if len(configs) > 1 else ["."]
         trials = self._trials(dict(zip(names, configs, strict=True)))
-        last = self._train(trials)
+        last = train_trials(
+            trials, self.args, self.bar, "adanat", folder=self.run.folder, rung=self.args.asha_rung
+        )
         updates = [int(row["update"]) for row in last]
         ended = [trial for trial, (_, own) in enumerate(trials) if (own / "policy").is_dir()]
         best = min(ended, key=lambda trial: float(last[trial]["distance"]))
@@ -213,7 +196,7 @@ class Experiment:
             for name, changed in ARMS.items()
         }
         trials = self._trials(configs)
-        last = self._train(trials)
+        last = train_trials(trials, self.args, self.bar, "adanat", folder=self.run.folder)
         for name, row, (_, folder) in zip(configs, last, trials, strict=True):
             self._keep("" if name == "frozen" else f"{name} ", folder, before + int(row["images_spent"]))
         self.subject, self.folder = f"{name} adanat", folder
@@ -231,28 +214,6 @@ class Experiment:
                 write_config(folder / "config.json", config)
         return trials
 
-    def _train(self, trials: list[Trial]) -> list[dict[str, str]]:
-        """Run the trainings; return the last metrics of each."""
-        counted = [0] * len(trials)
-
-        def report(trial: int, metrics: dict[str, float]) -> None:
-            images = int(metrics["images_spent"])
-            self.bar.update(images - counted[trial])
-            counted[trial] = images
-            self.bar.set_description(f"adanat {trial + 1}/{len(trials)}")
-            self.bar.set_postfix(update=int(metrics["update"]), distance=f"{metrics['distance']:.3f}")
-
-        if self.args.local:
-            for trial, (config, folder) in enumerate(trials):
-                train(config, folder, partial(report, trial))
-        else:
-            names = ("cpus_per_trial", "gpus_per_trial", "address")
-            where = {name: getattr(self.args, name) for name in names}
-            run_trials(trials, report, folder=self.run.folder, rung=self.args.asha_rung, **where)
-        # What a resumed run had drawn before, and what stopped trials leave.
-        self.bar.update(len(trials) * self.config.total_images - sum(counted))
-        return [read_metrics(folder / "metrics.csv")[-1] for _, folder in trials]
-
     def _keep(self, arm: str, folder: Path, spent: int) -> None:
         """Take a trained policy into the table; with its generator, if that learned, and a schedule's row."""
         name, static = f"{arm}adanat", f"{arm}{SEARCHED}"
@@ -265,9 +226,9 @@ class Experiment:
 
     def judge(self) -> None:
         """Evaluate all policies on the report part; print the table and write results.json."""
-        real = self.part("report")
+        shape = self.args.images, self.args.evaluation_seeds
         meters = {name: self.meters.get(name, self.meter) for name in self.policies}
-        of_meters = {meter: self._evaluator(meter, real) for meter in set(meters.values())}
+        of_meters = {meter: meter.evaluator(*shape) for meter in set(meters.values())}
         evaluators = {name: of_meters[meter] for name, meter in meters.items()}
         self.bar.set_postfix()
         rows, scores = judge(self.policies, evaluators, self.spent, self.bar)
@@ -291,20 +252,6 @@ class Experiment:
         if len(self.trials) > 1:
             print("Trials, by their last distance from the select part:")
             print(pd.DataFrame(self.trials).sort_values("distance").to_string(index=False))
-
-    def _evaluator(self, meter: Meter, real: Part) -> Evaluator:
-        return Evaluator(
-            meter.generator,
-            meter.tokenizer,
-            meter.judge.classifier,
-            task=self.config.task,
-            part_name="report",
-            part=real,
-            images=self.args.images,
-            seeds=self.args.evaluation_seeds,
-            min_reveal=self.config.min_reveal,
-            threads=self.args.threads,
-        )
 
     def illustrate(self) -> None:
         """Write the three figures."""

@@ -3,32 +3,31 @@
 import _root  # noqa: F401
 
 import dataclasses
-import os
 from collections import defaultdict
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
 import torch
 import tyro
-from _cli import main, open_run
+from _cli import PLACES, Places, main, open_run
+from _trials import train_trials
 from tqdm import tqdm
 
-from agents.adanat import train
-from agents.adaptivity import Shuffled, Trained, mean_schedule, trained
+from agents.adaptivity import Shuffled, mean_schedule
 from agents.autonat import OptimizerName, Search, SearchConfig
 from agents.class_table import ClassTable
 from agents.fixed import FixedPolicy
 from agents.measure import Meter
-from agents.tune_jobs import Trial, run_trials
+from agents.trainings import Training, finished_trainings
+from agents.tune_jobs import Trial
 from generators.checkpoints import from_pretrained
 from generators.data import load_part
 from generators.noise import derive_seed
 from generators.schedules import as_schedule
 from natgym.analysis import adaptivity, by_class_figure, differences_figure, parameters_figure
-from natgym.evaluation import Evaluator, format_table, means_by_run, paired_difference, summarize
+from natgym.evaluation import format_table, means_by_run, paired_difference, summarize
 from natgym.report import write_report
 from natgym.rollouts import Policy, balanced
 from natgym.runs import Run, write_config
@@ -47,7 +46,7 @@ ROWS = START, EQUAL, TABLE, SHUFFLED, BLIND, MEAN, ACROSS, WITHIN, POLICY = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args:
+class Args(Places):
     """Ask whether trained policies adapt to the sample, or have only learned a schedule.
 
     Each policy meets: the schedule it started from; its own mean schedule, for all samples; itself on the
@@ -72,20 +71,6 @@ class Args:
     """Seeds of the evaluation; a training's score is the mean over them."""
     samples: int = 1000
     """Pictures whose decisions are analysed and drawn."""
-    local: bool = False
-    """Train in this process, without Ray; the weights are the same."""
-    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
-    """Batches drawn at once in searches and evaluation; results don't depend on it."""
-    cpus_per_trial: int = 1
-    """CPUs that Ray reserves for each training, which uses one."""
-    gpus_per_trial: float = 0.0
-    """GPUs that Ray reserves for each training."""
-    address: str | None = None
-    """Address of a running Ray cluster; by default one is started on this machine."""
-    output: Path | None = None
-    """Run folder, by default runs/adaptivity-<time>."""
-    resume: Path | None = None
-    """Run folder to go on with; its own settings are used."""
 
     def __post_init__(self) -> None:
         if min(self.images, self.samples, self.threads, len(self.evaluation_seeds)) < 1:
@@ -94,16 +79,12 @@ class Args:
             raise ValueError(f"table {self.table} is no file; give the class-table.json of autonat_search.py")
 
 
-# Flags that say where to run, not what.
-PLACES = ("local", "threads", "cpus_per_trial", "gpus_per_trial", "address", "output", "resume")
-
-
-def load(args: Args) -> tuple[list[Trained], Meter]:
+def load(args: Args) -> tuple[list[Training], Meter]:
     """Return the trainings and what measures schedules; ValueError for what would fail later."""
     torch.set_num_threads(1)  # sums in one order; the CPUs are used by drawing batches side by side
     if not args.runs:
         raise ValueError("no run is given; name run folders of adanat_ppo.py")
-    found = [one for run in args.runs for one in trained(Path(run))]
+    found = [one for run in args.runs for one in finished_trainings(Path(run))]
     first = found[0].config
     for name in ("task", "generator", "steps", "min_reveal", "device"):
         values = {getattr(one.config, name) for one in found}
@@ -122,11 +103,12 @@ def load(args: Args) -> tuple[list[Trained], Meter]:
 class Experiment:
     """Controls, table, figures; one progress bar over all, counted in pictures."""
 
-    def __init__(self, args: Args, run: Run, loaded: tuple[list[Trained], Meter]) -> None:
+    def __init__(self, args: Args, run: Run, loaded: tuple[list[Training], Meter]) -> None:
         self.args, self.run, (self.trained, self.meter) = args, run, loaded
         self.policies: dict[str, list[Policy]] = defaultdict(list)
-        self.spent: dict[str, list[int]] = defaultdict(list)
-        rows = 7 * len(self.trained) + 2 * (args.table is not None)
+        self.spent: dict[str, list[int | None]] = defaultdict(list)
+        starts = {one.config.schedule for one in self.trained}
+        rows = (5 + args.equal) * len(self.trained) + len(starts) + 2 * (args.table is not None)
         total = rows * len(args.evaluation_seeds) * args.images + len(self.trained) * args.samples
         total += sum(one.config.total_images + args.equal * one.spent for one in self.trained)
         self.bar = tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True, smoothing=0.05)
@@ -140,27 +122,7 @@ class Experiment:
             folder.mkdir(parents=True, exist_ok=True)
             trials.append((dataclasses.replace(one.config, policy=widths), folder))
             write_config(folder / "config.json", trials[-1][0])
-        counted = [0] * len(trials)
-
-        def report(trial: int, metrics: dict[str, float]) -> None:
-            images = int(metrics["images_spent"])
-            self.bar.update(images - counted[trial])
-            counted[trial] = images
-            self.bar.set_description(f"step-only {trial + 1}/{len(trials)}")
-
-        if self.args.local:
-            for trial, (config, folder) in enumerate(trials):
-                train(config, folder, partial(report, trial))
-        else:
-            run_trials(
-                trials,
-                report,
-                folder=self.run.folder,
-                cpus_per_trial=self.args.cpus_per_trial,
-                gpus_per_trial=self.args.gpus_per_trial,
-                address=self.args.address,
-            )
-        self.bar.update(sum(config.total_images for config, _ in trials) - sum(counted))
+        train_trials(trials, self.args, self.bar, "step-only", folder=self.run.folder)
         for one, (config, folder) in zip(self.trained, trials, strict=True):
             self._add(BLIND, from_pretrained(folder / "policy", config.device), one.spent)
 
@@ -194,8 +156,8 @@ class Experiment:
             self.bar.update(self.args.samples)
             self._add(START, starts[one.config.schedule], one.searched)
             if self.args.table is not None:
-                self._add(TABLE, table, 0)
-                self._add(SHUFFLED, shuffled, 0)
+                self._add(TABLE, table, None)  # what it has cost is not known here
+                self._add(SHUFFLED, shuffled, None)
             self._add(MEAN, FixedPolicy(mean_schedule(drawn)), one.spent)
             self._add(WITHIN, Shuffled(actor, within_class=True, seed=seed), one.spent)
             self._add(ACROSS, Shuffled(actor, within_class=False, seed=seed), one.spent)
@@ -204,18 +166,7 @@ class Experiment:
     def judge(self) -> None:
         """Evaluate everything on the report part; print the tables and write results.json."""
         args, first = self.args, self.trained[0].config
-        evaluator = Evaluator(
-            self.meter.generator,
-            self.meter.tokenizer,
-            self.meter.judge.classifier,
-            task=first.task,
-            part_name="report",
-            part=load_part(first.task, "report").to(first.device),
-            images=args.images,
-            seeds=args.evaluation_seeds,
-            min_reveal=first.min_reveal,
-            threads=args.threads,
-        )
+        evaluator = self.meter.evaluator(args.images, args.evaluation_seeds)
         self.bar.set_postfix()
         by_run, rows = {}, []
         for name in [name for name in ROWS if name in self.policies]:
@@ -224,8 +175,9 @@ class Experiment:
             for policy in dict.fromkeys(self.policies[name]):
                 scores[policy] = evaluator(policy, self.bar.update)
             by_run[name] = means_by_run([scores[policy] for policy in self.policies[name]])
-            spent = round(sum(self.spent[name]) / len(self.spent[name]))
-            rows.append(summarize(name, first.steps, by_run[name], spent))
+            spent = [images for images in self.spent[name] if images is not None]
+            row = summarize(name, first.steps, by_run[name], 0)
+            rows.append(row | {"images_spent": round(sum(spent) / len(spent)) if spent else None})
         self.bar.close()
         rows.append(evaluator.floor(load_part(first.task, "train").to(first.device)))
         self.differences = [
@@ -271,7 +223,7 @@ class Experiment:
         write_report(self.run.folder, title, self.legend)
         print(f"{self.run.folder}: results.json, shares.csv, step-only/, searches/, figures/, report.html")
 
-    def _add(self, name: str, policy: Any, spent: int) -> None:
+    def _add(self, name: str, policy: Any, spent: int | None) -> None:
         self.policies[name].append(policy)
         self.spent[name].append(spent)
 

@@ -3,7 +3,6 @@
 import _root  # noqa: F401
 
 import dataclasses
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +12,7 @@ from typing import Annotated, Any
 import pandas as pd
 import torch
 import tyro
-from _cli import main, open_run
+from _cli import PLACES, Places, main, open_run
 from torch import Tensor
 from tqdm import tqdm
 
@@ -38,7 +37,7 @@ TABLE, SHUFFLED = "class-table", "shuffled-table"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args:
+class Args(Places):
     """Search for the best static decoding schedule, and compare it with hand-made ones.
 
     Each optimiser spends the same number of pictures on the select part. The best schedule found there is
@@ -71,20 +70,6 @@ class Args:
     """Everything random in the searches follows from it."""
     device: str = "cpu"
     """Where generator and classifier live: cpu or cuda."""
-    local: bool = False
-    """Search in this process, without Ray; the result is the same."""
-    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
-    """Batches drawn at once without Ray and in the table; results don't depend on it."""
-    cpus_per_trial: int = 1
-    """CPUs that Ray reserves for each evaluation, which draws as many batches at once."""
-    gpus_per_trial: float = 0.0
-    """GPUs that Ray reserves for each evaluation."""
-    address: str | None = None
-    """Address of a running Ray cluster; by default one is started on this machine."""
-    output: Path | None = None
-    """Run folder, by default runs/autonat_search-<time>."""
-    resume: Path | None = None
-    """Run folder to go on with; its own settings are used."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "repeats", "images", "threads", "cpus_per_trial"):
@@ -93,10 +78,6 @@ class Args:
         for name in ("optimizer", "evaluation_seeds"):
             if not (given := getattr(self, name)) or len(set(given)) < len(given):
                 raise ValueError(f"{name} {' '.join(map(str, given))}: give at least one, and none twice")
-
-
-# Flags that say where to run, not what.
-PLACES = ("local", "threads", "cpus_per_trial", "gpus_per_trial", "address", "output", "resume")
 
 
 def load(args: Args) -> Meter:
@@ -204,18 +185,7 @@ class Experiment:
     def judge(self) -> None:
         """Evaluate everything on the report part; print the table and write results.json."""
         args = self.args
-        evaluator = Evaluator(
-            self.meter.generator,
-            self.meter.tokenizer,
-            self.meter.judge.classifier,
-            task=args.task,
-            part_name="report",
-            part=load_part(args.task, "report").to(args.device),
-            images=args.images,
-            seeds=args.evaluation_seeds,
-            min_reveal=args.min_reveal,
-            threads=args.threads,
-        )
+        evaluator = self.meter.evaluator(args.images, args.evaluation_seeds)
         self.bar.set_postfix()
         rows, paired = [], {}
 

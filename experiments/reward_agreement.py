@@ -92,25 +92,29 @@ class Args:
             config_of(self.train, spec)
 
 
-def load(args: Args) -> None:
-    """Raise ValueError for what would fail later."""
+def load(args: Args) -> tuple[Learner, Judge]:
+    """Return what plays the schedule itself, and the judge of the true gradient, by the train part.
+
+    Raises:
+        ValueError: something named is not there.
+    """
     torch.set_num_threads(1)  # sums in one order; the CPUs are used by drawing batches side by side
-    Learner(config_of(args.train, args.rewards[0]))
+    plain = Learner(config_of(args.train, "influence"))
+    return plain, Judge(plain.judge.classifier, load_part(args.train.task, "train").to(args.train.device))
 
 
-def measure(args: Args, spec: str, bar: Any) -> dict[str, Any]:
+def measure(args: Args, spec: str, truth: Judge, bar: Any) -> dict[str, Any]:
     """Return one row: agreement by part of the gradient, and the distances that its steps lead to."""
     learner = Learner(config_of(args.train, spec))
     row: dict[str, Any] = {"reward": spec}
     learner.warm_up()
     bar.update(learner.images_spent)
-    truth = Judge(learner.judge.classifier, load_part(args.train.task, "train").to(args.train.device))
     seen = explore(learner, truth, args.episodes, derive_seed(args.train.seed, "agreement"))
     bar.update(len(seen.rewards_N))
     for part, found in agreement(seen).items():
         row |= {f"{part} cosine": found.cosine, f"{part} reliability": found.reliability}
         row |= {f"{part} corrected": found.corrected}
-    directions = parts(gradients(*seen[:4]))
+    directions = parts(gradients(seen.actions_NTk, seen.std, seen.classes_N, seen.rewards_N))
     for part in PARTS:
         for size in args.sizes:
             row[f"{part} {size:g}"] = distance(args, learner, follow(learner, directions[part], size), bar)
@@ -136,7 +140,7 @@ def distance(args: Args, learner: Learner, policy: Policy, bar: Any) -> float:
 
 
 def work(args: Args) -> None:
-    load(args)
+    plain, truth = load(args)
     run = Run.create("reward_agreement", args.output, args)
     learning = [spec for spec in args.rewards if spec.startswith("adversarial")]
     total = len(args.rewards) * (args.episodes + len(PARTS) * len(args.sizes) * args.seeds * args.images)
@@ -145,24 +149,18 @@ def work(args: Args) -> None:
     with tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True) as bar:
         for spec in args.rewards:
             bar.set_description(spec)
-            rows.append(measure(args, spec, bar))
-        plain = Learner(config_of(args.train, "influence"))
+            rows.append(measure(args, spec, truth, bar))
         start = distance(args, plain, FixedPolicy(plain.schedule), bar)
     run.write_results({}, rows, start=start)
     table = pd.DataFrame(rows).set_index("reward")
     table.to_csv(run.folder / "agreement.csv")
     print("Cosine between the gradient of the reward and that of the distance, of independent halves of the")
-    print(
-        f"{args.episodes:,} episodes; reliability: between halves of the reward's; corrected for both noises."
-    )
+    print(f"{args.episodes:,} episodes; reliability: between the reward's halves; corrected for both noises.")
     print("static: what all classes share; class: what each has beyond it.")
+    measured = [f"{part} {name}" for part in PARTS for name in MEASURED]
+    print(table[measured].to_string(float_format="{:+.2f}".format))
     print(
-        table[[f"{part} {name}" for part in PARTS for name in MEASURED]].to_string(
-            float_format="{:+.2f}".format
-        )
-    )
-    print(
-        f"\nDistance from the select part after one step of this size along the gradient; before: {start:.3f}"
+        f"\nDistance from the select part after a step of this size along the gradient; before: {start:.3f}"
     )
     steps = [f"{part} {size:g}" for part in PARTS for size in args.sizes]
     print(table[steps].to_string(float_format="{:.3f}".format))

@@ -13,6 +13,7 @@ from generators.conditions import Condition
 from generators.data import Part, load_part
 from natgym.loading import load_companion
 from natgym.metrics.classifier import Classifier
+from natgym.reference import extract
 from natgym.rewards.distance import DistanceReward, InfluenceReward
 
 
@@ -76,9 +77,8 @@ class FeatureDistanceReward:
     def __call__(self, images_BCHW: Tensor, condition: Condition) -> Tensor:
         return -torch.cdist(self._features(images_BCHW), self.real_Nd).amin(-1) / self.unit
 
-    @torch.no_grad()
     def _features(self, images_NCHW: Tensor) -> Tensor:
-        return torch.cat([self.classifier(chunk)[0] for chunk in images_NCHW.split(1000)])
+        return extract(self.classifier, images_NCHW, quantise=False)[0]
 
 
 class WeightedSum:

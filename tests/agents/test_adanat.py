@@ -17,7 +17,6 @@ import natgym.rollouts
 from agents import adanat
 from agents.adanat import AdaNATConfig, Learner, train
 from agents.autonat import GridConfig, SearchConfig
-from agents.policy import PolicyConfig
 from generators import data
 from generators.checkpoints import from_pretrained, load_state
 from generators.data import Part, load_part
@@ -26,18 +25,6 @@ from natgym.rewards import AdversarialReward
 from natgym.runs import read_metrics
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
-TINY = AdaNATConfig(
-    steps=2,
-    updates=3,
-    trajectories=32,
-    epochs=1,
-    minibatch=32,
-    discriminator_batch=16,
-    warmup=1,
-    evaluate_every=2,
-    evaluation_images=40,
-    policy=PolicyConfig(width=16, channels=8, hidden=(16, 16), frequencies=8),
-)
 
 
 class Killed(Exception):
@@ -84,15 +71,15 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def four_updates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def four_updates(tiny: AdaNATConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The uninterrupted run that resumed ones are compared with."""
     folder = tmp_path_factory.mktemp("straight")
-    train(dataclasses.replace(TINY, updates=4), folder, nothing)
+    train(dataclasses.replace(tiny, updates=4), folder, nothing)
     return folder
 
 
-def test_training_moves_actor_critic_and_discriminator(four_updates: Path) -> None:
-    untrained = dict(leaves(Learner(TINY).state_dict()))
+def test_training_moves_actor_critic_and_discriminator(tiny: AdaNATConfig, four_updates: Path) -> None:
+    untrained = dict(leaves(Learner(tiny).state_dict()))
     trained = dict(leaves(load_state(four_updates / "checkpoint.pt")))
     moved = {
         path
@@ -112,19 +99,21 @@ def test_training_moves_actor_critic_and_discriminator(four_updates: Path) -> No
     assert actor.steps == 2 and actor.head.weight.abs().max() > 0
 
 
-def test_metrics_say_what_happened(four_updates: Path) -> None:
+def test_metrics_say_what_happened(tiny: AdaNATConfig, four_updates: Path) -> None:
     rows = read_metrics(four_updates / "metrics.csv")
     assert [int(row["update"]) for row in rows] == [1, 2, 3, 4]
     spent = [int(row["images_spent"]) for row in rows]
-    assert spent == sorted(spent) and spent[-1] == dataclasses.replace(TINY, updates=4).total_images
+    assert spent == sorted(spent) and spent[-1] == dataclasses.replace(tiny, updates=4).total_images
     stds = [float(row["action_std"]) for row in rows]
     assert stds == pytest.approx([0.3, 0.3 - 0.1 / 3, 0.3 - 0.2 / 3, 0.2])
     assert all(0 < float(row["reward"]) < 1 for row in rows)
     assert float(rows[-1]["distance"]) > 0 and rows[1]["distance"] == rows[2]["distance"]
 
 
-def test_a_killed_run_ends_as_the_uninterrupted_one(four_updates: Path, tmp_path: Path) -> None:
-    config = dataclasses.replace(TINY, updates=4)
+def test_a_killed_run_ends_as_the_uninterrupted_one(
+    tiny: AdaNATConfig, four_updates: Path, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(tiny, updates=4)
     with pytest.raises(Killed):
         train(config, tmp_path, until(2))
     assert not (tmp_path / "policy").exists()
@@ -133,10 +122,10 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(four_updates: Path, tmp_path
 
 
 def test_a_kill_between_log_and_checkpoint_is_no_exception(
-    four_updates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: AdaNATConfig, four_updates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The logged update is taken again and its line, with the half one after it, written anew."""
-    config = dataclasses.replace(TINY, updates=4)
+    config = dataclasses.replace(tiny, updates=4)
 
     def dying_save(path: Path, state: dict[str, Any]) -> None:
         if state["done"] == 3:
@@ -156,25 +145,27 @@ def test_a_kill_between_log_and_checkpoint_is_no_exception(
 
 
 def test_a_finished_run_trains_no_more(
-    four_updates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: AdaNATConfig, four_updates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("metrics.csv", "checkpoint.pt"):
         (tmp_path / name).write_bytes((four_updates / name).read_bytes())
     monkeypatch.setattr(Learner, "update", lambda learner: pytest.fail("another update"))
-    train(dataclasses.replace(TINY, updates=4), tmp_path, nothing)
+    train(dataclasses.replace(tiny, updates=4), tmp_path, nothing)
     assert_same_run(tmp_path, four_updates)
 
 
-def test_another_seed_is_another_run(four_updates: Path, tmp_path: Path) -> None:
+def test_another_seed_is_another_run(tiny: AdaNATConfig, four_updates: Path, tmp_path: Path) -> None:
     with pytest.raises(Killed):
-        train(dataclasses.replace(TINY, updates=4, seed=1), tmp_path, until(1))
+        train(dataclasses.replace(tiny, updates=4, seed=1), tmp_path, until(1))
     found, reference = (read_metrics(folder / "metrics.csv")[0] for folder in (tmp_path, four_updates))
     for name in ("reward", "value_loss", "discriminator_loss"):
         assert found[name] != reference[name]
     assert found["images_spent"] == reference["images_spent"]
 
 
-def test_the_images_spent_are_those_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_images_spent_are_those_drawn(
+    tiny: AdaNATConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drawn: list[int] = []
 
     def counting_start(generator: Any, condition: Any, **rest: Any) -> Any:
@@ -185,14 +176,16 @@ def test_the_images_spent_are_those_drawn(tmp_path: Path, monkeypatch: pytest.Mo
     for module in (natgym.env, natgym.rollouts):
         monkeypatch.setattr(module, "start", counting_start)
     reported: list[float] = []
-    config = dataclasses.replace(TINY, warmup=2, updates=3)
+    config = dataclasses.replace(tiny, warmup=2, updates=3)
     train(config, tmp_path, lambda metrics: reported.append(metrics["images_spent"]))
     assert sum(drawn) == reported[-1] == config.total_images
 
 
 @pytest.mark.parametrize("reward", ["influence", "classifier"])
-def test_a_reward_that_does_not_learn_costs_no_fresh_pictures(reward: str, tmp_path: Path) -> None:
-    config = dataclasses.replace(TINY, reward=reward)
+def test_a_reward_that_does_not_learn_costs_no_fresh_pictures(
+    tiny: AdaNATConfig, reward: str, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(tiny, reward=reward)
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     for folder in (straight, stopped):
         folder.mkdir()
@@ -206,8 +199,8 @@ def test_a_reward_that_does_not_learn_costs_no_fresh_pictures(reward: str, tmp_p
     assert_same_run(stopped, straight)
 
 
-def test_a_blind_policy_decides_by_the_step_alone(tmp_path: Path) -> None:
-    config = dataclasses.replace(TINY, policy=dataclasses.replace(TINY.policy, blind=True), learning_rate=0.1)
+def test_a_blind_policy_decides_by_the_step_alone(tiny: AdaNATConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(tiny, policy=dataclasses.replace(tiny.policy, blind=True), learning_rate=0.1)
     train(config, tmp_path, nothing)
     actor: Any = from_pretrained(tmp_path / "policy")
     features = torch.randn(5, 16, 64, generator=torch.Generator().manual_seed(0))
@@ -218,7 +211,9 @@ def test_a_blind_policy_decides_by_the_step_alone(tmp_path: Path) -> None:
     assert moved.abs() > 1e-4, "it has learned"
 
 
-def test_the_warm_up_explores_as_the_first_update_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_warm_up_explores_as_the_first_update_does(
+    tiny: AdaNATConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The actions that its pictures come from have the first standard deviation, around zero."""
     played: list[Tensor] = []
 
@@ -228,14 +223,14 @@ def test_the_warm_up_explores_as_the_first_update_does(monkeypatch: pytest.Monke
 
     step = natgym.env.DecodeVectorEnv.step
     monkeypatch.setattr(natgym.env.DecodeVectorEnv, "step", spying_step)
-    Learner(dataclasses.replace(TINY, trajectories=256, warmup=2, action_std=(0.3, 0.1))).warm_up()
+    Learner(dataclasses.replace(tiny, trajectories=256, warmup=2, action_std=(0.3, 0.1))).warm_up()
     actions = torch.cat(played)
     assert actions.shape == (2 * 2 * 256, 4) and actions.std().item() == pytest.approx(0.3, rel=0.05)
 
 
 @pytest.mark.parametrize("real", ["tokens", "raw"])
 def test_the_discriminator_sees_only_real_pictures_of_the_train_part(
-    real: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: AdaNATConfig, real: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each with its own class, as it is or as its tokens show it."""
     seen: list[tuple[bytes, int]] = []
@@ -250,7 +245,7 @@ def test_the_discriminator_sees_only_real_pictures_of_the_train_part(
 
     update = AdversarialReward.update
     monkeypatch.setattr(AdversarialReward, "update", spying_update)
-    config = dataclasses.replace(TINY, updates=1, real=real)
+    config = dataclasses.replace(tiny, updates=1, real=real)
     with pytest.raises(Killed):
         train(config, tmp_path, until(1))
     part, images = load_part("digits", "train"), load_part("digits", "train").images_NCHW
@@ -263,7 +258,7 @@ def test_the_discriminator_sees_only_real_pictures_of_the_train_part(
 
 
 def test_neither_search_nor_training_touches_the_report_part(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: AdaNATConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
 
@@ -281,7 +276,7 @@ def test_neither_search_nor_training_touches_the_report_part(
     script = importlib.import_module("adanat_ppo")
     grid = GridConfig(remask=(1.0, 8.0), sampling=(1.0,), guidance=(1.0,))
     search = SearchConfig(images_per_evaluation=40, budget=300, final_images=40, grid=grid)
-    config = dataclasses.replace(TINY, updates=1, schedule=script.SEARCHED)
+    config = dataclasses.replace(tiny, updates=1, schedule=script.SEARCHED)
     args = script.Args(train=config, search=search, images=40, local=True, threads=1, output=tmp_path / "run")
     experiment = script.Experiment(*script.resolve(args))
     experiment.search()
@@ -325,6 +320,8 @@ def test_a_bad_value_is_named_before_anything_starts(values: dict[str, Any], nam
         ({"actions": "papr"}, "papr"),
     ],
 )
-def test_what_cannot_be_found_is_a_value_error(values: dict[str, Any], named: str) -> None:
+def test_what_cannot_be_found_is_a_value_error(
+    tiny: AdaNATConfig, values: dict[str, Any], named: str
+) -> None:
     with pytest.raises(ValueError, match=named):
-        Learner(dataclasses.replace(TINY, **values))
+        Learner(dataclasses.replace(tiny, **values))

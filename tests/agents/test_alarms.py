@@ -10,7 +10,6 @@ import torch
 from agents.adanat import Learner, train
 from agents.adanat_config import AdaNATConfig
 from agents.alarms import AlarmConfig, Vitals, alarms
-from agents.policy import PolicyConfig
 from generators.noise import derive_seed
 from generators.schedules import Schedule, reference
 from natgym.rollouts import balanced, rollout
@@ -18,18 +17,6 @@ from natgym.runs import read_metrics
 
 CALM = Vitals(
     distance=1.0, recall=0.8, coverage=0.9, class_drift=0.02, reward_gap=0.2, told_apart=0.7, idle=0.0
-)
-TINY = AdaNATConfig(
-    steps=2,
-    updates=4,
-    trajectories=32,
-    epochs=1,
-    minibatch=32,
-    discriminator_batch=16,
-    warmup=1,
-    evaluate_every=2,
-    evaluation_images=40,
-    policy=PolicyConfig(width=16, channels=8, hidden=(16, 16), frequencies=8),
 )
 
 
@@ -65,10 +52,12 @@ def test_an_unknown_alarm_is_named() -> None:
         AlarmConfig(stop=("recal",))  # type: ignore[arg-type]
 
 
-def test_an_alarm_ends_the_training_keeps_the_policy_and_stays_ended(tmp_path: Path) -> None:
+def test_an_alarm_ends_the_training_keeps_the_policy_and_stays_ended(
+    tiny: AdaNATConfig, tmp_path: Path
+) -> None:
     """Limits that nothing meets: the first measurement after the start ends it, once and for all."""
     strict = AlarmConfig(stop=("recall",), recall=-1.0, coverage=-1.0)
-    config = dataclasses.replace(TINY, alarms=strict)
+    config = dataclasses.replace(tiny, updates=4, alarms=strict)
     train(config, tmp_path, nothing)
     rows = read_metrics(tmp_path / "metrics.csv")
     assert [int(row["update"]) for row in rows] == [1, 2]
@@ -80,20 +69,20 @@ def test_an_alarm_ends_the_training_keeps_the_policy_and_stays_ended(tmp_path: P
     assert (tmp_path / "metrics.csv").read_text() == before
 
 
-def test_alarms_alone_end_nothing(tmp_path: Path) -> None:
-    config = dataclasses.replace(TINY, alarms=AlarmConfig(recall=-1.0))
+def test_alarms_alone_end_nothing(tiny: AdaNATConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(tiny, updates=4, alarms=AlarmConfig(recall=-1.0))
     train(config, tmp_path, nothing)
     assert len(read_metrics(tmp_path / "metrics.csv")) == 4
     assert [row["update"] for row in read_metrics(tmp_path / "alarms.csv")] == ["2", "4"]
 
 
-def test_vitals_say_what_a_slow_look_says(tmp_path: Path) -> None:
+def test_vitals_say_what_a_slow_look_says(tiny: AdaNATConfig, tmp_path: Path) -> None:
     """A schedule whose second step reveals nothing, and a discriminator that nobody taught."""
     table = reference(3).table_T4.clone()
     table[:, 0] = torch.tensor([0.5, 0.5, 0.0])
     Schedule(table).save(tmp_path / "idle.json")
     config = dataclasses.replace(
-        TINY, steps=3, schedule=str(tmp_path / "idle.json"), min_reveal=0, warmup=0, evaluation_images=30
+        tiny, steps=3, schedule=str(tmp_path / "idle.json"), min_reveal=0, warmup=0, evaluation_images=30
     )
     learner = Learner(config)
     vitals = learner._measure()

@@ -14,7 +14,6 @@ from agents.adanat import Learner, train
 from agents.adanat_config import AdaNATConfig
 from agents.alarms import Vitals
 from agents.cotraining import Cotraining, CotrainingConfig, VisitedRatios
-from agents.policy import PolicyConfig
 from generators.checkpoints import from_pretrained, load_state
 from generators.data import load_part
 from generators.noise import derive_seed
@@ -22,21 +21,6 @@ from generators.recipes import build, recipe
 from generators.training import Trainer
 from natgym.loading import load_companion, load_generator
 from natgym.runs import read_metrics
-
-VISITED = AdaNATConfig(
-    steps=3,
-    updates=3,
-    trajectories=32,
-    epochs=1,
-    minibatch=32,
-    discriminator_batch=16,
-    warmup=1,
-    evaluate_every=2,
-    evaluation_images=40,
-    policy=PolicyConfig(width=16, channels=8, hidden=(16, 16), frequencies=8),
-    cotraining=CotrainingConfig(updates=2),
-)
-USUAL = dataclasses.replace(VISITED, cotraining=CotrainingConfig(updates=2, masks="usual"))
 
 
 class Killed(Exception):
@@ -52,11 +36,20 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def configs(tiny: AdaNATConfig) -> dict[str, AdaNATConfig]:
+    """The two laws of the generator's masks, with two of its updates after each of the policy's."""
+    return {
+        masks: dataclasses.replace(tiny, steps=3, cotraining=CotrainingConfig(updates=2, masks=masks))
+        for masks in ("visited", "usual")
+    }
+
+
+@pytest.fixture(scope="module")
+def runs(configs: dict[str, AdaNATConfig], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Uninterrupted runs."""
-    folders = {name: tmp_path_factory.mktemp(name) for name in ("visited", "usual")}
-    for config, folder in zip((VISITED, USUAL), folders.values(), strict=True):
-        train(config, folder, lambda metrics: None)
+    folders = {name: tmp_path_factory.mktemp(name) for name in configs}
+    for name, folder in folders.items():
+        train(configs[name], folder, lambda metrics: None)
     return folders
 
 
@@ -74,7 +67,9 @@ def test_every_ratio_visited_is_drawn_as_often_as_it_was_visited() -> None:
         assert drawn.count(count) / len(drawn) == pytest.approx(share, abs=5 * (share / 20_000) ** 0.5)
 
 
-def test_the_generator_learns_at_the_ratios_of_the_rollout_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_generator_learns_at_the_ratios_of_the_rollout_before(
+    configs: dict[str, AdaNATConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Recounted from the states that the environment decodes."""
     visited: list[float] = []
     hidden: list[float] = []
@@ -93,7 +88,7 @@ def test_the_generator_learns_at_the_ratios_of_the_rollout_before(monkeypatch: p
     monkeypatch.setattr(Trainer, "_batch", spying_batch)
     monkeypatch.setattr(Learner, "_teach", lambda learner, seed: {})
     monkeypatch.setattr(Learner, "_measure", lambda learner: Vitals())
-    learner = Learner(VISITED)
+    learner = Learner(configs["visited"])
     for _ in range(2):
         visited.clear()
         hidden.clear()
@@ -105,7 +100,9 @@ def test_the_generator_learns_at_the_ratios_of_the_rollout_before(monkeypatch: p
         assert np.mean(np.array(hidden) == 1) == pytest.approx(1 / 3, abs=0.12)
 
 
-def test_the_control_is_the_usual_training_gone_on_with(runs: dict[str, Path]) -> None:
+def test_the_control_is_the_usual_training_gone_on_with(
+    configs: dict[str, AdaNATConfig], runs: dict[str, Path]
+) -> None:
     """To the bit what the generator's own trainer gives, so that no policy had a part in it."""
     generator, _ = load_generator("digits")
     tokenizer, part = load_companion(None, "tokenizer", "digits"), load_part("digits", "train")
@@ -119,15 +116,17 @@ def test_the_control_is_the_usual_training_gone_on_with(runs: dict[str, Path]) -
     trainer = Trainer(
         generator.requires_grad_(True), tokenizer.encode(part.images_NCHW), part.condition, config
     )
-    for _ in range(VISITED.updates * 2):
+    for _ in range(configs["visited"].updates * 2):
         trainer.update()
     trained = weights(from_pretrained(runs["usual"] / "generator"))
     assert same(trained, weights(trainer.ema))
     assert not same(trained, weights(from_pretrained(runs["visited"] / "generator")))
 
 
-def test_rollouts_and_measurements_are_drawn_by_the_averaged_generator() -> None:
-    learner = Learner(VISITED)
+def test_rollouts_and_measurements_are_drawn_by_the_averaged_generator(
+    configs: dict[str, AdaNATConfig],
+) -> None:
+    learner = Learner(configs["visited"])
     before, distance = weights(learner.generator), learner._measure().distance
     learner.update()
     assert learner.cotraining is not None
@@ -144,18 +143,22 @@ def test_rollouts_and_measurements_are_drawn_by_the_averaged_generator() -> None
     assert moved != learner._measure().distance != distance, "nothing kept of earlier weights"
 
 
-def test_metrics_count_the_updates_of_the_generator(runs: dict[str, Path]) -> None:
+def test_metrics_count_the_updates_of_the_generator(
+    configs: dict[str, AdaNATConfig], runs: dict[str, Path]
+) -> None:
     rows = read_metrics(runs["visited"] / "metrics.csv")
     assert [int(row["generator_updates"]) for row in rows] == [2, 4, 6]
     assert all(0 < float(row["generator_loss"]) < 10 for row in rows)
-    assert int(rows[-1]["images_spent"]) == VISITED.total_images, "learning from real pictures draws none"
+    assert int(rows[-1]["images_spent"]) == configs["visited"].total_images, (
+        "learning from real pictures draws none"
+    )
 
 
 @pytest.mark.parametrize("name", ["visited", "usual"])
 def test_a_killed_run_ends_as_the_uninterrupted_one(
-    runs: dict[str, Path], tmp_path: Path, name: str
+    configs: dict[str, AdaNATConfig], runs: dict[str, Path], tmp_path: Path, name: str
 ) -> None:
-    config = VISITED if name == "visited" else USUAL
+    config = configs[name]
 
     def report(metrics: dict[str, float]) -> None:
         if metrics["update"] == 2:
@@ -176,7 +179,8 @@ def test_an_enat_learns_with_reuse() -> None:
     tokenizer, part = load_companion(None, "tokenizer", "digits"), load_part("digits", "train")
     generator = build("enat", "digits", tokenizer, part.condition.geometry)
     before = weights(generator)
-    cotraining = Cotraining(CotrainingConfig(updates=1), "digits", generator, tokenizer, part, seed=0)
+    config, ids_NL = CotrainingConfig(updates=1), tokenizer.encode(part.images_NCHW)
+    cotraining = Cotraining(config, "digits", generator, ids_NL, part.condition, seed=0)
     assert cotraining.trainer.config.reuse == 0.5
     metrics = cotraining.update(torch.ones(2, 8, 16))
     assert metrics["generator_updates"] == 1 and metrics["generator_loss"] > 0

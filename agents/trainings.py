@@ -1,0 +1,51 @@
+"""Finished trainings, as the run folders of adanat_ppo.py hold them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from agents.adanat_config import SEARCHED, AdaNATConfig
+from natgym.runs import Run, read_config, read_metrics
+
+
+@dataclass(frozen=True)
+class Training:
+    """A finished training of adanat_ppo.py.
+
+    Attributes:
+        config: with the schedule it started from as a file or a family's name.
+        folder: holds policy/.
+        searched: pictures that were spent on that schedule.
+    """
+
+    config: AdaNATConfig
+    folder: Path
+    searched: int
+
+    @property
+    def spent(self) -> int:
+        """Pictures of search and training."""
+        return self.searched + int(read_metrics(self.folder / "metrics.csv")[-1]["images_spent"])
+
+
+def finished_trainings(run: Path) -> list[Training]:
+    """Return the trainings of a run folder, all trials of a sweep.
+
+    Raises:
+        ValueError: it is no run of adanat_ppo.py, or not finished.
+    """
+    config = read_config(Run.open(run).folder / "config.json", AdaNATConfig, "train")
+    trials = sorted((run / "trials").glob("*/config.json"))
+    configs = {path.parent: read_config(path, AdaNATConfig) for path in trials} or {run: config}
+    found, searched = [], 0
+    if config.schedule == SEARCHED:
+        searched = sum(int(row["images"]) for row in read_metrics(run / "search.csv"))
+        start = str((run / f"{SEARCHED}.json").resolve())
+        configs = {folder: dataclasses.replace(own, schedule=start) for folder, own in configs.items()}
+    for folder, own in configs.items():
+        if not (folder / "policy" / "model.safetensors").is_file():
+            raise ValueError(f"{folder} holds no policy; finish it with adanat_ppo.py --resume {run}")
+        found.append(Training(own, folder, searched))
+    return found

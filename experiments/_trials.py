@@ -1,0 +1,44 @@
+"""Trainings of a run, as Ray Tune jobs or in this process, on one progress bar counted in pictures."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from _cli import Places
+from tqdm import tqdm
+
+from agents.adanat import train
+from agents.tune_jobs import Trial, run_trials
+from natgym.runs import read_metrics
+
+
+def train_trials(
+    trials: Sequence[Trial], places: Places, bar: tqdm, label: str, *, folder: Path, rung: int | None = None
+) -> list[dict[str, str]]:
+    """Train all, or go on with what was begun; return the last metrics of each.
+
+    Args:
+        bar: gets all pictures of the trainings, those that stopped ones leave included.
+        label: of a training on the bar.
+        folder: for Ray's own files.
+        rung: of ASHA, see `agents.tune_jobs.run_trials`.
+    """
+    counted = [0] * len(trials)
+
+    def report(trial: int, metrics: dict[str, float]) -> None:
+        images = int(metrics["images_spent"])
+        bar.update(images - counted[trial])
+        counted[trial] = images
+        bar.set_description(f"{label} {trial + 1}/{len(trials)}")
+        bar.set_postfix(update=int(metrics["update"]), distance=f"{metrics['distance']:.3f}")
+
+    if places.local:
+        for trial, (config, own) in enumerate(trials):
+            train(config, own, partial(report, trial))
+    else:
+        names = ("cpus_per_trial", "gpus_per_trial", "address")
+        where = {name: getattr(places, name) for name in names}
+        run_trials(trials, report, folder=folder, rung=rung, **where)
+    # What a resumed run had drawn before, and what stopped trials leave.
+    bar.update(sum(config.total_images for config, _ in trials) - sum(counted))
+    return [read_metrics(own / "metrics.csv")[-1] for _, own in trials]
