@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.adanat_config import SEARCHED, AdaNATConfig
-from natgym.runs import Run, read_config, read_metrics
+from natgym.runs import read_config, read_metrics
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,9 @@ def finished_trainings(run: Path) -> list[Training]:
     Raises:
         ValueError: it is no run of adanat_ppo.py, or not finished.
     """
-    config = read_config(Run.open(run).folder / "config.json", AdaNATConfig, "train")
+    if not (run / "config.json").is_file():
+        raise ValueError(f"{run} is not a run folder: it has no config.json; give one of adanat_ppo.py")
+    config = read_config(run / "config.json", AdaNATConfig, "train")
     trials = sorted((run / "trials").glob("*/config.json"))
     configs = {path.parent: read_config(path, AdaNATConfig) for path in trials} or {run: config}
     found, searched = [], 0
