@@ -29,7 +29,7 @@ class ActorWithCritic:
 
     def __init__(self, actor: Actor, state: Mapping[str, Tensor]) -> None:
         self.actor, config = actor, actor.config
-        widths = PolicyConfig(**{**config.policy, "hidden": tuple(config.policy["hidden"])})
+        widths = PolicyConfig(**{**config.policy, "hidden": tuple(config.policy["hidden"]), "blind": False})
         smoothed = len(config.parameters) if config.smoothing else 0
         self.trunk = Trunk(widths, config.grid, config.features_width, smoothed)
         self.trunk.load_state_dict(

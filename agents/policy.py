@@ -37,7 +37,9 @@ class PolicyConfig:
         channels: after the strided convolution.
         hidden: of the two linear layers.
         frequencies: width of the sinusoid of the step.
-        blind: hide the features, so that the step alone decides: the control of what adapting is worth.
+        blind: hide the features from the actor, so that the step alone decides: the control of what
+            adapting is worth. Its critic still sees, like any policy's: it decides nothing, and what it
+            explains is no noise in the gradient.
     """
 
     width: int = 512
@@ -170,6 +172,8 @@ class AdaNATPolicy(MultiInputActorCriticPolicy):
             "features_extractor_kwargs": {"config": config, "grid": grid},
         }
         super().__init__(*args, **kwargs)
+        critic: Any = self.vf_features_extractor
+        critic.trunk.blind = False  # see PolicyConfig
         for parameter in (*self.action_net.parameters(), *self.value_net.parameters()):
             nn.init.zeros_(parameter)
         self.log_std.requires_grad_(False)

@@ -109,7 +109,7 @@ def test_a_policy_that_sees_finds_the_planted_difference_and_a_blind_one_can_not
         schedule=str(tmp_path / "start.json"),
         parameters=("sampling_temperature",),
         reward="influence",
-        updates=20,
+        updates=60,
         action_std=(0.8, 0.5),
         learning_rate=4e-3,
         evaluate_every=100,
@@ -134,8 +134,9 @@ def test_a_policy_that_sees_finds_the_planted_difference_and_a_blind_one_can_not
             images = rollout(policy, *nets, condition, seed=8).images_NCHW
             distances[name, kind] = learner.judge.distance(images)
     assert ratios["sees"] < 0.8 and ratios["blind"] == pytest.approx(1)
-    assert distances["sees", "policy"] < 0.6 * distances["sees", "start"]
-    assert distances["sees", "policy"] < 0.85 * distances["blind", "policy"]
+    assert distances["sees", "policy"] < 0.5 * distances["sees", "start"]
+    assert distances["blind", "policy"] < 0.5 * distances["blind", "start"]
+    assert distances["sees", "policy"] < 0.9 * distances["blind", "policy"]
     assert distances["sees", "policy"] < 0.8 * distances["sees", "mean"]
     assert distances["sees", "policy"] < 0.8 * distances["sees", "across"]
     assert distances["sees", "within"] == pytest.approx(distances["sees", "policy"], rel=0.1)

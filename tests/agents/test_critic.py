@@ -29,9 +29,13 @@ CONFIG = AdaNATConfig(
 )
 
 
-@pytest.fixture(scope="module", params=[0.0, 0.5], ids=["plain", "smoothed"])
+@pytest.fixture(scope="module", params=["plain", "smoothed", "blind"])
 def run(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Learner]:
-    config = dataclasses.replace(CONFIG, smoothing=request.param)
+    config = {
+        "plain": CONFIG,
+        "smoothed": dataclasses.replace(CONFIG, smoothing=0.5),
+        "blind": dataclasses.replace(CONFIG, policy=dataclasses.replace(CONFIG.policy, blind=True)),
+    }[request.param]
     folder = tmp_path_factory.mktemp("run")
     write_config(folder / "config.json", config)
     train(config, folder, lambda metrics: None)
