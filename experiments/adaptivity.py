@@ -192,15 +192,10 @@ class Experiment:
         self.run.write_results(
             evaluator.manifest(),
             rows,
-            differences=self._distances,
-            all_differences=self.differences,
+            differences=self.differences,
             shares=self.shares.reset_index().to_dict("records"),
         )
         self._print(rows, evaluator.legend())
-
-    @property
-    def _distances(self) -> list[dict[str, Any]]:
-        return [pair for pair in self.differences if pair["metric"] == "distance"]
 
     def illustrate(self) -> None:
         """Write the figures."""
@@ -209,7 +204,8 @@ class Experiment:
         note = (
             f"distance of the policy minus that of its control; {count}, report part; bars: 95 % t-intervals"
         )
-        self.run.write_figure("differences", differences_figure(self._distances, note))
+        distances = [pair for pair in self.differences if pair["metric"] == "distance"]
+        self.run.write_figure("differences", differences_figure(distances, note))
         same = balanced(pool, self.args.samples)
         frames = {
             name: self.meter.draw(self.policies[name][0], same, 1).frame for name in (START, BLIND, POLICY)

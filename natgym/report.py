@@ -81,7 +81,8 @@ def _results(folder: Path) -> Iterator[str]:
 def _differences(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the differences that have an interval, which those over a single seed have not."""
     pairs = {f"adanat - {name}": pair for name, pair in content.get("adanat_minus", {}).items()}
-    pairs |= {f"{pair['policy']} - {pair['minus']}": pair for pair in content.get("differences", [])}
+    found = (pair for pair in content.get("differences", []) if pair.get("metric", "distance") == "distance")
+    pairs |= {f"{pair['policy']} - {pair['minus']}": pair for pair in found}
     for name, pair in pairs.items():
         if pair["mean"] is not None and pair["half_width"] is not None:
             yield {"policy": name, "difference": pair}
