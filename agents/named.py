@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +54,18 @@ def find_policies(spec: str, steps: Sequence[int], generator: Generator) -> list
     return [(label, found)]
 
 
-def find_all(specs: Sequence[str], steps: Sequence[int], generator: Generator) -> list[tuple[str, Policy]]:
-    """Return what `find_policies` finds of several specs, under labels of their own.
+def find_all(
+    specs: Sequence[str], find: Callable[[str], Sequence[tuple[str, Policy]]]
+) -> list[tuple[str, str, Policy]]:
+    """Return (label, spec, policy) of all that `find` finds of several specs, under labels of their own.
 
     Specs that would share a label, as run folders of the same name do, are their labels themselves.
     """
-    found = [(spec, *play) for spec in dict.fromkeys(specs) for play in find_policies(spec, steps, generator)]
+    found = [(spec, *play) for spec in dict.fromkeys(specs) for play in find(spec)]
     owners: dict[str, set[str]] = {}
     for spec, label, _policy in found:
         owners.setdefault(label, set()).add(spec)
-    return [(spec if len(owners[label]) > 1 else label, policy) for spec, label, policy in found]
+    return [(spec if len(owners[label]) > 1 else label, spec, policy) for spec, label, policy in found]
 
 
 def load_policy(path: Path, generator: Generator) -> tuple[str, Policy]:

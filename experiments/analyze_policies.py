@@ -15,7 +15,7 @@ from _cli import main
 from tqdm import tqdm
 
 from agents.critic import load_critic, load_discriminator
-from agents.named import find_policies, load_policy, trained_min_reveal
+from agents.named import find_all, find_policies, load_policy, trained_min_reveal
 from natgym.analysis import adaptivity, by_class_figure, parameters_figure, reveal_figure, value_figure
 from natgym.films import disagreement, disagreement_figure, film_figure
 from natgym.loading import load_companion, load_generator
@@ -78,10 +78,7 @@ class Analysis:
         found = args.generator or _trained_on(Path(args.policies[0])) or "digits"
         self.generator, self.task = load_generator(found, args.device)
         self.tokenizer = load_companion(None, "tokenizer", self.task, args.device)
-        self.plays: dict[str, tuple[Policy, str]] = {}
-        for spec in args.policies:
-            for label, policy in self._find(spec):
-                self.plays[label if label not in self.plays else spec] = policy, spec
+        self.plays = {label: (policy, spec) for label, spec, policy in find_all(args.policies, self._find)}
         for steps in sorted({policy.steps for policy, _ in self.plays.values()}):
             (label, rival), *_ = find_policies(args.against, [steps], self.generator)
             if rival.steps != steps:

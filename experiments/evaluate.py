@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ import torch
 from _cli import main, open_run
 from tqdm import tqdm
 
-from agents.named import describe, find_all, trained_min_reveal
+from agents.named import describe, find_all, find_policies, trained_min_reveal
 from generators.data import PartName, load_part
 from natgym.analysis import frontier_figure, samples_figure
 from natgym.comparison import compare_results
@@ -136,14 +137,15 @@ class Evaluation:
         self.extractor = self._extractor()
         self.statistics = None if args.reference is None else Reference.load(args.reference, self.extractor)
         self._check_rules()
-        self.plays = {
-            name: find_all(args.policy, args.steps, generator)
-            for name, (generator, _) in self.generators.items()
-        }
+        self.plays = {name: self._plays(generator) for name, (generator, _) in self.generators.items()}
         labels = {label for plays in self.plays.values() for label, _ in plays}
         self.against = args.against or next(iter(self.plays.values()))[0][0]
         if self.against not in labels:
             raise ValueError(f"against {self.against!r} is not one of {', '.join(sorted(labels))}")
+
+    def _plays(self, generator: Any) -> list[tuple[str, Policy]]:
+        find = partial(find_policies, steps=self.args.steps, generator=generator)
+        return [(label, policy) for label, _, policy in find_all(self.args.policy, find)]
 
     def _classifier(self) -> Any:
         """Return the task's classifier; None where none is shipped and none is asked for."""

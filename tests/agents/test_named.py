@@ -182,8 +182,12 @@ def test_folders_of_the_same_name_keep_apart(tmp_path: Path, digits: Any) -> Non
         (tmp_path / run / "000").mkdir(parents=True)
         reference(3, guidance=guidance).save(tmp_path / run / "000" / "strategy.json")
     one, two = str(tmp_path / "a" / "000"), str(tmp_path / "b" / "000")
-    plays = find_all(["maskgit", one, two, one], [3, 8], digits)
-    assert [label for label, _ in plays] == ["maskgit", "maskgit", one, two]
-    assert [label for label, _ in find_all([one], [3], digits)] == ["000"]
-    tables: list[Any] = [policy for label, policy in plays if label in (one, two)]
+
+    def find(spec: str) -> list[tuple[str, Any]]:
+        return find_policies(spec, [3, 8], digits)
+
+    plays = find_all(["maskgit", one, two, one], find)
+    assert [play[:2] for play in plays] == [("maskgit", "maskgit")] * 2 + [(one, one), (two, two)]
+    assert [play[:2] for play in find_all([one], find)] == [("000", one)]
+    tables: list[Any] = [policy for label, _, policy in plays if label in (one, two)]
     assert not torch.equal(tables[0].schedule.table_T4, tables[1].schedule.table_T4)
