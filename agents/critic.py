@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agents.policy import Actor, PolicyConfig, Trunk
+from agents.policy import Actor, Trunk
 from generators.checkpoints import config_from_dict, load_state
 from natgym.loading import load_companion
 from natgym.observations import Observation
@@ -29,13 +29,12 @@ class ActorWithCritic:
 
     def __init__(self, actor: Actor, state: Mapping[str, Tensor]) -> None:
         self.actor, config = actor, actor.config
-        widths = PolicyConfig(**{**config.policy, "hidden": tuple(config.policy["hidden"]), "blind": False})
         smoothed = len(config.parameters) if config.smoothing else 0
-        self.trunk = Trunk(widths, config.grid, config.features_width, smoothed)
+        self.trunk = Trunk(config.widths, config.grid, config.features_width, smoothed)
         self.trunk.load_state_dict(
             {key.removeprefix(CRITIC): value for key, value in state.items() if key.startswith(CRITIC)}
         )
-        self.head = nn.Linear(widths.hidden[1], 1)
+        self.head = nn.Linear(config.widths.hidden[1], 1)
         self.head.load_state_dict({name: state[f"value_net.{name}"] for name in ("weight", "bias")})
         device = next(actor.parameters()).device
         for module in (self.trunk, self.head):

@@ -97,13 +97,19 @@ class Trunk(nn.Module):
         grid: rows and columns of the features.
         features_width: D.
         num_smoothed: k of `previous_action` (B, k), which is embedded like the step; 0 if there is none.
+        blind: see nothing of the features, as the actor of a blind policy does and no critic.
     """
 
     def __init__(
-        self, config: PolicyConfig, grid: tuple[int, int], features_width: int, num_smoothed: int = 0
+        self,
+        config: PolicyConfig,
+        grid: tuple[int, int],
+        features_width: int,
+        num_smoothed: int = 0,
+        blind: bool = False,
     ) -> None:
         super().__init__()
-        self.grid, self.blind, C = grid, config.blind, config.width
+        self.grid, self.blind, C = grid, blind, config.width
         self.embed = nn.Linear(features_width, C) if features_width != C else nn.Identity()
         self.step = StepEmbedding(config.frequencies, C)
         self.norm1 = AdaptiveNorm(C, C)
@@ -172,8 +178,8 @@ class AdaNATPolicy(MultiInputActorCriticPolicy):
             "features_extractor_kwargs": {"config": config, "grid": grid},
         }
         super().__init__(*args, **kwargs)
-        critic: Any = self.vf_features_extractor
-        critic.trunk.blind = False  # see PolicyConfig
+        actor: Any = self.pi_features_extractor
+        actor.trunk.blind = config.blind  # SB3 builds both extractors alike
         for parameter in (*self.action_net.parameters(), *self.value_net.parameters()):
             nn.init.zeros_(parameter)
         self.log_std.requires_grad_(False)
@@ -211,17 +217,21 @@ class ActorConfig:
     sees_previous: bool = True
     """Whether the network reads the action played before, where actions are smoothed; AdaGen's does not."""
 
+    @property
+    def widths(self) -> PolicyConfig:
+        """The network's, as a config; JSON knows no tuples."""
+        return PolicyConfig(**{**self.policy, "hidden": tuple(self.policy["hidden"])})
+
 
 class ActorNetwork(nn.Module):
     """Trunk and head of an actor: observation -> mean action (B, k)."""
 
     def __init__(self, config: ActorConfig) -> None:
         super().__init__()
-        self.config = config
-        widths = PolicyConfig(**{**config.policy, "hidden": tuple(config.policy["hidden"])})
+        self.config, widths = config, config.widths
         k = len(config.parameters)
         smoothed = k if config.smoothing and config.sees_previous else 0
-        self.trunk = Trunk(widths, config.grid, config.features_width, smoothed)
+        self.trunk = Trunk(widths, config.grid, config.features_width, smoothed, widths.blind)
         self.head = nn.Linear(widths.hidden[1], k)
 
 
