@@ -109,7 +109,7 @@ def test_a_policy_that_sees_finds_the_planted_difference_and_a_blind_one_can_not
         schedule=str(tmp_path / "start.json"),
         parameters=("sampling_temperature",),
         reward="influence",
-        updates=60,
+        updates=100,
         action_std=(0.8, 0.5),
         learning_rate=4e-3,
         evaluate_every=100,
@@ -122,7 +122,7 @@ def test_a_policy_that_sees_finds_the_planted_difference_and_a_blind_one_can_not
         for _ in range(config.updates):
             learner.update()
         actor, nets = learner.actor(), (learner.generator, learner.tokenizer)
-        condition = balanced(learner.generator.conditions(), 1000)
+        condition = balanced(learner.generator.conditions(), 2000)
         drawn = rollout(actor, *nets, condition, seed=7)
         frame = drawn.frame.assign(odd=drawn.frame["condition"].astype(int) % 2)
         means = frame.groupby("odd")["sampling_temperature"].mean()
@@ -136,7 +136,7 @@ def test_a_policy_that_sees_finds_the_planted_difference_and_a_blind_one_can_not
     assert ratios["sees"] < 0.8 and ratios["blind"] == pytest.approx(1)
     assert distances["sees", "policy"] < 0.5 * distances["sees", "start"]
     assert distances["blind", "policy"] < 0.5 * distances["blind", "start"]
-    assert distances["sees", "policy"] < 0.9 * distances["blind", "policy"]
+    assert distances["sees", "policy"] < 0.85 * distances["blind", "policy"]
     assert distances["sees", "policy"] < 0.8 * distances["sees", "mean"]
     assert distances["sees", "policy"] < 0.8 * distances["sees", "across"]
     assert distances["sees", "within"] == pytest.approx(distances["sees", "policy"], rel=0.1)
