@@ -30,7 +30,14 @@ from generators.schedules import as_schedule
 from natgym.env import DecodeVectorEnv
 from natgym.judge import Judge
 from natgym.loading import load_companion, load_generator
-from natgym.rewards import AdversarialReward, Reward, make_reward
+from natgym.rewards import (
+    AdversarialReward,
+    LearningReward,
+    Reward,
+    learned_state,
+    load_learned_state,
+    make_reward,
+)
 from natgym.rewards.projected import GROUP
 from natgym.rollouts import balanced, rollout
 from natgym.runs import MetricsLog
@@ -38,7 +45,7 @@ from natgym.runs import MetricsLog
 Report = Callable[[dict[str, float]], object]
 
 
-def train(config: AdaNATConfig, folder: Path, report: Report) -> None:
+def train(config: AdaNATConfig, folder: Path, report: Report, *, reward: Reward | None = None) -> None:
     """Train a policy, or go on with the one in `folder`.
 
     Args:
@@ -48,8 +55,10 @@ def train(config: AdaNATConfig, folder: Path, report: Report) -> None:
             end as well.
         report: called after each update with its metrics; `distance` and what else was measured is that of
             the last measurement.
+        reward: a live one in place of the config's; one that learns is trained in turn with the policy, and a
+            run is resumed with the same.
     """
-    learner = Learner(config)
+    learner = Learner(config, reward)
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.is_file():
         learner.load_state_dict(load_state(checkpoint, config.device))
@@ -69,16 +78,22 @@ def train(config: AdaNATConfig, folder: Path, report: Report) -> None:
 
 
 class Learner:
-    """Policy, discriminator and everything they learn from."""
+    """Policy, reward and everything they learn from.
 
-    def __init__(self, config: AdaNATConfig) -> None:
+    Args:
+        config: hyper-parameters.
+        reward: a live one in place of the config's.
+    """
+
+    def __init__(self, config: AdaNATConfig, reward: Reward | None = None) -> None:
         self.config = config
         self.generator, task = load_generator(config.generator or config.task, config.device)
         self.tokenizer = load_companion(None, "tokenizer", task or config.task, config.device)
         self.schedule = as_schedule(config.schedule, config.steps)
         part = load_part(config.task, "train").to(config.device)
         self.real_condition, self.real_NCHW = part.condition, part.images_NCHW
-        decoded = config.reward == "adversarial" and config.real == "tokens"  # nobody else looks at them
+        learns = config.reward == "adversarial" if reward is None else isinstance(reward, LearningReward)
+        decoded = learns and config.real == "tokens"  # nobody else looks at them
         if decoded or config.cotraining.updates:
             chunks = [self.tokenizer.encode(images) for images in part.images_NCHW.split(1000)]
         if decoded:
@@ -95,7 +110,7 @@ class Learner:
         self.judge = Judge(classifier, select)
         rows = torch.arange(len(select) - len(select) % GROUP)  # the papers' discriminator judges groups
         self.held_out = select.images_NCHW[rows], select.condition[rows]
-        self.reward = self._reward()
+        self.reward = self._reward() if reward is None else reward
         self.env = self._env(config.trajectories)
         self.fresh_env = self._env(config.discriminator_batch) if config.discriminator_steps else self.env
         self.ppo = self._ppo(self.env)
@@ -138,7 +153,7 @@ class Learner:
         }
 
     def warm_up(self) -> None:
-        """Let the discriminator learn from pictures of the exploring policy, before its first update."""
+        """Let the reward learn from pictures of the exploring policy, before its first update."""
         self._explore(0)
         for batch in range(self.config.warmup):
             self._teach(derive_seed(self.config.seed, "warmup", batch))
@@ -171,7 +186,7 @@ class Learner:
             "alarms": self.alarms,
             "policy": self.ppo.policy.state_dict(),
             "optimizer": self.ppo.policy.optimizer.state_dict(),
-            "reward": self.reward.state_dict() if isinstance(self.reward, AdversarialReward) else {},
+            "reward": learned_state(self.reward),
         } | ({"generator": self.cotraining.trainer.state_dict()} if self.cotraining else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -180,8 +195,7 @@ class Learner:
         self.first, self.vitals = Vitals(**state["first"]), Vitals(**state["vitals"])
         self.ppo.policy.load_state_dict(state["policy"])
         self.ppo.policy.optimizer.load_state_dict(state["optimizer"])
-        if isinstance(self.reward, AdversarialReward):
-            self.reward.load_state_dict(state["reward"])
+        load_learned_state(self.reward, state["reward"])
         if self.cotraining:
             self.cotraining.trainer.load_state_dict(state["generator"])
 
@@ -249,11 +263,11 @@ class Learner:
         return std
 
     def _teach(self, seed: int) -> dict[str, float]:
-        """Train the discriminator on fresh pictures of the present policy; return its mean metrics.
+        """Train the reward on fresh pictures of the present policy; return its mean metrics.
 
         A reward that does not learn draws and returns nothing.
         """
-        if not isinstance(self.reward, AdversarialReward):
+        if not isinstance(self.reward, LearningReward):
             return {}
         rng = np.random.default_rng(seed)
         metrics: list[dict[str, float]] = []

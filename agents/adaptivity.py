@@ -13,6 +13,9 @@ from generators.schedules import PARAMETERS, DecodeParams, Schedule
 from natgym.observations import Observation
 from natgym.rollouts import Decision, Rollout
 
+# What a row keeps of its observation; everything else is another row's, whatever an observation holds.
+OWN = ("condition", "step", "previous_action")
+
 
 def mean_schedule(drawn: Rollout) -> Schedule:
     """Return what a policy played on average: one schedule for all samples, means over the rollout's."""
@@ -54,7 +57,7 @@ class Shuffled:
             groups_B = values.unique(dim=0, return_inverse=True)[1]
         source_B = others(groups_B, derive_seed(self.seed, "shuffle", step))
         source_B = source_B.to(observation["features"].device)
-        taken = {name: observation[name][source_B] for name in ("features", "masked", "tokens")}
+        taken = {name: values[source_B] for name, values in observation.items() if name not in OWN}
         return self.policy.decide(observation | taken, step)
 
 

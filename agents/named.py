@@ -54,6 +54,13 @@ def find_policies(spec: str, steps: Sequence[int], generator: Generator) -> list
     return [(label, found)]
 
 
+def find_policy(spec: str, steps: int | None, generator: Generator) -> Policy:
+    """Return the one policy asked for; without `steps`, a file or a run folder's own number, else 8."""
+    if steps is None and Path(spec).exists():
+        return load_policy(Path(spec), generator)[1]
+    return find_policies(spec, [steps or 8], generator)[0][1]
+
+
 def find_all(
     specs: Sequence[str], find: Callable[[str], Sequence[tuple[str, Policy]]]
 ) -> list[tuple[str, str, Policy]]:

@@ -1,6 +1,6 @@
 """The table that a training ends with: policies, each on its own generator, and one against all others."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -34,17 +34,19 @@ def judge(
     return rows, scores
 
 
-def differences(subject: str, scores: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
+def differences(subject: str, scores: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
     """Return the paired differences of one policy's distance to all others', with 95 % half-widths."""
-    return {
-        name: dict(zip(("mean", "half_width"), paired_difference(scores[subject], theirs), strict=True))
-        for name, theirs in scores.items()
-        if name != subject
-    }
+    found = []
+    for name, theirs in scores.items():
+        if name != subject:
+            mean, half_width = paired_difference(scores[subject], theirs)
+            found.append({"policy": subject, "minus": name, "mean": mean, "half_width": half_width})
+    return found
 
 
-def show_differences(subject: str, found: Mapping[str, Mapping[str, float]]) -> None:
+def show_differences(found: Sequence[Mapping[str, Any]]) -> None:
     """Print what `differences` found."""
-    width = max(map(len, found))
-    for name, one in found.items():
-        print(f"{subject} - {name:{width}} {one['mean']:+.3f} ± {one['half_width']:.3f}")
+    width = max(len(one["minus"]) for one in found)
+    for one in found:
+        difference = f"{one['mean']:+.3f} ± {one['half_width']:.3f}"
+        print(f"{one['policy']} - {one['minus']:{width}} {difference}")

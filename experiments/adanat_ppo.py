@@ -3,7 +3,6 @@
 import _root  # noqa: F401
 
 import dataclasses
-import re
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -236,8 +235,7 @@ class Experiment:
         evaluator = of_meters[self.meter]
         rows.append(evaluator.floor(self.part("train")))
         found = differences(self.subject, scores)
-        minus = {f"{re.sub('[ -]', '_', self.subject)}_minus": found}
-        self.run.write_results(evaluator.manifest(), rows, **minus, trials=self.trials)
+        self.run.write_results(evaluator.manifest(), rows, differences=found, trials=self.trials)
         print(format_table(rows))
         self.legend = evaluator.legend()
         if self.meters:
@@ -248,7 +246,7 @@ class Experiment:
         for row in read_metrics(self.folder / "alarms.csv"):
             self.legend += f"\nAlarm at update {row['update']}: {row['said']}."
         print(self.legend)
-        show_differences(self.subject, found)
+        show_differences(found)
         if len(self.trials) > 1:
             print("Trials, by their last distance from the select part:")
             print(pd.DataFrame(self.trials).sort_values("distance").to_string(index=False))

@@ -12,14 +12,11 @@ from _cli import main
 from torch import Tensor, nn
 from tqdm import tqdm
 
-import agents.policy  # noqa: F401  (learned policies register themselves)
-from agents.fixed import FixedPolicy
-from generators.checkpoints import from_pretrained
+from agents.named import find_policy, trained_min_reveal
 from generators.data import load_part
-from generators.schedules import as_schedule
 from natgym.discovery.audit import audit, audit_figure
 from natgym.loading import load_companion, load_generator
-from natgym.rollouts import Policy, balanced, rollout
+from natgym.rollouts import balanced, rollout
 from natgym.runs import Run
 
 
@@ -36,9 +33,9 @@ class Args:
     task: str | None = None
     """Task of tokenizer, classifier and real pictures, by default the generator's."""
     policy: str = "maskgit"
-    """Family or file of schedules, or folder of a learned policy."""
-    steps: int = 8
-    """Decoding steps of a schedule; a learned policy has its own."""
+    """Name of a policy, as evaluate.py takes it, a schedule file, or a run folder."""
+    steps: int | None = None
+    """Decoding steps T; by default those of the file or run folder, else 8."""
     images: int = 1000
     """Pictures to draw."""
     extra: int = 3
@@ -50,15 +47,8 @@ class Args:
 
     def __post_init__(self) -> None:
         for name in ("images", "steps", "extra"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
-
-
-def load_policy(args: Args) -> Policy:
-    """Return a learned policy if its folder is named, else a schedule."""
-    if (Path(args.policy) / "config.json").is_file():
-        return from_pretrained(args.policy)  # type: ignore[return-value]
-    return FixedPolicy(as_schedule(args.policy, args.steps))
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} {value}: it must be at least 1")
 
 
 @torch.no_grad()
@@ -70,7 +60,8 @@ def features(classifier: nn.Module, images_NCHW: Tensor) -> np.ndarray:
 def work(args: Args) -> None:
     torch.set_num_threads(1)
     generator, own_task = load_generator(args.generator)
-    policy, task = load_policy(args), args.task or own_task
+    policy, trained = find_policy(args.policy, args.steps, generator), trained_min_reveal(args.policy)
+    task = args.task or own_task
     if task is None:
         raise ValueError(f"{args.generator} does not say its task; give --task")
     tokenizer, classifier = (load_companion(None, kind, task) for kind in ("tokenizer", "classifier"))
@@ -78,7 +69,15 @@ def work(args: Args) -> None:
     run = Run.create("audit_categories", args.output, args)
     with tqdm(total=args.images, unit="img", dynamic_ncols=True) as bar:
         conditions = balanced(generator.conditions(), args.images)
-        drawn = rollout(policy, generator, tokenizer, conditions, seed=args.seed, progress=bar.update)
+        drawn = rollout(
+            policy,
+            generator,
+            tokenizer,
+            conditions,
+            seed=args.seed,
+            min_reveal=1 if trained is None else trained,
+            progress=bar.update,
+        )
     found = audit(
         features(classifier, real.images_NCHW),
         real.condition.values.numpy(),

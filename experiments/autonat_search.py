@@ -198,7 +198,8 @@ class Experiment:
             else:  # over searches, for all of which a hand-made schedule is the same
                 paired[name] = means_by_run(frames * (args.repeats // len(frames)), args.seed)
             row = summarize(name, policies[0].steps, scores, spent)
-            rows.append(row | {"gflop": gflop_per_image(policies[0], self.meter.generator)})
+            cost = gflop_per_image(policies[0], self.meter.generator, min_reveal=evaluator.min_reveal)
+            rows.append(row | {"gflop": cost})
 
         for name, policy in baselines(args.steps).items():
             judge(name, [policy], 0)

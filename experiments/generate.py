@@ -12,12 +12,12 @@ import torch
 from _cli import main
 from tqdm import tqdm
 
-from agents.named import find_policies, load_policy, trained_min_reveal
+from agents.named import find_policy, trained_min_reveal
 from generators.conditions import Condition
 from natgym.loading import load_companion, load_generator
 from natgym.pictures import as_rgb, to_uint8
 from natgym.recorder import film, save_film, strip
-from natgym.rollouts import Policy, balanced, rollout
+from natgym.rollouts import balanced, rollout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +78,6 @@ def asked_for(args: Args, generator: Any) -> Condition:
     return balanced(pool[[pool.names.index(name) for name in args.label]], args.n)
 
 
-def chosen_policy(args: Args, generator: Any) -> Policy:
-    """Return the policy at --steps; by default a file or a run folder plays at its own number."""
-    if args.steps is None and Path(args.policy).exists():
-        return load_policy(Path(args.policy), generator)[1]
-    return find_policies(args.policy, [args.steps or 8], generator)[0][1]
-
-
 def enlarged(pictures_NHWC: np.ndarray, factor: int | None) -> np.ndarray:
     """Return the pictures, each pixel a square; small ones about 64 pixels high unless a factor is given."""
     factor = factor or max(1, round(64 / pictures_NHWC.shape[1]))
@@ -102,7 +95,7 @@ def work(args: Args) -> None:
     torch.set_num_threads(1)
     generator, task = load_generator(args.generator, args.device)
     tokenizer = load_companion(args.tokenizer, "tokenizer", task, args.device)
-    policy, condition = chosen_policy(args, generator), asked_for(args, generator)
+    policy, condition = find_policy(args.policy, args.steps, generator), asked_for(args, generator)
     trained = trained_min_reveal(args.policy)
     with tqdm(total=args.n, unit="img", unit_scale=True, dynamic_ncols=True) as bar:
         drawn = rollout(

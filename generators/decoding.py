@@ -161,11 +161,7 @@ def advance(
         masked_B, ids_BL, prediction = torch.zeros_like(state.masked_B), proposal.drawn_BL, None
     else:
         ranked = rule(proposal, remask_B1, noise, state.step)
-        scores_BL, counts_B = ranked if isinstance(ranked, tuple) else (ranked, None)
-        L = state.ids_BL.shape[1]
-        wanted_B = (params.mask_ratio * L).floor().long() if counts_B is None else counts_B.cpu()
-        masked_B = allowed_counts(wanted_B, state.masked_B, L, min_reveal, min_masked)
-        hidden_BL = lowest(scores_BL, proposal.masked_BL, masked_B)
+        masked_B, hidden_BL = _hidden(state, proposal, params.mask_ratio, ranked, min_reveal, min_masked)
         ids_BL = proposal.drawn_BL.masked_fill(hidden_BL, generator.mask_id)
         prediction = _go_on(generator, state, ids_BL, masked_B)
         spent_B = spent_B + (masked_B > 0)
@@ -188,6 +184,24 @@ def _on_device(params: DecodeParams, guided_B: Tensor, device: torch.device) -> 
     scale_B = params.guidance_scale * guided_B  # exactly 0 where not guided, whatever the other rows do
     host_3B = torch.stack([params.remask_temperature, params.sampling_temperature, scale_B])
     return host_3B.to(device, torch.float32, non_blocking=True)[..., None].unbind(0)
+
+
+def _hidden(
+    state: DecodeState,
+    proposal: Proposal,
+    ratio_B: Tensor,
+    ranked: Tensor | tuple[Tensor, Tensor],
+    min_reveal: int,
+    min_masked: int,
+) -> tuple[Tensor, Tensor]:
+    """Return how many tokens of each row are masked again, and which, by a rule's scores."""
+    limits = state.masked_B, state.ids_BL.shape[1], min_reveal, min_masked
+    if isinstance(ranked, tuple):
+        scores_BL, wanted_B = ranked
+        masked_B = allowed_counts(wanted_B.cpu(), *limits)
+    else:
+        scores_BL, masked_B = ranked, mask_counts(ratio_B, *limits)
+    return masked_B, lowest(scores_BL, proposal.masked_BL, masked_B)
 
 
 def mask_counts(

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from generators.conditions import Condition
 from generators.contract import Generator
-from generators.decoding import advance, confidence, start
 from generators.noise import HashNoise
-from natgym.observations import observe
-from natgym.rollouts import Policy, balanced
+from natgym.rollouts import Policy, balanced, play
 
 
-@torch.no_grad()
 def gflop_per_image(
     policy: Policy, generator: Generator, *, condition: Condition | None = None, min_reveal: int = 1
 ) -> float:
@@ -25,15 +21,13 @@ def gflop_per_image(
 
     Args:
         condition: of the images counted; by default 64, every class in turn.
+        min_reveal: tokens that each step reveals at least, as where the images were judged.
     """
     condition = balanced(generator.conditions(), 64) if condition is None else condition
-    rule = getattr(policy, "rule", confidence)
     noise = HashNoise.from_seed(0, len(condition), condition.values.device)
     # Only the plain form of attention is counted on a CPU.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        state = start(generator, condition, steps=policy.steps)
-        while not state.done and state.masked_B.any():
-            observation = observe(state, generator.mask_id) | {"condition": condition.values}
-            params = policy(observation, state.step)
-            state = advance(generator, state, params, noise, min_reveal=min_reveal, rule=rule)
+        for move in play(policy, generator, condition, noise, min_reveal=min_reveal):
+            if not move.after.masked_B.any():
+                break
     return counter.get_total_flops() / len(condition) / 1e9

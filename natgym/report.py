@@ -80,9 +80,15 @@ def _results(folder: Path) -> Iterator[str]:
 
 def _differences(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the differences that have an interval, which those over a single seed have not."""
-    pairs = {f"adanat - {name}": pair for name, pair in content.get("adanat_minus", {}).items()}
     found = (pair for pair in content.get("differences", []) if pair.get("metric", "distance") == "distance")
-    pairs |= {f"{pair['policy']} - {pair['minus']}": pair for pair in found}
+    pairs = {f"{pair['policy']} - {pair['minus']}": pair for pair in found}
+    # Folders of before have one dictionary, whose key names the policy.
+    pairs |= {
+        f"{key.removesuffix('_minus').replace('_', ' ')} - {name}": pair
+        for key, others in content.items()
+        if key.endswith("adanat_minus")
+        for name, pair in others.items()
+    }
     for name, pair in pairs.items():
         if pair["mean"] is not None and pair["half_width"] is not None:
             yield {"policy": name, "difference": pair}

@@ -7,7 +7,7 @@ same step, the same noise and the same conditions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +22,7 @@ from generators.conditions import Condition
 from generators.contract import Generator
 from generators.decoding import DecodeState, advance, confidence, start
 from generators.first_pass import FirstPass
-from generators.noise import HashNoise
+from generators.noise import HashNoise, Noise
 from generators.schedules import PARAMETERS, DecodeParams
 from generators.tokenizers import Tokenizer
 from natgym.observations import Observation, observe
@@ -75,6 +75,54 @@ class DecidingPolicy(Protocol):
     """A policy that can tell more than the parameters; `decide` is asked instead of calling it."""
 
     def decide(self, observation: Observation, step: int) -> Decision: ...
+
+
+class Move(NamedTuple):
+    """One step of `play`: what was decided, and where the images stood before and after."""
+
+    before: DecodeState
+    decision: Decision
+    after: DecodeState
+
+
+@torch.no_grad()
+def play(
+    policy: Policy,
+    generator: Generator,
+    condition: Condition,
+    noise: Noise,
+    *,
+    min_reveal: int = 1,
+    first_pass: FirstPass | None = None,
+    entropy: bool = False,
+) -> Iterator[Move]:
+    """Yield the T steps in which a policy draws one image per condition.
+
+    A rule that counts by itself may have revealed everything earlier; the steps after that change nothing,
+    and whoever needs none of them stops.
+
+    Args:
+        noise: of as many rows.
+        min_reveal, first_pass, entropy: as `generators.decoding` takes them.
+    """
+    rule = getattr(policy, "rule", confidence)
+    remembered: Observation = {"condition": condition.values}
+    state = start(generator, condition, steps=policy.steps, first_pass=first_pass)
+    while not state.done:
+        decision = decide(policy, observe(state, generator.mask_id) | remembered, state.step)
+        if decision.previous_action is not None:
+            remembered["previous_action"] = decision.previous_action
+        params = decision.params
+        after = advance(generator, state, params, noise, min_reveal=min_reveal, rule=rule, entropy=entropy)
+        yield Move(state, decision, after)
+        state = after
+
+
+def decide(policy: Policy, observation: Observation, step: int) -> Decision:
+    """Return what a policy decides, with what else it can tell of that."""
+    if isinstance(policy, DecidingPolicy):
+        return policy.decide(observation, step)
+    return Decision(policy(observation, step))
 
 
 class Step(NamedTuple):
@@ -222,42 +270,35 @@ class _Player:
     def play(self, condition: Condition, first: int, seed: int) -> Rollout:
         """Draw one batch, whose first sample is `first`."""
         noise = HashNoise.from_seed(seed, len(condition), condition.values.device)
-        state = start(self.generator, condition, steps=self.policy.steps, first_pass=self.first_pass)
-        revealed_at_BL = torch.zeros_like(state.ids_BL, dtype=torch.int16)
-        remembered: Observation = {"condition": condition.values}
+        mask_id = self.generator.mask_id
+        revealed_at_BL = torch.zeros(len(condition), self.generator.num_tokens, dtype=torch.int16)
+        revealed_at_BL = revealed_at_BL.to(condition.values.device)
         steps, ids_TBL = [], []
-        rule = getattr(self.policy, "rule", confidence)
-        # A rule that counts by itself may need fewer steps than it has; trails are all of the same length.
-        while not state.done and (self.trail or state.masked_B.any()):
-            decision = self._decide(observe(state, self.generator.mask_id) | remembered, state.step)
-            if decision.previous_action is not None:
-                remembered["previous_action"] = decision.previous_action
-            after = advance(
-                self.generator,
-                state,
-                decision.params,
-                noise,
-                min_reveal=self.min_reveal,
-                rule=rule,
-                entropy=self.statistics,
-            )
-            revealed_at_BL.masked_fill_(after.ids_BL == self.generator.mask_id, after.step)
-            steps.append(self._step(first, decision, state, after))
+        moves = play(
+            self.policy,
+            self.generator,
+            condition,
+            noise,
+            min_reveal=self.min_reveal,
+            first_pass=self.first_pass,
+            entropy=self.statistics,
+        )
+        for move in moves:
+            state = move.after
+            revealed_at_BL.masked_fill_(state.ids_BL == mask_id, state.step)
+            steps.append(self._step(first, move))
             if self.trail:
-                ids_TBL.append(after.ids_BL)
-            state = after
+                ids_TBL.append(state.ids_BL)
+            elif not state.masked_B.any():  # trails are all of the same length
+                break
         images = self.tokenizer.decode(state.ids_BL)
         if self.reward is not None:
             steps[-1] = steps[-1]._replace(reward_B=self.reward(images, condition))
         trail = torch.stack(ids_TBL) if self.trail else None
         return Rollout(images, state.ids_BL, state.nfe_B.numpy(), condition, revealed_at_BL, trail, steps)
 
-    def _decide(self, observation: Observation, step: int) -> Decision:
-        if isinstance(self.policy, DecidingPolicy):
-            return self.policy.decide(observation, step)
-        return Decision(self.policy(observation, step))
-
-    def _step(self, first: int, decision: Decision, before: DecodeState, after: DecodeState) -> Step:
+    def _step(self, first: int, move: Move) -> Step:
+        before, decision, after = move
         statistics = _statistics(before, after, self.generator.mask_id) if self.statistics else {}
         reward_B = None if self.reward is None else torch.zeros(len(after.nfe_B))
         counts = before.masked_B, after.masked_B, after.nfe_B

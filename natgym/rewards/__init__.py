@@ -10,6 +10,8 @@ from natgym.rewards.base import (
     Reward,
     RewardSpec,
     WeightedSum,
+    learned_state,
+    load_learned_state,
     make_reward,
 )
 from natgym.rewards.distance import DistanceReward, InfluenceReward
@@ -27,5 +29,7 @@ __all__ = [
     "Reward",
     "RewardSpec",
     "WeightedSum",
+    "learned_state",
+    "load_learned_state",
     "make_reward",
 ]

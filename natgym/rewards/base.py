@@ -29,7 +29,10 @@ class Reward(Protocol):
 
 @runtime_checkable
 class LearningReward(Protocol):
-    """A reward that is trained in turn with the policy."""
+    """A reward that is trained in turn with the policy.
+
+    One with `state_dict` and `load_state_dict` resumes where it was.
+    """
 
     def __call__(self, images_BCHW: Tensor, condition: Condition) -> Tensor: ...
 
@@ -100,27 +103,50 @@ class WeightedSum:
 class LearningSum(WeightedSum):
     """A weighted sum of which at least one part learns."""
 
+    @property
+    def _learning(self) -> dict[str, LearningReward]:
+        parts = ((str(place), reward) for place, (reward, _) in enumerate(self.parts))
+        return {place: reward for place, reward in parts if isinstance(reward, LearningReward)}
+
     def update(
         self, real_BCHW: Tensor, real_condition: Condition, fake_BCHW: Tensor, fake_condition: Condition
     ) -> dict[str, float]:
         """Train every part that learns; a metric that several report is the last one's."""
         metrics: dict[str, float] = {}
-        for reward, _ in self.parts:
-            if isinstance(reward, LearningReward):
-                metrics |= reward.update(real_BCHW, real_condition, fake_BCHW, fake_condition)
+        for reward in self._learning.values():
+            metrics |= reward.update(real_BCHW, real_condition, fake_BCHW, fake_condition)
         return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of the parts that learn, by their place in the sum."""
+        return {place: learned_state(reward) for place, reward in self._learning.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for place, reward in self._learning.items():
+            load_learned_state(reward, state[place])
+
+
+def learned_state(reward: Any) -> dict[str, Any]:
+    """Return what a reward has learned; nothing of one that does not learn or keeps it to itself."""
+    return reward.state_dict() if hasattr(reward, "state_dict") else {}
+
+
+def load_learned_state(reward: Any, state: dict[str, Any]) -> None:
+    """Let a reward go on where `learned_state` was taken."""
+    if hasattr(reward, "load_state_dict"):
+        reward.load_state_dict(state)
 
 
 REAL_PICTURES = 5000  # of the train part, for the feature distance
 
-# Rewards by name: (classifier, real pictures of the train part) -> reward.
-NAMED: dict[str, Callable[[Classifier, Part], Reward]] = {
+# Rewards by name: (classifier, real) -> reward; `real()` loads the train part, for those that look at it.
+NAMED: dict[str, Callable[[Classifier, Callable[[], Part]], Reward]] = {
     "classifier": lambda classifier, real: ClassifierReward(classifier),
     "feature-distance": lambda classifier, real: FeatureDistanceReward(
-        classifier, real.images_NCHW[:REAL_PICTURES]
+        classifier, real().images_NCHW[:REAL_PICTURES]
     ),
-    "influence": InfluenceReward,
-    "distance": DistanceReward,
+    "influence": lambda classifier, real: InfluenceReward(classifier, real()),
+    "distance": lambda classifier, real: DistanceReward(classifier, real()),
 }
 
 
@@ -160,4 +186,4 @@ def make_reward(
             f"reward {spec!r} belongs to a task; a generator without one needs a live reward object"
         )
     judge = load_companion(classifier, "classifier", task, device)
-    return NAMED[spec](judge, load_part(task, "train").to(device))
+    return NAMED[spec](judge, lambda: load_part(task, "train").to(device))

@@ -21,7 +21,7 @@ from generators import data
 from generators.checkpoints import from_pretrained, load_state
 from generators.data import Part, load_part
 from natgym.loading import load_companion
-from natgym.rewards import AdversarialReward
+from natgym.rewards import AdversarialReward, make_reward
 from natgym.runs import read_metrics
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
@@ -325,3 +325,51 @@ def test_what_cannot_be_found_is_a_value_error(
 ) -> None:
     with pytest.raises(ValueError, match=named):
         Learner(dataclasses.replace(tiny, **values))
+
+
+class Brightness:
+    """A learning reward of nobody's: minus the squared distance to a mean brightness, which it learns."""
+
+    def __init__(self) -> None:
+        self.level, self.updates = torch.zeros(()), 0
+
+    def __call__(self, images_BCHW: Tensor, condition: Any) -> Tensor:
+        return -(images_BCHW.mean((1, 2, 3)) - self.level).square()
+
+    def update(
+        self, real: Tensor, real_condition: Any, fake: Tensor, fake_condition: Any
+    ) -> dict[str, float]:
+        assert len(real) == len(real_condition) == len(fake) == len(fake_condition) == 16
+        self.level = 0.9 * self.level + 0.1 * real.mean() + 1e-3 * torch.rand(())  # also at random
+        self.updates += 1
+        return {"level": float(self.level)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"level": self.level, "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.level, self.updates = state["level"], state["updates"]
+
+
+@pytest.mark.parametrize("summed", [False, True])
+def test_a_learning_reward_of_ones_own_learns_and_resumes(
+    tiny: AdaNATConfig, tmp_path: Path, summed: bool
+) -> None:
+    """Alone and as a part of a sum; killed after two updates it ends where the uninterrupted run does."""
+
+    def made() -> tuple[Brightness, Any]:
+        own = Brightness()
+        return own, make_reward([(own, 2.0), ("classifier", 0.1)], "digits") if summed else own
+
+    folders = [tmp_path / name for name in ("straight", "killed")]
+    for folder in folders:
+        folder.mkdir()
+    own, reward = made()
+    train(tiny, folders[0], nothing, reward=reward)
+    assert own.updates == (1 + 3) * 2, "one warm-up and three updates, of 2 batches"
+    rows = read_metrics(folders[0] / "metrics.csv")
+    assert len({row["level"] for row in rows}) == 3
+    with pytest.raises(Killed):
+        train(tiny, folders[1], until(2), reward=made()[1])
+    train(tiny, folders[1], nothing, reward=made()[1])
+    assert_same_run(*folders)

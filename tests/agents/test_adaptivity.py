@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from agents.adanat import AdaNATConfig, Learner
-from agents.adaptivity import Shuffled, mean_schedule, others
+from agents.adaptivity import OWN, Shuffled, mean_schedule, others
 from agents.fixed import FixedPolicy
 from agents.named import shipped_strategy
 from agents.policy import small_policy
@@ -60,6 +60,23 @@ def test_a_shuffled_policy_is_itself_on_the_rows_of_others(within: bool, nets: A
             other for other in range(20) if all(f[row] == o[other] for f, o in zip(found, own, strict=True))
         ]
         assert len(same) == 1 and same != [row] and (not within or (same[0] - row) % 10 == 0)
+
+
+def test_nothing_of_the_row_itself_is_left_to_decide_by() -> None:
+    """Also what an observation holds one day; condition, step and the action played before are no leaks."""
+
+    class Reader:
+        steps = 2
+
+        def decide(self, observation: Any, step: int) -> Any:
+            return observation
+
+    rows = torch.arange(6)
+    keys = ("condition", "step", "previous_action", "features", "masked", "tokens", "of-tomorrow")
+    seen = Shuffled(Reader(), False, seed=1).decide(dict.fromkeys(keys, rows), 0)
+    for key in keys:
+        assert torch.equal(seen[key], rows) if key in OWN else (seen[key] != rows).all(), key
+    assert set(OWN) == {"condition", "step", "previous_action"}
 
 
 def test_the_mean_schedule_of_a_schedule_is_itself_and_of_a_policy_its_means(nets: Any) -> None:

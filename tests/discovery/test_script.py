@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from generators.schedules import reference
+
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 TINY = "--epochs 4 --simclr.updates 3 --views 2 --threads 1 --checkpoint-every 1".split()
 Call = Callable[..., tuple[object, str, str]]
@@ -195,5 +197,13 @@ def test_the_audit_of_a_schedule(call: Call, tmp_path: Path) -> None:
     assert [row["cluster"] for row in rows] == [*"0123456789", "beyond 1", "beyond 2", "beyond 3"]
     assert sum(row["generated"] for row in rows) == pytest.approx(1)
     assert (tmp_path / "run" / "figures" / "audit.png").is_file()
+    # As everywhere: names with settings, a searched strategy's folder, a policy's own steps.
+    (tmp_path / "searched").mkdir()
+    reference(3).save(tmp_path / "searched" / "strategy.json")
+    for policy, steps in (("halton:w=2", 8), ("searched", 3)):
+        code, out, err = call("--policy", policy, "--images", 30, script="audit_categories.py")
+        assert code == 0 and f"digits, {policy}, T = {steps}; 30 generated" in out, err
+    code, _, err = call("--policy", "haltom", script="audit_categories.py")
+    assert "'haltom' is not a file, no run folder" in str(code)
     code, _, err = call("--extra", 0, script="audit_categories.py")
     assert code == 2 and "extra 0: it must be at least 1" in err

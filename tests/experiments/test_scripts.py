@@ -216,10 +216,11 @@ def test_the_results_keep_their_schema(reference: tuple[Path, Done]) -> None:
     spent = {row["policy"]: row["images_spent"] for row in rows[:-1]}
     search, learning = (2 + 2) * 50, (1 + 2 * 3) * 32 + (1 + 2) * 60
     assert spent == dict.fromkeys(POLICIES, 0) | {"static-search": search, "adanat": search + learning}
-    assert set(found["adanat_minus"]) == set(POLICIES) - {"adanat"}
+    assert [pair["minus"] for pair in found["differences"]] == [name for name in POLICIES if name != "adanat"]
     means = {row["policy"]: row["distance"] for row in rows}
-    for name, difference in found["adanat_minus"].items():
-        assert difference["mean"] == pytest.approx(means["adanat"] - means[name])
+    for difference in found["differences"]:
+        assert difference["policy"] == "adanat"
+        assert difference["mean"] == pytest.approx(means["adanat"] - means[difference["minus"]])
         assert difference["half_width"] > 0
 
 

@@ -102,6 +102,21 @@ def test_the_table_has_every_number_and_marks_the_best_policy(folder: Path) -> N
     assert ["adanat - reference", "-0.250 ± 0.500"] in rows and not any("one-seed" in row[0] for row in rows)
 
 
+def test_differences_of_a_cotraining_are_shown(tmp_path: Path) -> None:
+    """As they are written, and as folders of before have them."""
+    new, old = (
+        Run.create("script", tmp_path / "new", Config()),
+        Run.create("script", tmp_path / "old", Config()),
+    )
+    pair = {"mean": -0.25, "half_width": 0.5}
+    written = [{"policy": "co-trained adanat", "minus": "frozen adanat", **pair}]
+    new.write_results(PROTOCOL, ROWS, differences=written)
+    old.write_results(PROTOCOL, ROWS, co_trained_adanat_minus={"frozen adanat": pair})
+    for run, label in ((new, "co-trained adanat"), (old, "co trained adanat")):
+        rows = Reader(write_report(run.folder, "x").read_text()).rows
+        assert [f"{label} - frozen adanat", "-0.250 ± 0.500"] in rows
+
+
 def test_a_bare_folder_makes_a_page_too(tmp_path: Path) -> None:
     found = Reader(write_report(tmp_path, "empty").read_text())
     assert not found.rows and not found.images

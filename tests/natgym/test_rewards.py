@@ -34,6 +34,18 @@ def labels(*classes: int) -> Labels:
     return Labels(torch.tensor(classes), 2)
 
 
+def test_only_who_looks_at_real_images_loads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(task: str, part: str) -> Any:
+        raise AssertionError(f"{task}'s {part} part is loaded")
+
+    monkeypatch.setattr("natgym.rewards.base.load_part", refuse)
+    images, condition = batch(4)
+    make_reward("classifier", "digits")(images, Labels(condition.values, 10))
+    for name in ("feature-distance", "influence", "distance"):
+        with pytest.raises(AssertionError, match="digits's train part is loaded"):
+            make_reward(name, "digits")
+
+
 def batch(rows: int = 64, seed: int = 0) -> tuple[Tensor, Labels]:
     """Noise, and classes in turn."""
     images = torch.rand(rows, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
