@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from generators.decoding import RevealRule, confidence
 from generators.families import OFFSET, columns
 from generators.schedules import DecodeParams, Schedule, maskgit, random_order, reference
@@ -46,9 +48,8 @@ class AdaptivePolicy:
 
     def __call__(self, observation: Observation, step: int) -> DecodeParams:
         share_B = 1 - observation["masked"].cpu().double().mean(1)
-        table_B4 = columns(share_B.clamp_min(OFFSET), share_B, **self.curves)
-        table_B4[:, 0] = 0
-        return DecodeParams.from_table(table_B4)
+        curves = {**self.curves, "ratio": torch.zeros_like}
+        return DecodeParams.from_table(columns(share_B.clamp_min(OFFSET), share_B, **curves))
 
 
 def baselines(steps: int) -> dict[str, FixedPolicy]:

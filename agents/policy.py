@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generators.checkpoints import register
+from generators.parameters import STANDARD, completed
 from generators.schedules import PARAMETERS, DecodeParams, Schedule
 from natgym.observations import Observation, pool
 from natgym.rollouts import Decision
@@ -210,7 +211,7 @@ class ActorConfig:
     steps: int
     actions: Preset
     schedule_name: str
-    parameters: tuple[str, ...] = PARAMETERS
+    parameters: tuple[str, ...] = STANDARD
     smoothing: float = 0.0
     pooled_from: tuple[int, int] | None = None
     """The generator's grid, if the features are pooled to `grid`."""
@@ -241,9 +242,16 @@ class Actor(ActorNetwork):
 
     def __init__(self, config: ActorConfig) -> None:
         super().__init__(config)
-        self.register_buffer("schedule", torch.ones(config.steps, 4, dtype=torch.float64))
+        self.register_buffer("schedule", torch.ones(config.steps, len(PARAMETERS), dtype=torch.float64))
         self.schedule: Tensor
         self._mapped: tuple[Any, ActionMap] | None = None
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        """Complete the schedule of a file from before a parameter was registered."""
+        key = f"{prefix}schedule"
+        if key in state_dict:
+            state_dict[key] = completed(state_dict[key])
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     @property
     def steps(self) -> int:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from generators.families import beta_cdf, cosine, table
-from generators.schedules import Schedule, reference
+from generators.parameters import STANDARD, stacked
+from generators.schedules import TABLE, Schedule, reference
 from natgym.spaces import ACTION_BOUND, SOFTPLUS, ActionMap
 
 Ratio = Literal["power-cosine", "beta-cdf"]
@@ -35,9 +36,10 @@ class Space(Protocol):
 
 
 class Parameters:
-    """AutoNAT's coordinates: T - 1 mask ratios and re-mask temperatures, T sampling temperatures and scales.
+    """AutoNAT's coordinates: the values of each of its parameters in the steps that it decides something in.
 
-    The start is AutoNAT's: m = cos(pi (k + 1) / 2T), tau_2 = 1 - k / T, tau_1 = 1, w = (k + 1) / T.
+    Further registered parameters are neutral. The start is AutoNAT's: m = cos(pi (k + 1) / 2T),
+    tau_2 = 1 - k / T, tau_1 = 1, w = (k + 1) / T.
 
     Attributes:
         step, rate, low, high: (d,) AutoNAT's finite-difference steps, learning rates and bounds.
@@ -45,7 +47,7 @@ class Parameters:
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
-        self.lengths = (steps - 1, steps - 1, steps, steps)
+        self.lengths = [TABLE[name].decides(steps) for name in STANDARD]
         self.step = self._each(0.01, 0.1, 0.1, 0.1)
         self.rate = self._each(1e-3, 0.1, 0.1, 0.1)
         self.low = self._each(0.0, 1e-4, 1e-4, 1e-4)
@@ -54,39 +56,40 @@ class Parameters:
     @property
     def start(self) -> np.ndarray:
         k, T = np.arange(self.steps), self.steps
-        ratios, remask = np.cos(np.pi / 2 * (k + 1) / T), 1 - k / T
-        return np.concatenate([ratios[:-1], remask[:-1], np.ones(T), (k + 1) / T])
+        columns = np.cos(np.pi / 2 * (k + 1) / T), 1 - k / T, np.ones(T), (k + 1) / T
+        return np.concatenate([values[:n] for values, n in zip(columns, self.lengths, strict=True)])
 
     def schedule(self, vector: np.ndarray) -> Schedule:
-        columns = np.split(vector, np.cumsum(self.lengths)[:-1])
-        table_T4 = np.zeros((self.steps, 4))
-        for column, values in enumerate(columns):
-            table_T4[: len(values), column] = np.clip(values, 0, 1) if column == 0 else values
-        return Schedule(torch.from_numpy(table_T4))
+        parts = np.split(vector, np.cumsum(self.lengths)[:-1])
+        columns = {}
+        for name, values in zip(STANDARD, parts, strict=True):
+            values = np.clip(values, 0, TABLE[name].high) if TABLE[name].high < math.inf else values
+            columns[name] = torch.from_numpy(np.pad(values, (0, self.steps - len(values))))
+        return Schedule(stacked(columns))
 
     def _each(self, *values: float) -> np.ndarray:
         return np.repeat(values, self.lengths)
 
 
 class Around:
-    """All 4T - 2 parameters in the units of the default action map around a schedule, which is 0.
+    """All parameters in the units of the default action map around a schedule, which is 0.
 
-    Neither the mask ratio nor the re-mask temperature of the last step is one of them: it reveals all.
+    What the last step ignores is not among them: 4T - 2 numbers of the four.
     """
 
     def __init__(self, base: Schedule) -> None:
         self.action_map = ActionMap.preset("default", base)
-        self.free_T4 = np.ones((base.steps, 4), dtype=bool)
-        self.free_T4[-1, :2] = False
+        ends = np.array([parameter.decides(base.steps) for parameter in TABLE.values()])
+        self.free_TK = np.arange(base.steps)[:, None] < ends
 
     @property
     def start(self) -> np.ndarray:
-        return np.zeros(int(self.free_T4.sum()))
+        return np.zeros(int(self.free_TK.sum()))
 
     def schedule(self, vector: np.ndarray) -> Schedule:
-        actions_T4 = np.zeros(self.free_T4.shape)
-        actions_T4[self.free_T4] = np.clip(vector, -ACTION_BOUND, ACTION_BOUND)
-        rows = enumerate(torch.from_numpy(actions_T4)[:, None])
+        actions_TK = np.zeros(self.free_TK.shape)
+        actions_TK[self.free_TK] = np.clip(vector, -ACTION_BOUND, ACTION_BOUND)
+        rows = enumerate(torch.from_numpy(actions_TK)[:, None])
         return Schedule(torch.cat([self.action_map(action, step).table for step, action in rows]))
 
 

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from generators.parameters import stacked
+
 OFFSET = 1e-3
 Curve = Callable[[Tensor], Tensor]
 Law = tuple[float, float]
@@ -131,7 +133,7 @@ def table(
     sampling: Law = (1.0, 1.0),
     guidance: Curve = ramp,
 ) -> Tensor:
-    """Return decoding parameters (T, 4) float64 of curves, by default AdaNAT's reference.
+    """Return decoding parameters (T, K) float64 of curves, by default AdaNAT's reference.
 
     Args:
         steps: T.
@@ -150,9 +152,16 @@ def table(
 
 
 def columns(r: Tensor, s: Tensor, *, ratio: Curve, remask: Law, sampling: Law, guidance: Curve) -> Tensor:
-    """Return decoding parameters (N, 4) where N times the shares r and s of a generation are done."""
-    laws = (last + (first - last) * (1 - r) for first, last in (remask, sampling))
-    return torch.stack([ratio(r), *laws, guidance(s)], dim=-1)
+    """Return decoding parameters (N, K) where N times the shares r and s of a generation are done."""
+    remasking, drawing = (last + (first - last) * (1 - r) for first, last in (remask, sampling))
+    return stacked(
+        {
+            "mask_ratio": ratio(r),
+            "remask_temperature": remasking,
+            "sampling_temperature": drawing,
+            "guidance_scale": guidance(s),
+        }
+    )
 
 
 def parse(spec: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Decoding parameters and schedules: a (T, 4) table of them, hand-made families, JSON and YAML in and out.
+"""Decoding parameters and schedules: a (T, K) table of them, hand-made families, JSON and YAML in and out.
 
-The order of the columns is that of the official AdaNAT policies. Guidance is l_c + w (l_c - l_u): w = 0 is
-none; the scale that other papers call s is w + 1.
+The columns are those of `generators.parameters`, four by default, in the order of the official AdaNAT
+policies; a file or a table with fewer columns has neutral values in the others. Guidance is
+l_c + w (l_c - l_u): w = 0 is none; the scale that other papers call s is w + 1.
 """
 
 from __future__ import annotations
@@ -12,22 +13,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from generators import families
+from generators import families, parameters
 from generators.checkpoints import write_atomic
 
-PARAMETERS = ("mask_ratio", "remask_temperature", "sampling_temperature", "guidance_scale")
+TABLE = parameters.sealed()
+PARAMETERS = tuple(TABLE)
 # AutoNAT's names for them in its strategy files. Its guidance scale is ours.
-STRATEGY = ("manual_ratios", "manual_temp", "manual_samp_temp", "manual_cfg")
+STRATEGY = {p.strategy_key: p for p in TABLE.values() if p.strategy_key}
 CONVENTION = "logits = l_c + w (l_c - l_u); w = 0 is no guidance"
 
 
-class DecodeParams(NamedTuple):
+class DecodeParams(tuple[Tensor, ...]):
     """The decisions of one step, each (B,) on the host, where mask counts and skipped passes follow.
+
+    A tuple in the order of PARAMETERS, whose values also have their names as attributes, those of further
+    registered parameters too. Columns that are not given are neutral.
 
     Attributes:
         mask_ratio: m in [0, 1], share of all tokens masked after the step.
@@ -41,28 +46,42 @@ class DecodeParams(NamedTuple):
     sampling_temperature: Tensor
     guidance_scale: Tensor
 
+    def __new__(cls, *columns: Tensor) -> DecodeParams:
+        if not len(parameters.STANDARD) <= len(columns) <= len(PARAMETERS):
+            raise TypeError(f"{len(columns)} columns for the parameters {', '.join(PARAMETERS)}")
+        missing = list(TABLE.values())[len(columns) :]
+        return super().__new__(cls, (*columns, *(torch.full_like(columns[0], p.neutral) for p in missing)))
+
+    def __getnewargs__(self) -> tuple[Tensor, ...]:
+        return tuple(self)
+
+    def __getattr__(self, name: str) -> Tensor:
+        if name not in TABLE:
+            raise AttributeError(f"{name!r} is not one of {', '.join(PARAMETERS)}")
+        return self[PARAMETERS.index(name)]
+
     @classmethod
-    def from_table(cls, table_B4: Tensor) -> DecodeParams:
-        """Split a (B, 4) tensor; raise ValueError for a value outside the ranges above."""
-        if table_B4.shape[-1] != 4 or not bool(torch.isfinite(table_B4).all()):
-            raise ValueError(f"decoding parameters must be finite and (..., 4), got {_summary(table_B4)}")
-        params = cls(*table_B4.cpu().unbind(-1))
-        allowed = (
-            (params.mask_ratio.min() >= 0) & (params.mask_ratio.max() <= 1),
-            params.remask_temperature.min() >= 0,
-            params.sampling_temperature.min() > 0,
-            params.guidance_scale.min() >= 0,
-        )
-        bounds = ("in [0, 1]", ">= 0", "> 0", ">= 0")
-        for name, values, fine, bound in zip(PARAMETERS, params, allowed, bounds, strict=True):
-            if not fine:
-                raise ValueError(f"{name} spans [{values.min():.4g}, {values.max():.4g}]; it must be {bound}")
+    def from_table(cls, table_BK: Tensor) -> DecodeParams:
+        """Split a (B, K) tensor; raise ValueError for a value outside the ranges above.
+
+        Columns that it lacks are neutral.
+        """
+        fits = len(parameters.STANDARD) <= table_BK.shape[-1] <= len(PARAMETERS)
+        if not fits or not bool(torch.isfinite(table_BK).all()):
+            raise ValueError(
+                f"decoding parameters must be finite and (..., {len(PARAMETERS)}), got {_summary(table_BK)}"
+            )
+        params = cls(*table_BK.cpu().unbind(-1))
+        for parameter, values in zip(TABLE.values(), params, strict=True):
+            if not parameter.holds(values):
+                span = f"[{values.min():.4g}, {values.max():.4g}]"
+                raise ValueError(f"{parameter.name} spans {span}; it must be {parameter.range}")
         return params
 
     @property
     def table(self) -> Tensor:
-        """The four as one (B, 4) tensor."""
-        return torch.stack(self, dim=-1)
+        """All of them as one (B, K) tensor."""
+        return torch.stack(list(self), dim=-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +89,8 @@ class Schedule:
     """One row of decoding parameters per step, the same for every sample.
 
     Attributes:
-        table_T4: (T, 4) float64; the mask ratio of the last step is irrelevant, since it reveals all.
+        table_T4: (T, K) float64, K = 4 unless more are registered; the mask ratio of the last step is
+            irrelevant, since it reveals all.
         name: for tables and figures.
     """
 
@@ -79,8 +99,10 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.table_T4.ndim != 2 or self.table_T4.shape[0] < 1:
-            raise ValueError(f"a schedule is a (T, 4) table with T >= 1, got {tuple(self.table_T4.shape)}")
+            expected = f"(T, {len(PARAMETERS)}) table with T >= 1"
+            raise ValueError(f"a schedule is a {expected}, got {tuple(self.table_T4.shape)}")
         DecodeParams.from_table(self.table_T4)
+        object.__setattr__(self, "table_T4", parameters.completed(self.table_T4))
 
     @property
     def steps(self) -> int:
@@ -88,7 +110,7 @@ class Schedule:
 
     def params(self, step: int, num_rows: int) -> DecodeParams:
         """Return the decoding parameters of `step` for a batch."""
-        return DecodeParams(*self.table_T4[step].expand(num_rows, 4).unbind(-1))
+        return DecodeParams(*self.table_T4[step].expand(num_rows, -1).unbind(-1))
 
     def save(self, path: Path | str) -> None:
         """Write JSON (name, parameter names, guidance convention, table), or AutoNAT's strategy to .yaml.
@@ -124,15 +146,16 @@ class Schedule:
     @classmethod
     def _from_json(cls, text: str) -> Schedule:
         content = json.loads(text)
-        if tuple(content["parameters"]) != PARAMETERS or content["guidance"] != CONVENTION:
+        if content["guidance"] != CONVENTION:
             raise ValueError(f"its columns are {content['parameters']} with guidance {content['guidance']!r}")
-        return cls(torch.tensor(content["table"], dtype=torch.float64), content["name"])
+        table = torch.tensor(content["table"], dtype=torch.float64)
+        return cls(parameters.named_columns(table, content["parameters"]), content["name"])
 
     def _strategy(self) -> str:
         import yaml
 
-        ratios, remask, sampling, guidance = self.table_T4.T.tolist()
-        columns = dict(zip(STRATEGY, (ratios[:-1], remask[:-1], sampling, guidance), strict=True))
+        at = dict(zip(PARAMETERS, self.table_T4.T.tolist(), strict=True))
+        columns = {key: at[p.name][: p.decides(self.steps)] for key, p in STRATEGY.items()}
         return yaml.safe_dump(columns, default_flow_style=None, sort_keys=False, width=math.inf)
 
     @classmethod
@@ -143,16 +166,24 @@ class Schedule:
             content = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ValueError(" ".join(str(error).split())) from None
-        if not isinstance(content, dict) or set(content) != set(STRATEGY):
-            raise ValueError("it does not hold exactly these four")
+        if not isinstance(content, dict) or not set(_standard_keys()) <= set(content) <= set(STRATEGY):
+            raise ValueError("it does not hold exactly these")
         if strangers := [key for key, column in content.items() if not isinstance(column, list)]:
             raise ValueError(f"{', '.join(strangers)} holds no list")
-        ratios, remask, sampling, guidance = ([float(value) for value in content[key]] for key in STRATEGY)
-        if not len(ratios) + 1 == len(remask) + 1 == len(sampling) == len(guidance):
-            lengths = ", ".join(f"{len(content[key])} {key}" for key in STRATEGY)
-            raise ValueError(f"{lengths} don't fit; T steps have T - 1, T - 1, T and T")
-        columns = [*ratios, 0.0], [*remask, 0.0], sampling, guidance
-        return cls(torch.tensor(columns, dtype=torch.float64).T, name)
+        found = {STRATEGY[key]: [float(x) for x in content[key]] for key in STRATEGY if key in content}
+        steps = {len(column) + p.idle_at_end for p, column in found.items()}
+        if len(steps) > 1:
+            lengths = ", ".join(f"{len(column)} {p.strategy_key}" for p, column in found.items())
+            terms = ", ".join("T - 1" if p.idle_at_end else "T" for p in list(found)[:-1])
+            raise ValueError(f"{lengths} don't fit; T steps have {terms} and T")
+        columns = {p.name: [*column, *[0.0] * p.idle_at_end] for p, column in found.items()}
+        tensors = {key: torch.tensor(column, dtype=torch.float64) for key, column in columns.items()}
+        return cls(parameters.stacked(tensors), name)
+
+
+def _standard_keys() -> list[str]:
+    """AutoNAT's own, which every strategy file has."""
+    return [key for key, p in STRATEGY.items() if p.name in parameters.STANDARD]
 
 
 def reference(

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 from torch import Tensor
 
-from generators.schedules import PARAMETERS
+from generators.schedules import PARAMETERS, TABLE
 from natgym.drawing import (
     COLOR_MAP,
     COLORS,
@@ -32,12 +32,7 @@ from natgym.drawing import (
 )
 
 Frames = Mapping[str, pd.DataFrame]
-TITLES = {
-    "mask_ratio": "mask ratio $m$",
-    "remask_temperature": r"re-mask temperature $\tau_2$",
-    "sampling_temperature": r"sampling temperature $\tau_1$",
-    "guidance_scale": "guidance scale $w$ (0: none)",
-}
+TITLES = {name: parameter.label for name, parameter in TABLE.items()}
 
 
 def samples_figure(images: Mapping[str, Tensor], names: Sequence[str], note: str) -> Figure:
@@ -65,12 +60,11 @@ def samples_figure(images: Mapping[str, Tensor], names: Sequence[str], note: str
 def deciding(frame: pd.DataFrame, parameter: str) -> pd.DataFrame:
     """Return the rows in which a parameter decides something.
 
-    The last step reveals all, so that its mask ratio and re-mask temperature don't; nor does anything once a
-    sample is revealed.
+    The last step reveals all, so that some don't there; nor does anything once a sample is revealed.
     """
     shown = frame[frame["masked_before"] > 0] if "masked_before" in frame else frame
-    idle = parameter in PARAMETERS[:2] and frame["step"].max() > 0
-    return shown[shown["step"] < frame["step"].max()] if idle else shown
+    steps = frame["step"].max() + 1
+    return shown[shown["step"] < TABLE[parameter].decides(steps)] if steps > 1 else shown
 
 
 def parameters_figure(frames: Frames, note: str, *, samples: int = 0) -> Figure:
@@ -79,7 +73,7 @@ def parameters_figure(frames: Frames, note: str, *, samples: int = 0) -> Figure:
     Args:
         samples: single samples of each policy drawn as thin lines.
     """
-    figure = Figure(figsize=(11, 2.9))
+    figure = Figure(figsize=(2.75 * len(PARAMETERS), 2.9))
     for axis, parameter in zip(panels(figure, 1, len(PARAMETERS)), PARAMETERS, strict=True):
         styles = zip(cycle(COLORS), cycle(DASHES), frames.items(), strict=False)
         for color, dash, (policy, frame) in styles:
@@ -105,7 +99,7 @@ def by_class_figure(frame: pd.DataFrame, note: str, *, most: int = 10) -> Figure
     Args:
         most: conditions shown, the first ones of the frame.
     """
-    figure = Figure(figsize=(11, 2.9))
+    figure = Figure(figsize=(2.75 * len(PARAMETERS), 2.9))
     names = list(frame["condition"].unique()[:most])
     styles = list(product(DASHES, COLORS))
     for axis, parameter in zip(panels(figure, 1, len(PARAMETERS)), PARAMETERS, strict=True):

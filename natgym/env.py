@@ -27,7 +27,7 @@ from natgym.loading import load_companion, load_generator
 from natgym.observations import FeatureType, Kind, Observation, Observer
 from natgym.pictures import reveal
 from natgym.rewards import RewardSpec, make_reward
-from natgym.spaces import ActionMap, BatchedBox, Preset, action_space, batched
+from natgym.spaces import ActionMap, BatchedBox, Preset, batched
 
 Info = dict[str, Any]
 METADATA = {"render_modes": ["rgb_array"], "render_fps": 4}
@@ -43,15 +43,17 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     guidance.
 
     ## Action Space
-    `Box(-10, 10, (4,), float32)` per row, in pre-activation units around the schedule: zero plays the
-    schedule.
+    A float32 box (4,) per row, in pre-activation units around the schedule: zero plays the schedule. What
+    lies outside is clipped, and `info["clipped"]` says so.
 
-    | index | parameter | default map, a = action |
-    |---|---|---|
-    | 0 | mask_ratio, after the step | sigmoid(logit(m) + a / 2) |
-    | 1 | remask_temperature | tau_2 exp(a) |
-    | 2 | sampling_temperature | tau_1 exp(a / 4) |
-    | 3 | guidance_scale, l_c + w (l_c - l_u) | softplus(softplus^-1(w) + a) |
+    | index | parameter | default map, a = action | a |
+    |---|---|---|---|
+    | 0 | mask_ratio, after the step | sigmoid(logit(m) + a / 2) | +-3 |
+    | 1 | remask_temperature | tau_2 exp(a) | +-5 |
+    | 2 | sampling_temperature | tau_1 exp(a / 4) | +-3.5 |
+    | 3 | guidance_scale, l_c + w (l_c - l_u) | softplus(softplus^-1(w) + a) | +-3.5 |
+
+    The paper's presets take +-10 for each.
 
     The mask ratio of the last step has no effect: it reveals everything. With `parameters=`, only those are
     set, in this order, and the others follow the schedule. With `smoothing=s`, what is played is
@@ -108,9 +110,9 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
 
     ## Vectorized environment
     This is the native vector form, `gymnasium.make_vec("natgym/Decode-v0", num_envs=64)`; it resets in the
-    same step. `info` holds the four decoding parameters (num_envs,) at each step, and `tokens` (num_envs, L),
-    `images` (num_envs, C, H, W) and `nfe` (num_envs,) at the last. All rows finish together; no `final_obs`
-    is made, since an episode that terminates is never bootstrapped.
+    same step. `info` holds the decoding parameters and `clipped` (num_envs,) at each step, and `tokens`
+    (num_envs, L), `images` (num_envs, C, H, W) and `nfe` (num_envs,) at the last. All rows finish together;
+    no `final_obs` is made, since an episode that terminates is never bootstrapped.
 
     ## Version History
     * v0: first version.
@@ -157,7 +159,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         if not autoreset:
             self.metadata = {**self.metadata, "autoreset_mode": AutoresetMode.DISABLED}
         self.single_observation_space = self.observer.space(steps)
-        self.single_action_space = action_space(len(self.action_map.parameters))
+        self.single_action_space = self.action_map.action_space
         self.observation_space = batched(self.single_observation_space, num_envs)
         self.action_space = BatchedBox(self.single_action_space, num_envs)
         self.state: DecodeState | None = None
@@ -198,6 +200,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         self.played_Bk, self.finished = played_Bk.float(), None
         self.state = advance(self.generator, self.state, params, self.noise, min_reveal=self.min_reveal)
         info: Info = {name: values.numpy() for name, values in zip(PARAMETERS, params, strict=True)}
+        info["clipped"] = self.action_map.outside(actions_Bk).cpu().numpy()
         rewards = np.zeros(self.num_envs)
         ended = np.full(self.num_envs, self.state.done)
         if self.state.done:

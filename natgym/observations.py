@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from generators.contract import Generator
 from generators.decoding import DecodeState
-from natgym.spaces import action_space
+from natgym.spaces import ACTION_BOUND, action_space
 
 Observation = dict[str, Tensor]
 Kind = Literal["features", "pooled", "tokens"]
@@ -102,7 +102,7 @@ class Observer:
         if self.kind == "tokens":
             boxes["tokens"] = spaces.Box(0, self.mask_id, (num_tokens,), np.int32)
         if self.num_smoothed:
-            boxes["previous_action"] = action_space(self.num_smoothed)
+            boxes["previous_action"] = action_space((ACTION_BOUND,) * self.num_smoothed)
         return spaces.Dict(boxes)
 
     def __call__(self, state: DecodeState, previous_action: Tensor) -> Observation:

@@ -141,7 +141,7 @@ class Step(NamedTuple):
         """Return the columns of the frame but for the condition."""
         B, empty = len(self.nfe_B), torch.tensor(torch.nan)
         params, action_B4, value_B, _ = self.decision
-        actions = (empty,) * 4 if action_B4 is None else action_B4.unbind(-1)
+        actions = [empty] * len(ACTIONS) if action_B4 is None else action_B4.unbind(-1)
         columns = {
             "sample": self.first + torch.arange(B),
             "step": torch.tensor(self.step),

@@ -10,25 +10,27 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter
 
-from generators.schedules import PARAMETERS, Schedule
-from natgym.analysis import TITLES
+from generators.schedules import TABLE, Schedule
 from natgym.drawing import COLORS, DASHES, MARKERS, SMALL, finish, panels, plain
 
 
 def schedules_figure(schedules: Mapping[str, Schedule], note: str) -> Figure:
     """Draw schedules over their steps, a panel for each decoding parameter.
 
-    What the last step does not use, its mask ratio and re-mask temperature, is left out.
+    What the last step ignores is left out.
     """
-    figure, longest = Figure(figsize=(11, 3.4)), max(schedule.steps for schedule in schedules.values())
-    for column, axis in enumerate(panels(figure, 1, len(PARAMETERS))):
+    longest = max(schedule.steps for schedule in schedules.values())
+    figure = Figure(figsize=(2.75 * len(TABLE), 3.4))
+    for column, (parameter, axis) in enumerate(
+        zip(TABLE.values(), panels(figure, 1, len(TABLE)), strict=True)
+    ):
         styles = zip(cycle(COLORS), cycle(DASHES), cycle(MARKERS), schedules.items(), strict=False)
         for color, dash, marker, (name, schedule) in styles:
-            shown = schedule.steps - (column < 2)
+            shown = parameter.decides(schedule.steps)
             values = schedule.table_T4[:shown, column]
             look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 4, "linewidth": 1.2}
             axis.plot(range(1, shown + 1), values, dash, label=name, **look)
-        plain(axis, TITLES[PARAMETERS[column]], "step")
+        plain(axis, parameter.label, "step")
         axis.set_xticks(range(1, longest + 1))
     figure.axes[0].legend(fontsize=SMALL, frameon=False)
     return finish(figure, note)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -11,12 +11,23 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
-from torch.nn import functional as F
 
-from generators.schedules import PARAMETERS, DecodeParams, Schedule
+from generators.parameters import EXPONENTIAL, SIGMOID, SOFTPLUS, Activation
+from generators.schedules import PARAMETERS, TABLE, DecodeParams, Schedule
 
 ACTION_BOUND = 10.0
+"""Of the paper's presets and of searches; never met in practice."""
 Preset = Literal["default", "paper", "paper-no-residual"]
+__all__ = [
+    "EXPONENTIAL",
+    "SIGMOID",
+    "SOFTPLUS",
+    "ActionMap",
+    "Activation",
+    "BatchedBox",
+    "Preset",
+    "action_space",
+]
 
 
 class BatchedBox(spaces.Box):
@@ -36,22 +47,11 @@ def batched(space: spaces.Dict, n: int) -> spaces.Dict:
     return spaces.Dict({key: BatchedBox(box, n) for key, box in space.items() if isinstance(box, spaces.Box)})
 
 
-def action_space(num_parameters: int = len(PARAMETERS)) -> spaces.Box:
-    """Return one pre-activation number per parameter; the bounds are never met in practice."""
-    return spaces.Box(-ACTION_BOUND, ACTION_BOUND, (num_parameters,), np.float32)
+def action_space(bounds: Sequence[float] = (ACTION_BOUND,) * len(PARAMETERS)) -> spaces.Box:
+    """Return one pre-activation number per parameter, each within plus and minus its bound."""
+    high = np.asarray(bounds, np.float32)
+    return spaces.Box(-high, high, dtype=np.float32)
 
-
-class Activation:
-    """A monotone map from the reals to a parameter's range, and its inverse."""
-
-    def __init__(self, forward: Callable[[Tensor], Tensor], inverse: Callable[[Tensor], Tensor]) -> None:
-        self.forward, self.inverse = forward, inverse
-
-
-SIGMOID = Activation(torch.sigmoid, torch.logit)
-EXPONENTIAL = Activation(torch.exp, torch.log)
-# log(exp(w) - 1), in the form that does not overflow.
-SOFTPLUS = Activation(F.softplus, lambda w: w + torch.log(-torch.expm1(-w)))
 
 _EPSILON = 1e-6
 
@@ -64,8 +64,9 @@ class ActionMap:
 
     Attributes:
         schedule: what zero action plays, and what the parameters follow that no action sets.
-        activations: of mask ratio, re-mask temperature, sampling temperature, guidance scale.
+        activations: one for each of PARAMETERS, as the next two.
         scale: of one unit of action, before the activation.
+        bounds: an action is clipped to [-bound, bound] before it is played.
         floor: schedule values below it are lifted to it before the inverse, so that a non-zero action can
             leave zero.
         residual: False drops the schedule: AdaNAT's ImageNet policies, whose zero action means 0.5 and ln 2.
@@ -76,8 +77,9 @@ class ActionMap:
     """
 
     schedule: Schedule
-    activations: tuple[Activation, Activation, Activation, Activation]
-    scale: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    activations: tuple[Activation, ...]
+    scale: tuple[float, ...] = (1.0,) * len(PARAMETERS)
+    bounds: tuple[float, ...] = (ACTION_BOUND,) * len(PARAMETERS)
     floor: float = _EPSILON
     residual: bool = True
     parameters: Sequence[str] = PARAMETERS
@@ -89,6 +91,9 @@ class ActionMap:
             raise ValueError(
                 f"parameters {self.parameters} are not one or more of {PARAMETERS}, in this order"
             )
+        for name in ("activations", "scale", "bounds"):
+            if len(getattr(self, name)) != len(PARAMETERS):
+                raise ValueError(f"{len(getattr(self, name))} {name} for the parameters {PARAMETERS}")
         if not 0 <= self.smoothing < 1:
             raise ValueError(f"smoothing {self.smoothing}: it must be in [0, 1); 0 is none")
 
@@ -96,31 +101,53 @@ class ActionMap:
     def preset(cls, name: Preset, schedule: Schedule, **options: Any) -> ActionMap:
         """Build a named map; `options` are `parameters` and `smoothing`.
 
-        "default" multiplies the temperatures and balances the units, so that one unit of action is a change
+        Actions of "default" have the bounds of `generators.parameters`, those of the paper's +-10. "default"
+        multiplies the temperatures and balances the units, so that one unit of action is a change
         of similar weight in each parameter; "paper" is AdaNAT's sigmoid and three softplus, on the official
         units, with the schedule as residual (CC3M, AdaGen) or, "paper-no-residual", without (ImageNet).
         """
+        table = TABLE.values()
         if name == "default":
-            activations = (SIGMOID, EXPONENTIAL, EXPONENTIAL, SOFTPLUS)
-            return cls(schedule, activations, scale=(0.5, 1.0, 0.25, 1.0), floor=1e-2, **options)
+            activations = tuple(p.activation or p.paper_activation for p in table)
+            scale, bounds = tuple(p.unit for p in table), tuple(p.bound for p in table)
+            return cls(schedule, activations, scale=scale, bounds=bounds, floor=1e-2, **options)
         if name not in get_args(Preset):
             raise ValueError(f"action preset {name!r} is not one of {', '.join(get_args(Preset))}")
-        activations = (SIGMOID, SOFTPLUS, SOFTPLUS, SOFTPLUS)
+        activations = tuple(p.paper_activation for p in table)
         return cls(schedule, activations, residual=name == "paper", **options)
 
     @property
     def columns(self) -> list[int]:
-        """Where the parameters that an action sets stand among the four."""
+        """Where the parameters that an action sets stand among all."""
         return [PARAMETERS.index(name) for name in self.parameters]
 
     def spread(self, action_Bk: Tensor) -> Tensor:
-        """Return actions as (B, 4), NaN for the parameters that they don't set."""
-        spread_B4 = action_Bk.new_full((len(action_Bk), len(PARAMETERS)), torch.nan)
-        spread_B4[:, self.columns] = action_Bk
-        return spread_B4
+        """Return actions as (B, K), NaN for the parameters that they don't set."""
+        spread_BK = action_Bk.new_full((len(action_Bk), len(PARAMETERS)), torch.nan)
+        spread_BK[:, self.columns] = action_Bk
+        return spread_BK
+
+    @property
+    def action_space(self) -> spaces.Box:
+        """The box (k,) that actions are clipped to."""
+        return action_space(self._limits)
+
+    def clip(self, action_Bk: Tensor) -> Tensor:
+        """Return actions (B, k) moved into the box; those inside keep their bits.
+
+        What is not finite stays, for the map to refuse.
+        """
+        columns = zip(action_Bk.unbind(-1), self._limits, strict=True)
+        clipped = torch.stack([action_B.clamp(-limit, limit) for action_B, limit in columns], dim=-1)
+        return torch.where(torch.isfinite(action_Bk), clipped, action_Bk)
+
+    def outside(self, action_Bk: Tensor) -> Tensor:
+        """Return a bool (B,): whether a number of the action lies outside the box."""
+        return (self.clip(action_Bk) != action_Bk).any(-1)
 
     def smooth(self, action_Bk: Tensor, previous_Bk: Tensor, step: int) -> Tensor:
-        """Return the action to play, float32, from the one given and the one played at the step before."""
+        """Return the action to play, clipped, from the one given and the one played at the step before."""
+        action_Bk = self.clip(action_Bk)
         if step == 0 or not self.smoothing:
             return action_Bk
         # In double precision, so that a row's bits don't depend on how a device fuses the sum.
@@ -140,16 +167,20 @@ class ActionMap:
             )
         if not 0 <= step < self.schedule.steps:
             raise ValueError(f"step {step} is not one of the schedule's {self.schedule.steps}")
-        row_4, starts = self.schedule.table_T4[step], self._starts[step]
-        table_B4 = row_4.repeat(len(action_Bk), 1)
+        row_K, starts = self.schedule.table_T4[step], self._starts[step]
+        table_BK = row_K.repeat(len(action_Bk), 1)
         for column, action_B in zip(self.columns, action_Bk.cpu().double().unbind(-1), strict=True):
             moved_B = self.activations[column].forward(starts[column] + self.scale[column] * action_B)
             # Exact where the action is zero: no rounding may turn floor(L m) over, nor a floor switch
             # guidance on.
-            table_B4[:, column] = (
-                torch.where(action_B == 0, row_4[column], moved_B) if self.residual else moved_B
+            table_BK[:, column] = (
+                torch.where(action_B == 0, row_K[column], moved_B) if self.residual else moved_B
             )
-        return DecodeParams.from_table(table_B4)
+        return DecodeParams.from_table(table_BK)
+
+    @property
+    def _limits(self) -> list[float]:
+        return [self.bounds[column] for column in self.columns]
 
     @cached_property
     def _starts(self) -> list[list[float]]:
@@ -159,9 +190,9 @@ class ActionMap:
         return [
             [
                 self._inverse(value, activation)
-                for value, activation in zip(row_4, self.activations, strict=True)
+                for value, activation in zip(row_K, self.activations, strict=True)
             ]
-            for row_4 in self.schedule.table_T4
+            for row_K in self.schedule.table_T4
         ]
 
     def _inverse(self, value: Tensor, activation: Activation) -> float:

@@ -340,7 +340,8 @@ def test_the_parameters_in_info_are_those_that_were_played(digits: Any) -> None:
     ("min_reveal", "masked"), [(0, [15, 15, 15, 0]), (1, [15, 14, 13, 0]), (3, [13, 10, 7, 0])]
 )
 def test_min_reveal_is_kept_whatever_the_action_asks(min_reveal: int, masked: list[int]) -> None:
-    env, actions = vector(autoreset=False, min_reveal=min_reveal), np.zeros((T, N, 4))
+    env = vector(autoreset=False, min_reveal=min_reveal, actions="paper")
+    actions = np.zeros((T, N, 4))
     actions[..., 0] = 10  # almost everything stays masked
     _, *played = play(env, actions, seed=0)
     assert [observation["masked"].sum(1).tolist() for observation, *_ in played] == [[m] * N for m in masked]

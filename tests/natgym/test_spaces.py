@@ -1,6 +1,7 @@
 """Spaces of any size, and the action map: zero is the schedule, each number moves its own parameter."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from generators.schedules import FAMILIES, PARAMETERS, Schedule, reference
+from generators.schedules import FAMILIES, PARAMETERS, TABLE, Schedule, reference
 from natgym.observations import Observer
 from natgym.spaces import (
     ACTION_BOUND,
@@ -24,6 +25,7 @@ from natgym.spaces import (
     batched,
 )
 
+ROOT = Path(__file__).resolve().parents[2]
 ZEROS = Schedule(
     torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.5, 0.0, 0.7, 2.0], [0.0, 3.0, 1.0, 0.0]], dtype=torch.float64)
 )
@@ -131,9 +133,12 @@ def test_each_column_moves_only_its_parameter_and_monotonically(number: int, pre
 @pytest.mark.parametrize("preset", ["default", "paper", "paper-no-residual"])
 @pytest.mark.parametrize("schedule", [reference(8), ZEROS], ids=["reference", "zeros"])
 def test_every_action_of_the_space_gives_legal_parameters(schedule: Schedule, preset: Any) -> None:
-    space, actions = action_space(), ActionMap.preset(preset, schedule)
-    assert (space.low == -ACTION_BOUND).all() and (space.high == ACTION_BOUND).all()
-    corners = torch.cartesian_prod(*[torch.tensor([-ACTION_BOUND, 0.0, ACTION_BOUND])] * 4)
+    actions = ActionMap.preset(preset, schedule)
+    high = actions.action_space.high
+    assert (actions.action_space.low == -high).all()
+    bounds = [3.0, 5.0, 3.5, 3.5] if preset == "default" else [ACTION_BOUND] * 4
+    assert high.tolist() == bounds
+    corners = torch.cartesian_prod(*[torch.tensor([-bound, 0.0, bound]) for bound in bounds])
     for step in range(schedule.steps):
         table = actions(corners, step).table  # checks the ranges itself
         assert table.dtype == torch.float64 and table.device.type == "cpu"
@@ -227,3 +232,30 @@ def test_observations_are_described_as_they_are() -> None:
         ("step", np.full(1, 5, np.float32)),
     ):
         assert not space.contains(legal | {key: wrong})
+
+
+def test_the_default_box_holds_the_shipped_schedules_and_exploration_around_them() -> None:
+    shipped = sorted((ROOT / "generators" / "pretrained").rglob("autonat-T*.json"))
+    assert len(shipped) >= 6
+    for path in shipped:
+        found = Schedule.load(path)
+        actions = ActionMap.preset("default", reference(found.steps))
+        for parameter, values_T, bound in zip(TABLE.values(), found.table_T4.T, actions.bounds, strict=True):
+            for step in range(parameter.decides(found.steps)):
+                room = torch.full((2, 4), bound - 3 * 0.6) * torch.tensor([[-1.0], [1.0]])
+                low, high = getattr(actions(room, step), parameter.name)
+                # A schedule's zero, such as no guidance, is below the floor, which no action but zero plays.
+                assert low <= max(values_T[step], actions.floor) <= high, (path, parameter.name, step)
+
+
+def test_an_action_outside_is_clipped_and_one_inside_keeps_its_bits() -> None:
+    actions = ActionMap.preset("default", reference(4), parameters=PARAMETERS[1:3], smoothing=0.5)
+    given = torch.tensor([[1.3, -2.1], [5.0, 3.5], [9.0, 0.1], [0.0, -7.0]])
+    assert actions.outside(given).tolist() == [False, False, True, True]
+    clipped = actions.clip(given)
+    assert torch.equal(clipped[:2], given[:2]) and clipped[2:].tolist() == [[5.0, given[2, 1]], [0.0, -3.5]]
+    assert torch.equal(actions.smooth(given, torch.zeros(4, 2), 0), clipped)
+    assert torch.equal(actions.smooth(given, torch.zeros(4, 2), 1), clipped / 2)
+    doubled = given.double()
+    assert actions.clip(doubled).dtype == torch.float64
+    assert actions.clip(torch.tensor([[torch.nan, torch.inf]])).isfinite().sum() == 0

@@ -12,11 +12,12 @@ from gymnasium.wrappers import vector
 import natgym  # noqa: F401  (registers the environment)
 
 N, T = 3, 2
+HIGH = np.array([3.0, 5.0, 3.5, 3.5], np.float32)  # of the box
 
 # Wrapper -> how it is put on, and what it does to the actions that reach the environment and to the rewards.
 WORKING: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "ClipAction": (vector.ClipAction, lambda a: a.clip(-10, 10), lambda r: r),
-    "RescaleAction": (lambda env: vector.RescaleAction(env, -1, 1), lambda a: 10 * a, lambda r: r),
+    "ClipAction": (vector.ClipAction, lambda a: a.clip(-HIGH, HIGH), lambda r: r),
+    "RescaleAction": (lambda env: vector.RescaleAction(env, -1, 1), lambda a: HIGH * a, lambda r: r),
     "TransformAction": (
         lambda env: vector.TransformAction(env, lambda a: a / 2),
         lambda a: a / 2,
@@ -24,7 +25,7 @@ WORKING: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any], Callable[[A
     ),
     "VectorizeTransformAction": (
         lambda env: vector.VectorizeTransformAction(env, wrappers.ClipAction),
-        lambda a: a.clip(-10, 10),
+        lambda a: a.clip(-HIGH, HIGH),
         lambda r: r,
     ),
     "ClipReward": (lambda env: vector.ClipReward(env, -1, -0.5), lambda a: a, lambda r: r.clip(-1, -0.5)),
