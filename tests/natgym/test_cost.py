@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from generators.decoding import advance, start
 from generators.noise import HashNoise
-from generators.schedules import reference
+from generators.schedules import DecodeParams, reference
 from natgym.cost import gflop_per_image
 from natgym.observations import Observation
 from natgym.rollouts import Decision, balanced
@@ -66,8 +66,8 @@ def test_what_reveals_nothing_costs_passes(digits: Any) -> None:
         steps = 16
 
         def __call__(self, observation: Observation, step: int) -> Any:
-            params = reference(16).params(step, len(observation["step"]))
-            return params._replace(mask_ratio=torch.ones_like(params.mask_ratio))
+            ratio_B, *others = reference(16).params(step, len(observation["step"]))
+            return DecodeParams(torch.ones_like(ratio_B), *others)
 
     every, none = (gflop_per_image(Idle(), digits.generator, min_reveal=least) for least in (4, 0))
     assert every < 0.5 * none
