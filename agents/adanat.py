@@ -160,7 +160,7 @@ class Learner:
 
     def export(self, folder: Path) -> None:
         """Save the actor, which plays without SB3."""
-        save_pretrained(self.actor(), folder, task=self.config.task, min_reveal=self.config.min_reveal)
+        save_pretrained(self.actor(), folder, task=self.config.task)
 
     def actor(self) -> Actor:
         """Return a copy of the present actor, on the host."""
@@ -173,6 +173,7 @@ class Learner:
             self.schedule,
             parameters=config.parameters,
             smoothing=config.smoothing,
+            rules=config.rules,
             pooled_from=self.env.observer.grid if pooled else None,
         )
 
@@ -226,7 +227,7 @@ class Learner:
             parameters=config.parameters,
             smoothing=config.smoothing,
             observation=config.observation,
-            min_reveal=config.min_reveal,
+            rules=config.rules,
             autoreset=False,
         )
 
@@ -305,9 +306,7 @@ class Learner:
         config, actor = self.config, self.actor().to(self.config.device)
         condition = balanced(self.generator.conditions(), config.evaluation_images)
         seed = derive_seed(config.seed, "select")
-        drawn = rollout(
-            actor, self.generator, self.tokenizer, condition, seed=seed, min_reveal=config.min_reveal
-        )
+        drawn = rollout(actor, self.generator, self.tokenizer, condition, seed=seed)
         self.images_spent += len(condition)
         scores = self.judge.score(drawn.images_NCHW, condition)
         real_B, fake_B = self.reward(*self.held_out), self.reward(drawn.images_NCHW, condition)

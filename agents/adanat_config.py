@@ -8,6 +8,7 @@ from typing import Literal
 from agents.alarms import AlarmConfig
 from agents.cotraining import CotrainingConfig
 from agents.policy import PolicyConfig, small_policy
+from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, reference
 from natgym.observations import Kind
 from natgym.rewards import NAMED, AdversarialConfig
@@ -37,8 +38,9 @@ class AdaNATConfig:
     """Share of the action played before in the one played; AdaGen has 0.8 for T = 16."""
     observation: Kind = "features"
     """What the rollout buffer holds: "features", "pooled" ones, or "tokens", whose features come again."""
-    min_reveal: int = 1
-    """Tokens that each step reveals at least; 0 is the paper's."""
+    rules: str = "confidence"
+    """Rules of the decoding step: confidence, random, halton, with limits if need be (generators.rules);
+    adanat lets a step reveal nothing."""
     updates: int = 60
     """PPO iterations."""
     trajectories: int = 512
@@ -103,7 +105,7 @@ class AdaNATConfig:
         least = dict.fromkeys(("steps", "updates", "trajectories", "epochs", "minibatch"), 1)
         least |= dict.fromkeys(("discriminator_batch", "discriminator_steps"), 1)
         least |= dict.fromkeys(("evaluate_every", "evaluation_images"), 1)
-        for name, bound in (least | {"warmup": 0, "min_reveal": 0, "std_updates": 0}).items():
+        for name, bound in (least | {"warmup": 0, "std_updates": 0}).items():
             if (value := getattr(self, name)) is not None and value < bound:
                 raise ValueError(f"{name} {getattr(self, name)}: it must be at least {bound}")
         if self.reward == "adversarial" and self.trajectories % self.discriminator_batch:
@@ -120,8 +122,9 @@ class AdaNATConfig:
         if self.reward == "adversarial" and self.adversarial.projected:
             for rows in (self.trajectories, self.discriminator_batch, self.evaluation_images):
                 groups_of(rows)
+        DecodeRules.of(self.rules, (1, 1))  # says what is wrong with them, as the next
         options = {"parameters": self.parameters, "smoothing": self.smoothing}
-        ActionMap.preset(self.actions, reference(1), **options)  # says what is wrong with them
+        ActionMap.preset(self.actions, reference(1), **options)
 
     @property
     def total_images(self) -> int:
@@ -169,7 +172,7 @@ def _adanat_paper() -> AdaNATConfig:
     return AdaNATConfig(
         steps=8,
         actions="paper-no-residual",
-        min_reveal=0,
+        rules="adanat",
         updates=1000,
         trajectories=4096,
         epochs=5,

@@ -29,7 +29,8 @@ class AlarmConfig:
     """Share of real pictures of the select part and generated ones that the discriminator may tell apart;
     beyond it, its reward is flat."""
     idle: float = 0.1
-    """Share of steps before the last that may reveal nothing, which costs passes; with min_reveal 0 only."""
+    """Share of steps before the last that may reveal nothing, which costs passes; under rules that let a step
+    do so."""
 
     def __post_init__(self) -> None:
         if unknown := set(self.stop) - set(get_args(Alarm)):

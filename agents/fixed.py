@@ -8,18 +8,18 @@ from typing import Any
 
 import torch
 
-from generators.decoding import RevealRule, confidence
 from generators.families import OFFSET, columns
+from generators.rules import DecodeRules
 from generators.schedules import DecodeParams, Schedule, maskgit, random_order, reference
 from natgym.env import Observation
 
 
 @dataclass(frozen=True)
 class FixedPolicy:
-    """Play a schedule, whatever is observed; the rule says which tokens are revealed."""
+    """Play a schedule, whatever is observed, by rules of its own or by those of whoever plays it."""
 
     schedule: Schedule
-    rule: RevealRule = confidence
+    rules: DecodeRules | None = None
 
     @property
     def steps(self) -> int:
@@ -37,12 +37,12 @@ class AdaptivePolicy:
     steps taken; the mask ratio is 0, since the rule alone decides.
 
     Attributes:
-        rule: returns scores and counts.
+        rules: whose reveal rule returns scores and counts.
         curves: of `generators.families.columns`.
         steps: at most; the last one reveals everything.
     """
 
-    rule: RevealRule
+    rules: DecodeRules
     curves: Mapping[str, Any]
     steps: int
 

@@ -10,6 +10,7 @@ from generators.conditions import Condition
 from generators.data import load_part
 from generators.first_pass import FirstPass
 from generators.noise import derive_seed
+from generators.rules import DecodeRules
 from generators.schedules import Schedule
 from natgym.evaluation import Evaluator
 from natgym.judge import Judge
@@ -50,7 +51,7 @@ class Meter:
     Args:
         task: of tokenizer, classifier and real pictures.
         generator: live, or a name or folder; by default the task's.
-        min_reveal: tokens that each step reveals at least.
+        rules: of policies that have none of their own, perhaps as text.
         threads: batches drawn at once; results don't depend on it.
     """
 
@@ -60,7 +61,7 @@ class Meter:
         generator: Any = None,
         *,
         device: str = "cpu",
-        min_reveal: int = 1,
+        rules: str | DecodeRules = "confidence",
         threads: int = 1,
     ) -> None:
         self.task, self.device = task, device
@@ -68,7 +69,7 @@ class Meter:
         self.tokenizer = load_companion(None, "tokenizer", task, device)
         classifier = load_companion(None, "classifier", task, device)
         self.judge = Judge(classifier, load_part(task, "select").to(device))
-        self.min_reveal, self.threads = min_reveal, threads
+        self.rules, self.threads = DecodeRules.of(rules, self.generator.grid), threads
         self.first_pass = FirstPass(self.generator)  # every picture of a class begins with the same one
 
     def __call__(self, evaluation: Evaluation) -> Measurement:
@@ -91,7 +92,7 @@ class Meter:
             part=load_part(self.task, "report").to(self.device),
             images=images,
             seeds=seeds,
-            min_reveal=self.min_reveal,
+            rules=self.rules,
             threads=self.threads,
         )
 
@@ -103,7 +104,7 @@ class Meter:
             self.tokenizer,
             condition,
             seed=seed,
-            min_reveal=self.min_reveal,
+            rules=self.rules,
             first_pass=self.first_pass,
             threads=self.threads,
         )

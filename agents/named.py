@@ -11,11 +11,11 @@ from torch import nn
 
 from agents import policy as _  # noqa: F401  (the Actor registers itself)
 from agents.fixed import AdaptivePolicy, FixedPolicy
-from generators.checkpoints import PRETRAINED, from_pretrained, read_description, tensors_hash, weights_hash
+from generators.checkpoints import PRETRAINED, from_pretrained, tensors_hash, weights_hash
 from generators.contract import Generator
-from generators.decoding import RevealRule
-from generators.families import arguments, numbers, parameters, split
-from generators.rules import RULES
+from generators.families import arguments, numbers, split
+from generators.reveal import REVEAL
+from generators.rules import DecodeRules, reveal_rule, reveal_settings
 from generators.schedules import CONVENTION, FAMILIES, PARAMETERS, Schedule, of_curves
 from natgym.rollouts import Policy
 
@@ -91,14 +91,6 @@ def load_policy(path: Path, generator: Generator) -> tuple[str, Policy]:
     )
 
 
-def trained_min_reveal(spec: str) -> int | None:
-    """Return the `min_reveal` that the policy of a run folder was trained with; None for all others."""
-    for folder in (Path(spec) / "policy", Path(spec)):
-        if (folder / "model.safetensors").is_file():
-            return read_description(folder).get("metadata", {}).get("min_reveal")
-    return None
-
-
 def describe(policy: Any) -> dict[str, Any]:
     """Return what a number needs to be made again: a schedule's table, or the hash of learned weights."""
     told: dict[str, Any] = {"guidance": CONVENTION}
@@ -127,25 +119,26 @@ def _named(
 ) -> list[tuple[str, Policy]]:
     curve, usual = TOKEN_RULES.get(name, ("cosine" if name == "one-step" else name, "confidence"))
     chosen = given.get("rule", usual)
-    if chosen not in RULES:
-        raise ValueError(f"rule {chosen!r} in {spec!r} is not one of {', '.join(RULES)}")
-    own, adaptive = parameters(RULES[chosen]), chosen in ADAPTIVE
+    if chosen not in REVEAL:
+        raise ValueError(f"rule {chosen!r} in {spec!r} is not one of {', '.join(REVEAL)}")
+    own, adaptive = reveal_settings(chosen), chosen in ADAPTIVE
     keys = ("rule", *own, *["steps"] * adaptive)
     left = {key: text for key, text in given.items() if key not in keys}
     curves = arguments(curve, left, spec, also=keys)
-    rule = _rule(chosen, numbers(given, own, spec), generator, spec)
+    rules = None if chosen == "confidence" else _rules(chosen, numbers(given, own, spec), generator, spec)
     if adaptive:
         most = numbers(given, ["steps"], spec).get("steps", generator.num_tokens)
         if most < 1:
             raise ValueError(f"steps {most:g} in {spec!r}: at least one is needed")
-        return [(spec, AdaptivePolicy(rule, curves, int(most)))]
+        assert rules is not None
+        return [(spec, AdaptivePolicy(rules, curves, int(most)))]
     played = [1] if name == "one-step" else steps
-    return [(spec, FixedPolicy(of_curves(curves, T, spec), rule)) for T in played]
+    return [(spec, FixedPolicy(of_curves(curves, T, spec), rules)) for T in played]
 
 
-def _rule(name: str, settings: dict[str, float], generator: Generator, spec: str) -> RevealRule:
+def _rules(name: str, settings: dict[str, float], generator: Generator, spec: str) -> DecodeRules:
     try:
-        return RULES[name](generator.grid) if name == "halton" else RULES[name](**settings)
+        return DecodeRules(reveal_rule(name, settings, generator.grid))
     except ValueError as error:
         raise ValueError(f"policy {spec!r}: {error}") from None
 

@@ -55,6 +55,7 @@ def _config(shapes: Shapes, **options: Any) -> ActorConfig:
             f"steps {told['steps']}, smoothing {told['smoothing']}: steps are at least 1, "
             "smoothing is in [0, 1)"
         )
+    told["rules"] = "adanat"  # the official step may reveal nothing
     return ActorConfig(policy=widths, schedule_name="reference", sees_previous=False, **told)
 
 

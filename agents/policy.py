@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from generators.checkpoints import register
 from generators.parameters import STANDARD, completed
+from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, DecodeParams, Schedule
 from natgym.observations import Observation, pool
 from natgym.rollouts import Decision
@@ -213,6 +214,8 @@ class ActorConfig:
     schedule_name: str
     parameters: tuple[str, ...] = STANDARD
     smoothing: float = 0.0
+    rules: str = "confidence"
+    """Rules of the decoding step that the policy was trained with."""
     pooled_from: tuple[int, int] | None = None
     """The generator's grid, if the features are pooled to `grid`."""
     sees_previous: bool = True
@@ -257,6 +260,11 @@ class Actor(ActorNetwork):
     def steps(self) -> int:
         return self.config.steps
 
+    @property
+    def rules(self) -> DecodeRules:
+        """The rules that it was trained with, on the generator's grid."""
+        return DecodeRules.of(self.config.rules, self.config.pooled_from or self.config.grid)
+
     def action_map(self) -> ActionMap:
         """The map that the policy was trained with, on the host; made anew only for another schedule."""
         version = self.schedule.data_ptr(), self.schedule._version
@@ -289,7 +297,10 @@ class Actor(ActorNetwork):
 def export_actor(
     policy: AdaNATPolicy, widths: PolicyConfig, actions: Preset, schedule: Schedule, **options: Any
 ) -> Actor:
-    """Copy the actor out of an SB3 policy; `options` are `parameters`, `smoothing`, `pooled_from`."""
+    """Copy the actor out of an SB3 policy.
+
+    `options` are `parameters`, `smoothing`, `rules` and `pooled_from` of the config.
+    """
     extractor: Any = policy.pi_features_extractor
     config = ActorConfig(
         policy=vars(widths),

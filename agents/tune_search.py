@@ -24,7 +24,7 @@ RETRIES = 2
 
 Report = Callable[[int, Evaluation, Measurement], object]
 
-_LOADED = ("task", "generator", "device", "min_reveal", "threads")  # read when an actor starts
+_LOADED = ("task", "generator", "device", "rules", "threads")  # read when an actor starts
 _OWN = (*_LOADED, "steps", "schedule", "images", "seed", "balanced")
 
 
@@ -40,7 +40,7 @@ class ScheduleTrial(tune.Trainable):
     | schedule | "reference" | name, file, table (T, 4), or a family with parameters, "beta-cdf:a=2" |
     | images, seed | 1000, 0 | pictures, and their noise |
     | balanced | True | conditions in turn, or at random |
-    | min_reveal, device, threads | 1, "cpu", 1 | how pictures are drawn |
+    | rules, device, threads | "confidence", "cpu", 1 | how pictures are drawn |
     | any other | | a parameter of the family: remask, sampling, w, a, b, ... |
     """
 
@@ -141,7 +141,7 @@ def run_searches(
 
     Args:
         searches: those that are done already cost nothing.
-        fixed: task, generator, device and min_reveal of all trials.
+        fixed: task, generator, device and rules of all trials.
         report: called in the driver with the search's index after each finished evaluation.
         folder: for Ray's own files; on a cluster it must be on shared storage.
         address: of a running cluster; None starts one on this machine and ends it afterwards.

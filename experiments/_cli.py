@@ -59,6 +59,7 @@ def main(
         defaults: (arguments) -> the config that flags change, where some defaults follow from other flags.
     """
     script = Path(sys.argv[0]).name
+    sys.argv[1:] = renamed(sys.argv[1:])
     try:
         work(parse(config_class, script, defaults))
     except (ValueError, RuntimeError, OSError) as error:
@@ -88,6 +89,23 @@ def parse(
     except ValueError as error:  # a config's own check
         print(f"{script}: error: {error}; see {script} --help", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+# Flags of before, and what is said today in place of the flag and its value.
+FORMER_FLAGS = {"--min-reveal": "--rules=min_reveal={}"}
+
+
+def renamed(arguments: list[str]) -> list[str]:
+    """Return a command line with today's flags in place of former ones, each with a note on stderr."""
+    found, rest = [], list(arguments)
+    while rest:
+        flag, joined, value = rest.pop(0).partition("=")
+        if flag not in FORMER_FLAGS or not (joined or rest):
+            found.append(flag + joined + value)
+            continue
+        found.append(FORMER_FLAGS[flag].format(value if joined else rest.pop(0)))
+        print(f"{flag} is now {found[-1]}", file=sys.stderr)
+    return found
 
 
 def given_flags(arguments: list[str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from natgym.cost import gflop_per_image
 from natgym.evaluation import Evaluator, paired_difference, summarize
-from natgym.rollouts import Policy
+from natgym.rollouts import Policy, rules_of
 
 
 def judge(
@@ -28,9 +28,10 @@ def judge(
         bar.set_description(f"evaluating {name}")
         evaluator = evaluators[name]
         scores[name] = evaluator(policy, bar.update)
-        cost = gflop_per_image(policy, evaluator.generator, min_reveal=evaluator.min_reveal)
+        cost = gflop_per_image(policy, evaluator.generator, rules=evaluator.rules)
         row = summarize(name, policy.steps, scores[name], spent[name])
-        rows.append(row | {"gflop": cost, "protocol": evaluator.manifest()})
+        rules = rules_of(policy, evaluator.rules).text
+        rows.append(row | {"rules": rules, "gflop": cost, "protocol": evaluator.manifest()})
     return rows, scores
 
 

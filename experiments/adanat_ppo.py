@@ -113,7 +113,7 @@ def load(args: Args) -> Meter:
 def meter_of(args: Args, generator: Any) -> Meter:
     """Return what draws and measures with a generator: live, or a name or folder."""
     config = args.train
-    where: dict[str, Any] = dict(device=config.device, min_reveal=config.min_reveal, threads=args.threads)
+    where: dict[str, Any] = dict(device=config.device, rules=config.rules, threads=args.threads)
     return Meter(config.task, generator, **where)
 
 

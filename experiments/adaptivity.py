@@ -86,7 +86,7 @@ def load(args: Args) -> tuple[list[Training], Meter]:
         raise ValueError("no run is given; name run folders of adanat_ppo.py")
     found = [one for run in args.runs for one in finished_trainings(Path(run))]
     first = found[0].config
-    for name in ("task", "generator", "steps", "min_reveal", "device"):
+    for name in ("task", "generator", "steps", "rules", "device"):
         values = {getattr(one.config, name) for one in found}
         if len(values) > 1:
             raise ValueError(f"the trainings differ in {name} ({', '.join(map(str, values))}); give others")
@@ -94,7 +94,7 @@ def load(args: Args) -> tuple[list[Training], Meter]:
         first.task,
         first.generator,
         device=first.device,
-        min_reveal=first.min_reveal,
+        rules=first.rules,
         threads=args.threads,
     )
     return found, meter

@@ -15,7 +15,7 @@ from _cli import main
 from tqdm import tqdm
 
 from agents.critic import load_critic, load_discriminator
-from agents.named import find_all, find_policies, load_policy, trained_min_reveal
+from agents.named import find_all, find_policies, load_policy
 from natgym.analysis import adaptivity, by_class_figure, parameters_figure, reveal_figure, value_figure
 from natgym.films import disagreement, disagreement_figure, film_figure
 from natgym.loading import load_companion, load_generator
@@ -106,14 +106,12 @@ class Analysis:
         with tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True) as bar:
             for label, (policy, spec) in self.plays.items():
                 bar.set_description(label)
-                trained = trained_min_reveal(spec)
                 self.drawn[label] = rollout(
                     policy,
                     self.generator,
                     self.tokenizer,
                     condition,
                     seed=args.seed,
-                    min_reveal=1 if trained is None else trained,
                     reward=self._reward(spec),
                     statistics=True,
                     trail=True,

@@ -12,7 +12,7 @@ from _cli import main
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from agents.named import find_policy, trained_min_reveal
+from agents.named import find_policy
 from generators.data import load_part
 from natgym.discovery.audit import audit, audit_figure
 from natgym.loading import load_companion, load_generator
@@ -60,7 +60,7 @@ def features(classifier: nn.Module, images_NCHW: Tensor) -> np.ndarray:
 def work(args: Args) -> None:
     torch.set_num_threads(1)
     generator, own_task = load_generator(args.generator)
-    policy, trained = find_policy(args.policy, args.steps, generator), trained_min_reveal(args.policy)
+    policy = find_policy(args.policy, args.steps, generator)
     task = args.task or own_task
     if task is None:
         raise ValueError(f"{args.generator} does not say its task; give --task")
@@ -75,7 +75,6 @@ def work(args: Args) -> None:
             tokenizer,
             conditions,
             seed=args.seed,
-            min_reveal=1 if trained is None else trained,
             progress=bar.update,
         )
     found = audit(

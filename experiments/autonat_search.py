@@ -60,8 +60,9 @@ class Args(Places):
     """Budget and details of each search."""
     table: ClassTableConfig = field(default_factory=ClassTableConfig)
     """The schedule per class."""
-    min_reveal: int = 1
-    """Tokens that each step reveals at least."""
+    rules: str = "confidence"
+    """Rules of the decoding step: confidence, random, halton, with limits if need be (generators.rules);
+    adanat lets a step reveal nothing."""
     images: int = 5000
     """Pictures per row and evaluation seed in the table."""
     evaluation_seeds: tuple[int, ...] = (0, 1, 2)
@@ -89,7 +90,7 @@ def load(args: Args) -> Meter:
         args.task,
         args.generator,
         device=args.device,
-        min_reveal=args.min_reveal,
+        rules=args.rules,
         threads=args.threads,
     )
 
@@ -198,7 +199,7 @@ class Experiment:
             else:  # over searches, for all of which a hand-made schedule is the same
                 paired[name] = means_by_run(frames * (args.repeats // len(frames)), args.seed)
             row = summarize(name, policies[0].steps, scores, spent)
-            cost = gflop_per_image(policies[0], self.meter.generator, min_reveal=evaluator.min_reveal)
+            cost = gflop_per_image(policies[0], self.meter.generator, rules=evaluator.rules)
             rows.append(row | {"gflop": cost})
 
         for name, policy in baselines(args.steps).items():
@@ -276,7 +277,7 @@ def run_on_ray(
     quiet()  # before Ray is imported
     from agents.tune_search import run_searches
 
-    fixed = {name: getattr(args, name) for name in ("task", "generator", "steps", "device", "min_reveal")}
+    fixed = {name: getattr(args, name) for name in ("task", "generator", "steps", "device", "rules")}
     run_searches(
         searches,
         fixed,

@@ -80,13 +80,12 @@ def convert_weights(args: Args) -> None:
         converted = convert(official, formats=KNOWN, **{flag: getattr(args, flag) for flag in GEOMETRY})
     except ValueError as error:
         raise ValueError(f"{args.source}: {error}") from None
-    form, metadata = converted.format.name, {}
+    form = converted.format.name
     if form in POLICY_FORMATS:
         module: nn.Module = actor_from(converted)
-        metadata["min_reveal"] = 0  # as in the official step, which may reveal nothing
     else:
         module = converted.build()
-    save_pretrained(module, args.output, source=args.source.name, format=form, **metadata)
+    save_pretrained(module, args.output, source=args.source.name, format=form)
     count = sum(parameter.numel() for parameter in module.parameters())
     print(f"{args.output}: {form}, {len(converted.weights)} tensors, {count:,} parameters")
     if form in POLICY_FORMATS:

@@ -14,8 +14,9 @@ import torch
 from _cli import main, open_run
 from tqdm import tqdm
 
-from agents.named import describe, find_all, find_policies, trained_min_reveal
+from agents.named import describe, find_all, find_policies
 from generators.data import PartName, load_part
+from generators.rules import DecodeRules
 from natgym.analysis import frontier_figure, samples_figure
 from natgym.comparison import compare_results
 from natgym.cost import gflop_per_image
@@ -24,7 +25,7 @@ from natgym.loading import load_companion, load_generator
 from natgym.protocol import CONVENTIONS, ConditionLaw
 from natgym.reference import Reference, load_extractor
 from natgym.report import write_report
-from natgym.rollouts import Policy, balanced, rollout
+from natgym.rollouts import Policy, balanced, rollout, rules_of
 from natgym.runs import Run
 
 
@@ -69,8 +70,9 @@ class Args:
     """Pictures generated per evaluation seed, by default 5,000 or the convention's."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Evaluation seeds; the intervals are over them."""
-    min_reveal: int = 1
-    """Tokens that each step reveals at least; 0 is AdaNAT's own rule."""
+    rules: str = "confidence"
+    """Rules of policies that have none of their own: confidence, random, halton, with limits if need be
+    (generators.rules); adanat lets a step reveal nothing."""
     quantise: bool = True
     """Judge pictures rounded to 8 bits."""
     threads: int = 2
@@ -88,7 +90,7 @@ class Args:
         for name in ("policy", "steps", "seeds"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty; give at least one")
-        for name, least in {"images": 1, "threads": 1, "min_reveal": 0}.items():
+        for name, least in {"images": 1, "threads": 1}.items():
             if (value := getattr(self, name)) is not None and value < least:
                 raise ValueError(f"{name} {value}: it must be at least {least}")
         if bad := [steps for steps in self.steps if steps < 1]:
@@ -136,7 +138,6 @@ class Evaluation:
         self.classifier = self._classifier()
         self.extractor = self._extractor()
         self.statistics = None if args.reference is None else Reference.load(args.reference, self.extractor)
-        self._check_rules()
         self.plays = {name: self._plays(generator) for name, (generator, _) in self.generators.items()}
         labels = {label for plays in self.plays.values() for label, _ in plays}
         self.against = args.against or next(iter(self.plays.values()))[0][0]
@@ -172,16 +173,6 @@ class Evaluation:
             )
         return found
 
-    def _check_rules(self) -> None:
-        """Raise ValueError for a policy that was trained to play by another rule than the table's."""
-        for spec in self.args.policy:
-            trained = trained_min_reveal(spec)
-            if trained is not None and trained != self.args.min_reveal:
-                raise ValueError(
-                    f"{spec} was trained with min_reveal {trained}, the table has {self.args.min_reveal}; "
-                    f"give --min-reveal {trained}"
-                )
-
     def real(self) -> tuple[Any, Any]:
         """Return the reference, and a part of real pictures whose row is the floor, if there is one."""
         if self.statistics is not None:
@@ -203,7 +194,7 @@ class Evaluation:
             part=real,
             images=args.num_images,
             seeds=args.seeds,
-            min_reveal=args.min_reveal,
+            rules=DecodeRules.of(args.rules, generator.grid),
             conditions=args.conditions,
             extractor=self.extractor,
             quantise=args.quantise,
@@ -223,7 +214,7 @@ class Evaluation:
             self.tokenizer,
             balanced(pool, 10 * len(pool)),
             seed=0,
-            min_reveal=self.args.min_reveal,
+            rules=DecodeRules.of(self.args.rules, generator.grid),
         )
         title = f"{label}, T = {policy.steps}"
         note = f"{self.task}; unselected, the same noise for every policy"
@@ -238,7 +229,8 @@ def judged(
 ) -> dict[str, Any]:
     """Return a policy's row, with its cost, its protocol and what it takes to play it again."""
     row = summarize(label, policy.steps, evaluator(policy, progress), 0)
-    cost = gflop_per_image(policy, evaluator.generator, min_reveal=evaluator.min_reveal)
+    cost = gflop_per_image(policy, evaluator.generator, rules=evaluator.rules)
+    row["rules"] = rules_of(policy, evaluator.rules).text
     return row | {"gflop": cost, "protocol": evaluator.manifest(), "sampler": describe(policy)}
 
 

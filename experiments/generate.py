@@ -12,7 +12,7 @@ import torch
 from _cli import main
 from tqdm import tqdm
 
-from agents.named import find_policy, trained_min_reveal
+from agents.named import find_policy
 from generators.conditions import Condition
 from natgym.loading import load_companion, load_generator
 from natgym.pictures import as_rgb, to_uint8
@@ -96,7 +96,6 @@ def work(args: Args) -> None:
     generator, task = load_generator(args.generator, args.device)
     tokenizer = load_companion(args.tokenizer, "tokenizer", task, args.device)
     policy, condition = find_policy(args.policy, args.steps, generator), asked_for(args, generator)
-    trained = trained_min_reveal(args.policy)
     with tqdm(total=args.n, unit="img", unit_scale=True, dynamic_ncols=True) as bar:
         drawn = rollout(
             policy,
@@ -104,7 +103,6 @@ def work(args: Args) -> None:
             tokenizer,
             condition,
             seed=args.seed,
-            min_reveal=1 if trained is None else trained,
             trail=args.film,
             progress=bar.update,
         )

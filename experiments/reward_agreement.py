@@ -131,7 +131,7 @@ def distance(args: Args, learner: Learner, policy: Policy, bar: Any) -> float:
             learner.tokenizer,
             condition,
             seed=derive_seed(args.train.seed, "follow", seed),
-            min_reveal=args.train.min_reveal,
+            rules=learner.env.rules,
             threads=args.threads,
             progress=bar.update,
         )

@@ -19,6 +19,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from generators import former
+
 REGISTRY: dict[str, tuple[type, type[nn.Module]]] = {}
 PRETRAINED = Path(__file__).parent / "pretrained"
 FILES = ("config.json", "model.safetensors")  # of a saved module
@@ -116,12 +118,13 @@ def read_description(folder: Path | str) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(description, dict) or not {"type", "config"} <= set(description):
         raise ValueError(f"{path} is not a module's description; expected the keys type, config and metadata")
-    return description
+    return former.description(description)
 
 
 def config_from_dict(config_class: type, values: dict[str, Any]) -> Any:
     """Build a config dataclass from JSON values, lists becoming tuples; ValueError if the keys don't fit."""
     fields = [field.name for field in dataclasses.fields(config_class)]
+    values = former.settings(values, fields)
     if unknown := sorted(set(values) - set(fields)):
         raise ValueError(f"{config_class.__name__} has no {', '.join(unknown)}; it has {', '.join(fields)}")
     try:

@@ -1,8 +1,7 @@
 """The decoding step: guide, draw, score, re-mask. Pure functions over an explicit state.
 
-One step with a few options is AutoNAT's, AdaNAT's and ENAT's: `min_reveal=1` makes every step progress
-(AutoNAT, the default), `min_reveal=0` lets a step reveal nothing (AdaNAT), `min_masked=1` is AutoNAT's other
-clamp. Everything is per sample: row i of the result depends on row i of state, parameters and noise alone.
+One step is AutoNAT's, AdaNAT's and ENAT's, by its `DecodeRules`. Everything is per sample: row i of the
+result depends on row i of state, parameters and noise alone.
 
 Shapes: B images, L tokens, V codes.
 """
@@ -10,7 +9,6 @@ Shapes: B images, L tokens, V codes.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -19,11 +17,11 @@ from generators.conditions import Condition
 from generators.contract import Cache, Generator, Prediction
 from generators.first_pass import FirstPass
 from generators.noise import Noise
+from generators.reveal import Proposal, entropies
+from generators.rules import DecodeRules
 from generators.schedules import DecodeParams
 
-# Rows with a smaller scale skip the unconditional pass. The reference schedule's first scale, 0.001 / T, lies
-# below it for every T, also after the rounding of an action map.
-GUIDANCE_FLOOR = 1.01e-3
+DEFAULT = DecodeRules()
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,33 +57,6 @@ class DecodeState:
     @property
     def done(self) -> bool:
         return self.step == self.steps
-
-
-class Proposal(NamedTuple):
-    """What one step drew, before some of it is masked again."""
-
-    logits_BLV: Tensor
-    drawn_BL: Tensor
-    log_probs_BL: Tensor
-    masked_BL: Tensor
-    entropy_BL: Tensor | None = None
-
-
-class RevealRule(Protocol):
-    """Score the tokens of a step, (B, L); the lowest-scored masked ones are masked again.
-
-    A rule that also decides how many are masked again returns scores and counts (B,) in place of the mask
-    ratio; the counts are copied to the host, once a step. `generators.rules` has others than `confidence`.
-    """
-
-    def __call__(
-        self, proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int
-    ) -> Tensor | tuple[Tensor, Tensor]: ...
-
-
-def confidence(proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int) -> Tensor:
-    """MaskGIT's rule: log-probability of the drawn token plus tau_2 times Gumbel noise."""
-    return proposal.log_probs_BL + remask_temperature_B1 * noise.gumbel(step, proposal.drawn_BL.shape[1])
 
 
 @torch.no_grad()
@@ -126,11 +97,8 @@ def advance(
     state: DecodeState,
     params: DecodeParams,
     noise: Noise,
+    rules: DecodeRules = DEFAULT,
     *,
-    min_reveal: int = 1,
-    min_masked: int = 0,
-    rule: RevealRule = confidence,
-    guidance_floor: float = GUIDANCE_FLOOR,
     entropy: bool = False,
 ) -> DecodeState:
     """Take one decoding step.
@@ -141,10 +109,7 @@ def advance(
         state: not done.
         params: one decision per row, within the ranges of `DecodeParams`.
         noise: of the same rows.
-        min_reveal: tokens that each step reveals at least, as long as any is masked.
-        min_masked: tokens that stay masked at least (before the last step).
-        rule: which tokens are masked again, and perhaps how many.
-        guidance_floor: rows whose scale is not above it are not guided.
+        rules: which tokens are masked again, and the limits of how many.
         entropy: True also keeps the entropies, which cost one more pass over the logits.
 
     Raises:
@@ -152,7 +117,7 @@ def advance(
     """
     if state.done:
         raise ValueError(f"all {state.steps} steps are taken; call start for a new picture")
-    guided_B = (params.guidance_scale > guidance_floor) & (state.masked_B > 0)
+    guided_B = (params.guidance_scale > rules.guidance_floor) & (state.masked_B > 0)
     remask_B1, sampling_B1, scale_B1 = _on_device(params, guided_B, state.ids_BL.device)
     logits_BLV, null_cache, spent_B = _guide(generator, state, guided_B, scale_B1[..., None])
     proposal = _draw(state, logits_BLV, sampling_B1[..., None], noise, generator.mask_id, entropy)
@@ -160,8 +125,8 @@ def advance(
     if last:
         masked_B, ids_BL, prediction = torch.zeros_like(state.masked_B), proposal.drawn_BL, None
     else:
-        ranked = rule(proposal, remask_B1, noise, state.step)
-        masked_B, hidden_BL = _hidden(state, proposal, params.mask_ratio, ranked, min_reveal, min_masked)
+        ranked = rules.reveal(proposal, remask_B1, noise, state.step)
+        masked_B, hidden_BL = _hidden(state, proposal, params.mask_ratio, ranked, rules)
         ids_BL = proposal.drawn_BL.masked_fill(hidden_BL, generator.mask_id)
         prediction = _go_on(generator, state, ids_BL, masked_B)
         spent_B = spent_B + (masked_B > 0)
@@ -191,37 +156,16 @@ def _hidden(
     proposal: Proposal,
     ratio_B: Tensor,
     ranked: Tensor | tuple[Tensor, Tensor],
-    min_reveal: int,
-    min_masked: int,
+    rules: DecodeRules,
 ) -> tuple[Tensor, Tensor]:
-    """Return how many tokens of each row are masked again, and which, by a rule's scores."""
-    limits = state.masked_B, state.ids_BL.shape[1], min_reveal, min_masked
+    """Return how many tokens of each row are masked again, and which, by a reveal rule's scores."""
+    num_tokens = state.ids_BL.shape[1]
     if isinstance(ranked, tuple):
         scores_BL, wanted_B = ranked
-        masked_B = allowed_counts(wanted_B.cpu(), *limits)
+        masked_B = rules.allowed_counts(wanted_B.cpu(), state.masked_B, num_tokens)
     else:
-        scores_BL, masked_B = ranked, mask_counts(ratio_B, *limits)
+        scores_BL, masked_B = ranked, rules.mask_counts(ratio_B, state.masked_B, num_tokens)
     return masked_B, lowest(scores_BL, proposal.masked_BL, masked_B)
-
-
-def mask_counts(
-    ratio_B: Tensor, masked_B: Tensor, num_tokens: int, min_reveal: int, min_masked: int
-) -> Tensor:
-    """Return how many tokens each row masks again by its ratio: floor(L m), as far as it is allowed."""
-    wanted_B = (ratio_B * num_tokens).floor().long()
-    return allowed_counts(wanted_B, masked_B, num_tokens, min_reveal, min_masked)
-
-
-def allowed_counts(
-    wanted_B: Tensor, masked_B: Tensor, num_tokens: int, min_reveal: int, min_masked: int
-) -> Tensor:
-    """Return the counts moved into [min_masked, masked now - min_reveal].
-
-    At least one token is visible after the first step, and no visible token is ever masked again.
-    """
-    wanted_B = wanted_B.clamp_max(num_tokens - 1)
-    allowed_B = torch.minimum(wanted_B, masked_B - min_reveal).clamp_min(min_masked)
-    return torch.minimum(allowed_B, masked_B)
 
 
 def lowest(scores_BL: Tensor, masked_BL: Tensor, counts_B: Tensor) -> Tensor:
@@ -265,11 +209,6 @@ def _draw(
     log_probs_BL = log_softmax_BLV.gather(-1, drawn_BL[..., None])[..., 0]
     entropy_BL = entropies(log_softmax_BLV) if entropy else None
     return Proposal(logits_BLV, drawn_BL, log_probs_BL, masked_BL, entropy_BL)
-
-
-def entropies(log_probs_BLV: Tensor) -> Tensor:
-    """Return the entropy (B, L), in nats, of each token's distribution."""
-    return -(log_probs_BLV.exp() * log_probs_BLV).sum(-1)
 
 
 def _guide(

@@ -1,98 +1,127 @@
-"""Rules for which tokens a step reveals, beside `confidence`: orders, and rules that count by themselves.
+"""The rules of the decoding step as one value: what no agent decides.
 
-A rule returns scores (B, L), of which the lowest masked ones are masked again, as many as the mask ratio
-says. `threshold` and `entropy_bound` also return how many, so that each row takes the steps it needs.
+As text, for flags and JSON: "halton", "threshold,theta=0.7", "confidence,min_reveal=0"; "adanat" is the last
+of these, and "autonat" is "confidence,min_masked=1".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from generators.decoding import Proposal, RevealRule, confidence, entropies
-from generators.noise import Noise
+from generators.reveal import REVEAL, Confidence, RevealRule
+
+# Rows with a smaller scale skip the unconditional pass. The reference schedule's first scale, 0.001 / T, lies
+# below it for every T, also after the rounding of an action map.
+GUIDANCE_FLOOR = 1.01e-3
 
 
-def random(proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int) -> Tensor:
-    """Reveal uniformly random tokens, another order for each row."""
-    shape = proposal.drawn_BL.shape
-    return torch.as_tensor(noise.gumbel(step, shape[1]), device=proposal.drawn_BL.device).expand(shape)
+COUNTS = ("min_reveal", "min_masked")
+LIMITS = (*COUNTS, "guidance_floor")
+# Those of the official code of both papers.
+PUBLISHED = {"adanat": "confidence,min_reveal=0", "autonat": "confidence,min_masked=1"}
 
 
-def halton(grid: tuple[int, int]) -> RevealRule:
-    """Reveal along the Halton sequence of the grid, the same far-apart places for every row (Besnier et al.,
-    ICLR 2025, without their optional roll)."""
-    rank_L = halton_order(grid).argsort()
+@dataclass(frozen=True)
+class DecodeRules:
+    """Rules of a decoding step; the defaults are AutoNAT's.
 
-    def rule(proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int) -> Tensor:
-        return -rank_L.to(proposal.drawn_BL.device).expand_as(proposal.drawn_BL).float()
+    Attributes:
+        reveal: which tokens are masked again, and perhaps how many.
+        min_reveal: tokens that each step reveals at least, as long as any is masked: 1 in AutoNAT; 0 in
+            AdaNAT, where a step may reveal nothing.
+        min_masked: tokens that stay masked at least, before the last step: 1 is AutoNAT's other clamp.
+        guidance_floor: rows whose guidance scale is not above it are not guided.
+    """
 
-    return rule
+    reveal: RevealRule = Confidence()
+    min_reveal: int = 1
+    min_masked: int = 0
+    guidance_floor: float = GUIDANCE_FLOOR
+
+    def __post_init__(self) -> None:
+        for name in LIMITS:
+            if not (value := getattr(self, name)) >= 0:
+                raise ValueError(f"{name} {value}: it must be at least 0")
+
+    @classmethod
+    def of(cls, rules: str | DecodeRules, grid: tuple[int, int]) -> DecodeRules:
+        """Return rules as they are, or those that a text means on a generator's grid.
+
+        Raises:
+            ValueError: the text is not NAME,SETTING=NUMBER,... with a name and settings that are known.
+        """
+        if isinstance(rules, DecodeRules):
+            return rules
+        name, settings = _split(PUBLISHED.get(rules, rules))
+        if name not in REVEAL:
+            raise ValueError(f"rule {name!r} in {rules!r} is not one of {', '.join((*REVEAL, *PUBLISHED))}")
+        own = {field: settings.pop(field) for field in reveal_settings(name) if field in settings}
+        if unknown := set(settings) - set(LIMITS):
+            known = (*reveal_settings(name), *LIMITS)
+            raise ValueError(f"{sorted(unknown)[0]!r} in {rules!r} is not one of {', '.join(known)}")
+        numbers: dict[str, Any] = {key: _number(text, rules) for key, text in settings.items()}
+        if broken := [key for key in numbers if key in COUNTS and numbers[key] % 1]:
+            raise ValueError(f"{broken[0]} {numbers[broken[0]]} in {rules!r} is not a whole number")
+        reveal = reveal_rule(name, {key: _number(text, rules) for key, text in own.items()}, grid)
+        return cls(reveal, **{key: int(value) if key in COUNTS else value for key, value in numbers.items()})
+
+    @property
+    def text(self) -> str:
+        """The form that `of` reads; of a rule of one's own it is a description."""
+        return ",".join(self._words())
+
+    def _words(self) -> Iterator[str]:
+        name = next((name for name, kind in REVEAL.items() if type(self.reveal) is kind), "")
+        yield name or repr(self.reveal)
+        for field in reveal_settings(name) if name else ():
+            if (value := getattr(self.reveal, field)) != getattr(REVEAL[name], field):
+                yield f"{field}={value:g}"
+        for field in LIMITS:
+            if (value := getattr(self, field)) != getattr(DecodeRules, field):
+                yield f"{field}={value:g}"
+
+    def mask_counts(self, ratio_B: Tensor, masked_B: Tensor, num_tokens: int) -> Tensor:
+        """Return how many tokens each row masks again by its ratio: floor(L m), as far as it is allowed."""
+        return self.allowed_counts((ratio_B * num_tokens).floor().long(), masked_B, num_tokens)
+
+    def allowed_counts(self, wanted_B: Tensor, masked_B: Tensor, num_tokens: int) -> Tensor:
+        """Return the counts moved into [min_masked, masked now - min_reveal].
+
+        At least one token is visible after the first step, and no visible token is ever masked again.
+        """
+        wanted_B = wanted_B.clamp_max(num_tokens - 1)
+        allowed_B = torch.minimum(wanted_B, masked_B - self.min_reveal).clamp_min(self.min_masked)
+        return torch.minimum(allowed_B, masked_B)
 
 
-def halton_order(grid: tuple[int, int]) -> Tensor:
-    """Return the L positions in the order in which the sequence of bases 2 (row), 3 (column) meets them."""
-    rows, columns = grid
-    found: dict[int, None] = {}
-    index = 1
-    while len(found) < rows * columns:
-        row, column = int(_inverse(index, 2) * rows), int(_inverse(index, 3) * columns)
-        found.setdefault(row * columns + column)
-        index += 1
-    return torch.tensor(list(found))
+def reveal_settings(name: str) -> list[str]:
+    """Return the names of a reveal rule's settings."""
+    return [field.name for field in dataclasses.fields(REVEAL[name]) if field.name != "grid"]
 
 
-def _inverse(index: int, base: int) -> float:
-    """Return the radical inverse: the digits of `index` mirrored behind the point."""
-    value, weight = 0.0, 1.0
-    while index:
-        index, digit = divmod(index, base)
-        weight /= base
-        value += weight * digit
-    return value
+def reveal_rule(name: str, settings: dict[str, float], grid: tuple[int, int]) -> Any:
+    """Build a reveal rule by name; ValueError if a setting is out of range."""
+    needs_grid = any(field.name == "grid" for field in dataclasses.fields(REVEAL[name]))
+    return REVEAL[name](**settings, **({"grid": (grid[0], grid[1])} if needs_grid else {}))
 
 
-def threshold(*, theta: float = 0.9) -> RevealRule:
-    """Reveal every token drawn with a probability of at least theta (Fast-dLLM, arXiv 2505.22618), at least
-    `min_reveal`; the probability is the guided, un-tempered one."""
-    if not 0 < theta <= 1:
-        raise ValueError(f"theta {theta}: it must be in (0, 1]")
-
-    def rule(
-        proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int
-    ) -> tuple[Tensor, Tensor]:
-        unsure_BL = proposal.masked_BL & (proposal.log_probs_BL.exp() < theta)
-        return proposal.log_probs_BL, unsure_BL.sum(-1)
-
-    return rule
+def _split(text: str) -> tuple[str, dict[str, str]]:
+    first, *others = [word.strip() for word in text.split(",")]
+    if "=" in first:
+        first, others = "confidence", [first, *others]
+    if bad := [word for word in others if word.count("=") != 1]:
+        raise ValueError(f"{bad[0]!r} in rules {text!r} is not SETTING=NUMBER")
+    return first, dict(word.split("=") for word in others)  # type: ignore[misc]
 
 
-def entropy_bound(*, epsilon: float = 1.0) -> RevealRule:
-    """Reveal the most tokens, by rising entropy, whose entropies without the largest sum to at most epsilon
-    nats (EB-sampler, arXiv 2505.24857): a bound on how far they depend on one another."""
-    if not epsilon >= 0:
-        raise ValueError(f"epsilon {epsilon}: it must be at least 0")
-
-    def rule(
-        proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int
-    ) -> tuple[Tensor, Tensor]:
-        entropy_BL = entropies(proposal.logits_BLV.log_softmax(-1))
-        rising_BL = entropy_BL.masked_fill(~proposal.masked_BL, torch.inf).sort(-1).values
-        # The sum without the largest of the first k is the sum of the first k - 1.
-        before_BL = rising_BL.cumsum(-1) - rising_BL
-        revealed_BL = (before_BL <= epsilon) & rising_BL.isfinite()
-        return -entropy_BL, proposal.masked_BL.sum(-1) - revealed_BL.sum(-1)
-
-    return rule
-
-
-# By name, from their own parameters; "halton" takes the grid.
-RULES: Mapping[str, Callable[..., RevealRule]] = {
-    "confidence": lambda: confidence,
-    "random": lambda: random,
-    "halton": halton,
-    "threshold": threshold,
-    "entropy-bound": entropy_bound,
-}
+def _number(text: str, rules: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} in rules {rules!r} is not a number") from None

@@ -52,6 +52,12 @@ class DecodeParams(tuple[Tensor, ...]):
         missing = list(TABLE.values())[len(columns) :]
         return super().__new__(cls, (*columns, *(torch.full_like(columns[0], p.neutral) for p in missing)))
 
+    def _replace(self, **columns: Tensor) -> DecodeParams:
+        """Return these decisions with others in some columns, as of a NamedTuple."""
+        if unknown := set(columns) - set(TABLE):
+            raise ValueError(f"{', '.join(sorted(unknown))}: not one of {', '.join(PARAMETERS)}")
+        return DecodeParams(*(columns.get(name, own) for name, own in zip(PARAMETERS, self, strict=True)))
+
     def __getnewargs__(self) -> tuple[Tensor, ...]:
         return tuple(self)
 

@@ -8,11 +8,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from generators.conditions import Condition
 from generators.contract import Generator
 from generators.noise import HashNoise
+from generators.rules import DecodeRules
 from natgym.rollouts import Policy, balanced, play
 
 
 def gflop_per_image(
-    policy: Policy, generator: Generator, *, condition: Condition | None = None, min_reveal: int = 1
+    policy: Policy,
+    generator: Generator,
+    *,
+    condition: Condition | None = None,
+    rules: DecodeRules | None = None,
 ) -> float:
     """Return the mean GFLOP of an image's tokens, generator and policy, without the tokenizer's decoder.
 
@@ -21,13 +26,13 @@ def gflop_per_image(
 
     Args:
         condition: of the images counted; by default 64, every class in turn.
-        min_reveal: tokens that each step reveals at least, as where the images were judged.
+        rules: of a policy that has none of its own, as where its images were judged.
     """
     condition = balanced(generator.conditions(), 64) if condition is None else condition
     noise = HashNoise.from_seed(0, len(condition), condition.values.device)
     # Only the plain form of attention is counted on a CPU.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        for move in play(policy, generator, condition, noise, min_reveal=min_reveal):
+        for move in play(policy, generator, condition, noise, rules=rules):
             if not move.after.masked_B.any():
                 break
     return counter.get_total_flops() / len(condition) / 1e9

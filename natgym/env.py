@@ -21,6 +21,7 @@ from generators.contract import Generator
 from generators.decoding import DecodeState, advance, start
 from generators.first_pass import FirstPass
 from generators.noise import HashNoise, Purpose, hash_uniform, next_episode
+from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, Schedule, as_schedule
 from generators.tokenizers import Tokenizer
 from natgym.loading import load_companion, load_generator
@@ -102,7 +103,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     | observation | "features" | "features", "pooled" or "tokens" |
     | dtype | "float32" | of the features: "float32" or "float16" |
     | conditions | "balanced" | "balanced", "random", or a `Condition` whose rows are taken in turn |
-    | min_reveal | 1 | tokens each step reveals at least; 0 is AdaNAT's own rule |
+    | rules | "confidence" | `DecodeRules`, or their text: "halton", "adanat" (a step may reveal nothing) |
     | first_pass_bytes | 0 | memory for all-masked passes kept between episodes; 0 keeps none |
     | device | "cpu" | of a generator loaded by name; a live one stays where it is |
     | autoreset | True | False: the caller resets, and no pass is spent on an episode nobody wants |
@@ -135,7 +136,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         observation: Kind = "features",
         dtype: FeatureType = "float32",
         conditions: Literal["balanced", "random"] | Condition = "balanced",
-        min_reveal: int = 1,
+        rules: str | DecodeRules = "confidence",
         first_pass_bytes: int = 0,
         device: str = "cpu",
         autoreset: bool = True,
@@ -147,10 +148,12 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
             raise ValueError(
                 f"render_mode {render_mode!r} is not one of None, {', '.join(self.metadata['render_modes'])}"
             )
-        self.num_envs, self.steps, self.min_reveal = num_envs, steps, min_reveal
+        self.num_envs, self.steps = num_envs, steps
         self.autoreset, self.render_mode = autoreset, render_mode
         self.action_map = _action_map(actions, schedule, steps, parameters, smoothing)
         self._load(generator, tokenizer, reward, device)
+        rows, columns = self.generator.grid  # a list, perhaps, as read from JSON
+        self.rules = DecodeRules.of(rules, (rows, columns))
         self.random_conditions = conditions == "random"
         self.pool = _pool(conditions, self.generator).to(self.device)
         smoothed = len(self.action_map.parameters) if self.action_map.smoothing else 0
@@ -198,7 +201,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         played_Bk = self.action_map.smooth(actions_Bk, self.played_Bk.to(actions_Bk.device), self.state.step)
         params = self.action_map(played_Bk, self.state.step)
         self.played_Bk, self.finished = played_Bk.float(), None
-        self.state = advance(self.generator, self.state, params, self.noise, min_reveal=self.min_reveal)
+        self.state = advance(self.generator, self.state, params, self.noise, self.rules)
         info: Info = {name: values.numpy() for name, values in zip(PARAMETERS, params, strict=True)}
         info["clipped"] = self.action_map.outside(actions_Bk).cpu().numpy()
         rewards = np.zeros(self.num_envs)

@@ -21,6 +21,7 @@ from generators.checkpoints import weights_hash
 from generators.conditions import Condition
 from generators.data import Part, PartName
 from generators.noise import derive_seed
+from generators.rules import DecodeRules
 from natgym.judge import METRICS, Judge
 from natgym.metrics.classifier import Classifier
 from natgym.protocol import EIGHT_BITS, ConditionLaw, Protocol
@@ -36,7 +37,7 @@ class Evaluator:
         task, part_name, part: where the real pictures come from; a `Reference` has no part ("-").
         images: generated per seed.
         seeds: evaluation seeds; the paired intervals are over these.
-        min_reveal: tokens that each step reveals at least.
+        rules: of policies that have none of their own; by default AutoNAT's.
         conditions: "balanced" takes every condition in turn, "random" draws them, anew for each seed.
         extractor: of the features, by default the classifier.
         quantise: judge pictures rounded to 8 bits.
@@ -55,7 +56,7 @@ class Evaluator:
         part: Part | Reference,
         images: int = 5000,
         seeds: Sequence[int] = (0, 1, 2),
-        min_reveal: int = 1,
+        rules: DecodeRules | None = None,
         conditions: ConditionLaw = "balanced",
         extractor: Any = None,
         quantise: bool = True,
@@ -64,7 +65,7 @@ class Evaluator:
     ) -> None:
         self.generator, self.tokenizer = generator, tokenizer
         self.judge = Judge(classifier, part, extractor=extractor, quantise=quantise)
-        self.min_reveal, self.threads = min_reveal, threads
+        self.rules, self.threads = rules, threads
         features = self.judge.reference.features_Nd
         self.protocol = Protocol(
             task=task,
@@ -76,7 +77,6 @@ class Evaluator:
             extractor=weights_hash(self.judge.extractor),
             images=images,
             seeds=tuple(seeds),
-            min_reveal=min_reveal,
             conditions=conditions,
             distance=self.judge.extractor.meaning,
             quantisation=EIGHT_BITS if quantise else "none",
@@ -95,7 +95,7 @@ class Evaluator:
                 self.tokenizer,
                 condition,
                 seed=derive_seed("evaluation", self.protocol.part, seed),
-                min_reveal=self.min_reveal,
+                rules=self.rules,
                 threads=self.threads,
                 progress=progress,
             )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from generators import former
 from generators.data import PartName
 
 ConditionLaw = Literal["balanced", "random"]
@@ -27,7 +28,6 @@ class Protocol:
         generator, tokenizer, extractor: hashes of the weights.
         images: generated per seed.
         seeds: evaluation seeds.
-        min_reveal: tokens that each step reveals at least.
         distance, kernel: what the numbers of these names are.
         conditions: their law: "balanced" takes every condition in turn, "random" draws them uniformly.
         quantisation: of all pictures before they are judged.
@@ -44,7 +44,6 @@ class Protocol:
     extractor: str
     images: int
     seeds: tuple[int, ...]
-    min_reveal: int
     distance: str
     conditions: ConditionLaw = "balanced"
     kernel: str = KERNEL
@@ -93,7 +92,6 @@ _WHY = {
 _COMPARABLE = {
     "generator": "different generators, which is what may be compared",
     "tokenizer": "different tokenizers: the reconstruction bounds each distance from below",
-    "min_reveal": "different decoding rules: tokens that a step reveals at least",
     "seeds": "different evaluation seeds: means may be compared, paired intervals can't be formed",
 }
 
@@ -111,7 +109,7 @@ def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Comparison:
 
     A field that only one of them has, or that no version of natgym knew, forbids a ranking too.
     """
-    found = Comparison()
+    found, ours, theirs = Comparison(), former.manifest(ours), former.manifest(theirs)
     for name in dict.fromkeys((*ours, *theirs)):
         a, b = (_said(manifest, name) for manifest in (ours, theirs))
         if a == b:

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from generators.conditions import Condition
 from generators.contract import Generator
-from generators.decoding import DecodeState, advance, confidence, start
+from generators.decoding import DecodeState, advance, start
 from generators.first_pass import FirstPass
 from generators.noise import HashNoise, Noise
+from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, DecodeParams
 from generators.tokenizers import Tokenizer
 from natgym.observations import Observation, observe
@@ -37,7 +38,7 @@ class Policy(Protocol):
     """Decide the decoding parameters of every row; `steps` is its T.
 
     The observation is the environment's and `condition`, the values of the rows' conditions. A policy may
-    also have a `rule`, a `generators.decoding.RevealRule`; without one it is `confidence`.
+    also have `rules` of its own, a `DecodeRules`, which it is always played by.
     """
 
     @property
@@ -92,7 +93,7 @@ def play(
     condition: Condition,
     noise: Noise,
     *,
-    min_reveal: int = 1,
+    rules: DecodeRules | None = None,
     first_pass: FirstPass | None = None,
     entropy: bool = False,
 ) -> Iterator[Move]:
@@ -103,19 +104,25 @@ def play(
 
     Args:
         noise: of as many rows.
-        min_reveal, first_pass, entropy: as `generators.decoding` takes them.
+        rules: of a policy that has none; by default AutoNAT's.
+        first_pass, entropy: as `generators.decoding` takes them.
     """
-    rule = getattr(policy, "rule", confidence)
+    rules = rules_of(policy, rules)
     remembered: Observation = {"condition": condition.values}
     state = start(generator, condition, steps=policy.steps, first_pass=first_pass)
     while not state.done:
         decision = decide(policy, observe(state, generator.mask_id) | remembered, state.step)
         if decision.previous_action is not None:
             remembered["previous_action"] = decision.previous_action
-        params = decision.params
-        after = advance(generator, state, params, noise, min_reveal=min_reveal, rule=rule, entropy=entropy)
+        after = advance(generator, state, decision.params, noise, rules, entropy=entropy)
         yield Move(state, decision, after)
         state = after
+
+
+def rules_of(policy: Policy, rules: DecodeRules | None = None) -> DecodeRules:
+    """Return the rules that a policy is played by: its own, else those given, else AutoNAT's."""
+    own: DecodeRules | None = getattr(policy, "rules", None)
+    return own or rules or DecodeRules()
 
 
 def decide(policy: Policy, observation: Observation, step: int) -> Decision:
@@ -218,7 +225,7 @@ def rollout(
     condition: Condition,
     *,
     seed: int,
-    min_reveal: int = 1,
+    rules: DecodeRules | None = None,
     reward: Reward | None = None,
     first_pass: FirstPass | None = None,
     statistics: bool = False,
@@ -230,6 +237,7 @@ def rollout(
     """Draw one picture per condition; row i has row seed `seed` + i whatever the batch size.
 
     Args:
+        rules: of a policy that has none of its own; by default AutoNAT's.
         reward: judges each batch of finished pictures, for the frame.
         first_pass: of the generator, to predict each condition's first step once for many rollouts.
         statistics: True adds confidence and entropy to the frame.
@@ -239,7 +247,7 @@ def rollout(
         progress: called with the number of pictures of each finished batch.
     """
 
-    player = _Player(policy, generator, tokenizer, min_reveal, reward, first_pass, statistics, trail)
+    player = _Player(policy, generator, tokenizer, rules, reward, first_pass, statistics, trail)
 
     def draw(first: int) -> Rollout:
         part = player.play(condition[first : first + batch_size], first, seed + first)
@@ -261,7 +269,7 @@ class _Player:
     policy: Policy
     generator: Generator
     tokenizer: Tokenizer
-    min_reveal: int
+    rules: DecodeRules | None
     reward: Reward | None
     first_pass: FirstPass | None
     statistics: bool
@@ -279,7 +287,7 @@ class _Player:
             self.generator,
             condition,
             noise,
-            min_reveal=self.min_reveal,
+            rules=self.rules,
             first_pass=self.first_pass,
             entropy=self.statistics,
         )

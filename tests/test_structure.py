@@ -207,3 +207,9 @@ def test_readme_says_how_to_run_the_tests() -> None:
     command = readme_command("Run the tests")
     assert "-c constraints.txt" in command and "[dev]" in command
     assert command.endswith(".venv/bin/python -m pytest")
+
+
+def test_the_limits_of_a_step_are_named_where_rules_are() -> None:
+    """Everybody else carries `DecodeRules` or their text."""
+    named = {str(path) for path, _ in sources(ROOT) if "min_reveal" in (ROOT / path).read_text()}
+    assert named == {"generators/rules.py", "generators/former.py", "experiments/_cli.py"}

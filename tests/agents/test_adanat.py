@@ -20,8 +20,11 @@ from agents.autonat import GridConfig, SearchConfig
 from generators import data
 from generators.checkpoints import from_pretrained, load_state
 from generators.data import Part, load_part
-from natgym.loading import load_companion
+from generators.reveal import Halton, halton_order
+from generators.rules import DecodeRules
+from natgym.loading import load_companion, load_generator
 from natgym.rewards import AdversarialReward, make_reward
+from natgym.rollouts import balanced, rollout
 from natgym.runs import read_metrics
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
@@ -373,3 +376,15 @@ def test_a_learning_reward_of_ones_own_learns_and_resumes(
         train(tiny, folders[1], until(2), reward=made()[1])
     train(tiny, folders[1], nothing, reward=made()[1])
     assert_same_run(*folders)
+
+
+def test_a_policy_is_trained_on_any_order_and_keeps_it(tiny: AdaNATConfig, tmp_path: Path) -> None:
+    """Training, measurement and the saved actor reveal along the Halton sequence."""
+    train(dataclasses.replace(tiny, rules="halton,min_reveal=0"), tmp_path, nothing)
+    actor: Any = from_pretrained(tmp_path / "policy")
+    assert actor.rules == DecodeRules(Halton((4, 4)), min_reveal=0)
+    generator, task = load_generator("digits")
+    nets = generator, load_companion(None, "tokenizer", task)
+    revealed_NL = rollout(actor, *nets, balanced(generator.conditions(), 20), seed=0).revealed_at_NL
+    in_order_NL = revealed_NL[:, halton_order((4, 4))]
+    assert (in_order_NL.diff(dim=1) >= 0).all() and len(revealed_NL.unique()) > 1

@@ -11,6 +11,7 @@ from agents.adanat import Learner, train
 from agents.adanat_config import AdaNATConfig
 from agents.alarms import AlarmConfig, Vitals, alarms
 from generators.noise import derive_seed
+from generators.rules import DecodeRules
 from generators.schedules import Schedule, reference
 from natgym.rollouts import balanced, rollout
 from natgym.runs import read_metrics
@@ -82,7 +83,12 @@ def test_vitals_say_what_a_slow_look_says(tiny: AdaNATConfig, tmp_path: Path) ->
     table[:, 0] = torch.tensor([0.5, 0.5, 0.0])
     Schedule(table).save(tmp_path / "idle.json")
     config = dataclasses.replace(
-        tiny, steps=3, schedule=str(tmp_path / "idle.json"), min_reveal=0, warmup=0, evaluation_images=30
+        tiny,
+        steps=3,
+        schedule=str(tmp_path / "idle.json"),
+        rules="min_reveal=0",
+        warmup=0,
+        evaluation_images=30,
     )
     learner = Learner(config)
     vitals = learner._measure()
@@ -92,7 +98,7 @@ def test_vitals_say_what_a_slow_look_says(tiny: AdaNATConfig, tmp_path: Path) ->
     assert len(images) == 200 and 0 <= vitals.told_apart <= 1
     fake = balanced(learner.generator.conditions(), 30)
     nets, seed = (learner.actor(), learner.generator, learner.tokenizer), derive_seed(0, "select")
-    drawn = rollout(*nets, fake, seed=seed, min_reveal=0).images_NCHW
+    drawn = rollout(*nets, fake, seed=seed, rules=DecodeRules(min_reveal=0)).images_NCHW
     rewards = torch.cat([learner.reward(drawn[row : row + 1], fake[row : row + 1]) for row in range(30)])
     assert vitals.reward_gap == pytest.approx((judge.mean() - rewards.mean()).item(), abs=1e-6)
     right = sum(reward > 0.5 for reward in judge) / 200 + sum(reward < 0.5 for reward in rewards) / 30

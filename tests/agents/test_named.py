@@ -9,11 +9,13 @@ import torch
 
 from agents import named
 from agents.fixed import AdaptivePolicy, FixedPolicy
-from agents.named import NAMES, find_all, find_policies, trained_min_reveal
+from agents.named import NAMES, find_all, find_policies
 from agents.policy import Actor, ActorConfig, PolicyConfig
 from generators.checkpoints import save_pretrained
 from generators.families import columns, parse
 from generators.noise import seeded
+from generators.reveal import Halton
+from generators.rules import DecodeRules
 from generators.schedules import FAMILIES, family, reference
 from natgym.loading import load_companion, load_generator
 from natgym.rollouts import balanced, rollout
@@ -106,11 +108,12 @@ def actor(folder: Path, width: int) -> Actor:
         steps=3,
         actions="default",
         schedule_name="reference",
+        rules="halton,min_reveal=0",
     )
     with seeded(0):
         made = Actor(config).eval().requires_grad_(False)
     made.schedule.copy_(reference(3).table_T4)
-    save_pretrained(made, folder, task="digits", min_reveal=0)
+    save_pretrained(made, folder, task="digits")
     return made
 
 
@@ -120,12 +123,12 @@ def test_run_folders_of_both_methods(tmp_path: Path, digits: Any) -> None:
     for folder in ("learned", "learned/policy"):
         ((label, policy),) = found(tmp_path / folder, digits, 3)
         assert label == Path(folder).name and torch.equal(draw(policy, digits).tokens_NL, expected)
-        assert trained_min_reveal(str(tmp_path / folder)) == 0
+        assert policy.rules == DecodeRules(Halton(digits.grid), min_reveal=0)
     (tmp_path / "searched").mkdir()
     reference(3, guidance=2).save(tmp_path / "searched" / "strategy.json")
     ((label, policy),) = found(tmp_path / "searched", digits, 3)
     assert label == "searched" and torch.equal(policy.schedule.table_T4, reference(3, guidance=2).table_T4)
-    assert trained_min_reveal(str(tmp_path / "searched")) is trained_min_reveal("maskgit") is None
+    assert policy.rules is None, "a schedule follows the rules of the table"
     actor(tmp_path / "wide", digits.width + 1)
     with pytest.raises(ValueError, match="wide reads features .* the generator's grid and width are"):
         found(tmp_path / "wide", digits, 3)

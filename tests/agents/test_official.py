@@ -15,6 +15,7 @@ from generators.checkpoints import from_pretrained, save_pretrained
 from generators.conditions import Labels
 from generators.decoding import advance, start
 from generators.noise import RecordedNoise
+from generators.rules import DecodeRules
 from generators.schedules import reference
 from generators.weights import convert, read
 from natgym.env import DecodeVectorEnv
@@ -109,7 +110,9 @@ def test_the_recorded_run_is_played_by_the_converted_policy(golden: Any, recipe_
             for found, column in zip(decision.params, columns, strict=True):
                 expected = run[f"schedule.manual_{column}"][step].double()
                 torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
-            state = advance(generator, state, decision.params, noise, min_reveal=0, guidance_floor=0)
+            state = advance(
+                generator, state, decision.params, noise, DecodeRules(min_reveal=0, guidance_floor=0)
+            )
             assert torch.equal(state.drawn_BL, run["sampled_ids"][step].long()), f"{name} {step}"
             if not state.done:
                 assert torch.equal(state.ids_BL, run["ids_after"][step].long()), f"{name} {step}"
@@ -133,7 +136,7 @@ def test_a_file_becomes_an_actor_that_plays_alike_in_env_and_rollouts(form: str,
     save_pretrained(actor, tmp_path / "policy")
     actor = from_pretrained(tmp_path / "policy")  # type: ignore[assignment]
     condition = generator.conditions()
-    drawn = rollout(actor, generator, tokenizer, condition, seed=5, min_reveal=0)
+    drawn = rollout(actor, generator, tokenizer, condition, seed=5)
     env = DecodeVectorEnv(
         len(condition),
         generator=generator,
@@ -142,7 +145,7 @@ def test_a_file_becomes_an_actor_that_plays_alike_in_env_and_rollouts(form: str,
         reward=lambda images, _: images.new_zeros(len(images)),
         actions=actor.config.actions,
         smoothing=actor.config.smoothing,
-        min_reveal=0,
+        rules=DecodeRules(min_reveal=0),
         autoreset=False,
     )
     observation, _ = env.reset(seed=5, options={"condition": condition})

@@ -22,7 +22,7 @@ PAPER = {  # AdaNAT's code and section 4.1
     "steps": 8,
     "actions": "paper-no-residual",
     "smoothing": 0.0,
-    "min_reveal": 0,
+    "rules": "adanat",
     "updates": 1000,
     "trajectories": 4096,
     "epochs": 5,

@@ -22,7 +22,7 @@ from agents.tune_search import RETRIES, ScheduleTrial, SearchShell, run_searches
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = SearchConfig(images_per_evaluation=20, budget=300, finalists=2, final_images=40, warm="none")
-FIXED = {"task": "digits", "generator": None, "steps": 2, "device": "cpu", "min_reveal": 1}
+FIXED = {"task": "digits", "generator": None, "steps": 2, "device": "cpu", "rules": "confidence"}
 
 
 def new_search(log: Path, seed: int = 0) -> Search:
@@ -159,7 +159,7 @@ class Mortal(tune_search.ScheduleTrial):
 
 if worker:
     tune_search.ScheduleTrial = Mortal
-fixed = {"task": "digits", "generator": None, "steps": 2, "device": "cpu", "min_reveal": 1}
+fixed = {"task": "digits", "generator": None, "steps": 2, "device": "cpu", "rules": "confidence"}
 tune_search.run_searches([search], fixed, report, folder=folder)
 """
 

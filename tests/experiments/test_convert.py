@@ -22,6 +22,7 @@ from generators.conditions import Labels
 from generators.enat import ENAT, ENATConfig
 from generators.formats import ENAT_FORMAT, NAT_FORMAT, VQGAN_FORMAT, Format
 from generators.nat import NAT, NATConfig
+from generators.rules import DecodeRules
 from generators.schedules import Schedule, maskgit, reference
 from generators.vqgan import VQGAN, VQGANConfig
 from natgym.rewards.official import DISCRIMINATOR
@@ -182,7 +183,7 @@ def test_a_training_checkpoint_holds_a_policy_and_a_discriminator(tmp_path: Path
     assert "AdaNAT policy, 22 tensors" in done.out and "5 steps, actions 'paper', smoothing 0" in done.out
     assert done.out.count("left out policy_old.critic.") == 22
     found: Any = from_pretrained(tmp_path / "policy")
-    assert read_description(tmp_path / "policy")["metadata"]["min_reveal"] == 0
+    assert found.rules == DecodeRules(min_reveal=0), "as in the official step"
     assert (found.steps, found.config.actions) == (5, "paper")
     assert torch.equal(found.schedule, reference(5).table_T4)
     for name, tensor in network.state_dict().items():

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from generators.conditions import Condition, Labels
 from generators.contract import Prediction
-from generators.decoding import GUIDANCE_FLOOR, DecodeState, advance, lowest, mask_counts, start
+from generators.decoding import DecodeState, advance, lowest, start
 from generators.nat import NAT, nat_digits
 from generators.noise import HashNoise, RecordedNoise
+from generators.rules import GUIDANCE_FLOOR, DecodeRules
 from generators.schedules import DecodeParams, Schedule
 from generators.weights import convert
 
@@ -128,7 +129,7 @@ def replay(golden: Any, name: str, tables: Any, **options: Any) -> None:
         state = start(model, condition, steps=facts["T"])
         for step, params in enumerate(tables(facts, recorded, len(condition))):
             where, masked_BL = f"{name} {run} step {step}", state.ids_BL == model.mask_id
-            state = advance(model, state, params, noise, guidance_floor=0, **options)
+            state = advance(model, state, params, noise, DecodeRules(guidance_floor=0, **options))
             assert torch.equal(state.drawn_BL, recorded["sampled_ids"][step].long()), where
             # Upstream overwrites the log-probabilities of visible tokens by infinity.
             found = torch.where(masked_BL, state.log_probs_BL, torch.inf)
@@ -179,7 +180,7 @@ def test_recorded_enat_runs(golden: Any) -> None:
 def test_a_visible_token_stays(model: NAT, min_reveal: int) -> None:
     tables = random_tables()
     tables[2, :, 0] = 1.0  # asks for more masks than are left
-    states = decode(model, tables, min_reveal=min_reveal)
+    states = decode(model, tables, rules=DecodeRules(min_reveal=min_reveal))
     for before, after in zip(states, states[1:], strict=False):
         visible_BL = before.ids_BL != model.mask_id
         assert torch.equal(after.ids_BL[visible_BL], before.ids_BL[visible_BL])
@@ -204,7 +205,7 @@ def test_exactly_the_lowest_scores_are_masked_again(
 ) -> None:
     """A loop over rows recomputes how many and which."""
     tables, L = random_tables(steps, seed=steps), model.num_tokens
-    states = decode(model, tables, min_reveal=min_reveal, min_masked=min_masked)
+    states = decode(model, tables, rules=DecodeRules(min_reveal=min_reveal, min_masked=min_masked))
     for step, (before, after) in enumerate(zip(states[:-1], states[1:], strict=True)):
         gumbel_BL = HashNoise(100 + torch.arange(B)).gumbel(step, L)
         for row in range(B):
@@ -243,7 +244,9 @@ def test_exactly_the_lowest_scores_are_masked_again(
 def test_mask_counts_at_the_edges(
     ratio: float, masked: int, min_reveal: int, min_masked: int, expected: int
 ) -> None:
-    counts = mask_counts(torch.tensor([ratio]), torch.tensor([masked]), 16, min_reveal, min_masked)
+    counts = DecodeRules(min_reveal=min_reveal, min_masked=min_masked).mask_counts(
+        torch.tensor([ratio]), torch.tensor([masked]), 16
+    )
     assert counts.tolist() == [expected] and counts.dtype == torch.long
 
 
@@ -253,9 +256,8 @@ def test_no_score_makes_a_visible_token_masked(model: NAT, score: float) -> None
     masked_BL = torch.tensor([[0, 1, 1, 0, 1, 1], [1, 0, 0, 0, 0, 1]]).bool()
     chosen_BL = lowest(torch.full((2, 6), score), masked_BL, torch.tensor([3, 1]))
     assert chosen_BL.int().tolist() == [[0, 1, 1, 0, 1, 0], [1, 0, 0, 0, 0, 0]]
-    states = decode(
-        model, random_tables(), rule=lambda proposal, *_: torch.full_like(proposal.log_probs_BL, score)
-    )
+    rules = DecodeRules(lambda proposal, *_: torch.full_like(proposal.log_probs_BL, score))
+    states = decode(model, random_tables(), rules=rules)
     for state in states:
         assert torch.equal((state.ids_BL == model.mask_id).sum(1), state.masked_B)
 
@@ -323,7 +325,7 @@ def test_guidance_floor_lets_every_scale_through_at_zero() -> None:
     generator, one = Constant(logits_CV), torch.ones(1)
     state = start(generator, Labels(torch.tensor([0]), 1), steps=1)
     params = DecodeParams(0 * one, 0 * one, one, 1e-3 * one)
-    above = advance(generator, state, params, RecordedNoise(), guidance_floor=0).log_probs_BL
+    above = advance(generator, state, params, RecordedNoise(), DecodeRules(guidance_floor=0)).log_probs_BL
     below = advance(generator, state, params, RecordedNoise()).log_probs_BL
     assert torch.equal(below, torch.full_like(below, float(logits_CV[0].log_softmax(0)[1])))
     assert bool((above > below).all())

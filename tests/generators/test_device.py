@@ -17,6 +17,7 @@ from generators.decoding import advance, predict, start
 from generators.enat import ENAT, enat_digits
 from generators.nat import NAT, nat_digits
 from generators.noise import HashNoise
+from generators.rules import DecodeRules
 from generators.schedules import DecodeParams
 
 B, T = 6, 4
@@ -97,7 +98,7 @@ def test_a_whole_decoding_copies_nothing_to_the_host(name: str) -> None:
     state = start(generator, condition(), steps=T)
     for table_B4 in tables():
         params = DecodeParams.from_table(table_B4)
-        state = advance(generator, state, params, noise, min_reveal=0, entropy=True)
+        state = advance(generator, state, params, noise, DecodeRules(min_reveal=0), entropy=True)
         assert isinstance(state.ids_BL, OnDevice) and not isinstance(state.masked_B, OnDevice)
     assert isinstance(state.entropy_BL, OnDevice)
 

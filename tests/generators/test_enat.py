@@ -14,6 +14,7 @@ from generators.decoding import DecodeState, advance, start
 from generators.enat import ENAT, Packing, Reuse, enat_b, enat_digits, enat_l, enat_s
 from generators.masking import masked_cross_entropy
 from generators.noise import HashNoise
+from generators.rules import DecodeRules
 from generators.schedules import DecodeParams, reference
 from generators.weights import convert
 
@@ -168,11 +169,12 @@ def decode(model: Any, tables_TB4: Tensor, rows: list[int], **options: Any) -> l
 def test_ragged_decoding_is_one_by_one(model: ENAT, min_reveal: int) -> None:
     """Own ratios, temperatures and guidance per row, both streams reusing: same tokens, same features."""
     tables = random_tables(6, B)
-    together = decode(model, tables, list(range(B)), min_reveal=min_reveal)
+    rules = DecodeRules(min_reveal=min_reveal)
+    together = decode(model, tables, list(range(B)), rules=rules)
     counts_TB = torch.stack([state.masked_B for state in together])
     assert (counts_TB[1:-1].unique(dim=1).shape[1]) > 1, "rows differ in their counts"
     for row in range(B):
-        for many, one in zip(together, decode(model, tables, [row], min_reveal=min_reveal), strict=True):
+        for many, one in zip(together, decode(model, tables, [row], rules=rules), strict=True):
             assert torch.equal(many.ids_BL[row], one.ids_BL[0])
             assert many.nfe_B[row] == one.nfe_B[0]
             if many.prediction is not None and one.prediction is not None:

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from generators.conditions import Labels
-from generators.decoding import DecodeState, Proposal, RevealRule, advance, start
+from generators.decoding import DecodeState, advance, start
 from generators.enat import ENAT, ENATConfig
 from generators.nat import NAT, NATConfig
 from generators.noise import HashNoise, seeded
-from generators.rules import entropy_bound, halton, halton_order, random, threshold
+from generators.reveal import EntropyBound, Halton, Proposal, RandomOrder, RevealRule, Threshold, halton_order
+from generators.rules import DecodeRules
 from generators.schedules import Schedule
 
 B, GRID = 6, (3, 4)
@@ -45,7 +46,7 @@ def play(
     schedule = Schedule(torch.tensor([[0.5, 1.0, 1.0, scale]], dtype=torch.float64).expand(steps, 4))
     while not states[-1].done:
         params = schedule.params(states[-1].step, len(rows))
-        states.append(advance(model, states[-1], params, noise, rule=watched))
+        states.append(advance(model, states[-1], params, noise, DecodeRules(watched)))
     return states, seen
 
 
@@ -78,7 +79,7 @@ def test_the_halton_order_is_that_of_the_first_visits(grid: tuple[int, int]) -> 
 
 def test_halton_reveals_along_its_order_in_every_row(model: NAT) -> None:
     order = halton_order(GRID).tolist()
-    states, _ = play(model, halton(GRID), steps=4)
+    states, _ = play(model, Halton(GRID), steps=4)
     for state in states[1:]:
         for row in range(B):
             count = state.masked_B[row]
@@ -88,17 +89,17 @@ def test_halton_reveals_along_its_order_in_every_row(model: NAT) -> None:
 def test_random_orders_are_uniform_and_differ_by_row_and_step() -> None:
     N, L = 4000, 6
     proposal = Proposal(*(torch.zeros(N, L) for _ in range(4)))
-    scores = random(proposal, torch.ones(N, 1), HashNoise.from_seed(0, N), 0)
+    scores = RandomOrder()(proposal, torch.ones(N, 1), HashNoise.from_seed(0, N), 0)
     first = scores.argmax(1).bincount(minlength=L)
     chi_square = ((first - N / L) ** 2 / (N / L)).sum()
     assert chi_square < 20.5, "0.1 % of draws of five degrees of freedom are above"
-    again = random(proposal, torch.ones(N, 1), HashNoise.from_seed(0, N), 1)
+    again = RandomOrder()(proposal, torch.ones(N, 1), HashNoise.from_seed(0, N), 1)
     assert 0.1 < (scores.argmax(1) == again.argmax(1)).float().mean() < 0.23
 
 
 @pytest.mark.parametrize("theta", [0.1, 0.25, 0.5])
 def test_threshold_reveals_what_is_sure_and_at_least_one(model: NAT, theta: float) -> None:
-    states, seen = play(model, threshold(theta=theta))
+    states, seen = play(model, Threshold(theta=theta))
     sizes = set()
     for before, after, proposal in zip(states, states[1:], seen, strict=False):
         for row in range(B):
@@ -115,7 +116,7 @@ def test_threshold_reveals_what_is_sure_and_at_least_one(model: NAT, theta: floa
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.7, 2.0])
 def test_entropy_bound_reveals_the_longest_allowed_prefix(model: NAT, epsilon: float) -> None:
-    states, seen = play(model, entropy_bound(epsilon=epsilon))
+    states, seen = play(model, EntropyBound(epsilon=epsilon))
     for before, after, proposal in zip(states, states[1:], seen, strict=False):
         for row in range(B):
             open_tokens = masked(before, row, model.mask_id)
@@ -146,7 +147,7 @@ def enat() -> ENAT:
 def test_a_finished_row_costs_nothing_and_no_row_feels_another(model: NAT, kind: str, scale: float) -> None:
     """Each row decoded alone gives the same tokens and spends the same passes, which stop when it is done."""
     network = model if kind == "nat" else enat()
-    rule = threshold(theta=0.45)
+    rule = Threshold(theta=0.45)
     states, _ = play(network, rule, scale=scale)
     passes = set()
     for row in range(B):
@@ -173,10 +174,10 @@ def test_a_rule_cannot_mask_what_is_visible_or_stand_still(model: NAT) -> None:
 @pytest.mark.parametrize("theta", [0.0, -1.0, 1.5, math.nan])
 def test_no_threshold_outside_its_range(theta: float) -> None:
     with pytest.raises(ValueError, match="theta"):
-        threshold(theta=theta)
+        Threshold(theta=theta)
 
 
 @pytest.mark.parametrize("epsilon", [-0.1, math.nan])
 def test_no_negative_bound(epsilon: float) -> None:
     with pytest.raises(ValueError, match="epsilon"):
-        entropy_bound(epsilon=epsilon)
+        EntropyBound(epsilon=epsilon)

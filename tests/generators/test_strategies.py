@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from generators.decoding import mask_counts
+from generators.rules import DecodeRules
 from generators.schedules import Schedule, as_schedule, maskgit, reference
 
 # AutoNAT-L, T = 8, ImageNet-256.
@@ -41,8 +41,9 @@ def test_the_released_strategy_is_read(released: Path) -> None:
 
 def test_the_released_strategy_masks_the_published_counts(released: Path) -> None:
     schedule, masked_B, counts = Schedule.load(released), torch.tensor([256]), []
+    rules = DecodeRules(min_masked=1)
     for step in range(7):
-        masked_B = mask_counts(schedule.params(step, 1).mask_ratio, masked_B, 256, 1, 1)
+        masked_B = rules.mask_counts(schedule.params(step, 1).mask_ratio, masked_B, 256)
         counts.append(masked_B.item())
     assert counts == [244, 225, 203, 190, 159, 104, 66]
 

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from generators.decoding import advance, start
 from generators.noise import HashNoise
+from generators.rules import DecodeRules
 from generators.schedules import DecodeParams, reference
 from natgym.cost import gflop_per_image
 from natgym.observations import Observation
@@ -47,14 +48,14 @@ def by_hand(policy: Any, generator: Any, min_reveal: int) -> float:
             observation = {"step": torch.full((64, 1), float(state.step)), "previous_action": previous_B4}
             decision = policy.decide(observation, state.step)
             previous_B4 = decision.previous_action
-            state = advance(generator, state, decision.params, noise, min_reveal=min_reveal)
+            state = advance(generator, state, decision.params, noise, DecodeRules(min_reveal=min_reveal))
     return counter.get_total_flops() / 64 / 1e9
 
 
 @pytest.mark.parametrize("min_reveal", [0, 1])
 def test_a_smoothed_policy_is_counted_as_it_plays(digits: Any, min_reveal: int) -> None:
     policy = Smoothed(3)
-    found = gflop_per_image(policy, digits.generator, min_reveal=min_reveal)
+    found = gflop_per_image(policy, digits.generator, rules=DecodeRules(min_reveal=min_reveal))
     assert policy.seen == [0.0, 4.0, 4.0], "each step sees what was played before"
     assert found == by_hand(Smoothed(3), digits.generator, min_reveal)
 
@@ -69,5 +70,7 @@ def test_what_reveals_nothing_costs_passes(digits: Any) -> None:
             ratio_B, *others = reference(16).params(step, len(observation["step"]))
             return DecodeParams(torch.ones_like(ratio_B), *others)
 
-    every, none = (gflop_per_image(Idle(), digits.generator, min_reveal=least) for least in (4, 0))
+    every, none = (
+        gflop_per_image(Idle(), digits.generator, rules=DecodeRules(min_reveal=least)) for least in (4, 0)
+    )
     assert every < 0.5 * none

@@ -21,9 +21,10 @@ import natgym  # noqa: F401  (registers the environment)
 from agents.fixed import FixedPolicy
 from generators.conditions import Condition, Labels
 from generators.contract import Prediction
-from generators.decoding import advance, mask_counts, start
+from generators.decoding import advance, start
 from generators.enat import ENAT, enat_digits
 from generators.noise import HashNoise, next_episode
+from generators.rules import DecodeRules
 from generators.schedules import FAMILIES, PARAMETERS, DecodeParams, reference
 from natgym.env import DecodeEnv, DecodeVectorEnv
 from natgym.observations import pool, pooled_grid
@@ -122,7 +123,7 @@ OPTIONS: list[dict[str, Any]] = [
         {"reward": AdversarialReward((1, 8, 8), 10, AdversarialConfig(channels=4))},
         *OPTIONS,
         *(on_enat(options) for options in OPTIONS),
-        {"min_reveal": 0},
+        {"rules": "confidence,min_reveal=0"},
         {"dtype": "float16"},
         {"actions": "paper"},
         {"actions": "paper-no-residual"},
@@ -154,7 +155,7 @@ def test_a_vector_env_is_made_without_a_warning() -> None:
         {},
         on_enat({"smoothing": 0.5}),
         *OPTIONS,
-        {"conditions": "random", "min_reveal": 0},
+        {"conditions": "random", "rules": "min_reveal=0"},
         {"actions": "paper", "dtype": "float16"},
         {"conditions": Labels(torch.tensor([3, 1, 8]), 10), "actions": "paper-no-residual"},
     ],
@@ -324,15 +325,15 @@ def test_one_number_of_an_action_moves_one_parameter_of_one_row(step: int, colum
 
 
 def test_the_parameters_in_info_are_those_that_were_played(digits: Any) -> None:
-    env, actions = vector(autoreset=False, min_reveal=0), some_actions()
+    env, actions = vector(autoreset=False, rules="min_reveal=0"), some_actions()
     env.reset(seed=0)
-    state = env.state
+    state, rules = env.state, DecodeRules(min_reveal=0)
     for step in range(T):
         *_, info = env.step(actions[step])
         params = DecodeParams(*(torch.from_numpy(info[name]) for name in PARAMETERS))
-        masked_B = mask_counts(params.mask_ratio, state.masked_B, 16, 0, 0)
+        masked_B = rules.mask_counts(params.mask_ratio, state.masked_B, 16)
         assert env.state.masked_B.tolist() == (masked_B.tolist() if step + 1 < T else [0] * N)
-        state = advance(digits.generator, state, params, HashNoise(torch.arange(N)), min_reveal=0)
+        state = advance(digits.generator, state, params, HashNoise(torch.arange(N)), rules)
         assert torch.equal(state.ids_BL, env.state.ids_BL)
 
 
@@ -340,7 +341,7 @@ def test_the_parameters_in_info_are_those_that_were_played(digits: Any) -> None:
     ("min_reveal", "masked"), [(0, [15, 15, 15, 0]), (1, [15, 14, 13, 0]), (3, [13, 10, 7, 0])]
 )
 def test_min_reveal_is_kept_whatever_the_action_asks(min_reveal: int, masked: list[int]) -> None:
-    env = vector(autoreset=False, min_reveal=min_reveal, actions="paper")
+    env = vector(autoreset=False, rules=DecodeRules(min_reveal=min_reveal), actions="paper")
     actions = np.zeros((T, N, 4))
     actions[..., 0] = 10  # almost everything stays masked
     _, *played = play(env, actions, seed=0)

@@ -18,6 +18,7 @@ from generators.checkpoints import weights_hash
 from generators.conditions import Labels
 from generators.data import Part, load_part
 from generators.noise import derive_seed
+from generators.rules import DecodeRules
 from generators.schedules import maskgit, reference
 from natgym.evaluation import COLUMNS, Evaluator, format_table, paired_difference, summarize
 from natgym.judge import METRICS, Judge
@@ -115,8 +116,12 @@ def test_a_row_of_scores_is_one_rollout_judged(digits: Any, select: Part) -> Non
     scores = Judge(digits.classifier, select).score(drawn.images_NCHW, condition)
     assert {name: row[name] for name in METRICS} == scores
     assert row["nfe"] == drawn.nfe_N.mean() and sum(counted) == IMAGES and row["images_per_second"] > 0
-    played = evaluator(digits, select, seeds=(3,), min_reveal=0)(FixedPolicy(reference(16)))
-    clamped = evaluator(digits, select, seeds=(3,), min_reveal=1)(FixedPolicy(reference(16)))
+    played = evaluator(digits, select, seeds=(3,), rules=DecodeRules(min_reveal=0))(
+        FixedPolicy(reference(16))
+    )
+    clamped = evaluator(digits, select, seeds=(3,), rules=DecodeRules(min_reveal=1))(
+        FixedPolicy(reference(16))
+    )
     assert played["distance"][0] != clamped["distance"][0], "min_reveal reaches the decoding"
 
 
@@ -132,7 +137,6 @@ def test_the_protocol_names_everything_a_number_depends_on(digits: Any, select: 
         "part": evaluator(digits, select, part_name="report"),
         "images": evaluator(digits, select, images=41),
         "seeds": evaluator(digits, select, seeds=(0,)),
-        "min_reveal": evaluator(digits, select, min_reveal=0),
         "reference_images": evaluator(digits, few),
     }
     for name, other in changes.items():

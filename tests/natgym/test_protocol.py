@@ -30,7 +30,6 @@ BASE = Protocol(
     extractor="eee",
     images=5000,
     seeds=(0, 1, 2),
-    min_reveal=1,
     distance="a distance",
 )
 OTHER: dict[str, Any] = {
@@ -47,7 +46,7 @@ OTHER: dict[str, Any] = {
     "neighbors": 3,
     "name": "imagenet256-adm",
 }
-COMPARABLE: dict[str, Any] = {"generator": "hhh", "tokenizer": "uuu", "min_reveal": 0, "seeds": (0, 1)}
+COMPARABLE: dict[str, Any] = {"generator": "hhh", "tokenizer": "uuu", "seeds": (0, 1)}
 
 
 def test_every_field_is_either_compared_or_forbids_it() -> None:

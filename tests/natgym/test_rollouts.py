@@ -9,8 +9,9 @@ from torch import Tensor
 
 from agents.fixed import FixedPolicy
 from generators.conditions import Condition, Labels
-from generators.decoding import GUIDANCE_FLOOR, advance, start
+from generators.decoding import advance, start
 from generators.noise import HashNoise
+from generators.rules import GUIDANCE_FLOOR, DecodeRules
 from generators.schedules import PARAMETERS, DecodeParams, reference
 from natgym.env import Observation
 from natgym.rollouts import ACTIONS, Decision, Rollout, balanced, rollout
@@ -116,7 +117,9 @@ def test_every_token_knows_the_step_that_revealed_it(digits: Any) -> None:
 
 def test_confidence_and_entropy_are_those_of_the_revealed_tokens(digits: Any) -> None:
     """Each sample alone, each token from the guided logits themselves; some steps reveal nothing."""
-    frame = draw(digits, rows=5, statistics=True, min_reveal=0).frame.set_index(["sample", "step"])
+    frame = draw(digits, rows=5, statistics=True, rules=DecodeRules(min_reveal=0)).frame.set_index(
+        ["sample", "step"]
+    )
     assert not {"confidence", "entropy"} & set(draw(digits).frame)
     empty = 0
     for sample in range(5):
@@ -125,7 +128,7 @@ def test_confidence_and_entropy_are_those_of_the_revealed_tokens(digits: Any) ->
         for step in range(4):
             row = frame.loc[(sample, step)]
             params = DecodeParams.from_table(torch.tensor([row[list(PARAMETERS)].tolist()]).double())
-            after = advance(digits.generator, state, params, noise, min_reveal=0)
+            after = advance(digits.generator, state, params, noise, DecodeRules(min_reveal=0))
             null = digits.generator(state.ids_BL, condition.null()).logits_BLV
             logits_BLV, scale = state.prediction.logits_BLV, row["guidance_scale"]
             if scale > GUIDANCE_FLOOR:
@@ -185,10 +188,10 @@ def test_a_policy_may_tell_action_value_and_what_it_remembers(digits: Any, drawn
 def test_the_books_balance_when_a_step_may_reveal_nothing(digits: Any) -> None:
     schedule = reference(6)
     schedule.table_T4[:, 0] = torch.tensor([0.9, 0.9, 1.0, 0.5, 0.5, 0.7])
-    frame = draw(digits, FixedPolicy(schedule), min_reveal=0).frame
+    frame = draw(digits, FixedPolicy(schedule), rules=DecodeRules(min_reveal=0)).frame
     for _, own in frame.groupby("sample"):
         assert own.sort_values("step")["masked_after"].tolist() == [14, 14, 14, 8, 8, 0]
-    frame = draw(digits, FixedPolicy(schedule), min_reveal=1).frame
+    frame = draw(digits, FixedPolicy(schedule), rules=DecodeRules(min_reveal=1)).frame
     for _, own in frame.groupby("sample"):
         assert own.sort_values("step")["masked_after"].tolist() == [14, 13, 12, 8, 7, 0]
 

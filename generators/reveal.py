@@ -1,0 +1,150 @@
+"""Which tokens a step reveals: MaskGIT's confidence, orders, and rules that count by themselves.
+
+A rule returns scores (B, L), of which the lowest masked ones are masked again, as many as the mask ratio
+says. `Threshold` and `EntropyBound` also return how many, so that each row takes the steps it needs.
+
+Shapes: B images, L tokens, V codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from generators.noise import Noise
+
+
+class Proposal(NamedTuple):
+    """What one step drew, before some of it is masked again."""
+
+    logits_BLV: Tensor
+    drawn_BL: Tensor
+    log_probs_BL: Tensor
+    masked_BL: Tensor
+    entropy_BL: Tensor | None = None
+
+
+class RevealRule(Protocol):
+    """Score the tokens of a step, (B, L); the lowest-scored masked ones are masked again.
+
+    A rule that also decides how many are masked again returns scores and counts (B,) in place of the mask
+    ratio; the counts are copied to the host, once a step.
+    """
+
+    def __call__(
+        self, proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """MaskGIT's rule: log-probability of the drawn token plus tau_2 times Gumbel noise."""
+
+    def __call__(self, proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int) -> Tensor:
+        return proposal.log_probs_BL + remask_temperature_B1 * noise.gumbel(step, proposal.drawn_BL.shape[1])
+
+
+@dataclass(frozen=True)
+class RandomOrder:
+    """Reveal uniformly random tokens, another order for each row."""
+
+    def __call__(self, proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int) -> Tensor:
+        shape = proposal.drawn_BL.shape
+        return torch.as_tensor(noise.gumbel(step, shape[1]), device=proposal.drawn_BL.device).expand(shape)
+
+
+@dataclass(frozen=True)
+class Halton:
+    """Reveal along the Halton sequence of the grid, the same far-apart places for every row (Besnier et al.,
+    ICLR 2025, without their optional roll)."""
+
+    grid: tuple[int, int]
+
+    @cached_property
+    def _rank_L(self) -> Tensor:
+        return halton_order(self.grid).argsort()
+
+    def __call__(self, proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int) -> Tensor:
+        return -self._rank_L.to(proposal.drawn_BL.device).expand_as(proposal.drawn_BL).float()
+
+
+def halton_order(grid: tuple[int, int]) -> Tensor:
+    """Return the L positions in the order in which the sequence of bases 2 (row), 3 (column) meets them."""
+    rows, columns = grid
+    found: dict[int, None] = {}
+    index = 1
+    while len(found) < rows * columns:
+        row, column = int(_inverse(index, 2) * rows), int(_inverse(index, 3) * columns)
+        found.setdefault(row * columns + column)
+        index += 1
+    return torch.tensor(list(found))
+
+
+def _inverse(index: int, base: int) -> float:
+    """Return the radical inverse: the digits of `index` mirrored behind the point."""
+    value, weight = 0.0, 1.0
+    while index:
+        index, digit = divmod(index, base)
+        weight /= base
+        value += weight * digit
+    return value
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Reveal every token drawn with a probability of at least theta (Fast-dLLM, arXiv 2505.22618), and the
+    least that the step has to; the probability is the guided, un-tempered one."""
+
+    theta: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not 0 < self.theta <= 1:
+            raise ValueError(f"theta {self.theta}: it must be in (0, 1]")
+
+    def __call__(
+        self, proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int
+    ) -> tuple[Tensor, Tensor]:
+        unsure_BL = proposal.masked_BL & (proposal.log_probs_BL.exp() < self.theta)
+        return proposal.log_probs_BL, unsure_BL.sum(-1)
+
+
+@dataclass(frozen=True)
+class EntropyBound:
+    """Reveal the most tokens, by rising entropy, whose entropies without the largest sum to at most epsilon
+    nats (EB-sampler, arXiv 2505.24857): a bound on how far they depend on one another."""
+
+    epsilon: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.epsilon >= 0:
+            raise ValueError(f"epsilon {self.epsilon}: it must be at least 0")
+
+    def __call__(
+        self, proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int
+    ) -> tuple[Tensor, Tensor]:
+        entropy_BL = entropies(proposal.logits_BLV.log_softmax(-1))
+        rising_BL = entropy_BL.masked_fill(~proposal.masked_BL, torch.inf).sort(-1).values
+        # The sum without the largest of the first k is the sum of the first k - 1.
+        before_BL = rising_BL.cumsum(-1) - rising_BL
+        revealed_BL = (before_BL <= self.epsilon) & rising_BL.isfinite()
+        return -entropy_BL, proposal.masked_BL.sum(-1) - revealed_BL.sum(-1)
+
+
+def entropies(log_probs_BLV: Tensor) -> Tensor:
+    """Return the entropy (B, L), in nats, of each token's distribution."""
+    return -(log_probs_BLV.exp() * log_probs_BLV).sum(-1)
+
+
+# By name; the fields of each are its settings, but for a grid, which is the generator's.
+REVEAL: Mapping[str, Any] = {
+    "confidence": Confidence,
+    "random": RandomOrder,
+    "halton": Halton,
+    "threshold": Threshold,
+    "entropy-bound": EntropyBound,
+}
