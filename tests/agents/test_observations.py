@@ -22,6 +22,7 @@ from generators.schedules import PARAMETERS
 from natgym.env import DecodeVectorEnv
 from natgym.loading import load_companion
 from natgym.rollouts import ACTIONS, rollout
+from rounding import assert_rounded
 
 T, N = 3, 8
 TINY = PolicyConfig(width=16, channels=8, hidden=(16, 16), frequencies=8)
@@ -91,12 +92,12 @@ def test_a_saved_policy_replays_in_a_rollout_what_it_plays_in_the_env(
         assert torch.equal(drawn.tokens_NL, info["tokens"])
         for step, own in drawn.frame.groupby("step"):
             # To rounding, which depends on where in memory a file's weights come to lie.
-            np.testing.assert_allclose(own[list(PARAMETERS)].to_numpy().T, played[step], rtol=1e-6)
+            assert_rounded(own[list(PARAMETERS)].to_numpy().T, played[step])
             told = [ACTIONS[column] for column in env.action_map.columns]
-            np.testing.assert_allclose(own[told], given[step], rtol=1e-5, atol=1e-6)
+            assert_rounded(own[told], given[step])
             assert own[list(ACTIONS)].notna().sum(axis=1).eq(len(told)).all()
             if policy is learned:
-                np.testing.assert_allclose(own["value"], values[step], rtol=1e-6)
+                assert_rounded(own["value"], values[step])
             else:
                 assert own["value"].isna().all(), "the critic is not exported"
 
@@ -193,7 +194,7 @@ def test_large_batches_are_read_in_chunks(monkeypatch: pytest.MonkeyPatch) -> No
         parts = *ppo.policy(observation), ppo.policy.predict_values(observation)  # type: ignore[arg-type]
     assert rows == [8, 3, 3, 2]
     for one, two in zip(whole, parts, strict=True):
-        torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
+        assert_rounded(one, two)
     ppo.policy.evaluate_actions(observation, whole[0])  # type: ignore[arg-type]
     assert rows[4:] == [8], "with gradients the minibatch is its own chunk"
 

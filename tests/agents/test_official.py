@@ -23,6 +23,7 @@ from natgym.loading import load_companion, load_generator
 from natgym.observations import observe
 from natgym.rollouts import rollout
 from natgym.spaces import ActionMap
+from rounding import GOLDEN, assert_rounded
 
 COMPAT = Path(__file__).resolve().parents[3] / "shared" / "compat"
 SIZES = {"width": 8, "channels": 4, "hidden": (12, 6), "frequencies": 8}
@@ -105,11 +106,11 @@ def test_the_recorded_run_is_played_by_the_converted_policy(golden: Any, recipe_
         for step in range(facts["T"]):
             decision = actor.decide(observe(state, generator.mask_id), step)
             assert decision.action_B4 is not None
-            torch.testing.assert_close(decision.action_B4, run["action_mean"][step], atol=1e-4, rtol=0)
+            torch.testing.assert_close(decision.action_B4, run["action_mean"][step], **GOLDEN)
             columns = ("gen_ratios", "temp", "samp_temp", "cfg")
             for found, column in zip(decision.params, columns, strict=True):
                 expected = run[f"schedule.manual_{column}"][step].double()
-                torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+                torch.testing.assert_close(found, expected, **GOLDEN)
             state = advance(
                 generator, state, decision.params, noise, DecodeRules(min_reveal=0, guidance_floor=0)
             )
@@ -173,7 +174,7 @@ def test_adagen_smooths_what_its_network_does_not_see() -> None:
         smoothed = theirs if step == 0 else 0.8 * smoothed + 0.2 * theirs
         expected = torch.nn.functional.softplus(smoothed)
         expected[:, 0] = torch.sigmoid(smoothed[:, 0])
-        torch.testing.assert_close(actor.action_map()(played, step).table, expected, atol=1e-5, rtol=1e-5)
+        assert_rounded(actor.action_map()(played, step).table, expected)
 
 
 @pytest.mark.parametrize(

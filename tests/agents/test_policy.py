@@ -24,6 +24,7 @@ from generators.checkpoints import from_pretrained, save_pretrained
 from generators.schedules import Schedule, reference
 from natgym.observations import Observer
 from natgym.spaces import ActionMap, Preset, action_space
+from rounding import GOLDEN, assert_rounded
 
 STEPS = 4
 OFFICIAL = {  # their name -> ours, inside the trunk
@@ -104,9 +105,15 @@ def official(recorded: Any) -> AdaNATPolicy:
     """The official actor and critic in our policy; tests leave its weights as they are."""
     tensors, meta = recorded
     widths = PolicyConfig(width=meta["kwargs"]["hidden_size"])
-    policy = make_policy((16, 16), meta["kwargs"]["in_channels"], widths)
+    policy = make_policy(recorded_grid(tensors), meta["kwargs"]["in_channels"], widths)
     load_official(policy, tensors)
     return policy
+
+
+def recorded_grid(tensors: dict[str, Tensor]) -> tuple[int, int]:
+    """Official grids are squares."""
+    side = math.isqrt(tensors["in.feat"].shape[1])
+    return side, side
 
 
 def golden_observation(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -124,7 +131,7 @@ def test_recorded_means_and_values(recorded: Any, official: AdaNATPolicy) -> Non
     assert tensors["out.action_mean"].std() > 0.1, "the recorded policy has to do something"
     expected = tensors["out.action_mean"], tensors["out.value"]
     for found, wanted in zip((mean_action(official, observation), values), expected, strict=True):
-        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
+        torch.testing.assert_close(found, wanted, **GOLDEN)
 
 
 @pytest.mark.golden
@@ -141,7 +148,7 @@ def test_recorded_log_probabilities_and_entropies(
         _, log_prob, entropy = official.evaluate_actions(observation, tensors["in.actions"])
     for found, kind in ((log_prob, "logprob"), (entropy, "entropy")):
         expected = tensors[f"out.{kind}_std{name}"]
-        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
+        assert_rounded(found, expected)
 
 
 @pytest.mark.golden
@@ -152,7 +159,7 @@ def test_recorded_sinusoid_of_the_step(golden: Any) -> None:
     embedding = StepEmbedding(expected.shape[1], 8)
     embedding.fc1.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
     embedding(torch.arange(len(expected)).float())
-    torch.testing.assert_close(seen[0], expected, atol=1e-6, rtol=0)
+    assert_rounded(seen[0], expected)
 
 
 @pytest.mark.golden
@@ -165,7 +172,7 @@ def test_three_recorded_updates(recorded: Any) -> None:
     env: Any = SimpleNamespace(
         num_envs=N,
         render_mode=None,
-        single_observation_space=Observer((16, 16), channels, 0).space(T),
+        single_observation_space=Observer(recorded_grid(tensors), channels, 0).space(T),
         single_action_space=action_space(),
     )
     ppo = PPO(
@@ -184,7 +191,7 @@ def test_three_recorded_updates(recorded: Any) -> None:
         rollout_buffer_kwargs={"normalize_returns": True},
         policy_kwargs={
             "config": PolicyConfig(width=meta["kwargs"]["hidden_size"]),
-            "grid": (16, 16),
+            "grid": recorded_grid(tensors),
             "optimizer_kwargs": {"eps": 1e-8},
         },
     )

@@ -17,6 +17,7 @@ from torch import Tensor
 import natgym  # noqa: F401  (registers the environment)
 from agents.policy import AdaNATPolicy, PolicyConfig
 from agents.sb3 import PPO, SB3VecEnv, TensorRolloutBuffer
+from rounding import assert_rounded
 
 T, N = 3, 8
 TINY = PolicyConfig(width=16, channels=8, hidden=(16, 16), frequencies=8)
@@ -146,8 +147,8 @@ def test_every_step_returns_the_final_reward(env: Any) -> None:
     """gamma = lambda = 1, and nothing is added for what comes after the end."""
     buffer = collect(make_ppo(env))
     assert not buffer.rewards[:-1].any() and buffer.rewards[-1].std() > 0 and np.abs(buffer.values).min() > 0
-    np.testing.assert_allclose(buffer.returns, np.broadcast_to(buffer.rewards[-1], (T, N)), atol=1e-5)
-    np.testing.assert_allclose(buffer.advantages, buffer.rewards[-1] - buffer.values, atol=1e-5)
+    assert_rounded(buffer.returns, np.broadcast_to(buffer.rewards[-1], (T, N)))
+    assert_rounded(buffer.advantages, buffer.rewards[-1] - buffer.values)
 
 
 def test_normalised_returns_by_hand(env: Any) -> None:
@@ -159,8 +160,8 @@ def test_normalised_returns_by_hand(env: Any) -> None:
     deviation = (T * sum((reward - mean) ** 2 for reward in final) / (T * N - 1)) ** 0.5
     for row in range(N):
         expected = (final[row] - mean) / (deviation + 1e-7)
-        np.testing.assert_allclose(buffer.returns[:, row], expected, atol=1e-4)
-        np.testing.assert_allclose(buffer.advantages[:, row], expected - buffer.values[:, row], atol=1e-4)
+        assert_rounded(buffer.returns[:, row], expected)
+        assert_rounded(buffer.advantages[:, row], expected - buffer.values[:, row])
     assert np.abs(plain.returns - buffer.returns).max() > 0.1
 
 

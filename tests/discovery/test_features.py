@@ -21,6 +21,7 @@ from natgym.discovery.encoders import (
 from natgym.discovery.features import FeatureConfig, encode_pairs, normalised
 from natgym.discovery.modality import FrozenViews, LiveImages, LiveWords, drop_words
 from natgym.discovery.pairs import Pairs, PairsConfig, load_pairs
+from rounding import assert_rounded
 
 TINY = SimCLRConfig(updates=3, batch_size=16)
 CONFIG = FeatureConfig(simclr=TINY, views=3)
@@ -47,7 +48,7 @@ def test_colour_histogram_by_pixel(channels: int) -> None:
         counts = np.zeros(levels**channels)
         for pixel in image.flatten(1).T.tolist():
             counts[sum(min(int(v * levels), levels - 1) * levels**c for c, v in enumerate(pixel))] += 1
-        np.testing.assert_allclose(found[i].numpy(), np.sqrt(counts / 20), rtol=1e-6)
+        assert_rounded(found[i].numpy(), np.sqrt(counts / 20))
 
 
 def test_oriented_gradients_by_pixel() -> None:
@@ -82,9 +83,9 @@ def test_an_edge_falls_into_its_direction() -> None:
 def test_views_keep_the_picture_when_nothing_may_change() -> None:
     images = torch.rand(4, 3, 9, 9)
     same = Augmentation(least_area=1.0, jitter=0.0, grey=0.0, mirror=False)
-    torch.testing.assert_close(same(images, torch.Generator()), images, atol=1e-5, rtol=0)
+    assert_rounded(same(images, torch.Generator()), images)
     grey = Augmentation(least_area=1.0, jitter=0.0, grey=1.0, mirror=False)(images, torch.Generator())
-    torch.testing.assert_close(grey, images.mean(1, keepdim=True).expand(-1, 3, -1, -1), atol=1e-5, rtol=0)
+    assert_rounded(grey, images.mean(1, keepdim=True).expand(-1, 3, -1, -1))
 
 
 def test_views_are_drawn_per_picture_and_stay_in_range() -> None:
@@ -110,7 +111,7 @@ def test_the_encoder_learns_to_tell_pictures_apart() -> None:
     again = train_encoder(images, weak(True), SimCLRConfig(updates=40, batch_size=32))
     assert torch.equal(encoder(images), again(images))
     one, other = encoder(images[:1]), encoder(images)[:1]
-    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    assert_rounded(one, other)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (3, 20, 28)])
@@ -221,7 +222,7 @@ def test_a_timm_model_by_local_path(pairs: Pairs, tmp_path: Path) -> None:
             model.forward_head(model.forward_features(((i - mean) / std)[None]), pre_logits=True)
             for i in images
         ]
-    torch.testing.assert_close(encoder(images), torch.cat(expected), atol=1e-5, rtol=1e-4)
+    assert_rounded(encoder(images), torch.cat(expected))
     assert encoder(torch.rand(2, 1, 20, 20)).shape == (2, 24), "grey ones and other sizes are adapted"
     config = FeatureConfig(image_encoder=f"timm:{tmp_path / 'vit'}", views=2)
     first = frozen(encode_pairs(pairs, config, tmp_path / "c"), "image").features_NVD
@@ -270,7 +271,7 @@ def test_a_bert_by_local_path(pairs: Pairs, tmp_path: Path) -> None:
 
     with torch.no_grad():
         expected = torch.stack([alone(text) for text in texts])
-    torch.testing.assert_close(encoder(texts), expected, atol=1e-5, rtol=1e-4)
+    assert_rounded(encoder(texts), expected)
     config = FeatureConfig(image_encoder="conv", text_encoder=f"transformers:{folder}", views=2)
     assert frozen(encode_pairs(pairs, config, tmp_path / "c"), "text").features_NVD.shape == (48, 3, 16)
 

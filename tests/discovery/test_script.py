@@ -201,7 +201,9 @@ def test_the_audit_of_a_schedule(call: Call, tmp_path: Path) -> None:
     (tmp_path / "searched").mkdir()
     reference(3).save(tmp_path / "searched" / "strategy.json")
     for policy, steps in (("halton:w=2", 8), ("searched", 3)):
-        code, out, err = call("--policy", policy, "--images", 30, script="audit_categories.py")
+        code, out, err = call(
+            "--policy", policy, "--images", 30, "--output", f"of-{steps}", script="audit_categories.py"
+        )
         assert code == 0 and f"digits, {policy}, T = {steps}; 30 generated" in out, err
     code, _, err = call("--policy", "haltom", script="audit_categories.py")
     assert "'haltom' is not a file, no run folder" in str(code)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from generators.conditions import Condition, ConditionEmbedding, Labels, Text
+from rounding import assert_rounded
 
 
 def labels() -> Labels:
@@ -95,14 +96,14 @@ def test_embedding_gives_condition_tokens() -> None:
     """One normalised token per class, the null class included; a projection of each text token."""
     tokens = embed(torch.arange(5), num_classes=4, text_width=None)
     assert tokens.shape == (5, 1, 8)
-    torch.testing.assert_close(tokens.mean(-1), torch.zeros(5, 1), atol=1e-6, rtol=0)
+    assert_rounded(tokens.mean(-1), torch.zeros(5, 1), size=1)
     torch.testing.assert_close(tokens.var(-1, correction=0), torch.ones(5, 1), atol=1e-3, rtol=0)
     values = texts().values
     projected = embed(values, num_classes=None, text_width=6)
     assert projected.shape == (4, 5, 8)
     linear = projected - embed(torch.zeros_like(values), num_classes=None, text_width=6)
     doubled = embed(2 * values, num_classes=None, text_width=6)
-    torch.testing.assert_close(doubled - projected, linear, atol=1e-5, rtol=1e-5)
+    assert_rounded(doubled - projected, linear)
 
 
 @pytest.mark.parametrize(("num_classes", "text_width"), [(None, None), (4, 6)])

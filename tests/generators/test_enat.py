@@ -17,6 +17,7 @@ from generators.noise import HashNoise
 from generators.rules import DecodeRules
 from generators.schedules import DecodeParams, reference
 from generators.weights import convert
+from rounding import GOLDEN, assert_rounded
 
 B, L, MASK = 7, 16, 128
 
@@ -87,7 +88,7 @@ def test_recorded_logits_and_features(golden: Any) -> None:
         with torch.no_grad():
             prediction = model(tensors[f"{case}.ids"], condition, cache)
         for found, name in ((prediction.logits_BLV, "logits"), (before.features_BLD, "feat")):
-            torch.testing.assert_close(found, tensors[f"{case}.{name}"], atol=1e-4, rtol=0, msg=case)
+            torch.testing.assert_close(found, tensors[f"{case}.{name}"], **GOLDEN, msg=case)
         assert torch.equal(~prediction.cache.visible_BL, tensors[f"{case}.masking"])
         return prediction.cache
 
@@ -112,7 +113,7 @@ def test_recorded_loss_and_gradients(golden: Any, case: str) -> None:
             cache = model(tensors[f"{case}.prev_ids"], condition).cache
     logits_BLV = model(tensors[f"{case}.ids"], condition, cache).logits_BLV
     loss = masked_cross_entropy(logits_BLV, tensors[f"{case}.labels"], meta["smoothing"])
-    torch.testing.assert_close(loss, tensors[f"{case}.loss"], atol=0, rtol=1e-5)
+    assert_rounded(loss, tensors[f"{case}.loss"])
     loss.backward()
     form = convert(official, heads=1, decoder_depth=1).format
     found = {form.official(name): parameter.grad for name, parameter in model.named_parameters()}
@@ -143,11 +144,11 @@ def test_ragged_rows_are_rows_alone(model: ENAT) -> None:
             alone = model(now_BL[only], condition[only], alone.cache)
             repeated = model(now_BL[only], condition[only], alone.cache)
             for one, many in ((alone, batched), (repeated, again)):
-                torch.testing.assert_close(one.logits_BLV[0], many.logits_BLV[row], atol=2e-5, rtol=1e-5)
-                torch.testing.assert_close(one.features_BLD[0], many.features_BLD[row], atol=1e-5, rtol=1e-5)
+                assert_rounded(one.logits_BLV[0], many.logits_BLV[row])
+                assert_rounded(one.features_BLD[0], many.features_BLD[row])
         order = torch.randperm(B, generator=torch.Generator().manual_seed(2))
         shuffled = model(now_BL[order], condition[order], cache[order])
-    torch.testing.assert_close(shuffled.features_BLD, batched.features_BLD[order], atol=1e-5, rtol=1e-5)
+    assert_rounded(shuffled.features_BLD, batched.features_BLD[order])
 
 
 def random_tables(steps: int, num_rows: int) -> Tensor:
@@ -179,7 +180,7 @@ def test_ragged_decoding_is_one_by_one(model: ENAT, min_reveal: int) -> None:
             assert many.nfe_B[row] == one.nfe_B[0]
             if many.prediction is not None and one.prediction is not None:
                 features = many.prediction.features_BLD[row], one.prediction.features_BLD[0]
-                torch.testing.assert_close(*features, atol=1e-5, rtol=1e-5)
+                assert_rounded(*features)
 
 
 def test_kept_features_are_projected_once_or_at_every_step() -> None:

@@ -12,8 +12,9 @@ from generators.formats import NAT_FORMAT
 from generators.masking import masked_cross_entropy
 from generators.nat import NAT, nat_digits, nat_l
 from generators.weights import convert
+from rounding import GOLDEN, UNIT_OF_DOUBLE, assert_rounded
 
-GOLDEN = ["nat_tiny", "nat_tiny_noskip", "nat_tiny_t2i"]
+RECORDED = ["nat_tiny", "nat_tiny_noskip", "nat_tiny_t2i"]
 
 
 def state_dict(tensors: dict[str, Tensor], prefix: str = "sd.") -> dict[str, Tensor]:
@@ -52,7 +53,7 @@ def scaled_nat(**overrides: Any) -> NAT:
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize("name", RECORDED)
 def test_recorded_logits_and_features(golden: Any, name: str) -> None:
     tensors, meta = golden(name)
     model = official_nat(state_dict(tensors), meta["kwargs"])
@@ -63,8 +64,8 @@ def test_recorded_logits_and_features(golden: Any, name: str) -> None:
     assert model.mask_id == meta["mask_id"]
     if model.config.num_classes is not None:
         assert condition.null().values.unique().item() == meta["uncond_class"]
-    torch.testing.assert_close(prediction.logits_BLV, tensors["out.logits"], atol=1e-4, rtol=0)
-    torch.testing.assert_close(prediction.features_BLD, tensors["out.feat"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(prediction.logits_BLV, tensors["out.logits"], **GOLDEN)
+    torch.testing.assert_close(prediction.features_BLD, tensors["out.feat"], **GOLDEN)
 
 
 @pytest.mark.golden
@@ -75,7 +76,7 @@ def test_recorded_loss_and_gradients(golden: Any) -> None:
     condition = recorded_condition(tensors["in.context"], model.config.num_classes)
     logits_BLV = model(tensors["in.ids"], condition).logits_BLV
     loss = masked_cross_entropy(logits_BLV, tensors["train.labels"], meta["smoothing"])
-    torch.testing.assert_close(loss, tensors["train.loss"], atol=0, rtol=1e-5)
+    assert_rounded(loss, tensors["train.loss"])
     loss.backward()
     found = {key: parameter.grad for key, parameter in model.named_parameters()}
     ours = {key: NAT_FORMAT.ours(key) for key in state_dict(tensors)}
@@ -91,10 +92,10 @@ def test_recorded_loss_and_gradients(golden: Any) -> None:
 @pytest.mark.parametrize("text_width", [None, 12])
 def test_rows_are_independent(text_width: int | None) -> None:
     """Permuting the batch permutes the result, and a row alone gives what it gives in a batch."""
-    model = scaled_nat(text_width=text_width, num_classes=None if text_width else 10)
+    model = scaled_nat(text_width=text_width, num_classes=None if text_width else 10).double()
     generator = torch.Generator().manual_seed(1)
     ids_BL = torch.randint(129, (6, 16), generator=generator)
-    texts_BSE = torch.randn(6, 3, 12, generator=generator)
+    texts_BSE = torch.randn(6, 3, 12, generator=generator).double()
     labels_B = torch.tensor([3, 0, 10, 9, 3, 5])
     condition = Text(texts_BSE, texts_BSE[0], tuple("abcdef")) if text_width else Labels(labels_B, 10)
     order_B = torch.randperm(6, generator=generator)
@@ -105,9 +106,9 @@ def test_rows_are_independent(text_width: int | None) -> None:
     assert together.logits_BLV.std() > 0.5 and together.logits_BLV.shape == (6, 16, 128)
     for field in ("logits_BLV", "features_BLD"):
         whole = getattr(together, field)
-        torch.testing.assert_close(getattr(permuted, field), whole[order_B], atol=1e-5, rtol=1e-5)
+        assert_rounded(getattr(permuted, field), whole[order_B], unit=UNIT_OF_DOUBLE)
         single = torch.cat([getattr(one, field) for one in alone])
-        torch.testing.assert_close(single, whole, atol=1e-5, rtol=1e-5)
+        assert_rounded(single, whole, unit=UNIT_OF_DOUBLE)
 
 
 def test_long_skips_come_back_last_in_first_out() -> None:
@@ -123,8 +124,8 @@ def test_long_skips_come_back_last_in_first_out() -> None:
         hidden = model.head.norm(torch.nn.functional.gelu(model.head.fc(features_BLD)))
         logits_BLV = hidden @ model.token_embedding.word.weight.T + model.head.bias
         prediction = model(ids_BL, condition)
-    torch.testing.assert_close(prediction.features_BLD, features_BLD, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(prediction.logits_BLV, logits_BLV[..., :-1], atol=1e-4, rtol=1e-5)
+    assert_rounded(prediction.features_BLD, features_BLD)
+    assert_rounded(prediction.logits_BLV, logits_BLV[..., :-1])
 
 
 def test_condition_position_and_mask_all_matter() -> None:

@@ -20,6 +20,7 @@ from generators.enat import ENAT, enat_digits
 from generators.masking import MaskLaw
 from generators.nat import NAT, nat_digits
 from generators.training import Trainer, TrainingConfig, small_recipe
+from rounding import assert_rounded
 
 SMALL = small_recipe(updates=6, batch_size=8, warmup=2, label_smoothing=0.1, ema=0.9)
 
@@ -79,7 +80,7 @@ def test_the_average_follows_its_recursion() -> None:
     expected = weights(run.generator)
     for _ in run:
         expected = 0.9 * expected + 0.1 * weights(run.generator)
-    torch.testing.assert_close(weights(run.ema), expected, atol=1e-7, rtol=1e-5)
+    assert_rounded(weights(run.ema), expected)
     assert not run.ema.training and not torch.equal(weights(run.ema), weights(run.generator))
 
 
@@ -107,7 +108,7 @@ def test_one_update_is_one_adamw_step_on_the_masked_loss() -> None:
     assert trainer(dropout=0.9).update()["loss"] != metrics["loss"], "dropout is on"
     right = logits_BLV.argmax(-1)[hidden_BL] == labels_BL[hidden_BL]
     assert metrics["accuracy"] == pytest.approx(right.float().mean().item())
-    torch.testing.assert_close(weights(run.generator), weights(model), atol=1e-6, rtol=1e-5)
+    assert_rounded(weights(run.generator), weights(model))
 
 
 class Spy:

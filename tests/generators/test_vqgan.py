@@ -12,6 +12,7 @@ from generators import vqgan
 from generators.checkpoints import from_pretrained, save_pretrained
 from generators.vqgan import VQGAN, ResidualBlock, VQGANConfig, vqgan_f16
 from generators.weights import convert
+from rounding import GOLDEN, assert_rounded
 
 
 def tiny(**overrides: Any) -> VQGAN:
@@ -35,7 +36,8 @@ def pictures(*shape: int, seed: int = 1) -> Tensor:
 
 def recorded_vqgan(tensors: dict[str, Tensor]) -> VQGAN:
     official = {key[3:]: tensor for key, tensor in tensors.items() if key.startswith("sd.")}
-    model = convert(official, grid=(8, 8)).build()
+    rows, columns = tensors["out.pre_quant"].shape[-2:]
+    model = convert(official, grid=(rows, columns)).build()
     assert isinstance(model, VQGAN)
     return model
 
@@ -54,13 +56,13 @@ def test_recorded_latents_codes_and_pictures(golden: Any) -> None:
         blocks=geometry["num_res_blocks"],
     )
     latents = model.latents(tensors["in.image"])
-    torch.testing.assert_close(latents, tensors["out.pre_quant"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(latents, tensors["out.pre_quant"], **GOLDEN)
     ids_BL = model.encode(tensors["in.image"])
     assert torch.equal(ids_BL.flatten(), tensors["out.indices"])
-    painted = model.paint(ids_BL.view(-1, 8, 8))
-    torch.testing.assert_close(painted, tensors["out.recon_from_indices"], atol=1e-4, rtol=0)
+    painted = model.paint(ids_BL.view(-1, *tensors["out.pre_quant"].shape[-2:]))
+    torch.testing.assert_close(painted, tensors["out.recon_from_indices"], **GOLDEN)
     painted = model.paint(tensors["in.codes"])
-    torch.testing.assert_close(painted, tensors["out.image_from_codes"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(painted, tensors["out.image_from_codes"], **GOLDEN)
     assert torch.equal(model.decode(tensors["in.codes"].flatten(1)), painted.clamp(0, 1))
 
 
@@ -68,7 +70,7 @@ def test_recorded_latents_codes_and_pictures(golden: Any) -> None:
 def test_recorded_picture_that_is_not_square(golden: Any) -> None:
     tensors, _ = golden("vqgan_tiny")
     model, image = recorded_vqgan(tensors), tensors["in.image_nonsquare"]
-    torch.testing.assert_close(model.latents(image), tensors["out.pre_quant_nonsquare"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(model.latents(image), tensors["out.pre_quant_nonsquare"], **GOLDEN)
     assert torch.equal(model.encode(image).flatten(), tensors["out.indices_nonsquare"])
 
 
@@ -96,7 +98,7 @@ def test_near_codes_are_told_apart() -> None:
     model.codebook.weight.copy_(codes)
     distances = (vectors[:, None].double() - codes.double()).square().sum(-1)
     found = distances.gather(1, model.encode(images).view(-1, 1))[:, 0]
-    torch.testing.assert_close(found, distances.amin(1), rtol=1e-6, atol=0)
+    assert_rounded(found, distances.amin(1))
     mixed_up = (vectors.square().sum(1, keepdim=True) + codes.square().sum(1) - 2 * vectors @ codes.T).argmin(
         1
     )
@@ -139,7 +141,7 @@ def test_levels_change_size_by_average_and_by_repetition() -> None:
     for level in encoder.levels[1:]:
         x = level((x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]) / 4)
     latents = encoder.conv_out(F.silu(encoder.norm(encoder.middle(x))))
-    torch.testing.assert_close(model.latents(images), latents, atol=1e-4, rtol=1e-4)
+    assert_rounded(model.latents(images), latents)
     ids_Bhw = model.encode(images).view(2, 3, 2)
     x = decoder.levels[2](decoder.middle(decoder.conv_in(model.codebook.weight[ids_Bhw].permute(0, 3, 1, 2))))
     for level in (1, 0):
@@ -147,7 +149,7 @@ def test_levels_change_size_by_average_and_by_repetition() -> None:
         x = decoder.levels[level](decoder.upsample[level + 1][1](x))
     painted = decoder.conv_out(F.silu(decoder.norm(x)))
     assert painted.shape == images.shape
-    torch.testing.assert_close(model.paint(ids_Bhw), painted, atol=1e-4, rtol=1e-4)
+    assert_rounded(model.paint(ids_Bhw), painted)
 
 
 def test_decoded_pictures_are_clamped() -> None:
@@ -164,7 +166,7 @@ def test_rows_are_independent() -> None:
     for row in range(4):
         assert torch.equal(model.encode(images[[row]]), ids_BL[[row]])
         alone = model.decode(ids_BL[[row]])
-        torch.testing.assert_close(alone, model.decode(ids_BL)[[row]], atol=1e-5, rtol=0)
+        assert_rounded(alone, model.decode(ids_BL)[[row]])
 
 
 def test_other_sizes_are_encoded_and_wrong_ones_refused() -> None:

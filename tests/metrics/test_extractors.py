@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from natgym.metrics.dino import DINOv2
 from natgym.metrics.inception import Inception
+from rounding import assert_rounded
 
 
 def by_recipe(recipe: dict[str, Any], base_seed: int, shapes: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -48,9 +49,9 @@ def test_inception_gives_the_recorded_features(golden: Any, weights: Path) -> No
     with torch.no_grad():
         features, logits = network(images)
         alone, _ = network(images[1:])
-    torch.testing.assert_close(features, tensors["out.2048"], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(logits, tensors["out.logits_unbiased"], rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(alone, features[1:], rtol=1e-5, atol=1e-5)
+    assert_rounded(features, tensors["out.2048"])
+    assert_rounded(logits, tensors["out.logits_unbiased"])
+    assert_rounded(alone, features[1:])
 
 
 @pytest.mark.golden
@@ -65,7 +66,7 @@ def test_inception_is_torch_fidelitys(golden: Any, weights: Path) -> None:
         pixels = torch.randint(256, (2, 3, *shape), generator=torch.Generator().manual_seed(0)).byte()
         with torch.no_grad():
             expected, found = theirs(pixels)[0], network(pixels.float() / 255)[0]
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        assert_rounded(found, expected)
 
 
 @pytest.mark.parametrize("size", [8, 28, 299, 400])
@@ -80,7 +81,7 @@ def test_tf1_resizing_pixel_by_pixel(size: int) -> None:
             image[0, :, k, left] * (1 - (x - left)) + image[0, :, k, right] * (x - left) for k in (top, below)
         ]
         expected = (255 * (across[0] * (1 - (y - top)) + across[1] * (y - top)) - 128) / 128
-        torch.testing.assert_close(found[0, :, i, j], expected, atol=1e-5, rtol=0)
+        assert_rounded(found[0, :, i, j], expected)
 
 
 def test_grey_pictures_become_three_channels() -> None:
@@ -107,7 +108,7 @@ def test_dino_reads_a_file_and_gives_the_class_token(vit: Any, tmp_path: Path) -
             vit.blocks(vit.norm_pre(vit._pos_embed(vit.patch_embed((resized - mean) / spread))))
         )
         features, logits = DINOv2.load(tmp_path / "dino.safetensors", "small")(images)
-    torch.testing.assert_close(features, tokens[:, 0], atol=1e-4, rtol=1e-4)
+    assert_rounded(features, tokens[:, 0])
     assert logits is None and features.shape == (2, 384)
 
 

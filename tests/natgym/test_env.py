@@ -31,6 +31,7 @@ from natgym.observations import pool, pooled_grid
 from natgym.rewards import AdversarialConfig, AdversarialReward, ClassifierReward
 from natgym.rollouts import rollout
 from natgym.spaces import ActionMap
+from rounding import UNIT_OF_HALF, assert_rounded
 
 N, T = 4, 4
 
@@ -171,8 +172,9 @@ def test_row_i_is_the_one_image_env_with_seed_s_plus_i(arguments: dict[str, Any]
         for i, env in enumerate(alone):
             assert torch.equal(rows.state.ids_BL[i], env.rows.state.ids_BL[0]), (step, i)
             features = observation["features"][i].numpy()
-            tolerance = 1e-5 if features.dtype == np.float32 else 2e-3
-            np.testing.assert_allclose(features, singly[i][0]["features"], atol=tolerance)
+            half = features.dtype == np.float16
+            rounding = {"unit": UNIT_OF_HALF, "roundings": 2} if half else {}
+            assert_rounded(features, singly[i][0]["features"], **rounding)
             assert observation.keys() == singly[i][0].keys()
             for key in observation.keys() - {"features"}:
                 np.testing.assert_array_equal(observation[key][i].numpy(), singly[i][0][key])
@@ -186,7 +188,7 @@ def test_row_i_is_the_one_image_env_with_seed_s_plus_i(arguments: dict[str, Any]
             assert reward == pytest.approx(rewards[i], abs=1e-4)
             assert details.keys() == info.keys()
             for key in details:
-                np.testing.assert_allclose(details[key], np.asarray(info[key][i]), atol=1e-6)
+                assert_rounded(details[key], np.asarray(info[key][i]))
 
 
 @pytest.mark.parametrize("arguments", [{}, on_enat({})], ids=["nat", "enat"])
@@ -204,7 +206,7 @@ def test_permuted_rows_draw_the_same_pictures(arguments: dict[str, Any]) -> None
         assert torch.equal(state.ids_BL, env.state.ids_BL[order])
         if not state.done:
             features = state.prediction.features_BLD
-            torch.testing.assert_close(features, observation["features"][order], atol=1e-5, rtol=0)
+            assert_rounded(features, observation["features"][order])
 
 
 def tokens(env: DecodeVectorEnv | DecodeEnv, **reset: Any) -> list[Any]:
@@ -368,7 +370,7 @@ def test_autoreset_starts_the_next_pictures_at_once(digits: Any) -> None:
             )
         assert terminated.all() and torch.equal(info["tokens"], state.ids_BL)
         expected = digits.classifier(info["images"])[1].log_softmax(-1)[range(N), condition.ids_B]
-        np.testing.assert_allclose(rewards, expected, atol=1e-5)
+        assert_rounded(rewards, expected)
         pictures.append(info["tokens"].tolist())
     assert all(one != two for i, one in enumerate(pictures) for two in pictures[:i])
     assert env.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
@@ -418,7 +420,7 @@ def test_conditions_may_be_chosen_for_one_episode(digits: Any) -> None:
     env, chosen = vector(), Labels(torch.tensor([7, 7, 0, 1]), 10)
     *_, (_, rewards, *_, first) = play(env, some_actions(), seed=0, options={"condition": chosen})
     expected = digits.classifier(first["images"])[1].log_softmax(-1)[range(N), chosen.ids_B]
-    np.testing.assert_allclose(rewards, expected, atol=1e-5)
+    assert_rounded(rewards, expected)
     again = play(env, some_actions(), seed=0)[-1][-1]
     assert not torch.equal(first["tokens"], again["tokens"])
     env.reset(seed=0, options={"condition": chosen})
@@ -638,7 +640,7 @@ def test_the_action_played_before_is_observed() -> None:
         if step % T == T - 1:
             assert not shown.any(), "a new picture"
         else:
-            np.testing.assert_allclose(shown, expected, rtol=1e-6)
+            assert_rounded(shown, expected)
     assert "previous_action" not in vector().reset(seed=0)[0]
     still = play(vector(smoothing=0.8), np.zeros((T, N, 4)), seed=0)
     plain = play(vector(), np.zeros((T, N, 4)), seed=0)
@@ -689,7 +691,7 @@ def test_a_generator_in_half_precision_plays(dtype: str, digits: Any) -> None:
         assert observation["features"].dtype == getattr(torch, dtype)
         full = env.state.prediction.features_BLD
         assert full.dtype == torch.bfloat16
-        torch.testing.assert_close(observation["features"].float(), full.float(), atol=1e-3, rtol=1e-3)
+        assert_rounded(observation["features"], full, unit=UNIT_OF_HALF, roundings=2)
         observation, rewards, *_ = env.step(np.zeros((64, 4)))
     assert (rewards > np.log(0.5)).mean() > 0.9
 
@@ -722,7 +724,7 @@ def test_a_weighted_sum_of_rewards_is_the_sum() -> None:
         played({"classifier": 1.0, "feature-distance": 0.5}), one + 0.5 * two, rtol=1e-5
     )
     mixed = played([("classifier", 2.0), (sum_of_pixels, -1.0)])
-    np.testing.assert_allclose(mixed, 2 * one - played(sum_of_pixels), rtol=1e-5)
+    assert_rounded(mixed, 2 * one - played(sum_of_pixels))
 
 
 def test_a_live_reward_is_used_itself_and_not_a_copy() -> None:
@@ -731,4 +733,4 @@ def test_a_live_reward_is_used_itself_and_not_a_copy() -> None:
     assert env.reward is single(reward=reward).rows.reward is reward
     *_, (_, rewards, *_, info) = play(env, some_actions(), seed=0)
     condition = Labels(torch.arange(N), 10)
-    np.testing.assert_allclose(rewards, reward(info["images"], condition), atol=1e-6)
+    assert_rounded(rewards, reward(info["images"], condition))

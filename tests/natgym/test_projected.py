@@ -24,6 +24,7 @@ from natgym.rewards.projected import (
     groups_of,
     load_projected,
 )
+from rounding import GOLDEN, assert_rounded
 
 COMPAT = Path(__file__).resolve().parents[3] / "shared" / "compat"
 TINY = ProjectedConfig(condition_width=5, mapping_width=8, projection=4, side=32, width=12, heads=3)
@@ -53,18 +54,23 @@ def recorded(golden: Any) -> tuple[dict[str, Tensor], Any]:
 
 
 def close(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected.reshape(found.shape), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found, expected.reshape(found.shape), **GOLDEN)
+
+
+def one_hot(labels_B: Tensor, discriminator: Any) -> Tensor:
+    return torch.nn.functional.one_hot(labels_B, discriminator.config.condition_width).float()
 
 
 @pytest.mark.golden
 def test_recorded_mapping_and_heads(recorded: Any) -> None:
     tensors, discriminator = recorded
     with torch.no_grad():
-        mapped = discriminator.mapping(torch.nn.functional.one_hot(tensors["in.labels"], 10).float())
+        mapped = discriminator.mapping(one_hot(tensors["in.labels"], discriminator))
         close(mapped, tensors["out.mapping"])
-        for rows in (16, 8, 5):
-            logits = discriminator.heads[0](tensors[f"head.B{rows}.feat"], tensors["out.mapping"][:rows])
-            close(logits, tensors[f"head.B{rows}.logits"])
+        for batch in {key.rpartition(".")[0] for key in tensors if key.startswith("head.B")}:
+            features = tensors[f"{batch}.feat"]
+            logits = discriminator.heads[0](features, tensors["out.mapping"][: len(features)])
+            close(logits, tensors[f"{batch}.logits"])
             assert logits.std() > 0.01
 
 
@@ -75,7 +81,7 @@ def test_recorded_pictures_become_maps_logits_and_rewards(recorded: Any) -> None
     with torch.no_grad():
         for depth, found in enumerate(discriminator.backbone(images)):
             close(found, tensors[f"full.dino_feat.{depth}"])
-        classes = torch.nn.functional.one_hot(tensors["in.labels"][: len(images)], 10).float()
+        classes = one_hot(tensors["in.labels"][: len(images)], discriminator)
         logits = discriminator(images, classes)
         close(logits, tensors["full.logits_class"])
         close(logits.mean(1).sigmoid(), tensors["full.reward_class"])
@@ -131,7 +137,7 @@ def test_the_local_norm_is_a_loop_over_groups(training: bool) -> None:
             values = x[rows, channel].double()
             spread = ((values - values.mean()).square().mean() + 1e-5).sqrt()
             expected = (values - values.mean()) / spread * norm.weight[channel] + norm.bias[channel]
-            torch.testing.assert_close(found[rows, channel], expected, atol=1e-5, rtol=0)
+            assert_rounded(found[rows, channel], expected)
 
 
 def test_training_passes_make_the_largest_singular_value_one() -> None:
@@ -143,7 +149,7 @@ def test_training_passes_make_the_largest_singular_value_one() -> None:
     direct = torch.nn.Conv1d(6, 4, 3, padding=1, padding_mode="circular")
     direct.weight.data, direct.bias.data = conv.weight.data / scale, conv.bias.data  # type: ignore[union-attr]
     u = conv.u
-    torch.testing.assert_close(conv.eval()(x), direct(x), atol=1e-5, rtol=0)
+    assert_rounded(conv.eval()(x), direct(x))
     assert conv.u is u, "evaluation does not iterate"
 
 
@@ -174,7 +180,7 @@ def test_the_reward_learns_goes_on_and_judges_large_batches_by_groups(tmp_path: 
     condition = condition[torch.arange(136) % 5]
     together = reward(images, condition)
     parts = [reward(images[rows], condition[rows]) for rows in torch.arange(136).split(8)]
-    torch.testing.assert_close(together, torch.cat(parts), atol=1e-5, rtol=0)
+    assert_rounded(together, torch.cat(parts))
     assert together.std() > 0 and 0 <= together.min() and together.max() <= 1
     with pytest.raises(ValueError, match="a batch of 135 does not fit .*128 and 136 fit"):
         reward(images[:135], condition[:135])
@@ -209,7 +215,7 @@ def test_dino_weights_come_from_a_local_file_or_a_saved_discriminator(tmp_path: 
         assert torch.equal(one, other)
     save_pretrained(source, tmp_path / "saved")
     again = load_projected(tmp_path / "saved", TINY)
-    torch.testing.assert_close(again.eval()(*pictures()), source.eval()(*pictures()), atol=1e-5, rtol=1e-5)
+    assert_rounded(again.eval()(*pictures()), source.eval()(*pictures()))
     assert again.heads[0].conv1.weight.requires_grad and not again.backbone.network.pos_embed.requires_grad
     torch.save({"x": torch.zeros(2)}, tmp_path / "other.pth")
     wrong = ProjectedConfig(**(vars(TINY) | {"condition_width": 6}))

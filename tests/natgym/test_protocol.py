@@ -19,6 +19,7 @@ from natgym.judge import METRICS, Judge
 from natgym.metrics import MomentsAccumulator
 from natgym.protocol import Protocol, compare
 from natgym.reference import Reference, eight_bits, extract, load_extractor
+from rounding import assert_rounded
 
 BASE = Protocol(
     task="digits",
@@ -163,7 +164,7 @@ class Halves(nn.Module):
 def test_eight_bits_are_those_of_a_saved_picture() -> None:
     images = torch.rand(2, 1, 16, 16) * 1.2 - 0.1
     saved = torch.from_numpy((images.clamp(0, 1).numpy() * 255).round().astype(np.uint8)).float() / 255
-    torch.testing.assert_close(eight_bits(images), saved, rtol=0, atol=1e-7)
+    assert_rounded(eight_bits(images), saved)
     assert torch.equal(eight_bits(eight_bits(images)), eight_bits(images))
     features, _ = extract(Halves(), images, quantise=False)
     assert torch.equal(features, Halves()(images)[0])
