@@ -14,6 +14,7 @@ from generators.data import Part, load_part
 from natgym.loading import load_companion
 from natgym.metrics.classifier import Classifier
 from natgym.reference import extract
+from natgym.rewards.checks import needs_batch
 from natgym.rewards.distance import DistanceReward, InfluenceReward
 
 
@@ -21,7 +22,9 @@ class Reward(Protocol):
     """Judge finished pictures: images (B, C, H, W) in [0, 1] and their conditions -> rewards (B,).
 
     Row i should depend on picture i alone. A judge that looks at neighbours, as the papers' discriminator
-    does with its norm over groups of 8 rows, makes rewards (never pictures) a matter of the batch.
+    does with its norm over groups of 8 rows, makes rewards (never pictures) a matter of the batch. One that
+    cannot judge a picture alone says so in an attribute `needs_batch`, True; an environment with one row
+    refuses it.
     """
 
     def __call__(self, images_BCHW: Tensor, condition: Condition) -> Tensor: ...
@@ -92,6 +95,7 @@ class WeightedSum:
         if not parts:
             raise ValueError("a weighted sum of no rewards; give at least one")
         self.parts = tuple(parts)
+        self.needs_batch = any(needs_batch(reward) for reward, _ in self.parts)
 
     def __call__(self, images_BCHW: Tensor, condition: Condition) -> Tensor:
         return torch.stack([weight * reward(images_BCHW, condition) for reward, weight in self.parts]).sum(0)
@@ -113,14 +117,14 @@ class LearningSum(WeightedSum):
 
 REAL_PICTURES = 5000  # of the train part, for the feature distance
 
-# Rewards by name: (classifier, real pictures of the train part) -> reward.
-NAMED: dict[str, Callable[[Classifier, Part], Reward]] = {
+# Rewards by name: (classifier, what loads the real pictures of the train part) -> reward.
+NAMED: dict[str, Callable[[Classifier, Callable[[], Part]], Reward]] = {
     "classifier": lambda classifier, real: ClassifierReward(classifier),
     "feature-distance": lambda classifier, real: FeatureDistanceReward(
-        classifier, real.images_NCHW[:REAL_PICTURES]
+        classifier, real().images_NCHW[:REAL_PICTURES]
     ),
-    "influence": InfluenceReward,
-    "distance": DistanceReward,
+    "influence": lambda classifier, real: InfluenceReward(classifier, real()),
+    "distance": lambda classifier, real: DistanceReward(classifier, real()),
 }
 
 
@@ -160,4 +164,4 @@ def make_reward(
             f"reward {spec!r} belongs to a task; a generator without one needs a live reward object"
         )
     judge = load_companion(classifier, "classifier", task, device)
-    return NAMED[spec](judge, load_part(task, "train").to(device))
+    return NAMED[spec](judge, lambda: load_part(task, "train").to(device))

@@ -58,7 +58,7 @@ NOT_WORKING = {
 
 
 def make() -> Any:
-    return gymnasium.make_vec("natgym/Decode-v0", num_envs=N, steps=T, render_mode="rgb_array")
+    return gymnasium.make_vec("natgym/Decode-v1", num_envs=N, steps=T, render_mode="rgb_array")
 
 
 def test_every_wrapper_of_gymnasium_is_accounted_for() -> None:
