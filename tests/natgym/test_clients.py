@@ -154,19 +154,18 @@ def test_gymnasiums_processes() -> None:
 def test_torchrl(rows: int) -> None:
     pytest.importorskip("torchrl", reason="TorchRL is not installed; natgym does not depend on it")
     from tensordict.nn import TensorDictModule
-    from torchrl.collectors import SyncDataCollector
+    from torchrl.collectors import Collector
     from torchrl.envs import GymEnv, SerialEnv
     from torchrl.objectives.value import GAE
 
     def make() -> Any:
         return GymEnv(ID, steps=T, observation="pooled")
 
-    critic = nn.Sequential(nn.Flatten(-2), nn.LazyLinear(1))
+    critic = nn.Sequential(nn.Flatten(-2), nn.Linear(4 * 64, 1))
     value = TensorDictModule(critic, ["features"], ["state_value"])
     env = SerialEnv(rows, make) if rows > 1 else make()
-    collector = SyncDataCollector(env, frames_per_batch=8 * rows, total_frames=16 * rows)
+    collector = Collector(env, frames_per_batch=8 * rows, total_frames=16 * rows)
     for batch in collector:
-        value(batch)
         estimated = GAE(gamma=0.99, lmbda=0.95, value_network=value)(batch)
         assert estimated["advantage"].isfinite().all() and estimated["next", "reward"].isfinite().all()
     collector.shutdown()
