@@ -293,13 +293,12 @@ class Learner:
     def _draw(self, env: DecodeVectorEnv, seed: int) -> tuple[Tensor, Condition]:
         """Let the exploring policy draw one batch."""
         observation, _ = env.reset(seed=seed)
-        info: dict[str, Any] = {}
         with seeded(seed, env.device), torch.no_grad():
-            while "images" not in info:
+            while env.images is None:
                 actions = self.ppo.policy(observation)[0]  # type: ignore[arg-type]
-                observation, _, _, _, info = env.step(actions)
+                observation, *_ = env.step(actions)
         assert env.finished is not None
-        return info["images"], env.finished.condition
+        return env.images, env.finished.condition
 
     def _measure(self) -> Vitals:
         """Measure the mean policy against the select part, on the same noise each time."""

@@ -68,10 +68,10 @@ def explore(learner: Learner, judge: Judge, episodes: int, seed: int) -> Episode
         with seeded(derive_seed(seed, "actions", batch)):
             actions_BTk = std * torch.randn(shape)
         for actions_Bk in actions_BTk.unbind(1):
-            _, rewards, _, _, info = env.step(actions_Bk)
-        assert env.finished is not None
+            _, rewards, *_ = env.step(actions_Bk)
+        assert env.finished is not None and env.images is not None
         classes_B = env.finished.condition.values.cpu()
-        batches.append((actions_BTk, classes_B, torch.from_numpy(rewards), judge.features(info["images"])))
+        batches.append((actions_BTk, classes_B, torch.from_numpy(rewards), judge.features(env.images)))
     actions_NTk, classes_N, rewards_N, features_Nd = map(torch.cat, zip(*batches, strict=True))
     truth_N = -judge.frechet.influence(features_Nd).cpu()
     return Episodes(actions_NTk, std, classes_N, rewards_N, truth_N)

@@ -1,4 +1,4 @@
-"""The decoding of a batch of pictures as a Gymnasium environment, `natgym/Decode-v0`.
+"""The decoding of a batch of images as a Gymnasium environment, `natgym/Decode-v1`.
 
 The physics are `generators.decoding`; this file adds conditions, seeds, actions, rewards and spaces, and
 knows no agent.
@@ -22,25 +22,27 @@ from generators.decoding import DecodeState, advance, start
 from generators.first_pass import FirstPass
 from generators.noise import HashNoise, Purpose, hash_uniform, next_episode
 from generators.rules import DecodeRules
-from generators.schedules import PARAMETERS, Schedule, as_schedule
+from generators.schedules import PARAMETERS, Schedule
 from generators.tokenizers import Tokenizer
-from natgym.loading import load_companion, load_generator
+from natgym.arguments import build_action_map, build_pool, own_condition
+from natgym.infos import Info, check_options, masked, own, with_final
+from natgym.loading import load_companion, load_generator, unaffected
 from natgym.observations import FeatureType, Kind, Observation, Observer
 from natgym.pictures import reveal
 from natgym.rewards import RewardSpec, make_reward
+from natgym.rewards.checks import as_rewards, needs_batch
 from natgym.spaces import ActionMap, BatchedBox, Preset, batched
 
-Info = dict[str, Any]
 METADATA = {"render_modes": ["rgb_array"], "render_fps": 4}
 
 
 class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
-    """Draw `num_envs` pictures in `steps` parallel-decoding steps; the action decides how.
+    """Draw `num_envs` images in `steps` parallel-decoding steps; the action decides how.
 
     ## Description
-    A masked-token generator draws a picture as a grid of L tokens. At each step it draws all masked tokens
+    A masked-token generator draws an image as a grid of L tokens. At each step it draws all masked tokens
     anew and masks the least confident of them again, until the last step reveals everything. The agent sets,
-    for each picture and step, how many are masked again, at which two temperatures, and with how much
+    for each image and step, how many are masked again, at which two temperatures, and with how much
     guidance.
 
     ## Action Space
@@ -81,9 +83,10 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
 
     ## Starting State
     All tokens masked. Row i of `reset(seed=s)` has row seed s + i and, with "balanced", condition (s + i)
-    modulo their number; its picture is a function of row seed, condition and actions alone (its reward too,
-    unless the reward compares neighbours). Later episodes derive their row seeds from the first and go on
-    through the conditions. `reset(options={"condition": ...})` says what to draw in one episode.
+    modulo their number; its image is a function of row seed, condition and actions alone (its reward too,
+    unless the reward compares neighbors). Later episodes, of a reset without a seed or an autoreset, derive
+    their row seeds from the first and go on through the conditions. `reset(options={"condition": ...})` says
+    what to draw in one episode.
 
     ## Episode End
     `terminated` after T steps, always; never truncated.
@@ -107,15 +110,21 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     | first_pass_bytes | 0 | memory for all-masked passes kept between episodes; 0 keeps none |
     | device | "cpu" | of a generator loaded by name; a live one stays where it is |
     | autoreset | True | False: the caller resets, and no pass is spent on an episode nobody wants |
-    | render_mode | None | "rgb_array": the pictures being revealed |
+    | render_mode | None | "rgb_array": the images being revealed |
 
     ## Vectorized environment
-    This is the native vector form, `gymnasium.make_vec("natgym/Decode-v0", num_envs=64)`; it resets in the
-    same step. `info` holds the decoding parameters and `clipped` (num_envs,) at each step, and `tokens`
-    (num_envs, L), `images` (num_envs, C, H, W) and `nfe` (num_envs,) at the last. All rows finish together;
-    no `final_obs` is made, since an episode that terminates is never bootstrapped.
+    This is the native vector form, `gymnasium.make_vec("natgym/Decode-v1", num_envs=64)`. `info` holds numpy
+    arrays: the decoding parameters and `clipped` (num_envs,) at each step, and `tokens` (num_envs, L),
+    `images` (num_envs, C, H, W) and `nfe` (num_envs,) at the last; beside each key, `_key` is True for every
+    row. All rows finish together. Autoreset is SAME_STEP, and the last step's info then also is `final_info`,
+    the last observation of row i `final_obs[i]`; or DISABLED, and `reset(options={"reset_mask": ...})` takes
+    a mask that is all True. `images` and `finished` of the environment are the last images and their state on
+    its device.
 
     ## Version History
+    * v1: each parameter of the default map has bounds of its own, and what lies outside is clipped; a reset
+      without a seed goes on with the next episode; info is numpy, with masks, `final_info` and
+      `final_obs`; rewards are checked.
     * v0: first version.
     """
 
@@ -149,48 +158,65 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
                 f"render_mode {render_mode!r} is not one of None, {', '.join(self.metadata['render_modes'])}"
             )
         self.num_envs, self.steps = num_envs, steps
-        self.autoreset, self.render_mode = autoreset, render_mode
-        self.action_map = _action_map(actions, schedule, steps, parameters, smoothing)
-        self._load(generator, tokenizer, reward, device)
+        self.autoreset_mode = AutoresetMode.SAME_STEP if autoreset else AutoresetMode.DISABLED
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
+        self.render_mode = render_mode
+        self.action_map = build_action_map(actions, schedule, steps, parameters, smoothing)
+        with unaffected():
+            self._load(generator, tokenizer, reward, device)
         rows, columns = self.generator.grid  # a list, perhaps, as read from JSON
         self.rules = DecodeRules.of(rules, (rows, columns))
         self.random_conditions = conditions == "random"
-        self.pool = _pool(conditions, self.generator).to(self.device)
+        self.pool = build_pool(conditions, self.generator).to(self.device)
         smoothed = len(self.action_map.parameters) if self.action_map.smoothing else 0
         self.observer = Observer.of(self.generator, kind=observation, dtype=dtype, num_smoothed=smoothed)
         self.first_pass = FirstPass(self.generator, first_pass_bytes) if first_pass_bytes else None
-        if not autoreset:
-            self.metadata = {**self.metadata, "autoreset_mode": AutoresetMode.DISABLED}
         self.single_observation_space = self.observer.space(steps)
         self.single_action_space = self.action_map.action_space
         self.observation_space = batched(self.single_observation_space, num_envs)
         self.action_space = BatchedBox(self.single_action_space, num_envs)
         self.state: DecodeState | None = None
         self.finished: DecodeState | None = None
-        self.played_Bk = torch.zeros(num_envs, len(self.action_map.parameters))
+        self.images: Tensor | None = None  # of the finished state
+        self.first_seeds_B: Tensor | None = None
+        self.episode = 0  # since the last seed
+        self.played_Bk = torch.zeros(num_envs, len(self.action_map.parameters), dtype=torch.float32)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, Info]:
-        """Start a batch of pictures.
+        """Start a batch of images.
 
         Args:
-            seed: row i gets row seed `seed` + i; None draws one from the env's own generator.
-            options: {"condition": Condition of num_envs rows} fixes what is drawn in this episode.
+            seed: row i gets row seed `seed` + i. None goes on with the next episode; the first time it draws
+                a seed from the env's own generator.
+            options: {"condition": Condition of num_envs rows} fixes what is drawn in this episode;
+                {"reset_mask": bool (num_envs,)}, all True, changes nothing.
+
+        Raises:
+            ValueError: an option is not known, or not for all rows.
         """
         if self.closed:
             raise gymnasium.error.ClosedEnvironmentError("this environment is closed; make a new one")
-        if strangers := set(options or {}) - {"condition"}:
-            raise ValueError(f"options {sorted(strangers)} are not known; there is only 'condition'")
+        check_options(options, self.num_envs)
         super().reset(seed=seed)
-        base = seed if seed is not None else int(self.np_random.integers(2**62))
-        self.first_seeds_B = HashNoise.from_seed(base, self.num_envs).row_seeds_B
-        self.episode, self.finished = 0, None
+        if seed is None and self.first_seeds_B is not None:
+            self.episode += 1
+        else:
+            base = seed if seed is not None else int(self.np_random.integers(2**62))
+            self.first_seeds_B, self.episode = HashNoise.from_seed(base, self.num_envs).row_seeds_B, 0
+        self.finished = self.images = None
         self._begin((options or {}).get("condition"))
         return self._observe(), {}
 
     def step(self, actions: Any) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, Info]:
-        """Take one decoding step in every row; actions (num_envs, k), numpy or torch."""
+        """Take one decoding step in every row; actions (num_envs, k), numpy or torch.
+
+        Raises:
+            ResetNeeded: the episode has not begun or is over.
+            ValueError: the actions have another shape or are not finite, or the reward is not one finite
+                number per image.
+        """
         if self.state is None or self.state.done:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
         actions_Bk = torch.as_tensor(actions).detach()
@@ -200,32 +226,35 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
             )
         played_Bk = self.action_map.smooth(actions_Bk, self.played_Bk.to(actions_Bk.device), self.state.step)
         params = self.action_map(played_Bk, self.state.step)
-        self.played_Bk, self.finished = played_Bk.float(), None
+        self.played_Bk = played_Bk.to(torch.float32, copy=True)  # the caller may use its array again
+        self.finished = self.images = None
         self.state = advance(self.generator, self.state, params, self.noise, self.rules)
-        info: Info = {name: values.numpy() for name, values in zip(PARAMETERS, params, strict=True)}
-        info["clipped"] = self.action_map.outside(actions_Bk).cpu().numpy()
-        rewards = np.zeros(self.num_envs)
+        info: Info = {name: own(values) for name, values in zip(PARAMETERS, params, strict=True)}
+        info["clipped"] = own(self.action_map.outside(actions_Bk))
+        rewards, truncated = np.zeros(self.num_envs), np.zeros(self.num_envs, dtype=bool)
         ended = np.full(self.num_envs, self.state.done)
         if self.state.done:
-            images = self.tokenizer.decode(self.state.ids_BL)
-            rewards = self.reward(images, self.state.condition).double().cpu().numpy()
-            info |= {"tokens": self.state.ids_BL, "images": images, "nfe": self.state.nfe_B.numpy()}
             self.finished = self.state
-            if self.autoreset:
-                self.episode += 1
-                self._begin(None)
-        return self._observe(), rewards, ended, np.zeros(self.num_envs, dtype=bool), info
+            self.images = images = self.tokenizer.decode(self.state.ids_BL)
+            rewards = as_rewards(self.reward(images, self.state.condition), self.num_envs)
+            info |= {"tokens": own(self.state.ids_BL), "images": own(images), "nfe": own(self.state.nfe_B)}
+        info = masked(info, self.num_envs)
+        if self.state.done and self.autoreset_mode == AutoresetMode.SAME_STEP:
+            info = with_final(info, self._observe(), self.num_envs)
+            self.episode += 1
+            self._begin(None)
+        return self._observe(), rewards, ended, truncated, info
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """Return the pictures so far, (H, W, 3) uint8 per row; finished ones stay until the next step."""
+        """Return the images so far, (H, W, 3) uint8 per row; finished ones stay until the next step."""
         state = self.finished or self.state
         if self.render_mode is None or state is None:
             return None
         return tuple(reveal(self.tokenizer, state, self.generator.mask_id))
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Let go of the pictures in progress and of the networks, and with them of the device's memory."""
-        self.state = self.finished = self.first_pass = None
+        """Let go of the images in progress and of the networks, and with them of the device's memory."""
+        self.state = self.finished = self.images = self.first_pass = None
         for name in ("generator", "tokenizer", "reward", "pool", "noise"):
             vars(self).pop(name, None)  # a constructor that failed has not all of them
         if torch.cuda.is_initialized():
@@ -239,8 +268,14 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         if ours != theirs:
             raise ValueError(f"codes and grid: the generator has {ours}, the tokenizer {theirs}; use a pair")
         self.reward = make_reward(reward, task, self.device)
+        if self.num_envs == 1 and needs_batch(self.reward):
+            name = reward if isinstance(reward, str) else type(self.reward).__name__
+            raise ValueError(
+                f"reward {name!r} compares images and num_envs is 1: use make_vec with num_envs of 2 or more"
+            )
 
     def _begin(self, condition: Condition | None) -> None:
+        assert self.first_seeds_B is not None
         seeds_B = next_episode(self.first_seeds_B, self.episode).to(self.device)
         if condition is None:
             condition = self._next_conditions(seeds_B)
@@ -250,16 +285,16 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
             raise ValueError(f"{len(condition)} conditions for {self.num_envs} rows; give one per row")
         self.noise = HashNoise(seeds_B)
         self.played_Bk = torch.zeros_like(self.played_Bk)
-        condition = condition.to(self.device)
+        condition = own_condition(condition).to(self.device)
         self.state = start(self.generator, condition, steps=self.steps, first_pass=self.first_pass)
 
     def _next_conditions(self, seeds_B: Tensor) -> Condition:
         if self.random_conditions:
             uniform_B = hash_uniform(seeds_B, 0, 1, Purpose.CONDITION)[:, 0]
             return self.pool[(uniform_B * len(self.pool)).long()]
-        return self.pool[
-            ((self.first_seeds_B + self.episode * self.num_envs) % len(self.pool)).to(self.device)
-        ]
+        assert self.first_seeds_B is not None
+        rows_B = (self.first_seeds_B + self.episode * self.num_envs) % len(self.pool)
+        return self.pool[rows_B.to(self.device)]
 
     def _observe(self) -> Observation:
         assert self.state is not None
@@ -267,16 +302,18 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
 
 
 class DecodeEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
-    """Draw one picture: `DecodeVectorEnv` with one row, numpy arrays and no autoreset; see there for the
+    """Draw one image: `DecodeVectorEnv` with one row, numpy arrays and no autoreset; see there for the
     spaces.
 
     ## Version History
-    * v0: first version.
+    * v1, v0: as there.
     """
 
     metadata = METADATA
 
     def __init__(self, *, render_mode: str | None = None, **arguments: Any) -> None:
+        if given := {"num_envs", "autoreset"} & set(arguments):
+            raise ValueError(f"{sorted(given)} are arguments of make_vec: this environment draws one image")
         self.rows = DecodeVectorEnv(1, autoreset=False, render_mode=render_mode, **arguments)
         self.render_mode = render_mode
         self.observation_space = self.rows.single_observation_space
@@ -286,14 +323,17 @@ class DecodeEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], Info]:
         super().reset(seed=seed)
-        base = seed if seed is not None else int(self.np_random.integers(2**62))
-        observation, info = self.rows.reset(seed=base, options=options)
+        if seed is None and self.rows.first_seeds_B is None:
+            seed = int(self.np_random.integers(2**62))
+        observation, info = self.rows.reset(seed=seed, options=options)
         return _first(observation), info
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, Info]:
         observation, rewards, terminated, truncated, info = self.rows.step(np.asarray(action)[None])
         first = {
-            key: values[0].tolist() if values.ndim == 1 else _numpy(values[0]) for key, values in info.items()
+            key: values[0].tolist() if values.ndim == 1 else values[0]
+            for key, values in info.items()
+            if not key.startswith("_")
         }
         return _first(observation), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), first
 
@@ -305,35 +345,5 @@ class DecodeEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self.rows.close()
 
 
-def _action_map(
-    actions: Preset | ActionMap,
-    schedule: str | Path | Schedule,
-    steps: int,
-    parameters: Sequence[str],
-    smoothing: float,
-) -> ActionMap:
-    if not isinstance(actions, ActionMap):
-        options: dict[str, Any] = {"parameters": tuple(parameters), "smoothing": smoothing}
-        return ActionMap.preset(actions, as_schedule(schedule, steps), **options)
-    if tuple(parameters) != PARAMETERS or smoothing:
-        raise ValueError("a live action map has its own parameters and smoothing; set them there")
-    as_schedule(actions.schedule, steps)  # a map of another length fails here, not at a later step
-    return actions
-
-
-def _pool(conditions: str | Condition, generator: Generator) -> Condition:
-    if not isinstance(conditions, str):
-        return conditions
-    if conditions not in ("balanced", "random"):
-        raise ValueError(
-            f"conditions {conditions!r} is not one of balanced, random; a live Condition may be passed"
-        )
-    return generator.conditions()
-
-
-def _numpy(values: Any) -> np.ndarray:
-    return values.cpu().numpy() if isinstance(values, Tensor) else values
-
-
 def _first(observation: Observation) -> dict[str, np.ndarray]:
-    return {key: _numpy(values[0]) for key, values in observation.items()}
+    return {key: values[0].cpu().numpy() for key, values in observation.items()}

@@ -41,7 +41,7 @@ def observe(state: DecodeState, mask_id: int) -> Observation:
         "features": torch.zeros((), device=device) if prediction is None else prediction.features_BLD,
         "tokens": state.ids_BL,
         "masked": (state.ids_BL == mask_id).to(torch.uint8),
-        "step": torch.full((B, 1), float(state.step), device=device),
+        "step": torch.full((B, 1), float(state.step), dtype=torch.float32, device=device),
     }
 
 
@@ -125,7 +125,7 @@ class Observer:
             features = features.to(dtype, copy=True)
         shown = {"features": features, "masked": seen["masked"], "step": seen["step"]}
         if self.kind == "tokens":
-            shown["tokens"] = seen["tokens"].to(torch.int32)
+            shown["tokens"] = seen["tokens"].to(torch.int32, copy=True)
         if self.num_smoothed:
             shown["previous_action"] = previous_action.to(features.device, torch.float32, copy=True)
         return shown

@@ -38,7 +38,7 @@ def test_the_code_of_the_docs_runs(snippet: str, capsys: pytest.CaptureFixture[s
 
 def test_the_environment_takes_ten_lines() -> None:
     lines = [line for line in EXAMPLE.splitlines() if line.strip()]
-    assert len(lines) <= 10 and "natgym/Decode-v0" in EXAMPLE
+    assert len(lines) <= 10 and "natgym/Decode-v1" in EXAMPLE
 
 
 @pytest.mark.ray

@@ -14,6 +14,7 @@ from generators.data import Part, load_part
 from natgym.loading import load_companion
 from natgym.metrics.classifier import Classifier
 from natgym.reference import extract
+from natgym.rewards.checks import needs_batch
 from natgym.rewards.distance import DistanceReward, InfluenceReward
 
 
@@ -21,7 +22,9 @@ class Reward(Protocol):
     """Judge finished pictures: images (B, C, H, W) in [0, 1] and their conditions -> rewards (B,).
 
     Row i should depend on picture i alone. A judge that looks at neighbours, as the papers' discriminator
-    does with its norm over groups of 8 rows, makes rewards (never pictures) a matter of the batch.
+    does with its norm over groups of 8 rows, makes rewards (never pictures) a matter of the batch. One that
+    cannot judge a picture alone says so in an attribute `needs_batch`, True; an environment with one row
+    refuses it.
     """
 
     def __call__(self, images_BCHW: Tensor, condition: Condition) -> Tensor: ...
@@ -95,6 +98,7 @@ class WeightedSum:
         if not parts:
             raise ValueError("a weighted sum of no rewards; give at least one")
         self.parts = tuple(parts)
+        self.needs_batch = any(needs_batch(reward) for reward, _ in self.parts)
 
     def __call__(self, images_BCHW: Tensor, condition: Condition) -> Tensor:
         return torch.stack([weight * reward(images_BCHW, condition) for reward, weight in self.parts]).sum(0)

@@ -27,6 +27,8 @@ class DistanceReward:
         real: part that the distance is from.
     """
 
+    needs_batch = True
+
     def __init__(self, extractor: Any, real: Part) -> None:
         self.extractor = extractor
         self.frechet = FrechetDistance(Reference.of(real, extractor).moments)

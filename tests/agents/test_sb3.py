@@ -25,7 +25,7 @@ TINY = PolicyConfig(width=16, channels=8, hidden=(16, 16), frequencies=8)
 
 @pytest.fixture(scope="module")
 def env() -> Any:
-    return gymnasium.make_vec("natgym/Decode-v0", num_envs=N, steps=T, autoreset=False)
+    return gymnasium.make_vec("natgym/Decode-v1", num_envs=N, steps=T, autoreset=False)
 
 
 def make_ppo(env: Any, **changes: Any) -> PPO:
@@ -226,7 +226,7 @@ def test_the_adapter_gives_what_sb3_asks_for(env: Any) -> None:
 
 def test_stock_ppo_learns_on_the_one_picture_environment() -> None:
     """Unmodified stable-baselines3 with its own network and buffer."""
-    env = gymnasium.make("natgym/Decode-v0", steps=2)
+    env = gymnasium.make("natgym/Decode-v1", steps=2)
     model = stable_baselines3.PPO(
         "MultiInputPolicy", env, n_steps=8, batch_size=8, n_epochs=1, policy_kwargs={"net_arch": [8]}, seed=0
     )

@@ -18,7 +18,7 @@ N, T = 3, 4
 
 
 def make(**arguments: Any) -> Any:
-    return gymnasium.make_vec("natgym/Decode-v0", num_envs=N, steps=T, render_mode="rgb_array", **arguments)
+    return gymnasium.make_vec("natgym/Decode-v1", num_envs=N, steps=T, render_mode="rgb_array", **arguments)
 
 
 def shots(path: Path) -> list[np.ndarray]:
@@ -55,7 +55,7 @@ def test_two_episodes_of_the_vector_env_across_the_autoreset(tmp_path: Path) -> 
 
 
 def test_the_one_image_env(tmp_path: Path) -> None:
-    env = Recorder(gymnasium.make("natgym/Decode-v0", steps=T, render_mode="rgb_array"), tmp_path)
+    env = Recorder(gymnasium.make("natgym/Decode-v1", steps=T, render_mode="rgb_array"), tmp_path)
     for seed in (0, 1):
         env.reset(seed=seed)
         env.step(actions(9, 1)[0, 0])
@@ -96,7 +96,7 @@ def test_what_is_refused_in_one_line(tmp_path: Path) -> None:
         (lambda: save_film(tmp_path / "film.mp4", [[picture]]), "ending in .gif or .png"),
         (lambda: save_film(tmp_path / "film.gif", []), "0 frames"),
         (lambda: VectorRecorder(make(), tmp_path), "holds episodes already"),
-        (lambda: VectorRecorder(gymnasium.make_vec("natgym/Decode-v0"), tmp_path / "new"), "rgb_array"),
+        (lambda: VectorRecorder(gymnasium.make_vec("natgym/Decode-v1"), tmp_path / "new"), "rgb_array"),
     ):
         with pytest.raises(ValueError, match=said):
             act()
