@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from agents.fixed import FixedPolicy
 from generators.conditions import Condition
 from generators.data import load_part
 from generators.first_pass import FirstPass
@@ -15,6 +14,7 @@ from generators.schedules import Schedule
 from natgym.evaluation import Evaluator
 from natgym.judge import Judge
 from natgym.loading import load_companion, load_generator
+from natgym.policies import FixedPolicy
 from natgym.rollouts import Policy, Rollout, at_random, balanced, rollout
 
 

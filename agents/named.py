@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from agents import policy as _  # noqa: F401  (the Actor registers itself)
-from agents.fixed import AdaptivePolicy, FixedPolicy
 from generators.checkpoints import PRETRAINED, from_pretrained, tensors_hash, weights_hash
 from generators.contract import Generator
 from generators.families import arguments, numbers, split
 from generators.reveal import REVEAL
 from generators.rules import DecodeRules, reveal_rule, reveal_settings
 from generators.schedules import CONVENTION, FAMILIES, PARAMETERS, Schedule, of_curves
+from natgym.policies import AdaptivePolicy, FixedPolicy
 from natgym.rollouts import Policy
 
 # Names beside the families of schedules, and the curve and the rule they stand for.

@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from agents.adanat_config import SEARCHED, AdaNATConfig, PresetName, preset
 from agents.autonat import OptimizerName, Search, SearchConfig, explore
-from agents.fixed import FixedPolicy, baselines
 from agents.measure import Meter
 from agents.tune_jobs import Trial, check_rung, sample_configs
 from generators.checkpoints import from_pretrained
@@ -26,6 +25,7 @@ from generators.data import Part, PartName, load_part, open_part
 from generators.schedules import as_schedule
 from natgym.analysis import learning_figure, parameters_figure, samples_figure
 from natgym.evaluation import format_table
+from natgym.policies import FixedPolicy, baselines
 from natgym.report import write_report
 from natgym.rollouts import Policy, balanced
 from natgym.runs import Run, read_metrics, write_config

@@ -18,7 +18,6 @@ from tqdm import tqdm
 from agents.adaptivity import Shuffled, mean_schedule
 from agents.autonat import OptimizerName, Search, SearchConfig
 from agents.class_table import ClassTable
-from agents.fixed import FixedPolicy
 from agents.measure import Meter
 from agents.trainings import Training, finished_trainings
 from agents.tune_jobs import Trial
@@ -28,6 +27,7 @@ from generators.noise import derive_seed
 from generators.schedules import as_schedule
 from natgym.analysis import adaptivity, by_class_figure, differences_figure, parameters_figure
 from natgym.evaluation import format_table, means_by_run, paired_difference, summarize
+from natgym.policies import FixedPolicy
 from natgym.report import write_report
 from natgym.rollouts import Policy, balanced
 from natgym.runs import Run, write_config

@@ -19,7 +19,6 @@ from tqdm import tqdm
 from agents.autonat import OptimizerName, Search, SearchConfig, explore
 from agents.class_table import ClassTable, ClassTableConfig, search_table
 from agents.cluster import quiet
-from agents.fixed import FixedPolicy, baselines
 from agents.measure import Evaluation, Measurement, Meter
 from generators.data import load_part
 from generators.noise import derive_seed
@@ -28,6 +27,7 @@ from natgym.analysis import samples_figure
 from natgym.cost import gflop_per_image
 from natgym.evaluation import Evaluator, format_table, means_by_run, paired_difference, summarize
 from natgym.judge import Judge
+from natgym.policies import FixedPolicy, baselines
 from natgym.report import write_report
 from natgym.rollouts import Policy, balanced
 from natgym.runs import Run

@@ -17,7 +17,6 @@ from torch import nn
 from tqdm import tqdm
 
 from agents.autonat import OptimizerName, Search, SearchConfig, explore
-from agents.fixed import FixedPolicy
 from agents.measure import Meter
 from agents.training_search import LawSearchConfig, load_law, search_laws
 from generators.checkpoints import save_pretrained
@@ -29,6 +28,7 @@ from generators.schedules import Schedule, as_schedule
 from generators.training import Trainer, TrainingConfig
 from natgym.evaluation import Evaluator, format_table, summarize
 from natgym.loading import load_companion
+from natgym.policies import FixedPolicy
 from natgym.runs import Run
 from natgym.search_analysis import laws_figure
 

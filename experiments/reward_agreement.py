@@ -15,12 +15,12 @@ from tqdm import tqdm
 from agents.adanat import Learner
 from agents.adanat_config import AdaNATConfig
 from agents.agreement import PARTS, agreement, explore, follow, gradients, parts
-from agents.fixed import FixedPolicy
 from generators.data import load_part
 from generators.families import split
 from generators.noise import derive_seed
 from natgym.analysis import agreement_figure
 from natgym.judge import Judge
+from natgym.policies import FixedPolicy
 from natgym.rewards import AdversarialConfig
 from natgym.rollouts import Policy, balanced, rollout
 from natgym.runs import Run

@@ -18,7 +18,6 @@ import tyro
 from _cli import given_flags, main, refuse_settings
 from tqdm import tqdm
 
-from agents.fixed import FixedPolicy
 from agents.workers import process_group, rank, run_workers
 from generators.checkpoints import load_state, save_pretrained, save_state
 from generators.data import load_part, tokens
@@ -29,6 +28,7 @@ from generators.training import Trainer, TrainingConfig, small_recipe
 from natgym.analysis import samples_figure, training_figure
 from natgym.judge import Judge
 from natgym.loading import load_companion, module_folder
+from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
 from natgym.runs import MetricsLog, Run, read_metrics
 

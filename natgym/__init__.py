@@ -2,6 +2,30 @@
 
 from gymnasium.envs.registration import register
 
+from natgym._lazy import lazily
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AdaptivePolicy": "natgym.policies",
+    "DecodeEnv": "natgym.env",
+    "DecodeRules": "generators.rules",
+    "DecodeVectorEnv": "natgym.env",
+    "Evaluator": "natgym.evaluation",
+    "FixedPolicy": "natgym.policies",
+    "Schedule": "generators.schedules",
+    "balanced": "natgym.rollouts",
+    "check_generator": "natgym.check",
+    "check_policy": "natgym.check",
+    "check_reward": "natgym.check",
+    "load_generator": "natgym.loading",
+    "make_reward": "natgym.rewards",
+    "play": "natgym.rollouts",
+    "rollout": "natgym.rollouts",
+}
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604  (strings all)
+__getattr__, __dir__ = lazily(__name__, _HOMES)
+
 # Of v0, Gymnasium itself says that it is deprecated and that v1 is to be used.
 # No max_episode_steps: the T steps are the process's own horizon, so an episode terminates and is never
 # truncated.

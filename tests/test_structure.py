@@ -89,7 +89,7 @@ def test_imports_point_one_way() -> None:
         ("generators/nat.py", "def late():\n    import matplotlib.pyplot as plt\n"),
         ("generators/nat.py", "from gymnasium import spaces"),
         ("generators/data.py", "import pandas as pd"),
-        ("natgym/env.py", "class Env:\n    def late(self):\n        import agents.fixed\n"),
+        ("natgym/env.py", "class Env:\n    def late(self):\n        import agents.named\n"),
         ("natgym/env.py", "from experiments import evaluate"),
         ("natgym/env.py", "import tests.helpers"),
         ("natgym/env.py", "from stable_baselines3.common.vec_env import VecEnv"),
@@ -112,7 +112,7 @@ def test_a_planted_import_is_caught(tmp_path: Path, path: str, text: str) -> Non
         ("natgym/env.py", "import gymnasium\nimport generators\nfrom .agents import x"),
         ("agents/sb3.py", "import gymnasium\nimport stable_baselines3\nimport natgym"),
         ("agents/tune_jobs.py", "from ray import tune"),
-        ("experiments/evaluate.py", "import agents.fixed, natgym, generators, tyro, pandas"),
+        ("experiments/evaluate.py", "import natgym.policies, natgym, generators, tyro, pandas"),
     ],
 )
 def test_an_allowed_import_passes(tmp_path: Path, path: str, text: str) -> None:

@@ -21,7 +21,6 @@ import pandas as pd
 import torch
 
 from agents.adanat import AdaNATConfig, train
-from agents.fixed import FixedPolicy
 from agents.named import find_policies
 from generators.checkpoints import from_pretrained
 from generators.data import load_part
@@ -33,6 +32,7 @@ from natgym.analysis import adaptivity, frontier_figure, learning_figure, parame
 from natgym.evaluation import FULL_COLUMNS, Evaluator, format_table, set_against, summarize
 from natgym.judge import Judge
 from natgym.loading import load_companion, load_generator
+from natgym.policies import FixedPolicy
 from natgym.report import write_report
 from natgym.rollouts import balanced, rollout
 from natgym.runs import Run

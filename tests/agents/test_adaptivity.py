@@ -9,7 +9,6 @@ import torch
 
 from agents.adanat import AdaNATConfig, Learner
 from agents.adaptivity import OWN, Shuffled, mean_schedule, others
-from agents.fixed import FixedPolicy
 from agents.named import shipped_strategy
 from agents.policy import small_policy
 from generators.checkpoints import from_pretrained, save_pretrained
@@ -19,6 +18,7 @@ from generators.planted import plant
 from generators.schedules import PARAMETERS, Schedule, random_order, reference
 from natgym.loading import load_companion, load_generator
 from natgym.observations import observe
+from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
 
 FACTORS = (0.6, 1.6)  # of the logits of even and odd classes

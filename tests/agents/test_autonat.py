@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from agents.autonat import GridConfig, OptimizerName, Search, SearchConfig
-from agents.fixed import FixedPolicy
 from agents.measure import Evaluation, Measurement, Meter
 from generators.noise import derive_seed
 from generators.schedules import Schedule, maskgit, reference
+from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
 from natgym.runs import read_metrics
 

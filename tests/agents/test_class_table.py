@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from agents.class_table import ClassTable, ClassTableConfig, assign, candidates, class_moments, search_table
-from agents.fixed import FixedPolicy
 from generators.schedules import Schedule, maskgit, random_order, reference
 from natgym.loading import load_companion, load_generator
 from natgym.metrics import FrechetDistance, MomentsAccumulator
+from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
 
 TABLE = ClassTable((reference(2), maskgit(2), random_order(2)), (0, 1, 2, 0, 1, 2, 0, 1, 2, 0))

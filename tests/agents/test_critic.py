@@ -9,10 +9,10 @@ import torch
 
 from agents.adanat import AdaNATConfig, Learner, train
 from agents.critic import ActorWithCritic, load_critic, load_discriminator
-from agents.fixed import FixedPolicy
 from agents.policy import PolicyConfig
 from generators.checkpoints import from_pretrained, load_state
 from generators.schedules import reference
+from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
 from natgym.runs import write_config
 

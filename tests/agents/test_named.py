@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from agents import named
-from agents.fixed import AdaptivePolicy, FixedPolicy
 from agents.named import NAMES, find_all, find_policies
 from agents.policy import Actor, ActorConfig, PolicyConfig
 from generators.checkpoints import save_pretrained
@@ -18,6 +17,7 @@ from generators.reveal import Halton
 from generators.rules import DecodeRules
 from generators.schedules import FAMILIES, family, reference
 from natgym.loading import load_companion, load_generator
+from natgym.policies import AdaptivePolicy, FixedPolicy
 from natgym.rollouts import balanced, rollout
 
 

@@ -211,7 +211,7 @@ def test_the_audit_tells_policies_apart() -> None:
         return classifier(images)[0].numpy()
 
     def verdicts(family: str, steps: int) -> list[str]:
-        from agents.fixed import FixedPolicy
+        from natgym.policies import FixedPolicy
 
         policy = FixedPolicy(as_schedule(family, steps))
         drawn = rollout(policy, generator, tokenizer, balanced(generator.conditions(), 800), seed=0)

@@ -10,13 +10,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from agents.fixed import FixedPolicy
 from generators.conditions import Labels
 from generators.decoding import DecodeState, advance, start
 from generators.noise import HashNoise
 from generators.schedules import PARAMETERS, Schedule, reference
 from natgym.analysis import TITLES, learning_figure, parameters_figure, samples_figure
 from natgym.pictures import as_rgb, reveal, to_uint8
+from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
 
 

@@ -18,7 +18,6 @@ from stable_baselines3.common import env_checker
 from torch import Tensor, nn
 
 import natgym  # noqa: F401  (registers the environment)
-from agents.fixed import FixedPolicy
 from generators.conditions import Condition, Labels
 from generators.contract import Prediction
 from generators.decoding import advance, start
@@ -28,6 +27,7 @@ from generators.rules import DecodeRules
 from generators.schedules import FAMILIES, PARAMETERS, DecodeParams, reference
 from natgym.env import DecodeEnv, DecodeVectorEnv
 from natgym.observations import pool, pooled_grid
+from natgym.policies import FixedPolicy
 from natgym.rewards import AdversarialConfig, AdversarialReward, ClassifierReward
 from natgym.rollouts import rollout
 from natgym.spaces import ActionMap

@@ -13,7 +13,6 @@ from scipy.linalg import sqrtm
 from scipy.stats import ttest_rel
 from torch import Tensor
 
-from agents.fixed import FixedPolicy
 from generators.checkpoints import weights_hash
 from generators.conditions import Labels
 from generators.data import Part, load_part
@@ -22,6 +21,7 @@ from generators.rules import DecodeRules
 from generators.schedules import maskgit, reference
 from natgym.evaluation import COLUMNS, Evaluator, format_table, paired_difference, summarize
 from natgym.judge import METRICS, Judge
+from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
 
 IMAGES = 40

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from agents.autonat import Measurement, Search, SearchConfig
-from agents.fixed import FixedPolicy
+from natgym.policies import FixedPolicy
 import agents.policy
 from agents.strategies import Around, Parameters
 from generators.checkpoints import from_pretrained, save_pretrained

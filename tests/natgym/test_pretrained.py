@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from agents.fixed import FixedPolicy
 from generators.checkpoints import PRETRAINED, from_pretrained
 from generators.data import Part, PartName, load_part
 from generators.masking import MaskLaw, mask_tokens, masked_cross_entropy
@@ -15,6 +14,7 @@ from generators.schedules import Schedule, maskgit, reference
 from natgym.judge import Judge
 from natgym.loading import load_companion, load_generator
 from natgym.metrics.classifier import judge
+from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
 
 FOLDERS = sorted(path.parent for path in PRETRAINED.rglob("config.json"))

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image, ImageSequence
 
 import natgym  # noqa: F401  (registers the environment)
-from agents.fixed import FixedPolicy
 from generators.schedules import maskgit
+from natgym.policies import FixedPolicy
 from natgym.recorder import Recorder, VectorRecorder, film, save_film, strip
 from natgym.rollouts import balanced, rollout
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from agents.fixed import FixedPolicy
 from generators.conditions import Condition, Labels
 from generators.decoding import advance, start
 from generators.noise import HashNoise
 from generators.rules import GUIDANCE_FLOOR, DecodeRules
 from generators.schedules import PARAMETERS, DecodeParams, reference
 from natgym.env import Observation
+from natgym.policies import FixedPolicy
 from natgym.rollouts import ACTIONS, Decision, Rollout, balanced, rollout
 from rounding import assert_rounded
 
