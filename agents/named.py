@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from agents import policy as _  # noqa: F401  (the Actor registers itself)
+from generators import former
 from generators.checkpoints import PRETRAINED, from_pretrained, tensors_hash, weights_hash
 from generators.contract import Generator
 from generators.families import arguments, numbers, split
@@ -81,7 +83,7 @@ def load_policy(path: Path, generator: Generator) -> tuple[str, Policy]:
         schedule = Schedule.load(path)
         return schedule.name, FixedPolicy(schedule)
     if (path / "strategy.json").is_file():
-        return path.name, FixedPolicy(Schedule.load(path / "strategy.json"))
+        return path.name, FixedPolicy(Schedule.load(path / "strategy.json"), _searched_rules(path, generator))
     for folder in (path / "policy", path):
         if (folder / "model.safetensors").is_file():
             return path.name, _actor(folder, generator)
@@ -134,6 +136,14 @@ def _named(
         return [(spec, AdaptivePolicy(rules, curves, int(most)))]
     played = [1] if name == "one-step" else steps
     return [(spec, FixedPolicy(of_curves(curves, T, spec), rules)) for T in played]
+
+
+def _searched_rules(run: Path, generator: Generator) -> DecodeRules | None:
+    """Return the rules under which a strategy was searched; None if its folder does not say."""
+    if not (run / "config.json").is_file():
+        return None
+    settings = former.settings(json.loads((run / "config.json").read_text()), ["rules"])
+    return DecodeRules.of(settings["rules"], generator.grid) if "rules" in settings else None
 
 
 def _rules(name: str, settings: dict[str, float], generator: Generator, spec: str) -> DecodeRules:

@@ -22,6 +22,7 @@ from agents.cluster import quiet
 from agents.measure import Evaluation, Measurement, Meter
 from generators.data import load_part
 from generators.noise import derive_seed
+from generators.rules import DecodeRules
 from generators.schedules import Schedule, as_schedule
 from natgym.analysis import samples_figure
 from natgym.cost import gflop_per_image
@@ -76,6 +77,7 @@ class Args(Places):
         for name in ("steps", "repeats", "images", "threads", "cpus_per_trial"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        DecodeRules.of(self.rules, (1, 1))  # says what is wrong with them before anything is loaded
         for name in ("optimizer", "evaluation_seeds"):
             if not (given := getattr(self, name)) or len(set(given)) < len(given):
                 raise ValueError(f"{name} {' '.join(map(str, given))}: give at least one, and none twice")

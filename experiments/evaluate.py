@@ -95,6 +95,7 @@ class Args:
                 raise ValueError(f"{name} {value}: it must be at least {least}")
         if bad := [steps for steps in self.steps if steps < 1]:
             raise ValueError(f"steps {bad[0]}: decoding takes at least one step")
+        DecodeRules.of(self.rules, (1, 1))  # says what is wrong with them before anything is loaded
         if self.compare and len(self.compare) != 2:
             raise ValueError(f"compare takes two results, not {len(self.compare)}")
         if self.protocol in CONVENTIONS:

@@ -1,6 +1,7 @@
 """Policies by name, file and folder: what is asked for is what plays, and mistakes are one clear line."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,13 @@ def test_run_folders_of_both_methods(tmp_path: Path, digits: Any) -> None:
     ((label, policy),) = found(tmp_path / "searched", digits, 3)
     assert label == "searched" and torch.equal(policy.schedule.table_T4, reference(3, guidance=2).table_T4)
     assert policy.rules is None, "a schedule follows the rules of the table"
+    said = {"rules": "halton"}, {"min_reveal": 0}
+    meant = DecodeRules(Halton((4, 4))), DecodeRules(min_reveal=0)
+    for settings, rules in zip(said, meant, strict=True):
+        (tmp_path / "searched" / "config.json").write_text(json.dumps(settings))
+        assert found(tmp_path / "searched", digits, 3)[0][1].rules == rules, (
+            "those that it was searched under"
+        )
     actor(tmp_path / "wide", digits.width + 1)
     with pytest.raises(ValueError, match="wide reads features .* the generator's grid and width are"):
         found(tmp_path / "wide", digits, 3)

@@ -358,6 +358,7 @@ def assert_one_line(done: Done, script: str, *words: str) -> None:
         ("--preset paper", "paper adanat_paper"),
         ("--adversarial.backbone no/such", "no/such dino"),
         ("--images 0", "images"),
+        ("--rules halton,theta=1", "'theta' in 'halton,theta=1' is not one of min_reveal"),
         ("--search.final-images 0", "final_images 0"),
         ("--search.grid.sampling 0", "sampling"),
         ("--actions papr", "papr default"),
