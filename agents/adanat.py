@@ -37,6 +37,7 @@ from natgym.rewards import (
     learned_state,
     load_learned_state,
     make_reward,
+    reward_weights,
 )
 from natgym.rewards.projected import GROUP
 from natgym.rollouts import balanced, rollout
@@ -92,7 +93,7 @@ class Learner:
         self.schedule = as_schedule(config.schedule, config.steps)
         part = load_part(config.task, "train").to(config.device)
         self.real_condition, self.real_NCHW = part.condition, part.images_NCHW
-        learns = config.reward == "adversarial" if reward is None else isinstance(reward, LearningReward)
+        learns = config.adversary if reward is None else isinstance(reward, LearningReward)
         decoded = learns and config.real == "tokens"  # nobody else looks at them
         if decoded or config.cotraining.updates:
             chunks = [self.tokenizer.encode(images) for images in part.images_NCHW.split(1000)]
@@ -201,10 +202,22 @@ class Learner:
             self.cotraining.trainer.load_state_dict(state["generator"])
 
     def _reward(self) -> Reward:
+        """Build the config's reward, or the sum of its parts."""
         config = self.config
         classifier = load_companion(config.extractor, "classifier", config.task, config.device)
-        if config.reward != "adversarial":
+        if not config.adversary:
             return make_reward(config.reward, config.task, config.device, classifier=classifier)
+        adversary = self._adversary(classifier)
+        if config.reward == "adversarial":
+            return adversary
+        parts = [
+            (adversary if name == "adversarial" else name, weight)
+            for name, weight in reward_weights(config.reward).items()
+        ]
+        return make_reward(parts, config.task, config.device, classifier=classifier)
+
+    def _adversary(self, classifier: Any) -> AdversarialReward:
+        config = self.config
         return AdversarialReward(
             tuple(self.real_NCHW.shape[1:]),  # type: ignore[arg-type]
             self.real_condition.vectors.shape[1],

@@ -11,7 +11,7 @@ from agents.policy import PolicyConfig, small_policy
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, reference
 from natgym.observations import Kind
-from natgym.rewards import NAMED, AdversarialConfig
+from natgym.rewards import NAMED, AdversarialConfig, reward_weights
 from natgym.rewards.projected import groups_of
 from natgym.spaces import ActionMap, Preset
 
@@ -71,7 +71,7 @@ class AdaNATConfig:
     """Updates that are taken at the first standard deviation, all others at the last; None is linear."""
     reward: str = "adversarial"
     """What judges finished pictures: adversarial, or by name influence, distance, classifier or
-    feature-distance, which don't learn."""
+    feature-distance, which don't learn; or a sum, as in "adversarial=1,influence=0.5"."""
     extractor: str | None = None
     """Folder of the classifier that such rewards and the backbone classifier look through; by default the
     task's, which measures progress, too."""
@@ -108,7 +108,7 @@ class AdaNATConfig:
         for name, bound in (least | {"warmup": 0, "std_updates": 0}).items():
             if (value := getattr(self, name)) is not None and value < bound:
                 raise ValueError(f"{name} {getattr(self, name)}: it must be at least {bound}")
-        if self.reward == "adversarial" and self.trajectories % self.discriminator_batch:
+        if self.adversary and self.trajectories % self.discriminator_batch:
             raise ValueError(
                 f"discriminator_batch {self.discriminator_batch} must divide trajectories {self.trajectories}"
             )
@@ -117,9 +117,9 @@ class AdaNATConfig:
         for name, value in (positive | {"action_std": min(self.action_std)}).items():
             if value is not None and not value > 0:  # also not a number
                 raise ValueError(f"{name} {value}: it must be positive")
-        if self.reward not in ("adversarial", *NAMED):
-            raise ValueError(f"reward {self.reward!r} is not one of adversarial, {', '.join(NAMED)}")
-        if self.reward == "adversarial" and self.adversarial.projected:
+        if unknown := set(reward_weights(self.reward)) - {"adversarial", *NAMED}:
+            raise ValueError(f"reward {unknown.pop()!r} is not one of adversarial, {', '.join(NAMED)}")
+        if self.adversary and self.adversarial.projected:
             for rows in (self.trajectories, self.discriminator_batch, self.evaluation_images):
                 groups_of(rows)
         DecodeRules.of(self.rules, (1, 1))  # says what is wrong with them, as the next
@@ -127,10 +127,15 @@ class AdaNATConfig:
         ActionMap.preset(self.actions, reference(1), **options)
 
     @property
+    def adversary(self) -> bool:
+        """Whether a discriminator is the reward or a part of it."""
+        return "adversarial" in reward_weights(self.reward)
+
+    @property
     def total_images(self) -> int:
         """Pictures that the whole training draws."""
         measurements = 1 + -(-self.updates // self.evaluate_every)
-        taught = self.warmup + self.updates if self.reward == "adversarial" else 0
+        taught = self.warmup + self.updates if self.adversary else 0
         learning = self.updates * self.trajectories + taught * self.fresh_images
         return learning + measurements * self.evaluation_images
 

@@ -13,6 +13,7 @@ from natgym.rewards.base import (
     learned_state,
     load_learned_state,
     make_reward,
+    reward_weights,
 )
 from natgym.rewards.distance import DistanceReward, InfluenceReward
 
@@ -32,4 +33,5 @@ __all__ = [
     "learned_state",
     "load_learned_state",
     "make_reward",
+    "reward_weights",
 ]

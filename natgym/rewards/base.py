@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -154,6 +155,25 @@ NAMED: dict[str, Callable[[Classifier, Callable[[], Part]], Reward]] = {
 }
 
 
+def reward_weights(text: str) -> dict[str, float]:
+    """Return {name: weight} of a sum as text, "adversarial=1,influence=0.5"; a name alone weighs 1.
+
+    Raises:
+        ValueError: a part is not NAME=NUMBER, or a name comes twice.
+    """
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = part.strip().partition("=")
+        try:
+            weight = float(number or 1)
+        except ValueError:
+            weight = math.nan
+        if not math.isfinite(weight) or name in weights:
+            raise ValueError(f"{part.strip()!r} in reward {text!r}: give NAME=NUMBER, each name once")
+        weights[name] = weight
+    return weights
+
+
 def make_reward(
     spec: Any,
     task: str | None,
@@ -164,13 +184,16 @@ def make_reward(
     """Return a live reward as it is, build one by name, or the weighted sum of several.
 
     Args:
-        spec: a live reward; a name of NAMED; {name: weight}; or pairs of a name or live reward and a weight.
+        spec: a live reward; a name of NAMED; {name: weight}, also as text, "classifier=1,influence=0.5"; or
+            pairs of a name or live reward and a weight.
         task: of the generator, to which a named reward belongs; None for a live generator.
         classifier: what named rewards judge with, live or the folder of a saved one; by default the task's.
 
     Raises:
         ValueError: the name is unknown, or there is no task.
     """
+    if isinstance(spec, str) and "=" in spec:
+        spec = reward_weights(spec)
     if isinstance(spec, Mapping):
         spec = tuple(spec.items())
     if isinstance(spec, Sequence) and not isinstance(spec, str):

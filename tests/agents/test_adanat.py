@@ -388,3 +388,19 @@ def test_a_policy_is_trained_on_any_order_and_keeps_it(tiny: AdaNATConfig, tmp_p
     revealed_NL = rollout(actor, *nets, balanced(generator.conditions(), 20), seed=0).revealed_at_NL
     in_order_NL = revealed_NL[:, halton_order((4, 4))]
     assert (in_order_NL.diff(dim=1) >= 0).all() and len(revealed_NL.unique()) > 1
+
+
+def test_a_sum_with_a_discriminator_learns_and_resumes(tiny: AdaNATConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(tiny, reward="adversarial=1,influence=0.5")
+    assert config.total_images == tiny.total_images
+    folders = [tmp_path / name for name in ("straight", "killed")]
+    for folder in folders:
+        folder.mkdir()
+    train(config, folders[0], nothing)
+    with pytest.raises(Killed):
+        train(config, folders[1], until(1))
+    train(config, folders[1], nothing)
+    assert_same_run(*folders)
+    assert len({row["discriminator_loss"] for row in read_metrics(folders[0] / "metrics.csv")}) == 3
+    with pytest.raises(ValueError, match="reward 'luck' is not one of adversarial, classifier"):
+        dataclasses.replace(tiny, reward="adversarial=1,luck=2")

@@ -25,6 +25,7 @@ from natgym.rewards import (
     LearningReward,
     WeightedSum,
     make_reward,
+    reward_weights,
 )
 from rounding import assert_rounded
 
@@ -331,3 +332,15 @@ def test_a_saved_discriminator_goes_on_bit_equal() -> None:
 def test_a_live_generator_has_no_task() -> None:
     generator, task = load_generator("digits")
     assert task == "digits" and load_generator(generator) == (generator, None)
+
+
+def test_a_sum_may_be_said_as_text() -> None:
+    images, condition = batch(12)
+    condition = Labels(condition.values, 10)
+    said = make_reward("classifier=2, influence=-0.5", "digits")
+    expected = make_reward({"classifier": 2.0, "influence": -0.5}, "digits")
+    assert torch.equal(said(images, condition), expected(images, condition))
+    assert reward_weights("adversarial,influence=.5") == {"adversarial": 1.0, "influence": 0.5}
+    for text in ("classifier=1,classifier=2", "classifier=much", "classifier=nan", "classifier=1=2"):
+        with pytest.raises(ValueError, match="in reward .*give NAME=NUMBER, each name once"):
+            make_reward(text, "digits")
