@@ -22,6 +22,7 @@ def process_group() -> Iterator[None]:
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield
+        dist.barrier()  # gloo's threads abort a process that leaves while another still talks to it
     finally:
         dist.destroy_process_group()
 

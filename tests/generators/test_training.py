@@ -277,6 +277,7 @@ def _rank(rank: int, ranks: int, folder: str, name: str) -> None:
     rows = list(run)
     if rank == ranks - 1:
         torch.save({"rows": rows, "weights": weights(run.ema)}, f"{folder}/{name}.pt")
+    dist.barrier()  # gloo's threads abort a process that leaves while another still talks to it
     dist.destroy_process_group()
 
 
