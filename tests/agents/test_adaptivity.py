@@ -20,6 +20,7 @@ from natgym.loading import load_companion, load_generator
 from natgym.observations import observe
 from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
+from rounding import ROUNDINGS, UNIT
 
 FACTORS = (0.6, 1.6)  # of the logits of even and odd classes
 
@@ -56,8 +57,13 @@ def test_a_shuffled_policy_is_itself_on_the_rows_of_others(within: bool, nets: A
     seen["features"] = torch.randn(20, 16, 64)
     found, own = Shuffled(actor, within, seed=3)(seen, 0), actor(seen, 0)
     for row in range(20):
+        # A product's bits may depend on where in the batch a row stands.
         same = [
-            other for other in range(20) if all(f[row] == o[other] for f, o in zip(found, own, strict=True))
+            other
+            for other in range(20)
+            if all(
+                abs(f[row] - o[other]) <= ROUNDINGS * UNIT * o.max() for f, o in zip(found, own, strict=True)
+            )
         ]
         assert len(same) == 1 and same != [row] and (not within or (same[0] - row) % 10 == 0)
 
