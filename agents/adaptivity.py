@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from generators.noise import derive_seed
+from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, DecodeParams, Schedule
 from natgym.observations import Observation
 from natgym.rollouts import Decision, Rollout
@@ -41,6 +42,10 @@ class Shuffled:
     @property
     def steps(self) -> int:
         return self.policy.steps
+
+    @property
+    def rules(self) -> DecodeRules | None:
+        return getattr(self.policy, "rules", None)
 
     def __call__(self, observation: Observation, step: int) -> DecodeParams:
         return self.decide(observation, step).params

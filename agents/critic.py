@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from agents.policy import Actor, Trunk
 from generators.checkpoints import config_from_dict, load_state
+from generators.rules import DecodeRules
 from natgym.loading import load_companion
 from natgym.observations import Observation
 from natgym.rewards import AdversarialConfig, AdversarialReward
@@ -43,6 +44,10 @@ class ActorWithCritic:
     @property
     def steps(self) -> int:
         return self.actor.steps
+
+    @property
+    def rules(self) -> DecodeRules:
+        return self.actor.rules
 
     def __call__(self, observation: Observation, step: int) -> Any:
         return self.actor(observation, step)

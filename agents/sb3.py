@@ -23,6 +23,7 @@ from torch import Tensor
 from generators.conditions import Condition
 from generators.contract import Generator
 from generators.noise import seeded
+from generators.rules import DecodeRules
 from generators.schedules import DecodeParams
 from natgym.env import DecodeVectorEnv
 from natgym.observations import Observation, Observer
@@ -270,11 +271,13 @@ class LearnedPolicy:
 
     Attributes:
         policy: of a model that was trained on the environment, which has the others.
+        rules: of the environment; None follows whoever plays it.
     """
 
     policy: Any
     observer: Observer
     action_map: ActionMap
+    rules: DecodeRules | None = None
 
     @property
     def steps(self) -> int:

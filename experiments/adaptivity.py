@@ -29,7 +29,7 @@ from natgym.analysis import adaptivity, by_class_figure, differences_figure, par
 from natgym.evaluation import format_table, means_by_run, paired_difference, summarize
 from natgym.policies import FixedPolicy
 from natgym.report import write_report
-from natgym.rollouts import Policy, balanced
+from natgym.rollouts import Policy, balanced, rules_of
 from natgym.runs import Run, write_config
 
 ROWS = START, EQUAL, TABLE, SHUFFLED, BLIND, MEAN, ACROSS, WITHIN, POLICY = (
@@ -177,7 +177,8 @@ class Experiment:
             by_run[name] = means_by_run([scores[policy] for policy in self.policies[name]])
             spent = [images for images in self.spent[name] if images is not None]
             row = summarize(name, first.steps, by_run[name], 0)
-            rows.append(row | {"images_spent": round(sum(spent) / len(spent)) if spent else None})
+            row["images_spent"] = round(sum(spent) / len(spent)) if spent else None
+            rows.append(row | {"rules": rules_of(self.policies[name][0], evaluator.rules).text})
         self.bar.close()
         rows.append(evaluator.floor(load_part(first.task, "train").to(first.device)))
         self.differences = [

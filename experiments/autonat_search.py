@@ -30,7 +30,7 @@ from natgym.evaluation import Evaluator, format_table, means_by_run, paired_diff
 from natgym.judge import Judge
 from natgym.policies import FixedPolicy, baselines
 from natgym.report import write_report
-from natgym.rollouts import Policy, balanced
+from natgym.rollouts import Policy, balanced, rules_of
 from natgym.runs import Run
 from natgym.search_analysis import schedules_figure, search_figure
 
@@ -202,7 +202,7 @@ class Experiment:
                 paired[name] = means_by_run(frames * (args.repeats // len(frames)), args.seed)
             row = summarize(name, policies[0].steps, scores, spent)
             cost = gflop_per_image(policies[0], self.meter.generator, rules=evaluator.rules)
-            rows.append(row | {"gflop": cost})
+            rows.append(row | {"rules": rules_of(policies[0], evaluator.rules).text, "gflop": cost})
 
         for name, policy in baselines(args.steps).items():
             judge(name, [policy], 0)

@@ -9,12 +9,14 @@ import torch
 
 from agents.adanat import AdaNATConfig, Learner
 from agents.adaptivity import OWN, Shuffled, mean_schedule, others
+from agents.critic import ActorWithCritic
 from agents.named import shipped_strategy
 from agents.policy import small_policy
 from generators.checkpoints import from_pretrained, save_pretrained
 from generators.conditions import Labels
 from generators.decoding import start
 from generators.planted import plant
+from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, Schedule, random_order, reference
 from natgym.loading import load_companion, load_generator
 from natgym.observations import observe
@@ -83,6 +85,14 @@ def test_nothing_of_the_row_itself_is_left_to_decide_by() -> None:
     for key in keys:
         assert torch.equal(seen[key], rows) if key in OWN else (seen[key] != rows).all(), key
     assert set(OWN) == {"condition", "step", "previous_action"}
+
+
+def test_who_plays_a_policy_in_its_place_plays_by_its_rules() -> None:
+    config = AdaNATConfig(steps=2, warmup=0, trajectories=128, rules="halton,min_reveal=0")
+    learner = Learner(config)
+    actor, state = learner.actor(), learner.ppo.policy.state_dict()
+    for stand_in in (Shuffled(actor, False), ActorWithCritic(actor, state)):
+        assert stand_in.rules == actor.rules != DecodeRules()
 
 
 def test_the_mean_schedule_of_a_schedule_is_itself_and_of_a_policy_its_means(nets: Any) -> None:
