@@ -3,11 +3,14 @@
 from natgym._lazy import lazily
 
 _HOMES = {
-    "AdaNATConfig": "agents.adanat_config",
+    "AdaNATConfig": "agents.adanat.config",
+    "AdaNATTrainer": "agents.adanat.trainer",
+    "EnvConfig": "agents.adanat.config",
+    "TrainingConfig": "agents.adanat.config",
     "find_policies": "agents.named",
     "load_policy": "agents.named",
-    "preset": "agents.adanat_config",
-    "train": "agents.adanat",
+    "preset": "agents.adanat.config",
+    "train": "agents.adanat.trainer",
 }
 __all__ = [*_HOMES]
 __getattr__, __dir__ = lazily(__name__, _HOMES)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from agents.adanat import Learner
+from agents.adanat.trainer import AdaNATTrainer
 from agents.class_table import ClassTable
 from generators.noise import derive_seed, seeded
 from generators.schedules import Schedule
@@ -53,15 +53,15 @@ class Agreement(NamedTuple):
         return self.cosine / math.sqrt(product) if min(self.reliability, product) > 0 else math.nan
 
 
-def explore(learner: Learner, judge: Judge, episodes: int, seed: int) -> Episodes:
-    """Play random actions around the learner's schedule, with the learner's reward.
+def explore(trainer: AdaNATTrainer, judge: Judge, episodes: int, seed: int) -> Episodes:
+    """Play random actions around the trainer's schedule, with the trainer's reward.
 
     Args:
         judge: of the distance, whose influence is the truth.
-        episodes: rounded up to whole batches of the learner's environment.
+        episodes: rounded up to whole batches of the trainer's environment.
         seed: of actions and noise; the same for every reward.
     """
-    env, std, batches = learner.env, learner.config.action_std_at(0), []
+    env, std, batches = trainer.env, trainer.config.action_std_at(0), []
     shape = env.num_envs, env.steps, len(env.action_map.parameters)
     for batch in range(-(-episodes // env.num_envs)):
         env.reset(seed=derive_seed(seed, "explore", batch))
@@ -112,7 +112,7 @@ def agreement(episodes: Episodes) -> dict[str, Agreement]:
     }
 
 
-def follow(learner: Learner, direction_CTk: Tensor, size: float) -> ClassTable:
+def follow(trainer: AdaNATTrainer, direction_CTk: Tensor, size: float) -> ClassTable:
     """Return the schedules that one step along a gradient leads to, one per class.
 
     Args:
@@ -121,7 +121,7 @@ def follow(learner: Learner, direction_CTk: Tensor, size: float) -> ClassTable:
     """
     actions_CTk = direction_CTk * size / direction_CTk.square().mean().sqrt()
     played = [
-        learner.env.action_map(actions_Ck, step) for step, actions_Ck in enumerate(actions_CTk.unbind(1))
+        trainer.env.action_map(actions_Ck, step) for step, actions_Ck in enumerate(actions_CTk.unbind(1))
     ]
     tables_CT4 = torch.stack([torch.stack(params, -1) for params in played], 1)
     return ClassTable(tuple(Schedule(table_T4) for table_T4 in tables_CT4), tuple(range(len(tables_CT4))))

@@ -6,7 +6,6 @@ follow the reward up to scale and shift.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agents.policy import Actor, Trunk
-from generators.checkpoints import config_from_dict, load_state
+from agents.adanat.actor import Actor
+from agents.adanat.network import Trunk
+from agents.trainings import read_training
+from generators.checkpoints import load_state
 from generators.rules import DecodeRules
-from natgym.loading import load_companion
 from natgym.observations import Observation
-from natgym.rewards import AdversarialConfig, AdversarialReward
+from natgym.rewards import Reward, load_learned_state, make_reward
 from natgym.rollouts import Decision
+from natgym.task import Task
 
 CRITIC = "vf_features_extractor.trunk."
 
@@ -67,22 +68,18 @@ def load_critic(run: Path, actor: Any) -> Any:
     return ActorWithCritic(actor, state["policy"])
 
 
-def load_discriminator(
-    run: Path, image_shape: tuple[int, int, int], condition_width: int, device: torch.device | str = "cpu"
-) -> AdversarialReward | None:
-    """Return the reward as it was after the last update; None where there is no checkpoint of one."""
-    if not (run / "checkpoint.pt").is_file():
+def load_discriminator(run: Path, task: Task) -> Reward | None:
+    """Return the reward as it was after the last update; None where there is no checkpoint of one.
+
+    Args:
+        task: of the generator that the run was made with.
+    """
+    if not (run / "checkpoint.pt").is_file() or not (run / "config.json").is_file():
         return None
-    content = json.loads((run / "config.json").read_text())
-    settings = content.get("train", content)
-    if settings.get("reward", "adversarial") != "adversarial":
+    env = read_training(run).env
+    if not env.adversary:
         return None
-    reward = AdversarialReward(
-        image_shape,
-        condition_width,
-        config_from_dict(AdversarialConfig, settings["adversarial"]),
-        device=device,
-        classifier=load_companion(settings.get("extractor"), "classifier", settings["task"], device),
-    )
-    reward.load_state_dict(load_state(run / "checkpoint.pt", device)["reward"])
+    extractor = None if env.extractor == "reward" else env.extractor
+    reward = make_reward(env.reward, task.like(reward_extractor=extractor), options=env.rewards.by_name())
+    load_learned_state(reward, load_state(run / "checkpoint.pt", task.device)["reward"])
     return reward

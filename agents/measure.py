@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from generators.conditions import Condition
-from generators.data import load_part
 from generators.first_pass import FirstPass
 from generators.noise import derive_seed
 from generators.rules import DecodeRules
 from generators.schedules import Schedule
-from natgym.evaluation import Evaluator
+from natgym.evaluation import EvaluationConfig, Evaluator
 from natgym.judge import Judge
-from natgym.loading import load_companion, load_generator
 from natgym.policies import FixedPolicy
 from natgym.rollouts import Policy, Rollout, at_random, balanced, rollout
+from natgym.task import Task
 
 
 class Evaluation(NamedTuple):
@@ -49,26 +48,15 @@ class Meter:
     """Measure schedules of one generator: their pictures' distance from the task's select part.
 
     Args:
-        task: of tokenizer, classifier and real pictures.
-        generator: live, or a name or folder; by default the task's.
+        task: a `Task`, or what `Task.load` takes.
         rules: of policies that have none of their own, perhaps as text.
         threads: batches drawn at once; results don't depend on it.
     """
 
-    def __init__(
-        self,
-        task: str,
-        generator: Any = None,
-        *,
-        device: str = "cpu",
-        rules: str | DecodeRules = "confidence",
-        threads: int = 1,
-    ) -> None:
-        self.task, self.device = task, device
-        self.generator, _ = load_generator(task if generator is None else generator, device)
-        self.tokenizer = load_companion(None, "tokenizer", task, device)
-        classifier = load_companion(None, "classifier", task, device)
-        self.judge = Judge(classifier, load_part(task, "select").to(device))
+    def __init__(self, task: Any, *, rules: str | DecodeRules = "confidence", threads: int = 1) -> None:
+        self.task = Task.load(task)
+        self.generator, self.tokenizer = self.task.generator, self.task.tokenizer
+        self.judge = Judge(self.task.score_extractor, self.task.split("select"))  # type: ignore[arg-type]
         self.rules, self.threads = DecodeRules.of(rules, self.generator.grid), threads
         self.first_pass = FirstPass(self.generator)  # every picture of a class begins with the same one
 
@@ -83,18 +71,8 @@ class Meter:
 
     def evaluator(self, images: int, seeds: Sequence[int]) -> Evaluator:
         """Return what evaluates policies of this generator on the report part, which is opened only here."""
-        return Evaluator(
-            self.generator,
-            self.tokenizer,
-            self.judge.classifier,
-            task=self.task,
-            part_name="report",
-            part=load_part(self.task, "report").to(self.device),
-            images=images,
-            seeds=seeds,
-            rules=self.rules,
-            threads=self.threads,
-        )
+        config = EvaluationConfig(images=images, seeds=tuple(seeds))
+        return Evaluator(self.task, config, rules=self.rules, threads=self.threads)
 
     def draw(self, policy: Policy, condition: Condition, seed: int) -> Rollout:
         """Draw one picture per condition."""

@@ -10,25 +10,17 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import nn
 
-from agents import policy as _  # noqa: F401  (the Actor registers itself)
+from agents.adanat.learned import is_own, load_own
 from generators import former
 from generators.checkpoints import PRETRAINED, from_pretrained, tensors_hash, weights_hash
 from generators.contract import Generator
-from generators.families import arguments, numbers, split
-from generators.reveal import REVEAL
-from generators.rules import DecodeRules, reveal_rule, reveal_settings
-from generators.schedules import CONVENTION, FAMILIES, PARAMETERS, Schedule, of_curves
-from natgym.policies import AdaptivePolicy, FixedPolicy
+from generators.rules import DecodeRules
+from generators.schedules import CONVENTION, PARAMETERS, Schedule
+from natgym.policies import POLICY_NAMES, FixedPolicy, named_policies
 from natgym.rollouts import Policy
+from natgym.task import Task
 
-# Names beside the families of schedules, and the curve and the rule they stand for.
-TOKEN_RULES = {
-    "halton": ("arccos", "halton"),
-    "threshold": ("cosine", "threshold"),
-    "entropy-bounded": ("cosine", "entropy-bound"),
-}
-ADAPTIVE = ("threshold", "entropy-bound")
-NAMES = (*FAMILIES, "one-step", *TOKEN_RULES, "autonat")
+NAMES = (*POLICY_NAMES, "autonat")
 
 
 def find_policies(spec: str, steps: Sequence[int], generator: Generator) -> list[tuple[str, Policy]]:
@@ -45,12 +37,12 @@ def find_policies(spec: str, steps: Sequence[int], generator: Generator) -> list
     Raises:
         ValueError: there is no such policy, or none for these numbers of steps.
     """
-    name, given = split(spec) if spec.partition(":")[0] in NAMES else (spec, {})
+    name = spec.partition(":")[0]
     if name == "autonat":
         return [(name, FixedPolicy(shipped_strategy(generator, T))) for T in steps]
     if name in NAMES:
-        return _named(spec, name, given, steps, generator)
-    label, found = load_policy(Path(spec), generator)
+        return named_policies(spec, steps, generator)
+    label, found = labelled_policy(Path(spec), generator)
     if found.steps not in steps:
         raise ValueError(f"{spec} has {found.steps} steps, none of --steps; add {found.steps} to them")
     return [(label, found)]
@@ -59,7 +51,7 @@ def find_policies(spec: str, steps: Sequence[int], generator: Generator) -> list
 def find_policy(spec: str, steps: int | None, generator: Generator) -> Policy:
     """Return the one policy asked for; without `steps`, a file or a run folder's own number, else 8."""
     if steps is None and Path(spec).exists():
-        return load_policy(Path(spec), generator)[1]
+        return labelled_policy(Path(spec), generator)[1]
     return find_policies(spec, [steps or 8], generator)[0][1]
 
 
@@ -77,8 +69,26 @@ def find_all(
     return [(spec if len(owners[label]) > 1 else label, spec, policy) for spec, label, policy in found]
 
 
-def load_policy(path: Path, generator: Generator) -> tuple[str, Policy]:
-    """Return (label, policy) of a schedule file or a run folder; ValueError if it is neither."""
+def load_policy(path: Path | str, task: Any = None, *, policy_class: Any = None) -> Policy:
+    """Return a policy that was saved: learned, searched, or a schedule.
+
+    Args:
+        path: run folder of AdaNAT or AutoNAT, folder of a policy, or schedule file.
+        task: whose generator will play it, a `Task` or what `Task.load` takes; a policy of other features is
+            refused then, and learned ones are loaded to its device.
+        policy_class: of a policy whose network is one's own.
+
+    Raises:
+        ValueError: there is no policy, or it does not fit.
+    """
+    generator = None if task is None else Task.load(task).generator
+    return labelled_policy(Path(path), generator, policy_class)[1]
+
+
+def labelled_policy(
+    path: Path, generator: Generator | None = None, policy_class: Any = None
+) -> tuple[str, Policy]:
+    """Return a saved policy and what to call it; see `load_policy`."""
     if path.is_file():
         schedule = Schedule.load(path)
         return schedule.name, FixedPolicy(schedule)
@@ -86,7 +96,7 @@ def load_policy(path: Path, generator: Generator) -> tuple[str, Policy]:
         return path.name, FixedPolicy(Schedule.load(path / "strategy.json"), _searched_rules(path, generator))
     for folder in (path / "policy", path):
         if (folder / "model.safetensors").is_file():
-            return path.name, _actor(folder, generator)
+            return path.name, _learned(folder, generator, policy_class)
     raise ValueError(
         f"policy {str(path)!r} is not a file, no run folder with policy/ or strategy.json, and not one of "
         + ", ".join(NAMES)
@@ -104,8 +114,8 @@ def describe(policy: Any) -> dict[str, Any]:
 def shipped_strategy(generator: Any, steps: int) -> Schedule:
     """Return the strategy shipped beside the weights that a generator has; ValueError if there is none."""
     own, shipped = weights_hash(generator), dict[int, Path]()
-    for path in PRETRAINED.glob("*/*/autonat-T*.json"):
-        if tensors_hash(load_file(path.with_name("model.safetensors"))) == own:
+    for path in PRETRAINED.glob("*/*/strategies/autonat-T*.json"):
+        if tensors_hash(load_file(path.parent.with_name("model.safetensors"))) == own:
             shipped[int(path.stem.partition("-T")[2])] = path
     if steps not in shipped:
         raise ValueError(
@@ -116,48 +126,32 @@ def shipped_strategy(generator: Any, steps: int) -> Schedule:
     return Schedule.load(shipped[steps])
 
 
-def _named(
-    spec: str, name: str, given: dict[str, str], steps: Sequence[int], generator: Generator
-) -> list[tuple[str, Policy]]:
-    curve, usual = TOKEN_RULES.get(name, ("cosine" if name == "one-step" else name, "confidence"))
-    chosen = given.get("rule", usual)
-    if chosen not in REVEAL:
-        raise ValueError(f"rule {chosen!r} in {spec!r} is not one of {', '.join(REVEAL)}")
-    own, adaptive = reveal_settings(chosen), chosen in ADAPTIVE
-    keys = ("rule", *own, *["steps"] * adaptive)
-    left = {key: text for key, text in given.items() if key not in keys}
-    curves = arguments(curve, left, spec, also=keys)
-    rules = None if chosen == "confidence" else _rules(chosen, numbers(given, own, spec), generator, spec)
-    if adaptive:
-        most = numbers(given, ["steps"], spec).get("steps", generator.num_tokens)
-        if most < 1:
-            raise ValueError(f"steps {most:g} in {spec!r}: at least one is needed")
-        assert rules is not None
-        return [(spec, AdaptivePolicy(rules, curves, int(most)))]
-    played = [1] if name == "one-step" else steps
-    return [(spec, FixedPolicy(of_curves(curves, T, spec), rules)) for T in played]
-
-
-def _searched_rules(run: Path, generator: Generator) -> DecodeRules | None:
+def _searched_rules(run: Path, generator: Generator | None) -> DecodeRules | None:
     """Return the rules under which a strategy was searched; None if its folder does not say."""
     if not (run / "config.json").is_file():
         return None
     settings = former.settings(json.loads((run / "config.json").read_text()), ["rules"])
-    return DecodeRules.of(settings["rules"], generator.grid) if "rules" in settings else None
+    if "rules" not in settings:
+        return None
+    if generator is None:
+        raise ValueError(
+            f"{run} was searched under rules for a generator; say its task: load_policy(path, task)"
+        )
+    return DecodeRules.of(settings["rules"], generator.grid)
 
 
-def _rules(name: str, settings: dict[str, float], generator: Generator, spec: str) -> DecodeRules:
-    try:
-        return DecodeRules(reveal_rule(name, settings, generator.grid))
-    except ValueError as error:
-        raise ValueError(f"policy {spec!r}: {error}") from None
-
-
-def _actor(folder: Path, generator: Generator) -> Policy:
-    device = next(generator.parameters()).device
-    actor: Any = from_pretrained(folder, device)
-    grid = tuple(actor.config.pooled_from or actor.config.grid)
-    ours, theirs = (tuple(generator.grid), generator.width), (grid, actor.config.features_width)
-    if ours != theirs:
-        raise ValueError(f"{folder} reads features {theirs}; the generator's grid and width are {ours}")
-    return actor
+def _learned(folder: Path, generator: Generator | None, policy_class: Any) -> Policy:
+    device = "cpu" if generator is None else next(generator.parameters()).device
+    policy: Any
+    if is_own(folder):
+        policy = load_own(folder, policy_class, device)
+        grid, width = policy.observer.grid, policy.observer.width
+    else:
+        policy = from_pretrained(folder, device)
+        grid, width = policy.config.pooled_from or policy.config.grid, policy.config.features_width
+    if generator is not None and (tuple(generator.grid), generator.width) != (tuple(grid), width):
+        ours = tuple(generator.grid), generator.width
+        raise ValueError(
+            f"{folder} reads features {(tuple(grid), width)}; the generator's grid and width are {ours}"
+        )
+    return policy

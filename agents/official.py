@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from agents.policy import Actor, ActorConfig, ActorNetwork
+from agents.adanat.actor import Actor, ActorConfig, ActorNetwork
 from generators.formats import Format, Given, Shapes
 from generators.schedules import reference
 from generators.weights import Converted

@@ -223,8 +223,15 @@ class PPO(stable_baselines3.PPO):
             assert isinstance(self.rollout_buffer, TensorRolloutBuffer)
             self.env.unwrapped.buffer = self.rollout_buffer
 
-    def update(self, seed: int) -> dict[str, float]:
-        """Reset the env, collect one rollout of full episodes and train on it; return the metrics."""
+    def update(self, seed: int, learning_rate: float | None = None) -> dict[str, float]:
+        """Reset the env, collect one rollout of full episodes and train on it; return the metrics.
+
+        Args:
+            seed: of the episodes, the actions and the minibatches.
+            learning_rate: of this update; by default that of before.
+        """
+        if learning_rate is not None:
+            self.lr_schedule = lambda _: learning_rate
         buffer: Any = self.rollout_buffer
         assert self.env is not None
         with seeded(seed, self.device):

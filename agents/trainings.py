@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.adanat_config import SEARCHED, AdaNATConfig
+from agents.adanat.config import SEARCHED, TrainingConfig
 from natgym.runs import read_config, read_metrics
 
 
@@ -20,7 +20,7 @@ class Training:
         searched: pictures that were spent on that schedule.
     """
 
-    config: AdaNATConfig
+    config: TrainingConfig
     folder: Path
     searched: int
 
@@ -28,6 +28,17 @@ class Training:
     def spent(self) -> int:
         """Pictures of search and training."""
         return self.searched + int(read_metrics(self.folder / "metrics.csv")[-1]["images_spent"])
+
+
+def read_training(run: Path) -> TrainingConfig:
+    """Return the config of a training: of a run of adanat_ppo.py, or of one of its trials.
+
+    Raises:
+        ValueError: there is none.
+    """
+    path = run / "config.json"
+    whole = "train" in json.loads(path.read_text())
+    return read_config(path, TrainingConfig, "train" if whole else None)
 
 
 def finished_trainings(run: Path) -> list[Training]:
@@ -38,14 +49,14 @@ def finished_trainings(run: Path) -> list[Training]:
     """
     if not (run / "config.json").is_file():
         raise ValueError(f"{run} is not a run folder: it has no config.json; give one of adanat_ppo.py")
-    config = read_config(run / "config.json", AdaNATConfig, "train")
-    trials = sorted((run / "trials").glob("*/config.json"))
-    configs = {path.parent: read_config(path, AdaNATConfig) for path in trials} or {run: config}
+    config = read_training(run)
+    trials = sorted(path.parent for path in (run / "trials").glob("*/config.json"))
+    configs = {folder: read_training(folder) for folder in trials} or {run: config}
     found, searched = [], 0
-    if config.schedule == SEARCHED:
+    if config.env.schedule == SEARCHED:
         searched = sum(int(row["images"]) for row in read_metrics(run / "search.csv"))
         start = str((run / f"{SEARCHED}.json").resolve())
-        configs = {folder: dataclasses.replace(own, schedule=start) for folder, own in configs.items()}
+        configs = {folder: own.but(schedule=start) for folder, own in configs.items()}
     for folder, own in configs.items():
         if not (folder / "policy" / "model.safetensors").is_file():
             raise ValueError(f"{folder} holds no policy; finish it with adanat_ppo.py --resume {run}")

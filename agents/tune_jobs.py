@@ -1,6 +1,6 @@
 """Ray Tune jobs, and AdaNAT as such: one trial by default, a sweep over a search space with more.
 
-A trial is `agents.adanat.train` in a folder of its own. What each trial samples is drawn by the driver from
+A trial is an `AdaNATTrainable` in a folder of its own. What each trial samples is drawn by the driver from
 the run's seed and written down before the first starts, so that resuming repeats nothing and unpickles
 nothing: a finished trial ends at once, an interrupted one goes on from its checkpoint. ASHA (Li et al. 2020)
 may stop trials, by their distance from the select part and never by the reward, which moves with the
@@ -9,7 +9,6 @@ discriminator.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -18,57 +17,56 @@ from typing import Any
 
 import numpy as np
 
-from agents.adanat import AdaNATConfig, train
+from agents.adanat.config import TrainingConfig
+from agents.adanat.folders import STOPPED
 from agents.cluster import cluster, quiet
 from generators.noise import derive_seed
 from natgym.runs import read_metrics
+from natgym.settings import setting
 
-Trial = tuple[AdaNATConfig, Path]
+Trial = tuple[TrainingConfig, Path]
 
-STOPPED = "stopped-by-asha"  # a file in the folder of a trial that does not go on, not even when resumed
-
-_LAW = re.compile(r"^(?P<name>\w+)=(?P<law>choice|uniform|loguniform)\((?P<values>[^()]+)\)$")
+_LAW = re.compile(r"^(?P<name>[\w.]+)=(?P<law>choice|uniform|loguniform)\((?P<values>[^()]+)\)$")
 
 
-def sample_configs(base: AdaNATConfig, space: Sequence[str], num_samples: int) -> list[AdaNATConfig]:
+def sample_configs(base: TrainingConfig, space: Sequence[str], num_samples: int) -> list[TrainingConfig]:
     """Draw the trials' configs.
 
     Args:
         base: what all share; with one sample and no space it is the only trial, and without a space several
             trials differ in their seed, counted up from its own.
         space: laws such as "learning_rate=loguniform(1e-4,1e-2)", "epochs=choice(2,4,8)",
-            "clip=uniform(0.1,0.3)"; any number of AdaNATConfig's numeric fields, `seed` included.
+            "adversarial.channels=choice(8,16)"; any number of the config's numeric settings, `seed` included,
+            each by its path or, where these are unique, by its last words.
         num_samples: number of trials.
 
     Raises:
-        ValueError: a law can't be read or names a field that can't be searched.
+        ValueError: a law can't be read or names a setting that can't be searched.
     """
     if num_samples < 1:
         raise ValueError(f"num_samples {num_samples}: at least one trial is needed")
-    numeric = {f.name: type(getattr(base, f.name)) for f in dataclasses.fields(base)}
-    numeric = {name: kind for name, kind in numeric.items() if kind in (int, float)}
-    laws = {}
+    laws: dict[str, tuple[type, Any]] = {}
     for text in space:
         match = _LAW.match(text.replace(" ", ""))
         if match is None:
             raise ValueError(
                 f"space {text!r} does not read name=choice(a,b,..), name=uniform(a,b) or name=loguniform(a,b)"
             )
-        if match["name"] not in numeric or match["name"] in laws:
-            left = ", ".join(name for name in numeric if name not in laws)
-            raise ValueError(f"space {text!r}: {match['name']!r} is not one of {left}")
-        laws[match["name"]] = _law(match["law"], match["values"], numeric[match["name"]], text)
+        kind = type(setting(base, match["name"]))
+        if kind not in (int, float) or match["name"] in laws:
+            raise ValueError(f"space {text!r}: {match['name']!r} is no number, or comes twice")
+        laws[match["name"]] = kind, _law(match["law"], match["values"], kind, text)
     configs = []
     for trial in range(num_samples):
-        random = np.random.RandomState(derive_seed(base.seed, "trial", trial) % 2**32)
-        drawn = {name: numeric[name](law.sample(random_state=random)) for name, law in laws.items()}
-        configs.append(dataclasses.replace(base, **(drawn if laws else {"seed": base.seed + trial})))
+        random = np.random.RandomState(derive_seed(base.adanat.seed, "trial", trial) % 2**32)
+        drawn = {name: kind(law.sample(random_state=random)) for name, (kind, law) in laws.items()}
+        configs.append(base.but(drawn if laws else {"seed": base.adanat.seed + trial}))
     return configs
 
 
-def check_rung(configs: Sequence[AdaNATConfig], rung: int) -> None:
+def check_rung(configs: Sequence[TrainingConfig], rung: int) -> None:
     """Raise ValueError if the distance is not measured at ASHA's rungs, or none comes before the end."""
-    for config in configs:
+    for config in (config.adanat for config in configs):
         if not 0 < rung < config.updates or rung % config.evaluate_every:
             raise ValueError(
                 f"asha-rung {rung}: it must be a multiple of evaluate-every {config.evaluate_every} below "
@@ -93,15 +91,14 @@ def run_trials(
             that with several at once a sweep is not repeatable to the bit; each training is.
     """
 
-    def work(trial: int, tell: Callable[[dict[str, float]], object]) -> None:
-        config, own = trials[trial]
-        for row in read_metrics(own / "metrics.csv")[-1:]:  # a resumed trial begins with what it told last
-            tell({name: float(value) for name, value in row.items()})
-        if not (own / STOPPED).exists():
-            train(config, own, tell)
+    quiet()
+    from ray import tune
 
+    from agents.adanat.trainable import AdaNATTrainable
+
+    trainable = tune.with_parameters(AdaNATTrainable, trainings=list(trials))
     scheduler = None if rung is None else _asha(trials, rung)
-    run_jobs(work, len(trials), report, folder=folder, scheduler=scheduler, **where)
+    _run(trainable, len(trials), report, folder=folder, scheduler=scheduler, **where)
 
 
 def _asha(trials: Sequence[Trial], rung: int) -> Any:
@@ -126,7 +123,7 @@ def _asha(trials: Sequence[Trial], rung: int) -> Any:
             return decision
 
     # No rung at the end, where a trial would be stopped before it saves its policy.
-    last = max(config.updates for config, _ in trials) - 1
+    last = max(config.adanat.updates for config, _ in trials) - 1
     rungs: dict[str, Any] = dict(grace_period=rung, max_t=last, reduction_factor=2, stop_last_trials=False)
     return Scheduler("update", "distance", "min", **rungs)
 
@@ -161,21 +158,47 @@ def run_jobs(
     quiet()
     from ray import tune
 
-    class Listener(tune.Callback):
-        def on_trial_result(
-            self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
-        ) -> None:
-            report(trial.config["trial"], result)
-
     def job(choice: dict[str, int]) -> None:
         import torch
 
         torch.set_num_threads(1)  # as everywhere: sums in one order, whatever Ray's default
         work(choice["trial"], tune.report)
 
+    return _run(
+        job,
+        count,
+        report,
+        folder=folder,
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
+        address=address,
+        scheduler=scheduler,
+    )
+
+
+def _run(
+    trainable: Any,
+    count: int,
+    report: Callable[[int, dict[str, Any]], object],
+    *,
+    folder: Path,
+    cpus_per_trial: int = 1,
+    gpus_per_trial: float = 0.0,
+    address: str | None = None,
+    scheduler: Any = None,
+) -> list[dict[str, Any]]:
+    """Run trials whose config is {"trial": 0..count-1}; as `run_jobs`."""
+    from ray import tune
+
+    class Listener(tune.Callback):
+        def on_trial_result(
+            self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
+        ) -> None:
+            report(trial.config["trial"], result)
+
     with cluster(address, CPU=cpus_per_trial, GPU=gpus_per_trial):
         results = tune.Tuner(
-            tune.with_resources(job, {"cpu": cpus_per_trial, "gpu": gpus_per_trial}),
+            tune.with_resources(trainable, {"cpu": cpus_per_trial, "gpu": gpus_per_trial}),
             param_space={"trial": tune.grid_search(list(range(count)))},
             tune_config=tune.TuneConfig(scheduler=scheduler),
             run_config=tune.RunConfig(

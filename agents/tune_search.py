@@ -19,6 +19,7 @@ from agents.autonat import Search
 from agents.cluster import cluster
 from agents.measure import Evaluation, Measurement, Meter
 from generators.schedules import Schedule, as_schedule
+from natgym.task import Task
 
 RETRIES = 2
 
@@ -52,7 +53,7 @@ class ScheduleTrial(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         loaded = {name: new_config[name] for name in _LOADED if name in new_config}
         if loaded != self.loaded:
-            self.meter, self.loaded = Meter(**({"task": "digits"} | loaded)), loaded
+            self.meter, self.loaded = _meter(**loaded), loaded
         self.evaluation = _evaluation(new_config)
         return True
 
@@ -64,6 +65,10 @@ class ScheduleTrial(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing, as it saves nothing."""
+
+
+def _meter(task: str = "digits", generator: Any = None, device: str = "cpu", **how: Any) -> Meter:
+    return Meter(Task.load(task, device=device, generator=generator), **how)
 
 
 def _evaluation(config: dict[str, Any]) -> Evaluation:

@@ -12,11 +12,12 @@ import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import tyro
 
 from natgym.runs import Run
+from natgym.settings import groups
 
 Config = TypeVar("Config")
 Loaded = TypeVar("Loaded")
@@ -59,7 +60,7 @@ def main(
         defaults: (arguments) -> the config that flags change, where some defaults follow from other flags.
     """
     script = Path(sys.argv[0]).name
-    sys.argv[1:] = renamed(sys.argv[1:])
+    sys.argv[1:] = written_out(renamed(sys.argv[1:]), config_class)
     try:
         work(parse(config_class, script, defaults))
     except (ValueError, RuntimeError, OSError) as error:
@@ -105,6 +106,38 @@ def renamed(arguments: list[str]) -> list[str]:
             continue
         found.append(FORMER_FLAGS[flag].format(value if joined else rest.pop(0)))
         print(f"{flag} is now {found[-1]}", file=sys.stderr)
+    return found
+
+
+def written_out(arguments: list[str], config_class: type) -> list[str]:
+    """Return a command line whose flags are whole where it has their last words alone.
+
+    `--adversarial.channels 8` stands for `--rewards.adversarial.channels 8`, as long as no other flag ends
+    so; what several end with is left for the parser to refuse.
+    """
+    known, found = flags_of(config_class), []
+    for argument in arguments:
+        flag, joined, value = argument.partition("=")
+        words = flag.removeprefix("--").replace("_", "-")
+        if flag.startswith("--") and words not in known:
+            meant = [name for name in known if name.endswith(f".{words}")]
+            flag = f"--{meant[0]}" if len(meant) == 1 else flag
+        found.append(flag + joined + value)
+    return found
+
+
+def flags_of(config_class: type) -> list[str]:
+    """Return the names of the flags of a config class, without their dashes, as the parser knows them."""
+    inner, found = groups(config_class), []
+    hints = get_type_hints(config_class, include_extras=True)
+    for field_ in dataclasses.fields(config_class):
+        name = field_.name.replace("_", "-")
+        if field_.name not in inner:
+            found.append(name)
+            continue
+        names = [getattr(extra, "name", None) for extra in getattr(hints[field_.name], "__metadata__", ())]
+        prefix = "" if "" in names else f"{name}."
+        found += [prefix + below for below in flags_of(inner[field_.name])]
     return found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from _cli import Places
 from tqdm import tqdm
 
-from agents.adanat import train
+from agents.adanat.trainer import train
 from agents.tune_jobs import Trial, run_trials
 from natgym.runs import read_metrics
 

@@ -16,12 +16,11 @@ from _table import differences, judge, show_differences
 from _trials import train_trials
 from tqdm import tqdm
 
-from agents.adanat_config import SEARCHED, AdaNATConfig, PresetName, preset
+from agents.adanat.config import SEARCHED, PresetName, TrainingConfig, preset
 from agents.autonat import OptimizerName, Search, SearchConfig, explore
 from agents.measure import Meter
 from agents.tune_jobs import Trial, check_rung, sample_configs
 from generators.checkpoints import from_pretrained
-from generators.data import Part, PartName, load_part, open_part
 from generators.schedules import as_schedule
 from natgym.analysis import learning_figure, parameters_figure, samples_figure
 from natgym.evaluation import format_table
@@ -29,6 +28,8 @@ from natgym.policies import FixedPolicy, baselines
 from natgym.report import write_report
 from natgym.rollouts import Policy, balanced
 from natgym.runs import Run, read_metrics, write_config
+from natgym.settings import setting
+from natgym.task import Task
 
 # With co-training: the generators that policies are trained with, all from the same one, and what makes them.
 ARMS: dict[str, dict[str, Any]] = {
@@ -51,8 +52,8 @@ class Args(Places):
 
     preset: PresetName = "small"
     """Hyper-parameters that the other flags change: for the small tasks, AdaNAT's or AdaGen's own."""
-    train: Annotated[AdaNATConfig, tyro.conf.arg(name="")] = field(
-        default_factory=lambda: AdaNATConfig(schedule=SEARCHED)
+    train: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: TrainingConfig.of(schedule=SEARCHED)
     )
     """Learning; --schedule static-search starts from the searched schedule, reference from the hand-made."""
     optimizer: OptimizerName = "grid"
@@ -82,7 +83,7 @@ class Args(Places):
                 "--num-samples of at least 2 and no --local, or leave it out"
             )
 
-        if self.train.cotraining.updates and self.num_samples > 1:
+        if self.train.adanat.cotraining.updates and self.num_samples > 1:
             raise ValueError(
                 f"num-samples {self.num_samples}: co-training is compared without a sweep; leave one out"
             )
@@ -100,21 +101,20 @@ def load(args: Args) -> Meter:
     """Return what measures schedules; ValueError for what would fail later."""
     torch.set_num_threads(1)  # sums in one order; the CPUs are used by drawing batches side by side
     config = args.train
-    if config.schedule != SEARCHED:
-        as_schedule(config.schedule, config.steps)
-    open_part(config.task, "train")
-    next(explore(args.optimizer, args.search, config.steps, config.seed))
+    if config.env.schedule != SEARCHED:
+        as_schedule(config.env.schedule, config.env.steps)
+    task = config.env.load_task()
+    task.images("train")
+    next(explore(args.optimizer, args.search, config.env.steps, config.adanat.seed))
     configs = sample_configs(config, args.space, args.num_samples)
     if args.asha_rung is not None:
         check_rung(configs, args.asha_rung)
-    return meter_of(args, config.generator)
+    return meter_of(args, task)
 
 
-def meter_of(args: Args, generator: Any) -> Meter:
-    """Return what draws and measures with a generator: live, or a name or folder."""
-    config = args.train
-    where: dict[str, Any] = dict(device=config.device, rules=config.rules, threads=args.threads)
-    return Meter(config.task, generator, **where)
+def meter_of(args: Args, task: Task) -> Meter:
+    """Return what draws and measures with a task's generator."""
+    return Meter(task, rules=args.train.env.rules, threads=args.threads)
 
 
 def resolve(args: Args) -> tuple[Args, Run, Meter]:
@@ -127,10 +127,11 @@ class Experiment:
 
     def __init__(self, args: Args, run: Run, meter: Meter) -> None:
         self.args, self.run, self.config, self.meter = args, run, args.train, meter
-        self.policies: dict[str, Policy] = dict(baselines(self.config.steps))
+        self.env = self.config.env
+        self.policies: dict[str, Policy] = dict(baselines(self.env.steps))
         self.spent = dict.fromkeys(self.policies, 0)
         self.meters: dict[str, Meter] = {}  # of policies on another generator than the frozen one
-        arms = len(ARMS) if args.train.cotraining.updates else 1
+        arms = len(ARMS) if args.train.adanat.cotraining.updates else 1
         training = args.num_samples * arms * self.config.total_images
         table = (len(self.policies) + 2 * arms) * len(args.evaluation_seeds) * args.images
         total = args.search.budget + training + table
@@ -139,19 +140,14 @@ class Experiment:
     def search(self) -> None:
         """Find the best static schedule on the select part."""
         self.bar.set_description("static search")
-        config, seed = self.config, self.config.seed
-        log = self.run.folder / "search.csv"
-        search = Search(self.args.optimizer, self.args.search, config.steps, seed, log)
+        log, seed = self.run.folder / "search.csv", self.config.adanat.seed
+        search = Search(self.args.optimizer, self.args.search, self.env.steps, seed, log)
         self.bar.update(search.spent)
         found = search.run(self.meter, lambda evaluation, measured: self.bar.update(evaluation.images))
         self.bar.update(self.args.search.budget - search.spent)
         best = dataclasses.replace(found, name=SEARCHED)
         best.save(self.schedule_file)
         self.policies[SEARCHED], self.spent[SEARCHED] = FixedPolicy(best), search.spent
-
-    def part(self, name: PartName) -> Part:
-        """Return one part of the task's data, on the device."""
-        return load_part(self.config.task, name).to(self.config.device)
 
     @property
     def schedule_file(self) -> Path:
@@ -160,15 +156,15 @@ class Experiment:
     def learn(self) -> None:
         """Train the trials of a sweep, of which the best is kept, or the arms of a co-training."""
         base = self.config
-        if base.schedule == SEARCHED:
-            base = dataclasses.replace(base, schedule=str(self.schedule_file.resolve()))
-        before = self.spent[SEARCHED] if self.config.schedule == SEARCHED else 0
-        if base.cotraining.updates:
+        if self.env.schedule == SEARCHED:
+            base = base.but(schedule=str(self.schedule_file.resolve()))
+        before = self.spent[SEARCHED] if self.env.schedule == SEARCHED else 0
+        if base.adanat.cotraining.updates:
             self._cotrain(base, before)
         else:
             self._sweep(base, before)
 
-    def _sweep(self, base: AdaNATConfig, before: int) -> None:
+    def _sweep(self, base: TrainingConfig, before: int) -> None:
         """Train all trials; of those that ASHA did not stop keep the one whose last distance is smallest."""
         configs = sample_configs(base, self.args.space, self.args.num_samples)
         names = [f"trials/{trial:03d}" for trial in range(len(configs))] if len(configs) > 1 else ["."]
@@ -184,16 +180,13 @@ class Experiment:
         sampled = [law.split("=")[0].strip() for law in self.args.space]
         self.trials = [
             {"trial": trial, "updates": updates[trial], "distance": float(row["distance"])}
-            | {name: getattr(config, name) for name in sampled}
+            | {name: setting(config, name) for name in sampled}
             for trial, (row, (config, _)) in enumerate(zip(last, trials, strict=True))
         ]
 
-    def _cotrain(self, base: AdaNATConfig, before: int) -> None:
+    def _cotrain(self, base: TrainingConfig, before: int) -> None:
         """Train a policy on each of ARMS; keep all, and the searched schedule on each generator."""
-        configs = {
-            name: dataclasses.replace(base, cotraining=dataclasses.replace(base.cotraining, **changed))
-            for name, changed in ARMS.items()
-        }
+        configs = {name: base.but(cotraining=changed) for name, changed in ARMS.items()}
         trials = self._trials(configs)
         last = train_trials(trials, self.args, self.bar, "adanat", folder=self.run.folder)
         for name, row, (_, folder) in zip(configs, last, trials, strict=True):
@@ -204,7 +197,7 @@ class Experiment:
             for name, row in zip(configs, last, strict=True)
         ]
 
-    def _trials(self, configs: dict[str, AdaNATConfig]) -> list[Trial]:
+    def _trials(self, configs: dict[str, TrainingConfig]) -> list[Trial]:
         """Return the trainings and their folders, made and with their configs, by names in the run's."""
         trials = [(config, (self.run.folder / name).resolve()) for name, config in configs.items()]
         for config, folder in trials:
@@ -217,10 +210,10 @@ class Experiment:
         """Take a trained policy into the table; with its generator, if that learned, and a schedule's row."""
         name, static = f"{arm}adanat", f"{arm}{SEARCHED}"
         if (folder / "generator").is_dir():
-            generator = from_pretrained(folder / "generator", self.config.device)
-            self.meters[name] = self.meters[static] = meter_of(self.args, generator)
+            task = self.meter.task.like(generator=folder / "generator")
+            self.meters[name] = self.meters[static] = meter_of(self.args, task)
             self.policies[static], self.spent[static] = self.policies[SEARCHED], self.spent[SEARCHED]
-        self.policies[name] = from_pretrained(folder / "policy", self.config.device)  # type: ignore[assignment]
+        self.policies[name] = from_pretrained(folder / "policy", self.env.device)  # type: ignore[assignment]
         self.spent[name] = spent
 
     def judge(self) -> None:
@@ -233,15 +226,15 @@ class Experiment:
         rows, scores = judge(self.policies, evaluators, self.spent, self.bar)
         self.bar.close()
         evaluator = of_meters[self.meter]
-        rows.append(evaluator.floor(self.part("train")))
+        rows.append(evaluator.floor(self.meter.task.split("train")))
         found = differences(self.subject, scores)
         self.run.write_results(evaluator.manifest(), rows, differences=found, trials=self.trials)
         print(format_table(rows))
-        self.legend = evaluator.legend()
+        self.legend, adanat = evaluator.legend(), self.config.adanat
         if self.meters:
             self.legend += (
-                f"\nFine-tuned and co-trained: on the generator after {self.config.cotraining.updates} "
-                f"updates for each of the policy's {self.config.updates}; other rows: on the frozen one."
+                f"\nFine-tuned and co-trained: on the generator after {adanat.cotraining.updates} updates "
+                f"for each of the policy's {adanat.updates}; other rows: on the frozen one."
             )
         for row in read_metrics(self.folder / "alarms.csv"):
             self.legend += f"\nAlarm at update {row['update']}: {row['said']}."
@@ -257,20 +250,17 @@ class Experiment:
         plays = {name: partial(self.meters.get(name, self.meter).draw, self.policies[name]) for name in shown}
         first = balanced(pool, 10 * len(pool))
         images = {name: draw(first, 0).images_NCHW for name, draw in plays.items()}
-        note = (
-            f"{self.config.task}, T = {self.config.steps}; same noise and classes in each panel, unselected"
-        )
+        note = f"{self.env.task}, T = {self.env.steps}; same noise and classes in each panel, unselected"
         self.run.write_figure("samples", samples_figure(images, pool.names, note))
         many = balanced(pool, 1000)
         frames = {name: draw(many, 1).frame for name, draw in plays.items()}
         note = "line: mean; bands: 50 % and 90 % of 1,000 samples"
         self.run.write_figure("parameters", parameters_figure(frames, note))
         metrics = pd.read_csv(self.folder / "metrics.csv")
-        note = (
-            f"distance: mean action, {self.config.evaluation_images} pictures on the same noise at each point"
-        )
+        drawn = self.config.adanat.evaluation_images
+        note = f"distance: mean action, {drawn} pictures on the same noise at each point"
         self.run.write_figure("learning", learning_figure(metrics, note))
-        title = f"AdaNAT on {self.config.task}, T = {self.config.steps}"
+        title = f"AdaNAT on {self.env.task}, T = {self.env.steps}"
         write_report(self.run.folder, title, self.legend.splitlines())
         print(f"{self.run.folder}: config.json, results.json, figures/, report.html")
         print(f"{self.folder}: metrics.csv, policy/")

@@ -22,7 +22,6 @@ from agents.measure import Meter
 from agents.trainings import Training, finished_trainings
 from agents.tune_jobs import Trial
 from generators.checkpoints import from_pretrained
-from generators.data import load_part
 from generators.noise import derive_seed
 from generators.schedules import as_schedule
 from natgym.analysis import adaptivity, by_class_figure, differences_figure, parameters_figure
@@ -87,16 +86,10 @@ def load(args: Args) -> tuple[list[Training], Meter]:
     found = [one for run in args.runs for one in finished_trainings(Path(run))]
     first = found[0].config
     for name in ("task", "generator", "steps", "rules", "device"):
-        values = {getattr(one.config, name) for one in found}
+        values = {getattr(one.config.env, name) for one in found}
         if len(values) > 1:
             raise ValueError(f"the trainings differ in {name} ({', '.join(map(str, values))}); give others")
-    meter = Meter(
-        first.task,
-        first.generator,
-        device=first.device,
-        rules=first.rules,
-        threads=args.threads,
-    )
+    meter = Meter(first.env.load_task(), rules=first.env.rules, threads=args.threads)
     return found, meter
 
 
@@ -107,7 +100,7 @@ class Experiment:
         self.args, self.run, (self.trained, self.meter) = args, run, loaded
         self.policies: dict[str, list[Policy]] = defaultdict(list)
         self.spent: dict[str, list[int | None]] = defaultdict(list)
-        starts = {one.config.schedule for one in self.trained}
+        starts = {one.config.env.schedule for one in self.trained}
         rows = (5 + args.equal) * len(self.trained) + len(starts) + 2 * (args.table is not None)
         total = rows * len(args.evaluation_seeds) * args.images + len(self.trained) * args.samples
         total += sum(one.config.total_images + args.equal * one.spent for one in self.trained)
@@ -117,14 +110,13 @@ class Experiment:
         """Train a policy that sees the step alone beside each policy: same start, reward, seed and images."""
         trials: list[Trial] = []
         for index, one in enumerate(self.trained):
-            widths = dataclasses.replace(one.config.policy, blind=True)
             folder = self.run.folder.resolve() / "step-only" / f"{index:03d}"
             folder.mkdir(parents=True, exist_ok=True)
-            trials.append((dataclasses.replace(one.config, policy=widths), folder))
+            trials.append((one.config.but({"policy.blind": True}), folder))
             write_config(folder / "config.json", trials[-1][0])
         train_trials(trials, self.args, self.bar, "step-only", folder=self.run.folder)
         for one, (config, folder) in zip(self.trained, trials, strict=True):
-            self._add(BLIND, from_pretrained(folder / "policy", config.device), one.spent)
+            self._add(BLIND, from_pretrained(folder / "policy", config.env.device), one.spent)
 
     def search_equal(self) -> None:
         """Search a schedule with as many pictures as each policy has cost."""
@@ -132,8 +124,11 @@ class Experiment:
         for index, one in enumerate(self.trained):
             self.bar.set_description(f"static search {index + 1}/{len(self.trained)}")
             config = dataclasses.replace(self.args.search, budget=one.spent)
-            seed, log = derive_seed(one.config.seed, "equal"), self.run.folder / f"searches/{index:03d}.csv"
-            search = Search(self.args.optimizer, config, one.config.steps, seed, log)
+            seed, log = (
+                derive_seed(one.config.adanat.seed, "equal"),
+                self.run.folder / f"searches/{index:03d}.csv",
+            )
+            search = Search(self.args.optimizer, config, one.config.env.steps, seed, log)
             self.bar.update(search.spent)
             found = search.run(self.meter, lambda evaluation, measured: self.bar.update(evaluation.images))
             self.bar.update(one.spent - search.spent)
@@ -143,18 +138,18 @@ class Experiment:
         """Take each policy apart: its mean schedule, and itself on the features of others."""
         pool = self.meter.generator.conditions()
         self.frames: list[pd.DataFrame] = []
-        specs = {one.config.schedule for one in self.trained}
-        starts = {spec: FixedPolicy(as_schedule(spec, self.trained[0].config.steps)) for spec in specs}
+        specs = {one.config.env.schedule for one in self.trained}
+        starts = {spec: FixedPolicy(as_schedule(spec, self.trained[0].config.env.steps)) for spec in specs}
         if self.args.table is not None:
             table = ClassTable.load(self.args.table)
             shuffled = table.shuffled(0)
         for one in self.trained:
-            actor: Any = from_pretrained(one.folder / "policy", one.config.device)
-            seed = derive_seed(one.config.seed, "dissect")
+            actor: Any = from_pretrained(one.folder / "policy", one.config.env.device)
+            seed = derive_seed(one.config.adanat.seed, "dissect")
             drawn = self.meter.draw(actor, balanced(pool, self.args.samples), seed)
             self.frames.append(drawn.frame)
             self.bar.update(self.args.samples)
-            self._add(START, starts[one.config.schedule], one.searched)
+            self._add(START, starts[one.config.env.schedule], one.searched)
             if self.args.table is not None:
                 self._add(TABLE, table, None)  # what it has cost is not known here
                 self._add(SHUFFLED, shuffled, None)
@@ -165,7 +160,7 @@ class Experiment:
 
     def judge(self) -> None:
         """Evaluate everything on the report part; print the tables and write results.json."""
-        args, first = self.args, self.trained[0].config
+        args, steps = self.args, self.trained[0].config.env.steps
         evaluator = self.meter.evaluator(args.images, args.evaluation_seeds)
         self.bar.set_postfix()
         by_run, rows = {}, []
@@ -176,11 +171,11 @@ class Experiment:
                 scores[policy] = evaluator(policy, self.bar.update)
             by_run[name] = means_by_run([scores[policy] for policy in self.policies[name]])
             spent = [images for images in self.spent[name] if images is not None]
-            row = summarize(name, first.steps, by_run[name], 0)
+            row = summarize(name, steps, by_run[name], 0)
             row["images_spent"] = round(sum(spent) / len(spent)) if spent else None
             rows.append(row | {"rules": rules_of(self.policies[name][0], evaluator.rules).text})
         self.bar.close()
-        rows.append(evaluator.floor(load_part(first.task, "train").to(first.device)))
+        rows.append(evaluator.floor(self.meter.task.split("train")))
         self.differences = [
             _difference(by_run, POLICY, name, metric)
             for metric in ("distance", "accuracy", "recall")
@@ -216,7 +211,8 @@ class Experiment:
         self.run.write_figure(
             "by-class", by_class_figure(frames[POLICY], "the first training, means by class")
         )
-        title = f"Does the policy adapt? {first.config.task}, T = {first.config.steps}, {first.config.reward}"
+        env = first.config.env
+        title = f"Does the policy adapt? {env.task}, T = {env.steps}, {env.reward}"
         write_report(self.run.folder, title, self.legend)
         print(f"{self.run.folder}: results.json, shares.csv, step-only/, searches/, figures/, report.html")
 

@@ -15,15 +15,16 @@ from _cli import main
 from tqdm import tqdm
 
 from agents.critic import load_critic, load_discriminator
-from agents.named import find_all, find_policies, load_policy
+from agents.named import find_all, find_policies, labelled_policy
+from agents.trainings import read_training
 from natgym.analysis import adaptivity, by_class_figure, parameters_figure, reveal_figure, value_figure
 from natgym.films import disagreement, disagreement_figure, film_figure
-from natgym.loading import load_companion, load_generator
 from natgym.pictures import as_rgb, to_uint8
 from natgym.recorder import film
 from natgym.report import write_report
 from natgym.rollouts import Policy, Rollout, balanced, rollout
 from natgym.runs import Run
+from natgym.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +77,8 @@ class Analysis:
         torch.set_num_threads(1)
         self.args = args
         found = args.generator or _trained_on(Path(args.policies[0])) or "digits"
-        self.generator, self.task = load_generator(found, args.device)
-        self.tokenizer = load_companion(None, "tokenizer", self.task, args.device)
+        self.task = Task.load(found, device=args.device)
+        self.generator, self.tokenizer = self.task.generator, self.task.tokenizer
         self.plays = {label: (policy, spec) for label, spec, policy in find_all(args.policies, self._find)}
         for steps in sorted({policy.steps for policy, _ in self.plays.values()}):
             (label, rival), *_ = find_policies(args.against, [steps], self.generator)
@@ -92,7 +93,7 @@ class Analysis:
         """Return a named policy at --steps, a run's at its own number of steps with its critic."""
         if not Path(spec).exists():
             return find_policies(spec, [self.args.steps], self.generator)
-        label, policy = load_policy(Path(spec), self.generator)
+        label, policy = labelled_policy(Path(spec), self.generator)
         return [(label, load_critic(Path(spec), policy))]
 
     def rival(self, steps: int) -> str:
@@ -120,8 +121,7 @@ class Analysis:
                 )
 
     def _reward(self, spec: str) -> Any:
-        width = self.generator.conditions().vectors.shape[1]
-        return load_discriminator(Path(spec), self.tokenizer.image_shape, width, self.args.device)
+        return load_discriminator(Path(spec), self.task)
 
     def frame(self) -> pd.DataFrame:
         """Return one tidy frame of all policies."""
@@ -148,9 +148,13 @@ def _trained_on(run: Path) -> str | None:
         return str(run / "generator")
     if not (run / "config.json").is_file():
         return None
-    content = json.loads((run / "config.json").read_text())
-    settings = content.get("train", content)
-    return settings.get("generator") or settings.get("task")
+    settings = json.loads((run / "config.json").read_text())
+    if not {"train", "task", "env"} & set(settings):
+        return None
+    if "optimizer" in settings and "train" not in settings:  # a run of autonat_search.py
+        return settings.get("generator") or settings.get("task")
+    env = read_training(run).env
+    return env.generator or env.task
 
 
 def illustrate(analysis: Analysis, run: Run) -> pd.DataFrame:

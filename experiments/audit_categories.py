@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 import torch
 from _cli import main
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from agents.named import find_policy
-from generators.data import load_part
 from natgym.discovery.audit import audit, audit_figure
-from natgym.loading import load_companion, load_generator
+from natgym.reference import Extractor
 from natgym.rollouts import balanced, rollout
 from natgym.runs import Run
+from natgym.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,27 +52,24 @@ class Args:
 
 
 @torch.no_grad()
-def features(classifier: nn.Module, images_NCHW: Tensor) -> np.ndarray:
+def features(classifier: Extractor, images_NCHW: Tensor) -> np.ndarray:
     """Return the classifier's features (N, d)."""
     return torch.cat([classifier(images)[0] for images in images_NCHW.split(256)]).numpy()
 
 
 def work(args: Args) -> None:
     torch.set_num_threads(1)
-    generator, own_task = load_generator(args.generator)
+    task = Task.load(args.task or args.generator, generator=args.generator if args.task else None)
+    generator, classifier = task.generator, task.score_extractor
     policy = find_policy(args.policy, args.steps, generator)
-    task = args.task or own_task
-    if task is None:
-        raise ValueError(f"{args.generator} does not say its task; give --task")
-    tokenizer, classifier = (load_companion(None, kind, task) for kind in ("tokenizer", "classifier"))
-    real, held_out = load_part(task, "train"), load_part(task, "report")
+    real, held_out = task.split("train"), task.split("report")
     run = Run.create("audit_categories", args.output, args)
     with tqdm(total=args.images, unit="img", dynamic_ncols=True) as bar:
         conditions = balanced(generator.conditions(), args.images)
         drawn = rollout(
             policy,
             generator,
-            tokenizer,
+            task.tokenizer,
             conditions,
             seed=args.seed,
             progress=bar.update,
@@ -86,10 +83,10 @@ def work(args: Args) -> None:
         extra=args.extra,
         seed=args.seed,
     )
-    protocol = {"task": task, "images": args.images, "held_out": len(held_out), "labelled": len(real)}
+    protocol = {"task": task.name, "images": args.images, "held_out": len(held_out), "labelled": len(real)}
     run.write_results(protocol | {"policy": args.policy, "steps": policy.steps}, found.rows())
     counts = f"{args.images:,} generated and {len(held_out):,} held-out pictures"
-    note = f"{task}, {args.policy}, T = {policy.steps}; {counts}"
+    note = f"{task.name}, {args.policy}, T = {policy.steps}; {counts}"
     run.write_figure("audit", audit_figure(found, drawn.images_NCHW, note))
     print(pd.DataFrame(found.rows()).to_string(index=False, float_format="{:.3f}".format))
     print(note)

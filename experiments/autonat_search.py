@@ -20,7 +20,6 @@ from agents.autonat import OptimizerName, Search, SearchConfig, explore
 from agents.class_table import ClassTable, ClassTableConfig, search_table
 from agents.cluster import quiet
 from agents.measure import Evaluation, Measurement, Meter
-from generators.data import load_part
 from generators.noise import derive_seed
 from generators.rules import DecodeRules
 from generators.schedules import Schedule, as_schedule
@@ -33,6 +32,7 @@ from natgym.report import write_report
 from natgym.rollouts import Policy, balanced, rules_of
 from natgym.runs import Run
 from natgym.search_analysis import schedules_figure, search_figure
+from natgym.task import Task
 
 TABLE, SHUFFLED = "class-table", "shuffled-table"
 
@@ -88,13 +88,8 @@ def load(args: Args) -> Meter:
     torch.set_num_threads(1)  # sums in one order; the CPUs are used by drawing batches side by side
     for optimizer in args.optimizer:
         next(explore(optimizer, args.search, args.steps, args.seed))
-    return Meter(
-        args.task,
-        args.generator,
-        device=args.device,
-        rules=args.rules,
-        threads=args.threads,
-    )
+    task = Task.load(args.task, device=args.device, generator=args.generator)
+    return Meter(task, rules=args.rules, threads=args.threads)
 
 
 class Experiment:
@@ -163,7 +158,7 @@ class Experiment:
         self.bar.set_description("class table")
         self.bar.set_postfix()
         seed = derive_seed(self.args.seed, "class-table")
-        real = load_part(self.args.task, self.args.table.part).to(self.args.device)
+        real = self.meter.task.split(self.args.table.part)
         judge = Judge(self.meter.judge.classifier, real)
 
         def features(schedule: Schedule, images: int) -> tuple[Tensor, Tensor]:
@@ -215,7 +210,7 @@ class Experiment:
             judge(TABLE, [self.class_table], spent)
             judge(SHUFFLED, [self.class_table.shuffled(args.seed)], spent)
         self.bar.close()
-        rows.append(evaluator.floor(load_part(args.task, "train").to(args.device)))
+        rows.append(evaluator.floor(self.meter.task.split("train")))
         self.write(evaluator, rows, paired)
 
     def write(

@@ -20,17 +20,17 @@ from agents.autonat import OptimizerName, Search, SearchConfig, explore
 from agents.measure import Meter
 from agents.training_search import LawSearchConfig, load_law, search_laws
 from generators.checkpoints import save_pretrained
-from generators.data import load_part, tokens
+from generators.data import tokens
 from generators.masking import MaskLaw
 from generators.noise import derive_seed, seeded
-from generators.recipes import build, recipe
+from generators.recipes import DEFAULT_SIZE, build, recipe
 from generators.schedules import Schedule, as_schedule
 from generators.training import Trainer, TrainingConfig
-from natgym.evaluation import Evaluator, format_table, summarize
-from natgym.loading import load_companion
+from natgym.evaluation import EvaluationConfig, Evaluator, format_table, summarize
 from natgym.policies import FixedPolicy
 from natgym.runs import Run
 from natgym.search_analysis import laws_figure
+from natgym.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,22 +99,27 @@ def check(args: Args) -> None:
 
 def make_trainer(args: Args, law: MaskLaw, seed: int | None = None) -> Trainer:
     """Return an untrained generator of the task's size and what trains it under a law."""
-    tokenizer: Any = load_companion(None, "tokenizer", args.task)
-    ids_NL, condition = tokens(args.task, "train", tokenizer, args.cache)
+    task = Task.load(args.task)
+    ids_NL, condition = tokens(task.data, "train", task.tokenizer, args.cache)
     config: TrainingConfig = dataclasses.replace(
-        recipe(args.task, "nat"),
+        recipe(task.recipe, "nat"),
         updates=args.updates,
         mask_law=law,
         seed=args.seed if seed is None else seed,
     )
     with seeded(derive_seed(config.seed, "generator")):
-        generator = build("nat", args.task, tokenizer, condition.geometry)
+        generator = build("nat", task.recipe or DEFAULT_SIZE, task.tokenizer, condition.geometry)
     return Trainer(generator, ids_NL, condition, config)
+
+
+def meter_of(task: str, generator: nn.Module) -> Meter:
+    """Return what measures schedules of a generator."""
+    return Meter(Task.load(task, generator=generator))
 
 
 def search_schedule(args: Args, generator: nn.Module, folder: Path, number: int, bar: tqdm) -> Schedule:
     """Search a schedule for a generator; what was measured before is not measured again."""
-    meter = Meter(args.task, generator, threads=args.threads)
+    meter = Meter(Task.load(args.task, generator=generator), threads=args.threads)
     seed = derive_seed(args.seed, "round", number)
     search = Search(args.optimizer, args.search, args.steps, seed, folder / "search.csv")
     found = search.run(
@@ -137,7 +142,7 @@ def alternate(args: Args, run: Run) -> tuple[list[dict[str, Any]], MaskLaw, Sche
 
             trained, best = search_laws(
                 partial(make_trainer, dataclasses.replace(args, cache=args.cache.resolve())),
-                partial(Meter, args.task),
+                partial(meter_of, args.task),
                 schedule,
                 args.laws,
                 args.updates,
@@ -164,8 +169,8 @@ def compare(args: Args, run: Run, law: MaskLaw, schedule: Schedule) -> None:
     laws = {"cosine": MaskLaw("cosine"), "beta(12, 3)": MaskLaw(), f"found: {describe(law)}": law}
     schedules = {"maskgit": as_schedule("maskgit", args.steps), "found": schedule}
     total = len(laws) * (args.updates + len(schedules) * len(args.evaluation_seeds))
-    judges = [load_companion(None, kind, args.task) for kind in ("tokenizer", "classifier")]
-    rows, report = [], load_part(args.task, "report")
+    config = EvaluationConfig(images=args.images, seeds=args.evaluation_seeds)
+    rows = []
     with tqdm(total=total, dynamic_ncols=True) as bar:
         for name, mask_law in laws.items():
             bar.set_description(name)
@@ -174,16 +179,8 @@ def compare(args: Args, run: Run, law: MaskLaw, schedule: Schedule) -> None:
                 bar.update()
             stem = name.partition(":")[0].partition("(")[0]
             save_pretrained(trainer.ema, run.folder / f"generator-{stem}", task=args.task)
-            evaluator = Evaluator(
-                trainer.ema,
-                *judges,
-                task=args.task,
-                part_name="report",
-                part=report,
-                images=args.images,
-                seeds=args.evaluation_seeds,
-                threads=args.threads,
-            )
+            task = Task.load(args.task, generator=trainer.ema)
+            evaluator = Evaluator(task, config, threads=args.threads)
             for played, table in schedules.items():
                 scores = evaluator(FixedPolicy(table))
                 bar.update(len(args.evaluation_seeds))

@@ -24,7 +24,7 @@ from _cli import main
 from tqdm import tqdm
 
 import natgym.env
-from agents.policy import AdaNATPolicy, PolicyConfig, small_policy
+from agents.adanat.network import AdaNATPolicy, PolicyConfig, small_policy
 from agents.sb3 import PPO, SB3VecEnv
 from generators.checkpoints import write_atomic
 from generators.enat import ENAT, enat_l

@@ -15,18 +15,26 @@ from _cli import main, open_run
 from tqdm import tqdm
 
 from agents.named import describe, find_all, find_policies
-from generators.data import PartName, load_part
+from generators.data import PartName
 from generators.rules import DecodeRules
 from natgym.analysis import frontier_figure, samples_figure
 from natgym.comparison import compare_results
 from natgym.cost import gflop_per_image
-from natgym.evaluation import FULL_COLUMNS, Evaluator, format_table, set_against, summarize
-from natgym.loading import load_companion, load_generator
+from natgym.evaluation import (
+    FULL_COLUMNS,
+    EvaluationConfig,
+    Evaluator,
+    format_table,
+    set_against,
+    summarize,
+)
+from natgym.judge import Judge
 from natgym.protocol import CONVENTIONS, ConditionLaw
 from natgym.reference import Reference, load_extractor
 from natgym.report import write_report
 from natgym.rollouts import Policy, balanced, rollout, rules_of
 from natgym.runs import Run
+from natgym.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,16 +138,15 @@ class Evaluation:
         torch.set_num_threads(1)
         self.args = args
         names = args.generators or (args.task or "digits",)
-        self.generators = {name: load_generator(name, args.device) for name in names}
-        task = args.task or self.generators[names[0]][1]
-        if task is None:
-            raise ValueError(f"{names[0]} does not say its task; give --task")
-        self.task = task
-        self.tokenizer = load_companion(args.tokenizer, "tokenizer", task, args.device)
-        self.classifier = self._classifier()
+        networks = {"tokenizer": args.tokenizer, "score_extractor": args.classifier}
+        self.task = Task.load(args.task or names[0], device=args.device, **networks)
+        self.tasks = {
+            name: self.task.like(generator=name) if args.generators else self.task for name in names
+        }
+        self.classifier: Any = self.task.score_extractor if self.task.has("score_extractor") else None
         self.extractor = self._extractor()
         self.statistics = None if args.reference is None else Reference.load(args.reference, self.extractor)
-        self.plays = {name: self._plays(generator) for name, (generator, _) in self.generators.items()}
+        self.plays = {name: self._plays(task.generator) for name, task in self.tasks.items()}
         labels = {label for plays in self.plays.values() for label, _ in plays}
         self.against = args.against or next(iter(self.plays.values()))[0][0]
         if self.against not in labels:
@@ -149,23 +156,14 @@ class Evaluation:
         find = partial(find_policies, steps=self.args.steps, generator=generator)
         return [(label, policy) for label, _, policy in find_all(self.args.policy, find)]
 
-    def _classifier(self) -> Any:
-        """Return the task's classifier; None where none is shipped and none is asked for."""
-        try:
-            return load_companion(self.args.classifier, "classifier", self.task, self.args.device)
-        except ValueError:
-            if self.args.classifier is not None:
-                raise
-            return None
-
     def _extractor(self) -> Any:
         """Return the source of features; ValueError if there is none, or too few pictures for it."""
         args, found = self.args, self.classifier
         if args.extractor != "classifier":
-            found = load_extractor(args.extractor, args.weights, self.task, args.device)
+            found = load_extractor(args.extractor, args.weights, args.device)
         if found is None:
             raise ValueError(
-                f"no classifier is shipped for {self.task}; give --classifier, or --extractor inception"
+                f"{self.task} has no extractors/score; give --classifier, or --extractor inception"
             )
         if args.num_images < (width := found.num_features):
             raise ValueError(
@@ -180,45 +178,41 @@ class Evaluation:
             return self.statistics, None
         args = self.args
         other: PartName = "select" if args.part == "train" else "train"
-        part, spare = (load_part(self.task, name).to(args.device) for name in (args.part, other))
-        return part, spare
+        return self.task.split(args.part), self.task.split(other)
 
-    def evaluator(self, generator: Any, real: Any) -> Evaluator:
-        """Return the judge of one generator."""
+    def judge(self, real: Any) -> Judge:
+        """Return the judge of all generators' images."""
+        return Judge(self.classifier, real, extractor=self.extractor, quantise=self.args.quantise)
+
+    def evaluator(self, task: Task, judge: Judge) -> Evaluator:
+        """Return what evaluates policies of one generator."""
         args = self.args
-        return Evaluator(
-            generator,
-            self.tokenizer,
-            self.classifier,
-            task=self.task,
-            part_name="-" if args.reference else args.part,
-            part=real,
+        config = EvaluationConfig(
+            split="-" if args.reference else args.part,
             images=args.num_images,
             seeds=args.seeds,
-            rules=DecodeRules.of(args.rules, generator.grid),
             conditions=args.conditions,
-            extractor=self.extractor,
-            quantise=args.quantise,
             convention=args.protocol,
-            threads=args.threads,
         )
+        rules = DecodeRules.of(args.rules, task.generator.grid)
+        return Evaluator(task, config, judge=judge, rules=rules, threads=args.threads)
 
     def label(self, generator: str, policy: str) -> str:
-        return f"{generator} {policy}" if len(self.generators) > 1 else policy
+        return f"{generator} {policy}" if len(self.tasks) > 1 else policy
 
-    def show(self, label: str, policy: Policy, generator: Any, run: Run) -> None:
+    def show(self, label: str, policy: Policy, task: Task, run: Run) -> None:
         """Draw ten rows of the first ten conditions, the same noise for every policy."""
-        pool = generator.conditions()[:10]
+        pool = task.generator.conditions()[:10]
         drawn = rollout(
             policy,
-            generator,
-            self.tokenizer,
+            task.generator,
+            task.tokenizer,
             balanced(pool, 10 * len(pool)),
             seed=0,
-            rules=DecodeRules.of(self.args.rules, generator.grid),
+            rules=DecodeRules.of(self.args.rules, task.generator.grid),
         )
         title = f"{label}, T = {policy.steps}"
-        note = f"{self.task}; unselected, the same noise for every policy"
+        note = f"{self.task.name}; unselected, the same noise for every policy"
         run.write_figure(
             f"samples-{label}-T{policy.steps}",
             samples_figure({title: drawn.images_NCHW.cpu()}, pool.names, note),
@@ -248,12 +242,13 @@ def evaluate(args: Args) -> None:
     args, run, evaluation = open_run("evaluate", args, PLACES, Evaluation)
     known = finished(run.folder)
     real, spare = evaluation.real()
+    judge = evaluation.judge(real)
     rows: list[dict[str, Any]] = []
     count = sum(map(len, evaluation.plays.values()))
     each = len(args.seeds) * args.num_images
     with tqdm(total=count * each, unit="img", unit_scale=True, dynamic_ncols=True) as bar:
-        for name, (generator, _) in evaluation.generators.items():
-            evaluator, found = evaluation.evaluator(generator, real), []
+        for name, task in evaluation.tasks.items():
+            evaluator, found = evaluation.evaluator(task, judge), []
             for policy_name, policy in evaluation.plays[name]:
                 place = label, _ = evaluation.label(name, policy_name), policy.steps
                 bar.set_description(f"{label}, T = {policy.steps}")
@@ -262,17 +257,17 @@ def evaluate(args: Args) -> None:
                 else:
                     known[place] = judged(label, policy, evaluator, bar.update)
                     run.write_results(evaluator.manifest(), list(known.values()))  # what a killed run leaves
-                    evaluation.show(label, policy, generator, run)
+                    evaluation.show(label, policy, task, run)
                 found.append(known[place])
             rows += set_against(found, evaluation.label(name, evaluation.against))
-    bars = f"{evaluation.task}; bars: 95 % t-intervals over {len(args.seeds)} evaluation seeds"
+    bars = f"{evaluation.task.name}; bars: 95 % t-intervals over {len(args.seeds)} evaluation seeds"
     run.write_figure("frontier", frontier_figure(rows, bars))
     if spare is not None:
         rows.append(evaluator.floor(spare))
     run.write_results(evaluator.manifest(), rows)
     note = f"difference: to {evaluation.against} at the same T, paired over the seeds, with 95 % t-interval"
     print(f"{format_table(rows, FULL_COLUMNS)}\n{evaluator.legend()}\n{note}")
-    write_report(run.folder, f"Policies on {evaluation.task}", [*evaluator.legend().splitlines(), note])
+    write_report(run.folder, f"Policies on {evaluation.task.name}", [*evaluator.legend().splitlines(), note])
     print(f"{run.folder}: config.json, results.json, figures/, report.html")
 
 

@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from agents.named import find_policy
 from generators.conditions import Condition
-from natgym.loading import load_companion, load_generator
 from natgym.pictures import as_rgb, to_uint8
 from natgym.recorder import film, save_film, strip
 from natgym.rollouts import balanced, rollout
+from natgym.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +93,8 @@ def grid(pictures_NHWC: np.ndarray, columns: int) -> np.ndarray:
 
 def work(args: Args) -> None:
     torch.set_num_threads(1)
-    generator, task = load_generator(args.generator, args.device)
-    tokenizer = load_companion(args.tokenizer, "tokenizer", task, args.device)
+    task = Task.load(args.generator, device=args.device, tokenizer=args.tokenizer)
+    generator, tokenizer = task.generator, task.tokenizer
     policy, condition = find_policy(args.policy, args.steps, generator), asked_for(args, generator)
     with tqdm(total=args.n, unit="img", unit_scale=True, dynamic_ncols=True) as bar:
         drawn = rollout(

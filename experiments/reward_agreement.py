@@ -2,7 +2,6 @@
 
 import _root  # noqa: F401
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ import torch
 from _cli import main
 from tqdm import tqdm
 
-from agents.adanat import Learner
-from agents.adanat_config import AdaNATConfig
+from agents.adanat.config import TrainingConfig
+from agents.adanat.trainer import AdaNATTrainer
 from agents.agreement import PARTS, agreement, explore, follow, gradients, parts
-from generators.data import load_part
 from generators.families import split
 from generators.noise import derive_seed
 from natgym.analysis import agreement_figure
@@ -28,7 +26,7 @@ from natgym.runs import Run
 MEASURED = ("cosine", "reliability", "corrected")
 
 
-def config_of(base: AdaNATConfig, spec: str) -> AdaNATConfig:
+def config_of(base: TrainingConfig, spec: str) -> TrainingConfig:
     """Return the config of a reward such as influence or adversarial:backbone=classifier,mismatched=0.5.
 
     Raises:
@@ -42,7 +40,7 @@ def config_of(base: AdaNATConfig, spec: str) -> AdaNATConfig:
         settings = {key: type(usual[key])(text) for key, text in given.items()}
     except (TypeError, ValueError):
         raise ValueError(f"reward {spec!r}: a setting is not a number where one is needed") from None
-    return dataclasses.replace(base, reward=name, adversarial=AdversarialConfig(**settings))
+    return base.but(reward=name, adversarial=AdversarialConfig(**settings))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +63,8 @@ class Args:
         "adversarial:backbone=classifier,mismatched=0.5",
     )
     """Rewards by name; the settings of an adversarial one follow a colon."""
-    train: AdaNATConfig = field(
-        default_factory=lambda: AdaNATConfig(
+    train: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig.of(
             steps=2, action_std=(0.5, 0.5), trajectories=1000, discriminator_batch=125, warmup=60
         )
     )
@@ -92,24 +90,25 @@ class Args:
             config_of(self.train, spec)
 
 
-def load(args: Args) -> tuple[Learner, Judge]:
+def load(args: Args) -> tuple[AdaNATTrainer, Judge]:
     """Return what plays the schedule itself, and the judge of the true gradient, by the train part.
 
     Raises:
         ValueError: something named is not there.
     """
     torch.set_num_threads(1)  # sums in one order; the CPUs are used by drawing batches side by side
-    plain = Learner(config_of(args.train, "influence"))
-    return plain, Judge(plain.judge.classifier, load_part(args.train.task, "train").to(args.train.device))
+    plain = AdaNATTrainer.of(config_of(args.train, "influence"))
+    task = plain.env.task
+    return plain, Judge(task.score_extractor, task.split("train"))  # type: ignore[arg-type]
 
 
 def measure(args: Args, spec: str, truth: Judge, bar: Any) -> dict[str, Any]:
     """Return one row: agreement by part of the gradient, and the distances that its steps lead to."""
-    learner = Learner(config_of(args.train, spec))
+    trainer = AdaNATTrainer.of(config_of(args.train, spec))
     row: dict[str, Any] = {"reward": spec}
-    learner.warm_up()
-    bar.update(learner.images_spent)
-    seen = explore(learner, truth, args.episodes, derive_seed(args.train.seed, "agreement"))
+    trainer.warm_up()
+    bar.update(trainer.images_spent)
+    seen = explore(trainer, truth, args.episodes, derive_seed(args.train.adanat.seed, "agreement"))
     bar.update(len(seen.rewards_N))
     for part, found in agreement(seen).items():
         row |= {f"{part} cosine": found.cosine, f"{part} reliability": found.reliability}
@@ -117,25 +116,27 @@ def measure(args: Args, spec: str, truth: Judge, bar: Any) -> dict[str, Any]:
     directions = parts(gradients(seen.actions_NTk, seen.std, seen.classes_N, seen.rewards_N))
     for part in PARTS:
         for size in args.sizes:
-            row[f"{part} {size:g}"] = distance(args, learner, follow(learner, directions[part], size), bar)
+            row[f"{part} {size:g}"] = distance(args, trainer, follow(trainer, directions[part], size), bar)
     return row
 
 
-def distance(args: Args, learner: Learner, policy: Policy, bar: Any) -> float:
+def distance(args: Args, trainer: AdaNATTrainer, policy: Policy, bar: Any) -> float:
     """Return the mean distance from the select part over the noise seeds."""
-    condition, found = balanced(learner.generator.conditions(), args.images), []
+    judge = trainer.monitor.judge
+    assert judge is not None
+    condition, found = balanced(trainer.env.generator.conditions(), args.images), []
     for seed in range(args.seeds):
         drawn = rollout(
             policy,
-            learner.generator,
-            learner.tokenizer,
+            trainer.env.generator,
+            trainer.env.tokenizer,
             condition,
-            seed=derive_seed(args.train.seed, "follow", seed),
-            rules=learner.env.rules,
+            seed=derive_seed(args.train.adanat.seed, "follow", seed),
+            rules=trainer.env.rules,
             threads=args.threads,
             progress=bar.update,
         )
-        found.append(learner.judge.distance(drawn.images_NCHW))
+        found.append(judge.distance(drawn.images_NCHW))
     return sum(found) / len(found)
 
 
@@ -144,13 +145,13 @@ def work(args: Args) -> None:
     run = Run.create("reward_agreement", args.output, args)
     learning = [spec for spec in args.rewards if spec.startswith("adversarial")]
     total = len(args.rewards) * (args.episodes + len(PARTS) * len(args.sizes) * args.seeds * args.images)
-    total += len(learning) * args.train.warmup * args.train.trajectories + args.seeds * args.images
+    total += len(learning) * args.train.adanat.warmup * args.train.env.trajectories + args.seeds * args.images
     rows = []
     with tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True) as bar:
         for spec in args.rewards:
             bar.set_description(spec)
             rows.append(measure(args, spec, truth, bar))
-        start = distance(args, plain, FixedPolicy(plain.schedule), bar)
+        start = distance(args, plain, FixedPolicy(plain.env.action_map.schedule), bar)
     run.write_results({}, rows, start=start)
     table = pd.DataFrame(rows).set_index("reward")
     table.to_csv(run.folder / "agreement.csv")
@@ -164,7 +165,8 @@ def work(args: Args) -> None:
     )
     steps = [f"{part} {size:g}" for part in PARTS for size in args.sizes]
     print(table[steps].to_string(float_format="{:.3f}".format))
-    note = f"{args.train.task}, T = {args.train.steps}, {args.episodes:,} episodes; 1: both want the same"
+    env = args.train.env
+    note = f"{env.task}, T = {env.steps}, {args.episodes:,} episodes; 1: both want the same"
     run.write_figure("agreement", agreement_figure(table, note))
     print(f"{run.folder}: agreement.csv, results.json, figures/")
 

@@ -10,8 +10,8 @@ from _cli import main
 from tqdm import tqdm
 
 from generators.checkpoints import save_pretrained
-from generators.data import open_part
 from natgym.metrics.classifier import ClassifierConfig, fit_classifier, judge
+from natgym.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,8 @@ def work(args: Args) -> None:
     if args.output.exists():
         raise ValueError(f"{args.output} exists and is not overwritten; choose another --output")
     torch.set_num_threads(args.threads)  # sums in one order: the same weights for the same number
-    train = open_part(args.task, "train")
+    task = Task.load(args.task)
+    train = task.images("train")
     config = ClassifierConfig(
         image_shape=train.image_shape,
         num_classes=train.condition.vectors.shape[1],
@@ -68,7 +69,7 @@ def work(args: Args) -> None:
             progress=progress,
         )
     save_pretrained(classifier, args.output, task=args.task)
-    select = open_part(args.task, "select")
+    select = task.images("select")
     right = judge(classifier, select)[1].argmax(-1) == select.condition.values
     print(f"{args.output}: accuracy {right.float().mean():.4f} on the select part")
 

@@ -20,17 +20,17 @@ from tqdm import tqdm
 
 from agents.workers import process_group, rank, run_workers
 from generators.checkpoints import load_state, save_pretrained, save_state
-from generators.data import load_part, tokens
+from generators.data import tokens
 from generators.noise import derive_seed, seeded
-from generators.recipes import SIZES, Model, build, recipe
+from generators.recipes import DEFAULT_SIZE, SIZES, Model, build, recipe
 from generators.schedules import as_schedule
 from generators.training import Trainer, TrainingConfig, small_recipe
 from natgym.analysis import samples_figure, training_figure
 from natgym.judge import Judge
-from natgym.loading import load_companion, module_folder
 from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
 from natgym.runs import MetricsLog, Run, read_metrics
+from natgym.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,20 @@ def defaults(arguments: list[str]) -> Args:
     given = given_flags(arguments)
     data = given.get("--data", "digits")
     model: Model = "enat" if given.get("--model") == "enat" else "nat"
-    return Args(data=data, train=recipe(data, model))
+    return Args(data=data, train=recipe(recipe_of(data), model))
+
+
+def recipe_of(data: str) -> str | None:
+    """Return the recipe of a task; None where it names none, or is not there, which is said later."""
+    try:
+        return Task.load(data).recipe
+    except ValueError:
+        return None
+
+
+def task_of(args: Args, device: torch.device | str = "cpu") -> Task:
+    """Return the task with the tokenizer and classifier that were asked for."""
+    return Task.load(args.data, device=device, tokenizer=args.tokenizer, score_extractor=args.classifier)
 
 
 def work(args: Args) -> None:
@@ -113,7 +126,7 @@ def work(args: Args) -> None:
         refuse_settings(folder, places)
         args = dataclasses.replace(Run.open(folder).config(Args), **places)
     else:
-        module_folder(args.tokenizer or args.data, "tokenizer")  # before anything is written
+        task_of(args).tokenizer  # noqa: B018  (before anything is written)
         if rank() == 0:
             folder = Run.create("train_generator", args.output, args).folder
     if args.workers == 1:
@@ -154,10 +167,11 @@ def train(args: Args, folder: Path | None) -> None:
     device = torch.device(args.device)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    tokenizer: Any = load_companion(args.tokenizer, "tokenizer", args.data, device)
-    ids_NL, condition = tokens(args.data, "train", tokenizer, args.cache, mirror=args.mirror)
+    task = task_of(args, device)
+    tokenizer: Any = task.tokenizer
+    ids_NL, condition = tokens(task.data, "train", tokenizer, args.cache, mirror=args.mirror)
     with seeded(derive_seed(args.train.seed, "generator")):
-        size = args.size or (args.data if args.data in SIZES[args.model] else "cifar10")
+        size = args.size or task.recipe or DEFAULT_SIZE
         depth = {"depth" if args.model == "nat" else "encoder_depth": args.depth}
         sizes = {"width": args.width, "heads": args.heads, "dropout": args.dropout, **depth}
         generator = build(args.model, size, tokenizer, condition.geometry, **sizes).to(device)
@@ -179,13 +193,9 @@ class Watcher:
         self.note = f"{args.data}, {args.model}; {args.evaluation_schedule} at T = {args.evaluation_steps}"
         self.judge = None
         if args.evaluate_every:
-            try:
-                classifier = load_companion(args.classifier, "classifier", args.data)
-            except ValueError:
-                if args.classifier is not None:
-                    raise
-            else:
-                self.judge = Judge(classifier, load_part(args.data, "select"))
+            task = task_of(args)
+            if task.has("score_extractor"):
+                self.judge = Judge(task.score_extractor, task.split("select"))  # type: ignore[arg-type]
 
     def watch(self) -> None:
         """Run the training to its end."""

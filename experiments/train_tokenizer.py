@@ -12,14 +12,14 @@ import tyro
 from _cli import main, refuse_settings
 from tqdm import tqdm
 
-from generators.checkpoints import PRETRAINED, load_state, save_pretrained, save_state
-from generators.data import load_part, open_part
+from generators.checkpoints import load_state, save_pretrained, save_state
 from generators.noise import derive_seed, seeded
+from generators.recipes import tokenizer_kind
 from generators.tokenizers import ConvVQ, ConvVQConfig, PatchKMeans, Tokenizer
 from generators.vq import VQTrainer, VQTrainingConfig
 from natgym.judge import Judge
-from natgym.loading import load_companion
 from natgym.runs import MetricsLog, read_config, write_config
+from natgym.task import Task
 
 SETTINGS = "training.json"  # config.json is the saved module's
 
@@ -35,7 +35,7 @@ class Args:
     task: str = "digits"
     """Task or image folder to train on."""
     kind: Literal["vq", "kmeans"] | None = None
-    """By default kmeans for digits and vq for all others."""
+    """By default the task's recipe, which is vq unless its task.json says otherwise."""
     codebook_size: int | None = None
     """Number of codes, by default 128 (kmeans) or 256 (vq)."""
     patch: int = 2
@@ -78,14 +78,14 @@ def work(args: Args) -> None:
     elif args.output.exists():
         raise ValueError(f"{args.output} exists and is not overwritten; choose another --output")
     assert args.output is not None
-    kind = args.kind or ("kmeans" if args.task == "digits" else "vq")
+    kind = args.kind or tokenizer_kind(Task.load(args.task).recipe)
     tokenizer = fit_kmeans(args) if kind == "kmeans" else train_vq(args, args.output)
     save_pretrained(tokenizer, args.output, task=args.task)
     print(f"{args.output}: {losses(tokenizer, args)} on the select part")
 
 
 def fit_kmeans(args: Args) -> PatchKMeans:
-    images_NCHW = load_part(args.task, "train").images_NCHW
+    images_NCHW = Task.load(args.task).split("train").images_NCHW
     size = args.codebook_size or 128
     return PatchKMeans.fit(images_NCHW, patch=args.patch, codebook_size=size, seed=args.train.seed)
 
@@ -93,7 +93,7 @@ def fit_kmeans(args: Args) -> PatchKMeans:
 def train_vq(args: Args, folder: Path) -> ConvVQ:
     """Train to the last update, going on from the folder's checkpoint if there is one."""
     torch.set_num_threads(args.threads)
-    pictures = open_part(args.task, "train")
+    pictures = Task.load(args.task).images("train")
     config = ConvVQConfig(
         image_shape=pictures.image_shape,
         codebook_size=args.codebook_size or 256,
@@ -123,17 +123,17 @@ def train_vq(args: Args, folder: Path) -> ConvVQ:
 @torch.no_grad()
 def losses(tokenizer: Tokenizer, args: Args) -> str:
     """Say what the select part loses: codes used, squared error and, given a classifier, distance."""
-    part = load_part(args.task, "select")
+    task = Task.load(args.task, score_extractor=args.classifier)
+    part = task.split("select")
     device = args.device if isinstance(tokenizer, ConvVQ) else "cpu"
     ids_NL = torch.cat([tokenizer.encode(images.to(device)).cpu() for images in part.images_NCHW.split(256)])
     coded_NCHW = torch.cat([tokenizer.decode(ids.to(device)).cpu() for ids in ids_NL.split(256)])
     used = ids_NL.unique().numel()
     error = (coded_NCHW - part.images_NCHW).square().mean().item()
     said = f"{used} codes used ({used / tokenizer.codebook_size:.1%}), squared error {error:.5f}"
-    if args.classifier is None and not (PRETRAINED / args.task / "classifier").is_dir():
+    if not task.has("score_extractor"):
         return said
-    classifier = load_companion(args.classifier, "classifier", args.task)
-    return f"{said}, distance {Judge(classifier, part).distance(coded_NCHW):.3f}"
+    return f"{said}, distance {Judge(task.score_extractor, part).distance(coded_NCHW):.3f}"  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

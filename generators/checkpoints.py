@@ -74,17 +74,24 @@ def load_state(path: Path | str, device: torch.device | str = "cpu") -> dict[str
 
 def save_pretrained(module: nn.Module, folder: Path | str, **metadata: Any) -> None:
     """Write `config.json` (type, config, metadata) and `model.safetensors` into `folder`."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     config: Any = module.config
     description = {
         "type": type(module).__name__,
         "config": dataclasses.asdict(config),
         "metadata": metadata,
     }
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in module.state_dict().items()}
+    save_tensors(module.state_dict(), folder, description)
+
+
+def save_tensors(
+    tensors: Mapping[str, torch.Tensor], folder: Path | str, description: Mapping[str, Any]
+) -> None:
+    """Write tensors as `model.safetensors` and, last, what they are as `config.json`."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    host = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
     with replacing(folder / "model.safetensors") as temporary:
-        save_file(tensors, temporary)  # straight to the disk: no second copy of the weights in memory
+        save_file(host, temporary)  # straight to the disk: no second copy of the weights in memory
     write_atomic(folder / "config.json", json.dumps(description, indent=2) + "\n")
 
 

@@ -1,7 +1,7 @@
-"""Tasks and their splits: each has three fixed parts that never mix.
+"""Real images and their splits: a data set has three fixed parts that never mix.
 
 *train* fits tokenizer, generator, classifier and discriminator; *select* serves search, early stopping and
-choosing among runs; nothing but the tables touches *report*. A task is `digits`, `mnist`, `cifar10` or an
+choosing among runs; nothing but the tables touches *report*. A data set is `digits`, `mnist`, `cifar10` or an
 image folder (`generators.folders`); data sets are looked for in $NATGYM_DATA, by default `data`.
 """
 
@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from generators.checkpoints import PRETRAINED, tensors_hash, weights_hash, write_atomic
+from generators.checkpoints import tensors_hash, weights_hash, write_atomic
 from generators.conditions import Condition, Labels
 from generators.folders import FolderSpec, ImageFiles, list_folder
 from generators.images import ArrayPixels, Part, Pictures, Pixels
@@ -32,7 +32,7 @@ def open_part(task: str, part: PartName) -> Pictures:
     """Return one part of a task, whose pictures are read when asked for.
 
     Args:
-        task: one of TASKS, or an image folder: PATH, or PATH#COLUMN,size=N (`generators.folders`).
+        task: one of DATA_SETS, or an image folder: PATH, or PATH#COLUMN,size=N (`generators.folders`).
         part: train, select or report.
 
     Raises:
@@ -40,10 +40,10 @@ def open_part(task: str, part: PartName) -> Pictures:
     """
     if part not in get_args(PartName):
         raise ValueError(f"part {part!r} is not one of {', '.join(get_args(PartName))}")
-    if task in TASKS:
-        return TASKS[task](part)
+    if task in DATA_SETS:
+        return DATA_SETS[task](part)
     if not (spec := FolderSpec.parse(task)).path.is_dir():
-        raise ValueError(f"task {task!r} is not one of {', '.join(TASKS)} and no image folder either")
+        raise ValueError(f"task {task!r} is not one of {', '.join(DATA_SETS)} and no image folder either")
     return _folder(spec, part)
 
 
@@ -126,17 +126,6 @@ def _encode(
             ids.append(tokenizer.encode(seen_BCHW).cpu().to(torch.uint16))
         progress(int(rows[-1]) + 1, len(pictures))
     return torch.cat([ids_BL for ids in encoded.values() for ids_BL in ids])
-
-
-def pretrained_folder(task: str, kind: str) -> Path:
-    """Return the folder of a shipped tokenizer, generator or classifier; ValueError if there is none."""
-    folder = PRETRAINED / task / kind
-    if not folder.is_dir():
-        shipped = sorted(
-            str(path.parent.relative_to(PRETRAINED)) for path in PRETRAINED.glob("*/*/config.json")
-        )
-        raise ValueError(f"no {kind} is shipped for task {task!r}; shipped are {', '.join(shipped)}")
-    return folder
 
 
 def _digits(part: PartName) -> Pictures:
@@ -242,4 +231,8 @@ def _strata(labels_N: np.ndarray, enough: int = 20) -> np.ndarray:
     return np.where(small_N, len(counts), labels_N)
 
 
-TASKS: dict[str, Callable[[PartName], Pictures]] = {"digits": _digits, "mnist": _mnist, "cifar10": _cifar10}
+DATA_SETS: dict[str, Callable[[PartName], Pictures]] = {
+    "digits": _digits,
+    "mnist": _mnist,
+    "cifar10": _cifar10,
+}

@@ -14,7 +14,11 @@ def settings(values: Mapping[str, Any], fields: Collection[str]) -> dict[str, An
         fields: names that the settings have today.
     """
     found = dict(values)
-    if "rules" in fields and "rules" not in found and "min_reveal" in found:
+    # One config for environment and trainer, whose rewards looked through the network that judged.
+    flat = {"env", "adanat"} <= set(fields) and not {"env", "adanat"} & set(found)
+    if flat:
+        found["extractor"] = found.get("extractor") or "score"
+    if ("rules" in fields or flat) and "rules" not in found and "min_reveal" in found:
         found["rules"] = _rules(found.pop("min_reveal"))
     return found
 

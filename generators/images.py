@@ -28,7 +28,7 @@ class Part:
         return len(self.images_NCHW)
 
 
-class Images(Protocol):
+class ImageRows(Protocol):
     """N pictures in [0, 1] by rows: a tensor (N, C, H, W), or `Pictures`."""
 
     def __len__(self) -> int: ...

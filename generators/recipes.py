@@ -1,4 +1,4 @@
-"""Named sizes of generators, and how each task trains them."""
+"""Recipes, which a task names: sizes of generators, and how they are trained."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ SIZES: dict[str, dict[str, Callable[..., Any]]] = {
     },
 }
 # What the small tasks change in the papers' recipe.
+DEFAULT_SIZE = "cifar10"  # of a task that names no recipe
 _SMALL: dict[str, dict[str, Any]] = {
     "digits": {},
     "mnist": dict(updates=3000, learning_rate=2e-3),
@@ -33,13 +34,18 @@ _SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-def recipe(data: str, model: Model) -> TrainingConfig:
-    """Return the hyper-parameters of a task's training; AutoNAT's on ImageNet for any other data.
+def recipe(name: str | None, model: Model) -> TrainingConfig:
+    """Return the hyper-parameters of a named recipe's training; AutoNAT's on ImageNet for any other name.
 
     An ENAT learns to reuse, with the paper's probability of 0.5.
     """
     reuse = 0.5 if model == "enat" else 0.0
-    return small_recipe(**_SMALL[data], reuse=reuse) if data in _SMALL else TrainingConfig(reuse=reuse)
+    return small_recipe(**_SMALL[name], reuse=reuse) if name in _SMALL else TrainingConfig(reuse=reuse)
+
+
+def tokenizer_kind(name: str | None) -> Literal["kmeans", "vq"]:
+    """Return the kind of tokenizer of a named recipe."""
+    return "kmeans" if name == "digits" else "vq"
 
 
 def build(

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generators.images import Images
+from generators.images import ImageRows
 from generators.noise import derive_seed, seeded
 from generators.tokenizers import ConvVQ
 from generators.training import warmup_then_cosine
@@ -62,7 +62,7 @@ class VQTrainer:
         config: hyper-parameters.
     """
 
-    def __init__(self, tokenizer: ConvVQ, images: Images, config: VQTrainingConfig) -> None:
+    def __init__(self, tokenizer: ConvVQ, images: ImageRows, config: VQTrainingConfig) -> None:
         from vector_quantize_pytorch import VectorQuantize  # seconds to import, and only needed here
 
         geometry, device = tokenizer.config, tokenizer.codes.device

@@ -8,17 +8,18 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AdaptivePolicy": "natgym.policies",
-    "DecodeEnv": "natgym.env",
+    "DecodeEnv": "natgym.single",
     "DecodeRules": "generators.rules",
     "DecodeVectorEnv": "natgym.env",
     "Evaluator": "natgym.evaluation",
     "FixedPolicy": "natgym.policies",
     "Schedule": "generators.schedules",
+    "Task": "natgym.task",
     "balanced": "natgym.rollouts",
     "check_generator": "natgym.check",
     "check_policy": "natgym.check",
     "check_reward": "natgym.check",
-    "load_generator": "natgym.loading",
+    "evaluate": "natgym.tables",
     "make_reward": "natgym.rewards",
     "play": "natgym.rollouts",
     "rollout": "natgym.rollouts",
@@ -31,6 +32,6 @@ __getattr__, __dir__ = lazily(__name__, _HOMES)
 # truncated.
 register(
     id="natgym/Decode-v1",
-    entry_point="natgym.env:DecodeEnv",
+    entry_point="natgym.single:DecodeEnv",
     vector_entry_point="natgym.env:DecodeVectorEnv",
 )

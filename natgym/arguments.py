@@ -12,6 +12,24 @@ from generators.conditions import Condition
 from generators.contract import Generator
 from generators.schedules import PARAMETERS, Schedule, as_schedule
 from natgym.spaces import ActionMap, Preset
+from natgym.task import Task
+
+
+def build_task(task: Any, generator: Any, tokenizer: Any, device: str) -> Task:
+    """Return the task that an environment plays.
+
+    That is the one given, with the networks given in place of its own; without one that of a saved generator;
+    of a live generator alone one without name and images; of nothing the digits.
+
+    Raises:
+        ValueError: there is no such task, or it lacks generator or tokenizer.
+    """
+    if task is not None:
+        return Task.load(task, device=device, generator=generator, tokenizer=tokenizer)
+    if generator is None or isinstance(generator, str | Path):
+        return Task.load(generator or "digits", device=device, tokenizer=tokenizer)
+    device = str(next(generator.parameters()).device)
+    return Task(generator=generator, tokenizer=tokenizer, device=device)
 
 
 def build_action_map(

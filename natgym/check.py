@@ -16,8 +16,16 @@ from generators.conditions import Condition
 from generators.contract import Generator, Prediction
 from generators.decoding import predict
 from generators.noise import HashNoise
-from natgym.rewards import LearningReward, Reward, learned_state, load_learned_state
-from natgym.rewards.checks import as_rewards, needs_batch
+from natgym.rewards import (
+    Images,
+    LearningReward,
+    Reward,
+    learned_state,
+    learns_from,
+    load_learned_state,
+    needs_batch,
+)
+from natgym.rewards.checks import as_rewards
 from natgym.rollouts import Policy, balanced, play
 
 ROWS = 6
@@ -126,8 +134,9 @@ def _check_prediction(generator: Generator, prediction: Prediction) -> None:
 
 def _check_learning(reward: Any, images_BCHW: Tensor, condition: Condition) -> None:
     state = copy.deepcopy(learned_state(reward))
-    fake_BCHW = images_BCHW.flip(0)
-    metrics = reward.update(images_BCHW, condition, fake_BCHW, condition)
+    learns_from(reward)
+    real, fake = Images(images_BCHW, condition), Images(images_BCHW.flip(0), condition)
+    metrics = reward.update(real, fake)
     numbers = isinstance(metrics, dict) and all(isinstance(value, int | float) for value in metrics.values())
     _ask(numbers, f"update returned {metrics!r}; return a dict of numbers, its metrics")
     learned = as_rewards(reward(images_BCHW, condition), len(condition))

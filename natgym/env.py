@@ -6,7 +6,7 @@ knows no agent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,14 +24,15 @@ from generators.noise import HashNoise, Purpose, hash_uniform, next_episode
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, Schedule
 from generators.tokenizers import Tokenizer
-from natgym.arguments import build_action_map, build_pool, own_condition
+from natgym.arguments import build_action_map, build_pool, build_task, own_condition
 from natgym.infos import Info, check_options, masked, own, with_final
-from natgym.loading import load_companion, load_generator, unaffected
+from natgym.isolation import unaffected
 from natgym.observations import FeatureType, Kind, Observation, Observer
 from natgym.pictures import reveal
-from natgym.rewards import RewardSpec, make_reward
-from natgym.rewards.checks import as_rewards, needs_batch
+from natgym.rewards import RewardSpec, make_reward, needs_batch
+from natgym.rewards.checks import as_rewards
 from natgym.spaces import ActionMap, BatchedBox, Preset, batched
+from natgym.task import Task
 
 METADATA = {"render_modes": ["rgb_array"], "render_fps": 4}
 
@@ -95,10 +96,12 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     | argument | default | meaning |
     |---|---|---|
     | num_envs | 1 | rows |
-    | generator | "digits" | shipped task, folder of a saved generator, or live generator |
+    | task | None | `Task`, shipped task ("digits", "mnist/enat") or its folder; by default digits |
+    | generator | None | live, or folder, in place of the task's; alone it stands for its own task |
     | steps | 8 | T |
-    | reward | "classifier" | name, live reward, or a dict or pairs of these with weights |
-    | tokenizer | None | live, folder, or None for the one of the generator's task |
+    | reward | "classifier" | name or sum ("adversarial=1,influence=.5"), live reward, or pairs with weights |
+    | rewards | None | options of named rewards: {"adversarial": {"channels": 16}} |
+    | tokenizer | None | live, or folder, in place of the task's |
     | schedule | "reference" | what zero action plays: family name, file or `Schedule` |
     | actions | "default" | preset of `ActionMap`, or a live one with its own next two |
     | parameters | all four | names of those that an action sets |
@@ -134,9 +137,11 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         self,
         num_envs: int = 1,
         *,
-        generator: str | Path | Generator = "digits",
+        task: str | Path | Task | None = None,
+        generator: str | Path | Generator | None = None,
         steps: int = 8,
         reward: RewardSpec = "classifier",
+        rewards: Mapping[str, Mapping[str, Any]] | None = None,
         tokenizer: str | Path | Tokenizer | None = None,
         schedule: str | Path | Schedule = "reference",
         actions: Preset | ActionMap = "default",
@@ -163,7 +168,8 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         self.render_mode = render_mode
         self.action_map = build_action_map(actions, schedule, steps, parameters, smoothing)
         with unaffected():
-            self._load(generator, tokenizer, reward, device)
+            self.task = build_task(task, generator, tokenizer, device)
+            self._load(reward, rewards)
         rows, columns = self.generator.grid  # a list, perhaps, as read from JSON
         self.rules = DecodeRules.of(rules, (rows, columns))
         self.random_conditions = conditions == "random"
@@ -181,6 +187,31 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         self.first_seeds_B: Tensor | None = None
         self.episode = 0  # since the last seed
         self.played_Bk = torch.zeros(num_envs, len(self.action_map.parameters), dtype=torch.float32)
+
+    def like(self, **changed: Any) -> DecodeVectorEnv:
+        """Return a sibling on the same live objects: task, generator, reward, action map and rules.
+
+        Args:
+            changed: arguments that differ, such as `num_envs` or `autoreset`.
+        """
+        same: dict[str, Any] = {
+            "num_envs": self.num_envs,
+            "task": self.task,
+            "steps": self.steps,
+            "reward": self.reward,
+            "actions": self.action_map,
+            "observation": self.observer.kind,
+            "dtype": self.observer.dtype,
+            "conditions": "random" if self.random_conditions else self.pool,
+            "rules": self.rules,
+            "first_pass_bytes": 0 if self.first_pass is None else self.first_pass.max_bytes,
+            "autoreset": self.autoreset_mode == AutoresetMode.SAME_STEP,
+            "render_mode": self.render_mode,
+        }
+        sibling = DecodeVectorEnv(**{**same, **changed})
+        if "reward" not in changed:
+            sibling.reward_name = self.reward_name
+        return sibling
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -255,23 +286,24 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     def close_extras(self, **kwargs: Any) -> None:
         """Let go of the images in progress and of the networks, and with them of the device's memory."""
         self.state = self.finished = self.images = self.first_pass = None
-        for name in ("generator", "tokenizer", "reward", "pool", "noise"):
+        for name in ("task", "generator", "tokenizer", "reward", "pool", "noise"):
             vars(self).pop(name, None)  # a constructor that failed has not all of them
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
 
-    def _load(self, generator: Any, tokenizer: Any, reward: RewardSpec, device: str) -> None:
-        self.generator, task = load_generator(generator, device)
+    def _load(self, reward: RewardSpec, options: Mapping[str, Mapping[str, Any]] | None) -> None:
+        self.generator, self.tokenizer = self.task.generator, self.task.tokenizer
         self.device = next(self.generator.parameters()).device
-        self.tokenizer = load_companion(tokenizer, "tokenizer", task, self.device)
         ours, theirs = ((net.codebook_size, tuple(net.grid)) for net in (self.generator, self.tokenizer))
         if ours != theirs:
             raise ValueError(f"codes and grid: the generator has {ours}, the tokenizer {theirs}; use a pair")
-        self.reward = make_reward(reward, task, self.device)
+        named = self.task if self.task.name is not None else None
+        self.reward = make_reward(reward, named, options=options)
+        self.reward_name = reward if isinstance(reward, str) else type(self.reward).__name__
         if self.num_envs == 1 and needs_batch(self.reward):
-            name = reward if isinstance(reward, str) else type(self.reward).__name__
             raise ValueError(
-                f"reward {name!r} compares images and num_envs is 1: use make_vec with num_envs of 2 or more"
+                f"reward {self.reward_name!r} compares images and num_envs is 1: use make_vec with num_envs "
+                "of 2 or more"
             )
 
     def _begin(self, condition: Condition | None) -> None:
@@ -299,51 +331,3 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     def _observe(self) -> Observation:
         assert self.state is not None
         return self.observer(self.state, self.played_Bk)
-
-
-class DecodeEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
-    """Draw one image: `DecodeVectorEnv` with one row, numpy arrays and no autoreset; see there for the
-    spaces.
-
-    ## Version History
-    * v1, v0: as there.
-    """
-
-    metadata = METADATA
-
-    def __init__(self, *, render_mode: str | None = None, **arguments: Any) -> None:
-        if given := {"num_envs", "autoreset"} & set(arguments):
-            raise ValueError(f"{sorted(given)} are arguments of make_vec: this environment draws one image")
-        self.rows = DecodeVectorEnv(1, autoreset=False, render_mode=render_mode, **arguments)
-        self.render_mode = render_mode
-        self.observation_space = self.rows.single_observation_space
-        self.action_space = self.rows.single_action_space
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, np.ndarray], Info]:
-        super().reset(seed=seed)
-        if seed is None and self.rows.first_seeds_B is None:
-            seed = int(self.np_random.integers(2**62))
-        observation, info = self.rows.reset(seed=seed, options=options)
-        return _first(observation), info
-
-    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, Info]:
-        observation, rewards, terminated, truncated, info = self.rows.step(np.asarray(action)[None])
-        first = {
-            key: values[0].tolist() if values.ndim == 1 else values[0]
-            for key, values in info.items()
-            if not key.startswith("_")
-        }
-        return _first(observation), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), first
-
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
-        pictures = self.rows.render()
-        return None if pictures is None else pictures[0]
-
-    def close(self) -> None:
-        self.rows.close()
-
-
-def _first(observation: Observation) -> dict[str, np.ndarray]:
-    return {key: values[0].cpu().numpy() for key, values in observation.items()}

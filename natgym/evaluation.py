@@ -8,83 +8,95 @@ of small samples.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy import stats
+from torch import Tensor
 
 from generators.checkpoints import weights_hash
 from generators.conditions import Condition
 from generators.data import Part, PartName
 from generators.noise import derive_seed
 from generators.rules import DecodeRules
-from natgym.judge import METRICS, Judge
-from natgym.metrics.classifier import Classifier
+from natgym.judge import Judge
+from natgym.metrics.contract import Metrics
 from natgym.protocol import EIGHT_BITS, ConditionLaw, Protocol
-from natgym.reference import Reference
+from natgym.reference import CHUNK
 from natgym.rollouts import Policy, at_random, balanced, rollout
+from natgym.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How policies are judged; all of it stands in the protocol."""
+
+    split: PartName | Literal["-"] = "report"
+    """Real images to compare with; "-" for statistics from a file."""
+    images: int = 5000
+    """Generated per evaluation seed."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Evaluation seeds; the paired intervals are over these."""
+    conditions: ConditionLaw = "balanced"
+    """Every condition in turn, or random ones, anew for each seed."""
+    convention: str = "natgym"
+    """Name of the published protocol that all of this follows."""
 
 
 class Evaluator:
-    """Evaluate policies of one generator against one reference, all on the same conditions and noise.
+    """Evaluate policies of one task's generator against one reference, all on the same conditions and noise.
 
     Args:
-        generator, tokenizer, classifier: of one task; without a classifier there is no accuracy.
-        task, part_name, part: where the real pictures come from; a `Reference` has no part ("-").
-        images: generated per seed.
-        seeds: evaluation seeds; the paired intervals are over these.
+        task: of generator, tokenizer and, unless a judge is given, of extractor and real images.
+        config: how.
+        judge: of the images, with its own reference; by default the task's score extractor on the split.
         rules: of policies that have none of their own; by default AutoNAT's.
-        conditions: "balanced" takes every condition in turn, "random" draws them, anew for each seed.
-        extractor: of the features, by default the classifier.
-        quantise: judge pictures rounded to 8 bits.
-        convention: name of the published protocol that all of this follows.
-        threads: batches drawn at once.
+        metrics: of one's own, {column: maker of a `Metric`}.
+        threads: batches drawn at once; results don't depend on it.
     """
 
     def __init__(
         self,
-        generator: Any,
-        tokenizer: Any,
-        classifier: Classifier | None,
+        task: Task,
+        config: EvaluationConfig | None = None,
         *,
-        task: str,
-        part_name: PartName | Any,
-        part: Part | Reference,
-        images: int = 5000,
-        seeds: Sequence[int] = (0, 1, 2),
+        judge: Judge | None = None,
         rules: DecodeRules | None = None,
-        conditions: ConditionLaw = "balanced",
-        extractor: Any = None,
-        quantise: bool = True,
-        convention: str = "natgym",
+        metrics: Metrics | None = None,
         threads: int = 1,
     ) -> None:
-        self.generator, self.tokenizer = generator, tokenizer
-        self.judge = Judge(classifier, part, extractor=extractor, quantise=quantise)
-        self.rules, self.threads = rules, threads
-        features = self.judge.reference.features_Nd
+        config = config or EvaluationConfig()
+        self.task, self.generator, self.tokenizer = task, task.generator, task.tokenizer
+        if judge is None:
+            if config.split == "-":
+                raise ValueError("split '-' stands for statistics from a file; give the judge that has them")
+            judge = Judge(task.score_extractor, task.split(config.split))  # type: ignore[arg-type]
+        self.judge, self.rules, self.metrics, self.threads = judge, rules, metrics or {}, threads
+        features = judge.reference.features_Nd
         self.protocol = Protocol(
-            task=task,
-            part=part_name,
+            task=task.name or "-",
+            part=config.split,
             reference_images=0 if features is None else len(features),
-            reference=self.judge.reference.name,
-            generator=weights_hash(generator),
-            tokenizer=weights_hash(tokenizer),
-            extractor=weights_hash(self.judge.extractor),
-            images=images,
-            seeds=tuple(seeds),
-            conditions=conditions,
-            distance=self.judge.extractor.meaning,
-            quantisation=EIGHT_BITS if quantise else "none",
-            name=convention,
+            reference=judge.reference.name,
+            generator=weights_hash(self.generator),  # type: ignore[arg-type]
+            tokenizer=weights_hash(self.tokenizer),  # type: ignore[arg-type]
+            extractor=weights_hash(judge.extractor),
+            images=config.images,
+            seeds=tuple(config.seeds),
+            conditions=config.conditions,
+            distance=judge.extractor.meaning,
+            quantisation=EIGHT_BITS if judge.quantise else "none",
+            name=config.convention,
         )
 
     def __call__(self, policy: Policy, progress: Callable[[int], object] | None = None) -> pd.DataFrame:
-        """Return one row per seed: METRICS, nfe and images_per_second (of generation alone)."""
+        """Return one row per seed: METRICS, one's own, nfe and images_per_second (of generation alone)."""
         images, rows = self.protocol.images, []
         for seed in self.protocol.seeds:
             condition = self.conditions(seed)
@@ -100,7 +112,7 @@ class Evaluator:
                 progress=progress,
             )
             took = time.perf_counter() - began
-            scores = self.judge.score(drawn.images_NCHW, condition)
+            scores = self.judge.score(drawn.images_NCHW, condition) | self._own(drawn.images_NCHW, condition)
             rows.append(
                 {"seed": seed, **scores, "nfe": drawn.nfe_N.mean(), "images_per_second": images / took}
             )
@@ -122,14 +134,31 @@ class Evaluator:
         """
         images, total = self.protocol.images, len(part)
         if total < images:
-            scores = self.judge.score(part.images_NCHW, part.condition)
+            scores = self.judge.score(part.images_NCHW, part.condition) | self._own(
+                part.images_NCHW, part.condition
+            )
             return {"policy": f"real, n={total:,}", "comparable": False, **scores}
         rows = []
         for seed in self.protocol.seeds:
             rng = np.random.default_rng(derive_seed("floor", seed))
             chosen = torch.from_numpy(rng.choice(total, images, replace=False))
-            rows.append(self.judge.score(part.images_NCHW[chosen], part.condition[chosen]))
+            images_NCHW, condition = part.images_NCHW[chosen], part.condition[chosen]
+            rows.append(self.judge.score(images_NCHW, condition) | self._own(images_NCHW, condition))
         return {"policy": f"real, n={images:,}", "comparable": True, **_moments(pd.DataFrame(rows))}
+
+    def _own(self, images_NCHW: Tensor, condition: Condition) -> dict[str, float]:
+        """Return the metrics of one's own, fed in chunks; ValueError if one is not a finite number."""
+        making = {name: make() for name, make in self.metrics.items()}
+        for rows in torch.arange(len(images_NCHW)).split(CHUNK) if making else ():
+            seen_BCHW = self.judge.seen(images_NCHW[rows])
+            for metric in making.values():
+                metric.update(seen_BCHW, condition[rows], self.judge.features(images_NCHW[rows]))
+        found = {name: float(metric.compute()) for name, metric in making.items()}
+        if wrong := [name for name, value in found.items() if not math.isfinite(value)]:
+            raise ValueError(
+                f"metric {wrong[0]!r} is {found[wrong[0]]}; compute has to return a finite number"
+            )
+        return found
 
     def manifest(self) -> dict[str, Any]:
         """Return the protocol as JSON values."""
@@ -168,7 +197,7 @@ def means_by_run(frames: Sequence[pd.DataFrame], first: int = 0) -> pd.DataFrame
 
 
 def _measured(per_seed: pd.DataFrame) -> list[str]:
-    return [name for name in METRICS if name in per_seed]
+    return [name for name in per_seed if name not in ("seed", "nfe", "images_per_second")]
 
 
 def _moments(per_seed: pd.DataFrame) -> dict[str, float]:

@@ -14,7 +14,7 @@ from natgym.metrics.classifier import Classifier
 from natgym.metrics.kernel import mean_within
 from natgym.metrics.manifold import ball_radii
 from natgym.metrics.score import inception_score
-from natgym.reference import Reference, extract
+from natgym.reference import Reference, eight_bits, extract
 
 METRICS = (
     "distance",
@@ -57,6 +57,10 @@ class Judge:
             real = Reference.of(real, self.extractor, quantise=quantise)
         self.reference = real
         self.frechet = FrechetDistance(real.moments)
+
+    def seen(self, images_NCHW: Tensor) -> Tensor:
+        """Return pictures as they are judged: rounded to 8 bits, or as they are."""
+        return eight_bits(images_NCHW) if self.quantise else images_NCHW
 
     def features(self, images_NCHW: Tensor) -> Tensor:
         """Return the features (N, d) that pictures are compared in."""

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from generators.families import OFFSET, columns
-from generators.rules import DecodeRules
-from generators.schedules import DecodeParams, Schedule, maskgit, random_order, reference
+from generators.contract import Generator
+from generators.families import OFFSET, arguments, columns, numbers, split
+from generators.reveal import REVEAL
+from generators.rules import DecodeRules, reveal_rule, reveal_settings
+from generators.schedules import (
+    FAMILIES,
+    DecodeParams,
+    Schedule,
+    maskgit,
+    of_curves,
+    random_order,
+    reference,
+)
 from natgym.observations import Observation
+from natgym.rollouts import Policy
+
+# Names beside the families of schedules, and the curve and the rule they stand for.
+TOKEN_RULES = {
+    "halton": ("arccos", "halton"),
+    "threshold": ("cosine", "threshold"),
+    "entropy-bounded": ("cosine", "entropy-bound"),
+}
+ADAPTIVE = ("threshold", "entropy-bound")
+POLICY_NAMES = (*FAMILIES, "one-step", *TOKEN_RULES)
 
 
 @dataclass(frozen=True)
@@ -60,3 +80,43 @@ def baselines(steps: int) -> dict[str, FixedPolicy]:
         "maskgit": FixedPolicy(maskgit(steps)),
         "random-order": FixedPolicy(random_order(steps)),
     }
+
+
+def named_policies(spec: str, steps: Sequence[int], generator: Generator) -> list[tuple[str, Policy]]:
+    """Return (label, policy) for each number of steps at which a policy of POLICY_NAMES exists.
+
+    Args:
+        spec: a name, perhaps with settings, as in "linear:remask=9,rule=random,w=2" or "threshold:theta=.7".
+        steps: numbers of steps asked for; `one-step` and the adaptive rules have their own.
+        generator: that they will play; its grid sets the order of `halton`.
+
+    Raises:
+        ValueError: there is no such policy.
+    """
+    name, given = split(spec)
+    if name not in POLICY_NAMES:
+        raise ValueError(f"policy {spec!r} is not one of {', '.join(POLICY_NAMES)}")
+    curve, usual = TOKEN_RULES.get(name, ("cosine" if name == "one-step" else name, "confidence"))
+    chosen = given.get("rule", usual)
+    if chosen not in REVEAL:
+        raise ValueError(f"rule {chosen!r} in {spec!r} is not one of {', '.join(REVEAL)}")
+    own, adaptive = reveal_settings(chosen), chosen in ADAPTIVE
+    keys = ("rule", *own, *["steps"] * adaptive)
+    left = {key: text for key, text in given.items() if key not in keys}
+    curves = arguments(curve, left, spec, also=keys)
+    rules = None if chosen == "confidence" else _rules(chosen, numbers(given, own, spec), generator, spec)
+    if adaptive:
+        most = numbers(given, ["steps"], spec).get("steps", generator.num_tokens)
+        if most < 1:
+            raise ValueError(f"steps {most:g} in {spec!r}: at least one is needed")
+        assert rules is not None
+        return [(spec, AdaptivePolicy(rules, curves, int(most)))]
+    played = [1] if name == "one-step" else steps
+    return [(spec, FixedPolicy(of_curves(curves, T, spec), rules)) for T in played]
+
+
+def _rules(name: str, settings: dict[str, float], generator: Generator, spec: str) -> DecodeRules:
+    try:
+        return DecodeRules(reveal_rule(name, settings, generator.grid))
+    except ValueError as error:
+        raise ValueError(f"policy {spec!r}: {error}") from None

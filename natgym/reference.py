@@ -12,7 +12,6 @@ from torch import Tensor
 
 from generators.checkpoints import tensors_hash
 from generators.data import Part
-from natgym.loading import load_companion
 from natgym.metrics import Moments, MomentsAccumulator
 from natgym.metrics.dino import DINOv2
 from natgym.metrics.inception import Inception
@@ -32,21 +31,16 @@ class Extractor(Protocol):
     def __call__(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor | None]: ...
 
 
-def load_extractor(
-    kind: str, weights: Path | str | None, task: str | None, device: torch.device | str = "cpu"
-) -> Any:
-    """Return a feature extractor, a module.
+def load_extractor(kind: str, weights: Path | str | None, device: torch.device | str = "cpu") -> Any:
+    """Return a foreign feature extractor, a module.
 
     Args:
-        kind: "classifier" (of the task), "inception", "dinov2" or "dinov2-small", "-base", "-large".
-        weights: local file of a foreign network; folder of a classifier, by default the one shipped.
-        task: of the classifier.
+        kind: "inception", "dinov2" or "dinov2-small", "-base", "-large".
+        weights: local file.
 
     Raises:
         ValueError: there is no such extractor, or its weights are not there.
     """
-    if kind == "classifier":
-        return load_companion(weights, "classifier", task, device)
     family, _, size = kind.partition("-")
     if kind != "inception" and family != "dinov2":
         raise ValueError(f"extractor {kind!r} is not one of classifier, inception, dinov2")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,58 +24,14 @@ from generators.decoding import DecodeState, advance, start
 from generators.first_pass import FirstPass
 from generators.noise import HashNoise, Noise
 from generators.rules import DecodeRules
-from generators.schedules import PARAMETERS, DecodeParams
+from generators.schedules import PARAMETERS
 from generators.tokenizers import Tokenizer
+from natgym.decisions import ACTIONS, DecidingPolicy, Decision, Policy
 from natgym.observations import Observation, observe
 from natgym.rewards import Reward
-from natgym.spaces import ActionMap
+from natgym.task import Task
 
 BATCH = 250  # rows per forward pass; small batches stay in a CPU's cache
-ACTIONS = tuple(f"action_{name}" for name in PARAMETERS)
-
-
-class Policy(Protocol):
-    """Decide the decoding parameters of every row; `steps` is its T.
-
-    The observation is the environment's and `condition`, the values of the rows' conditions. A policy may
-    also have `rules` of its own, a `DecodeRules`, which it is always played by.
-    """
-
-    @property
-    def steps(self) -> int: ...
-
-    def __call__(self, observation: Observation, step: int) -> DecodeParams: ...
-
-
-class Decision(NamedTuple):
-    """The decoding parameters of one step, and what a learned policy can tell of them.
-
-    Attributes:
-        params: what is played.
-        action_B4: what it would give to the environment's `step`; NaN where it decides nothing.
-        value_B: the return it expects, if it has a critic.
-        previous_action: what the next observation shows under this name, (B, k), if actions are smoothed.
-    """
-
-    params: DecodeParams
-    action_B4: Tensor | None = None
-    value_B: Tensor | None = None
-    previous_action: Tensor | None = None
-
-    @classmethod
-    def of(cls, action_map: ActionMap, action_Bk: Tensor, previous_Bk: Tensor, step: int) -> Decision:
-        """Return what an action means as the environment plays it, after the one that was played before."""
-        played_Bk = action_map.smooth(action_Bk, previous_Bk, step)
-        remembered = played_Bk if action_map.smoothing else None
-        params = action_map(played_Bk, step)
-        return cls(params, action_map.spread(action_Bk), previous_action=remembered)
-
-
-@runtime_checkable
-class DecidingPolicy(Protocol):
-    """A policy that can tell more than the parameters; `decide` is asked instead of calling it."""
-
-    def decide(self, observation: Observation, step: int) -> Decision: ...
 
 
 class Move(NamedTuple):
@@ -203,6 +159,11 @@ class Rollout:
         frame.insert(1, "condition", names[table["sample"]])
         return frame
 
+    @property
+    def images(self) -> Tensor:
+        """The pictures, (N, C, H, W) in [0, 1]."""
+        return self.images_NCHW
+
     @classmethod
     def cat(cls, parts: list[Rollout], condition: Condition) -> Rollout:
         """Join the batches of one condition list."""
@@ -220,11 +181,12 @@ class Rollout:
 
 def rollout(
     policy: Policy,
-    generator: Generator,
-    tokenizer: Tokenizer,
-    condition: Condition,
+    generator: Any,
+    tokenizer: Tokenizer | None = None,
+    condition: Condition | None = None,
     *,
     seed: int,
+    num_images: int | None = None,
     rules: DecodeRules | None = None,
     reward: Reward | None = None,
     first_pass: FirstPass | None = None,
@@ -237,6 +199,9 @@ def rollout(
     """Draw one picture per condition; row i has row seed `seed` + i whatever the batch size.
 
     Args:
+        generator: live; or the task of generator and tokenizer, a `Task` or what `Task.load` takes.
+        tokenizer: of a live generator, or in place of the task's.
+        condition: what to draw; by default `num_images` conditions, all of the generator's in turn.
         rules: of a policy that has none of its own; by default AutoNAT's.
         reward: judges each batch of finished pictures, for the frame.
         first_pass: of the generator, to predict each condition's first step once for many rollouts.
@@ -246,7 +211,15 @@ def rollout(
             gain more from this than from threads inside torch, and the result is the same for any number.
         progress: called with the number of pictures of each finished batch.
     """
-
+    if not hasattr(generator, "mask_id"):
+        task = Task.load(generator, tokenizer=tokenizer)
+        generator, tokenizer = task.generator, task.tokenizer
+    if tokenizer is None:
+        raise ValueError("a live generator needs its tokenizer; give it, or a task in place of both")
+    if condition is None:
+        if num_images is None or num_images < 1:
+            raise ValueError(f"num_images {num_images}: give at least 1, or a condition")
+        condition = balanced(generator.conditions(), num_images)
     player = _Player(policy, generator, tokenizer, rules, reward, first_pass, statistics, trail)
 
     def draw(first: int) -> Rollout:

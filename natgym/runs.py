@@ -16,7 +16,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from generators import former
 from generators.checkpoints import config_from_dict, write_atomic
+from natgym.settings import grouped, groups
 
 
 class Run:
@@ -91,12 +93,9 @@ def read_config(path: Path, config_class: type, key: str | None = None) -> Any:
 
 
 def _nested(config_class: type, values: dict[str, Any]) -> Any:
-    defaults = {
-        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        for field in dataclasses.fields(config_class)
-    }
-    nested = {name: type(default) for name, default in defaults.items() if dataclasses.is_dataclass(default)}
-    built = {k: _nested(nested[k], v) if k in nested else v for k, v in values.items()}
+    fields, inner = [field.name for field in dataclasses.fields(config_class)], groups(config_class)
+    found = grouped(config_class, former.settings(values, fields))
+    built = {name: _nested(inner[name], value) if name in inner else value for name, value in found.items()}
     return config_from_dict(config_class, built)
 
 

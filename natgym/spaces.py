@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -54,6 +54,7 @@ def action_space(bounds: Sequence[float] = (ACTION_BOUND,) * len(PARAMETERS)) ->
 
 
 _EPSILON = 1e-6
+ACTIVATIONS = {"sigmoid": SIGMOID, "exponential": EXPONENTIAL, "softplus": SOFTPLUS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,11 +111,49 @@ class ActionMap:
         if name == "default":
             activations = tuple(p.activation or p.paper_activation for p in table)
             scale, bounds = tuple(p.unit for p in table), tuple(p.bound for p in table)
-            return cls(schedule, activations, scale=scale, bounds=bounds, floor=1e-2, **options)
+            return cls(schedule, activations, scale, bounds, floor=1e-2, **options)
         if name not in get_args(Preset):
             raise ValueError(f"action preset {name!r} is not one of {', '.join(get_args(Preset))}")
         activations = tuple(p.paper_activation for p in table)
         return cls(schedule, activations, residual=name == "paper", **options)
+
+    @classmethod
+    def named(
+        cls, name: str, schedule: Schedule, settings: Mapping[str, Any] | None, **options: Any
+    ) -> ActionMap:
+        """Return the map that `name` and `settings` of another tell, around a schedule; as `preset`."""
+        if settings is None:
+            return cls.preset(name, schedule, **options)  # type: ignore[arg-type]
+        activations = tuple(ACTIVATIONS[activation] for activation in settings["activations"])
+        told: dict[str, Any] = {key: tuple(settings[key]) for key in ("scale", "bounds")}
+        told |= {key: settings[key] for key in ("floor", "residual")}
+        return cls(schedule, activations, **told, **options)
+
+    @property
+    def name(self) -> str:
+        """Of the preset that it is; "own" if it is none."""
+        told = ("activations", "scale", "bounds", "floor", "residual")
+        for name in get_args(Preset):
+            other = ActionMap.preset(name, self.schedule)
+            if all(getattr(self, key) == getattr(other, key) for key in told):
+                return name
+        return "own"
+
+    def settings(self) -> dict[str, Any] | None:
+        """Return what makes a map that is no preset, as JSON values; None of a preset.
+
+        Raises:
+            ValueError: an activation is not one of ACTIVATIONS, and could not be read again.
+        """
+        if self.name in get_args(Preset):
+            return None
+        names = {id(activation): name for name, activation in ACTIVATIONS.items()}
+        if any(id(activation) not in names for activation in self.activations):
+            raise ValueError(
+                f"an action map of other activations than {', '.join(ACTIVATIONS)} can't be saved"
+            )
+        told = {key: getattr(self, key) for key in ("scale", "bounds", "floor", "residual")}
+        return told | {"activations": [names[id(activation)] for activation in self.activations]}
 
     @property
     def columns(self) -> list[int]:

@@ -22,6 +22,7 @@ HOMES = {  # the only places where a library may be imported: folders or single 
 }
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60
+MAX_ARGUMENTS = 8
 
 
 def sources(root: Path) -> Iterator[tuple[Path, ast.Module]]:
@@ -70,6 +71,39 @@ def size_violations(root: Path) -> list[str]:
     return found
 
 
+def wide_constructors(root: Path) -> list[str]:
+    """Constructors with more than MAX_ARGUMENTS, but for the environment's; dataclasses are their fields."""
+    found = []
+    for path, tree in sources(root):
+        if path.parts[0] not in ("natgym", "agents"):
+            continue
+        for node in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+            if node.name.endswith(("Config", "Options", "Protocol")) or node.name == "DecodeVectorEnv":
+                continue
+            count = 0
+            if any("dataclass" in ast.dump(decorator) for decorator in node.decorator_list):
+                fields = (line for line in node.body if isinstance(line, ast.AnnAssign))
+                count = sum("init=False" not in ast.unparse(line) for line in fields)
+            for line in node.body:
+                if isinstance(line, ast.FunctionDef) and line.name == "__init__":
+                    count = len(line.args.args) + len(line.args.kwonlyargs) - 1
+            if count > MAX_ARGUMENTS:
+                found.append(f"{path}:{node.lineno} {node.name} takes {count} arguments")
+    return found
+
+
+def first_party_imports(path: Path) -> set[str]:
+    """The first-party modules that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in SOURCE:
+            inside = (ROOT / node.module.replace(".", "/")).is_dir()
+            found |= {f"{node.module}.{name.name}" for name in node.names} if inside else {node.module}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.split(".")[0] in SOURCE}
+    return found
+
+
 def plant(root: Path, path: str, text: str) -> None:
     (root / path).parent.mkdir(parents=True, exist_ok=True)
     (root / path).write_text(text)
@@ -94,8 +128,8 @@ def test_imports_point_one_way() -> None:
         ("natgym/env.py", "import tests.helpers"),
         ("natgym/env.py", "from stable_baselines3.common.vec_env import VecEnv"),
         ("natgym/runs.py", "import ray"),
-        ("agents/policy.py", "from gymnasium import spaces"),
-        ("agents/policy.py", "import experiments"),
+        ("agents/named.py", "from gymnasium import spaces"),
+        ("agents/named.py", "import experiments"),
         ("experiments/evaluate.py", "from ray import tune"),
         ("experiments/evaluate.py", "import gymnasium as gym"),
     ],
@@ -213,3 +247,24 @@ def test_the_limits_of_a_step_are_named_where_rules_are() -> None:
     """Everybody else carries `DecodeRules` or their text."""
     named = {str(path) for path, _ in sources(ROOT) if "min_reveal" in (ROOT / path).read_text()}
     assert named == {"generators/rules.py", "generators/former.py", "experiments/_cli.py"}
+
+
+def test_constructors_take_few_arguments(tmp_path: Path) -> None:
+    assert not (found := wide_constructors(ROOT)), "\n".join(found)
+    arguments = ", ".join(f"a{number}" for number in range(MAX_ARGUMENTS))
+    plant(tmp_path, "natgym/fits.py", f"class A:\n    def __init__(self, {arguments}): ...\n")
+    assert wide_constructors(tmp_path) == []
+    plant(tmp_path, "natgym/wide.py", f"class A:\n    def __init__(self, {arguments}, *, b=1): ...\n")
+    fields = "".join(f"    a{number}: int\n" for number in range(MAX_ARGUMENTS + 1))
+    plant(tmp_path, "agents/wide.py", f"@dataclass(frozen=True)\nclass B:\n{fields}")
+    plant(tmp_path, "agents/config.py", f"@dataclass\nclass BConfig:\n{fields}")
+    assert [line.split(" ", 1)[1] for line in wide_constructors(tmp_path)] == [
+        "A takes 9 arguments",
+        "B takes 9 arguments",
+    ]
+
+
+def test_the_trainer_knows_few_modules() -> None:
+    found = first_party_imports(ROOT / "agents" / "adanat" / "trainer.py")
+    assert {"agents.adanat.folders", "agents.adanat.teacher", "natgym.env"} <= found, "they are counted"
+    assert len(found) <= 8, sorted(found)

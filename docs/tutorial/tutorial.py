@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from agents.adanat import AdaNATConfig, train
+from agents.adanat.config import TrainingConfig
+from agents.adanat.trainer import train
 from agents.named import find_policies
 from generators.checkpoints import from_pretrained
 from generators.data import load_part
@@ -29,13 +30,13 @@ from generators.noise import derive_seed, seeded
 from generators.schedules import family
 from generators.training import Trainer, small_recipe
 from natgym.analysis import adaptivity, frontier_figure, learning_figure, parameters_figure, samples_figure
-from natgym.evaluation import FULL_COLUMNS, Evaluator, format_table, set_against, summarize
+from natgym.evaluation import FULL_COLUMNS, EvaluationConfig, Evaluator, format_table, set_against, summarize
 from natgym.judge import Judge
-from natgym.loading import load_companion, load_generator
 from natgym.policies import FixedPolicy
 from natgym.report import write_report
 from natgym.rollouts import balanced, rollout
 from natgym.runs import Run
+from natgym.task import Task
 
 torch.set_num_threads(1)
 HERE = Path(__file__).parent
@@ -61,8 +62,8 @@ run = Run.create("tutorial", FOLDER, small_recipe())
 
 # %%
 parts = {name: load_part("digits", name) for name in ("train", "select", "report")}
-tokenizer = load_companion(None, "tokenizer", "digits")
-classifier = load_companion(None, "classifier", "digits")
+task = Task.load("digits")
+tokenizer, classifier = task.tokenizer, task.score_extractor
 select = Judge(classifier, parts["select"])
 ids_NL = tokenizer.encode(parts["train"].images_NCHW)
 print({name: len(part) for name, part in parts.items()}, "pictures;", tuple(ids_NL.shape), "tokens")
@@ -111,18 +112,10 @@ print(curve.merge(expected, on="update", how="left").to_string(index=False, floa
 # its 95 % t-interval. Rows are sorted by forward passes (NFE), which is what pictures cost.
 
 # %%
-generator, _ = load_generator("digits")
+generator = task.generator
 names = ["reference", "maskgit", "random-order", "linear", "halton", "entropy-bounded:epsilon=8", "one-step"]
 policies = {name: find_policies(name, [STEPS], generator)[0][1] for name in names}
-evaluator = Evaluator(
-    generator,
-    tokenizer,
-    classifier,
-    task="digits",
-    part_name="report",
-    part=parts["report"],
-    images=budget(500, 40),
-)
+evaluator = Evaluator(task, EvaluationConfig(images=budget(500, 40)))
 
 
 def table() -> list[dict]:
@@ -163,7 +156,7 @@ policies["searched"] = find_policies(str(schedule), [STEPS], generator)[0][1]
 # schedule's), between classes, and between samples.
 
 # %%
-config = AdaNATConfig(
+config = TrainingConfig.of(
     steps=STEPS,
     schedule=str(schedule),
     updates=budget(16, 1),

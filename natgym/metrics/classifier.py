@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from generators.checkpoints import register
-from generators.images import Images
+from generators.images import ImageRows
 from generators.noise import seeded
 
 
@@ -85,7 +85,7 @@ def _halved(wide: int) -> tuple[nn.Module, nn.Module]:
 
 def fit_classifier(
     config: ClassifierConfig,
-    images: Images,
+    images: ImageRows,
     classes_N: Tensor,
     *,
     updates: int = 1000,
@@ -124,7 +124,7 @@ def fit_classifier(
 
 
 @torch.no_grad()
-def judge(classifier: Classifier, images: Images) -> tuple[Tensor, Tensor]:
+def judge(classifier: Classifier, images: ImageRows) -> tuple[Tensor, Tensor]:
     """Return features (N, d) and logits (N, K) of many pictures, a few megapixels at a time, on the host."""
     _, height, width = classifier.config.image_shape
     device, together = classifier.feature_scale.device, max(1, 2**21 // (height * width))

@@ -1,21 +1,27 @@
-"""Rewards: what judges a finished picture."""
+"""Rewards: what judges a finished image."""
 
 from natgym.rewards.adversarial import AdversarialConfig, AdversarialReward
-from natgym.rewards.base import (
-    NAMED,
-    ClassifierReward,
-    FeatureDistanceReward,
+from natgym.rewards.contract import (
+    Images,
     LearningReward,
-    LearningSum,
     Reward,
-    RewardSpec,
-    WeightedSum,
     learned_state,
+    learns_from,
     load_learned_state,
-    make_reward,
-    reward_weights,
+    needs_batch,
+    reset,
 )
 from natgym.rewards.distance import DistanceReward, InfluenceReward
+from natgym.rewards.features import ClassifierReward, FeatureDistanceReward
+from natgym.rewards.named import (
+    NAMED,
+    RewardOptions,
+    RewardSpec,
+    make_reward,
+    names_of,
+    register_reward,
+)
+from natgym.rewards.sums import LearningSum, WeightedSum, reward_weights
 
 __all__ = [
     "NAMED",
@@ -24,14 +30,21 @@ __all__ = [
     "ClassifierReward",
     "DistanceReward",
     "FeatureDistanceReward",
+    "Images",
     "InfluenceReward",
     "LearningReward",
     "LearningSum",
     "Reward",
+    "RewardOptions",
     "RewardSpec",
     "WeightedSum",
     "learned_state",
+    "learns_from",
     "load_learned_state",
     "make_reward",
+    "names_of",
+    "needs_batch",
+    "register_reward",
+    "reset",
     "reward_weights",
 ]

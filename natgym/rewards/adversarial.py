@@ -1,7 +1,7 @@
 """AdaNAT's adversarial reward (arXiv 2409.00342, section 3.3), of a small or of the paper's discriminator.
 
 All are conditioned by projection (Miyato and Koyama 2018) and trained in turn with the policy on fresh
-pictures against real ones: the small one whole, the others but for their frozen backbone. Their
+images against real ones: the small one whole, the others but for their frozen backbone. Their
 reward is moving: runs are compared on a frozen metric, never on it.
 """
 
@@ -20,7 +20,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 from generators.conditions import Condition
 from generators.noise import seeded
 from natgym.metrics.classifier import Classifier
+from natgym.rewards.contract import Images
 from natgym.rewards.projected import FROZEN, ProjectedConfig, judged_at_once, load_projected
+from natgym.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +36,13 @@ class AdversarialConfig:
     members: int = 1
     """Discriminators that are trained alike from different weights; the reward takes their mean logit."""
     mismatched: float = 0.0
-    """Weight of real pictures under another's condition among the negatives; generated ones have the rest."""
+    """Weight of real images under another's condition among the negatives; generated ones have the rest."""
     condition: Literal["class", "text"] = "class"
     """How the projected discriminator reads conditions: mapped classes, or text vectors of length 1."""
     crop: float = 0.5
-    """Chance that it sees one place of a batch of pictures larger than 224, not all of them made smaller."""
+    """Chance that it sees one place of a batch of images larger than 224, not all of them made smaller."""
     channels: int = 32
-    """Of the small network's first layer; doubled at each halving of the picture, up to 4 times as many."""
+    """Of the small network's first layer; doubled at each halving of the image, up to 4 times as many."""
     learning_rate: float = 1e-3
     """Of Adam."""
     betas: tuple[float, float] = (0.5, 0.99)
@@ -83,7 +85,7 @@ class Discriminator(nn.Module):
         self.project = spectral_norm(nn.Linear(condition_width, widths[-1], bias=False))
 
     def forward(self, images_BCHW: Tensor, vectors_BE: Tensor) -> Tensor:
-        """Return logits (B, h, w) of pictures in [0, 1] being real."""
+        """Return logits (B, h, w) of images in [0, 1] being real."""
         maps_BFhw = self.trunk(2 * images_BCHW - 1)
         matched_Bhw = torch.einsum("bfhw,bf->bhw", maps_BFhw, self.project(vectors_BE))
         return self.logit(maps_BFhw)[:, 0] + matched_Bhw
@@ -101,7 +103,7 @@ class FeatureDiscriminator(nn.Module):
         self.project = spectral_norm(nn.Linear(condition_width, width, bias=False))
 
     def forward(self, images_BCHW: Tensor, vectors_BE: Tensor) -> Tensor:
-        """Return logits (B, 1) of pictures in [0, 1] being real."""
+        """Return logits (B, 1) of images in [0, 1] being real."""
         x_BF = self.trunk(self.backbone(images_BCHW)[0])
         return self.logit(x_BF) + (x_BF * self.project(vectors_BE)).sum(1, keepdim=True)
 
@@ -144,15 +146,39 @@ class AdversarialReward:
         device: torch.device | str = "cpu",
         classifier: Classifier | None = None,
     ) -> None:
-        self.config = config
+        self.config, self.needs_batch = config, config.projected
+        self._sizes = image_shape, condition_width
+        self._classifier, self._device = classifier, device
+        self.reset(seed)
+
+    @classmethod
+    def from_task(cls, task: Task, *, seed: int = 0, **options: Any) -> AdversarialReward:
+        """Build the discriminator for a task's images and conditions.
+
+        Args:
+            options: fields of `AdversarialConfig`.
+        """
+        config = AdversarialConfig(**options)
+        real = task.images("train")
+        return cls(
+            real.image_shape,
+            real.condition.vectors.shape[1],
+            config,
+            seed=seed,
+            device=task.device,
+            classifier=task.reward_extractor if config.backbone == "classifier" else None,  # type: ignore[arg-type]
+        )
+
+    def reset(self, seed: int) -> None:
+        """Begin anew, with initial weights from a seed."""
         with seeded(seed):
             members = [
-                _discriminator(image_shape, condition_width, config, classifier)
-                for _ in range(config.members)
+                _discriminator(*self._sizes, self.config, self._classifier)
+                for _ in range(self.config.members)
             ]
-        self.discriminator = (members[0] if config.members == 1 else Ensemble(members)).to(device)
+        self.discriminator = (members[0] if len(members) == 1 else Ensemble(members)).to(self._device)
         learning = [parameter for parameter in self.discriminator.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(learning, config.learning_rate, config.betas)
+        self.optimizer = torch.optim.Adam(learning, self.config.learning_rate, self.config.betas)
 
     @torch.no_grad()
     def __call__(self, images_BCHW: Tensor, condition: Condition) -> Tensor:
@@ -166,26 +192,25 @@ class AdversarialReward:
         judge = self.discriminator.eval()
         return torch.cat([judge(*chunk).flatten(1).mean(1) for chunk in chunks]).sigmoid()
 
-    def update(
-        self, real_BCHW: Tensor, real_condition: Condition, fake_BCHW: Tensor, fake_condition: Condition
-    ) -> dict[str, float]:
+    def update(self, real: Images, fake: Images) -> dict[str, float]:
         """Take one Adam step on a real and a generated batch; return loss and share judged rightly."""
         self.discriminator.train()  # each training pass moves the power iteration on by one step
-        real = self.discriminator(real_BCHW, real_condition.vectors)
-        fake = self.discriminator(fake_BCHW, fake_condition.vectors)
+        asked = real.condition.vectors
+        real_logits = self.discriminator(real.images_BCHW, asked)
+        fake_logits = self.discriminator(fake.images_BCHW, fake.condition.vectors)
         penalty = F.softplus if self.config.loss == "logistic" else lambda logits: F.relu(1 + logits)
-        negative = penalty(fake).mean()
+        negative = penalty(fake_logits).mean()
         if share := self.config.mismatched:
-            others = real_condition.vectors.roll(1, 0)
-            wrong_B = (others != real_condition.vectors).any(1)  # a neighbour's condition may be the same
-            mismatch_B = penalty(self.discriminator(real_BCHW, others)).flatten(1).mean(1)
+            others = asked.roll(1, 0)
+            wrong_B = (others != asked).any(1)  # a neighbor's condition may be the same
+            mismatch_B = penalty(self.discriminator(real.images_BCHW, others)).flatten(1).mean(1)
             mismatch = (mismatch_B * wrong_B).sum() / wrong_B.sum().clamp_min(1)
             negative = (1 - share) * negative + share * mismatch
-        loss = penalty(-real).mean() + negative
+        loss = penalty(-real_logits).mean() + negative
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        real_B, fake_B = real.flatten(1).mean(1), fake.flatten(1).mean(1)
+        real_B, fake_B = real_logits.flatten(1).mean(1), fake_logits.flatten(1).mean(1)
         right = ((real_B > 0).float().mean() + (fake_B < 0).float().mean()) / 2
         return {"discriminator_loss": loss.item(), "discriminator_accuracy": right.item()}
 

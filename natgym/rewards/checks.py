@@ -9,11 +9,6 @@ import torch
 from torch import Tensor
 
 
-def needs_batch(reward: Any) -> bool:
-    """Whether a reward compares images, and so needs two or more."""
-    return bool(getattr(reward, "needs_batch", False))
-
-
 def as_rewards(returned: Any, num_images: int) -> np.ndarray:
     """Return rewards as float64 (num_images,), a copy; tensors, numpy arrays and lists are taken.
 

@@ -1,12 +1,12 @@
-"""The Frechet distance as reward: one number for a whole group of pictures, or each picture's share of it.
+"""The Frechet distance as reward: one number for a whole group of images, or each picture's share of it.
 
-A distance belongs to many pictures. Given to all of them it is AdaNAT's warning, a reward without credit for
+A distance belongs to many images. Given to all of them it is AdaNAT's warning, a reward without credit for
 any single one (arXiv 2409.00342, section 3.3); its influence function gives each picture its own.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -15,12 +15,13 @@ from generators.conditions import Condition
 from generators.data import Part
 from natgym.metrics import FrechetDistance
 from natgym.reference import Reference, extract
+from natgym.task import Task
 
-GROUP = 64  # pictures that share a distance
+GROUP = 64  # images that share a distance
 
 
 class DistanceReward:
-    """Minus the Frechet distance of a group of neighbouring pictures, the same for all of a group.
+    """Minus the Frechet distance of a group of neighbouring images, the same for all of a group.
 
     Args:
         extractor: of the features.
@@ -33,8 +34,13 @@ class DistanceReward:
         self.extractor = extractor
         self.frechet = FrechetDistance(Reference.of(real, extractor).moments)
 
+    @classmethod
+    def from_task(cls, task: Task) -> Self:
+        """Compare with the train split, through the task's reward extractor."""
+        return cls(task.reward_extractor, task.split("train"))
+
     def __call__(self, images_BCHW: Tensor, condition: Condition) -> Tensor:
-        """Return rewards (B,); ValueError for fewer than 2 pictures."""
+        """Return rewards (B,); ValueError for fewer than 2 images."""
         groups = self._features(images_BCHW).tensor_split(max(1, len(images_BCHW) // GROUP))
         return torch.cat([-self._distance(group).expand(len(group)) for group in groups])
 
@@ -55,5 +61,5 @@ class InfluenceReward(DistanceReward):
     """
 
     def __call__(self, images_BCHW: Tensor, condition: Condition) -> Tensor:
-        """Return rewards (B,); ValueError for fewer than 2 pictures."""
+        """Return rewards (B,); ValueError for fewer than 2 images."""
         return -self.frechet.influence(self._features(images_BCHW)).float()

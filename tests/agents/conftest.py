@@ -2,14 +2,14 @@
 
 import pytest
 
-from agents.adanat import AdaNATConfig
-from agents.policy import PolicyConfig
+from agents.adanat.config import TrainingConfig
+from agents.adanat.network import PolicyConfig
 
 
 @pytest.fixture(scope="session")
-def tiny() -> AdaNATConfig:
+def tiny() -> TrainingConfig:
     """Three updates of 32 pictures at two steps, on a small policy network."""
-    return AdaNATConfig(
+    return TrainingConfig.of(
         steps=2,
         updates=3,
         trajectories=32,

@@ -1,6 +1,5 @@
 """AdaNAT's training: it moves the policy, resumes exactly, and never looks at the report part."""
 
-import dataclasses
 import importlib
 import os
 import sys
@@ -14,18 +13,19 @@ from torch import Tensor
 
 import natgym.env
 import natgym.rollouts
-from agents import adanat
-from agents.adanat import AdaNATConfig, Learner, train
+from agents.adanat import folders
+from agents.adanat.config import TrainingConfig
+from agents.adanat.trainer import AdaNATTrainer, train
 from agents.autonat import GridConfig, SearchConfig
 from generators import data
 from generators.checkpoints import from_pretrained, load_state
 from generators.data import Part, load_part
 from generators.reveal import Halton, halton_order
 from generators.rules import DecodeRules
-from natgym.loading import load_companion, load_generator
-from natgym.rewards import AdversarialReward, make_reward
+from natgym.rewards import AdversarialReward, Images, make_reward
 from natgym.rollouts import balanced, rollout
 from natgym.runs import read_metrics
+from natgym.task import Task
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 
@@ -74,15 +74,15 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def four_updates(tiny: AdaNATConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def four_updates(tiny: TrainingConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The uninterrupted run that resumed ones are compared with."""
     folder = tmp_path_factory.mktemp("straight")
-    train(dataclasses.replace(tiny, updates=4), folder, nothing)
+    train(tiny.but(updates=4), folder, nothing)
     return folder
 
 
-def test_training_moves_actor_critic_and_discriminator(tiny: AdaNATConfig, four_updates: Path) -> None:
-    untrained = dict(leaves(Learner(tiny).state_dict()))
+def test_training_moves_actor_critic_and_discriminator(tiny: TrainingConfig, four_updates: Path) -> None:
+    untrained = dict(leaves(AdaNATTrainer.of(tiny).state_dict()))
     trained = dict(leaves(load_state(four_updates / "checkpoint.pt")))
     moved = {
         path
@@ -102,11 +102,11 @@ def test_training_moves_actor_critic_and_discriminator(tiny: AdaNATConfig, four_
     assert actor.steps == 2 and actor.head.weight.abs().max() > 0
 
 
-def test_metrics_say_what_happened(tiny: AdaNATConfig, four_updates: Path) -> None:
+def test_metrics_say_what_happened(tiny: TrainingConfig, four_updates: Path) -> None:
     rows = read_metrics(four_updates / "metrics.csv")
     assert [int(row["update"]) for row in rows] == [1, 2, 3, 4]
     spent = [int(row["images_spent"]) for row in rows]
-    assert spent == sorted(spent) and spent[-1] == dataclasses.replace(tiny, updates=4).total_images
+    assert spent == sorted(spent) and spent[-1] == tiny.but(updates=4).total_images
     stds = [float(row["action_std"]) for row in rows]
     assert stds == pytest.approx([0.3, 0.3 - 0.1 / 3, 0.3 - 0.2 / 3, 0.2])
     assert all(0 < float(row["reward"]) < 1 for row in rows)
@@ -114,9 +114,9 @@ def test_metrics_say_what_happened(tiny: AdaNATConfig, four_updates: Path) -> No
 
 
 def test_a_killed_run_ends_as_the_uninterrupted_one(
-    tiny: AdaNATConfig, four_updates: Path, tmp_path: Path
+    tiny: TrainingConfig, four_updates: Path, tmp_path: Path
 ) -> None:
-    config = dataclasses.replace(tiny, updates=4)
+    config = tiny.but(updates=4)
     with pytest.raises(Killed):
         train(config, tmp_path, until(2))
     assert not (tmp_path / "policy").exists()
@@ -125,19 +125,19 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(
 
 
 def test_a_kill_between_log_and_checkpoint_is_no_exception(
-    tiny: AdaNATConfig, four_updates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: TrainingConfig, four_updates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The logged update is taken again and its line, with the half one after it, written anew."""
-    config = dataclasses.replace(tiny, updates=4)
+    config = tiny.but(updates=4)
 
     def dying_save(path: Path, state: dict[str, Any]) -> None:
         if state["done"] == 3:
             raise Killed
         save_state(path, state)
 
-    save_state = adanat.save_state
+    save_state = folders.save_state
     with monkeypatch.context() as patch:
-        patch.setattr(adanat, "save_state", dying_save)
+        patch.setattr(folders, "save_state", dying_save)
         with pytest.raises(Killed):
             train(config, tmp_path, nothing)
     with open(tmp_path / "metrics.csv", "a") as file:
@@ -148,18 +148,18 @@ def test_a_kill_between_log_and_checkpoint_is_no_exception(
 
 
 def test_a_finished_run_trains_no_more(
-    tiny: AdaNATConfig, four_updates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: TrainingConfig, four_updates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("metrics.csv", "checkpoint.pt"):
         (tmp_path / name).write_bytes((four_updates / name).read_bytes())
-    monkeypatch.setattr(Learner, "update", lambda learner: pytest.fail("another update"))
-    train(dataclasses.replace(tiny, updates=4), tmp_path, nothing)
+    monkeypatch.setattr(AdaNATTrainer, "update", lambda trainer: pytest.fail("another update"))
+    train(tiny.but(updates=4), tmp_path, nothing)
     assert_same_run(tmp_path, four_updates)
 
 
-def test_another_seed_is_another_run(tiny: AdaNATConfig, four_updates: Path, tmp_path: Path) -> None:
+def test_another_seed_is_another_run(tiny: TrainingConfig, four_updates: Path, tmp_path: Path) -> None:
     with pytest.raises(Killed):
-        train(dataclasses.replace(tiny, updates=4, seed=1), tmp_path, until(1))
+        train(tiny.but(updates=4, seed=1), tmp_path, until(1))
     found, reference = (read_metrics(folder / "metrics.csv")[0] for folder in (tmp_path, four_updates))
     for name in ("reward", "value_loss", "discriminator_loss"):
         assert found[name] != reference[name]
@@ -167,7 +167,7 @@ def test_another_seed_is_another_run(tiny: AdaNATConfig, four_updates: Path, tmp
 
 
 def test_the_images_spent_are_those_drawn(
-    tiny: AdaNATConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[int] = []
 
@@ -179,16 +179,16 @@ def test_the_images_spent_are_those_drawn(
     for module in (natgym.env, natgym.rollouts):
         monkeypatch.setattr(module, "start", counting_start)
     reported: list[float] = []
-    config = dataclasses.replace(tiny, warmup=2, updates=3)
+    config = tiny.but(warmup=2, updates=3)
     train(config, tmp_path, lambda metrics: reported.append(metrics["images_spent"]))
     assert sum(drawn) == reported[-1] == config.total_images
 
 
 @pytest.mark.parametrize("reward", ["influence", "classifier"])
 def test_a_reward_that_does_not_learn_costs_no_fresh_pictures(
-    tiny: AdaNATConfig, reward: str, tmp_path: Path
+    tiny: TrainingConfig, reward: str, tmp_path: Path
 ) -> None:
-    config = dataclasses.replace(tiny, reward=reward)
+    config = tiny.but(reward=reward)
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     for folder in (straight, stopped):
         folder.mkdir()
@@ -202,8 +202,8 @@ def test_a_reward_that_does_not_learn_costs_no_fresh_pictures(
     assert_same_run(stopped, straight)
 
 
-def test_a_blind_policy_decides_by_the_step_alone(tiny: AdaNATConfig, tmp_path: Path) -> None:
-    config = dataclasses.replace(tiny, policy=dataclasses.replace(tiny.policy, blind=True), learning_rate=0.1)
+def test_a_blind_policy_decides_by_the_step_alone(tiny: TrainingConfig, tmp_path: Path) -> None:
+    config = tiny.but({"policy.blind": True}, learning_rate=0.1)
     train(config, tmp_path, nothing)
     actor: Any = from_pretrained(tmp_path / "policy")
     features = torch.randn(5, 16, 64, generator=torch.Generator().manual_seed(0))
@@ -215,7 +215,7 @@ def test_a_blind_policy_decides_by_the_step_alone(tiny: AdaNATConfig, tmp_path: 
 
 
 def test_the_warm_up_explores_as_the_first_update_does(
-    tiny: AdaNATConfig, monkeypatch: pytest.MonkeyPatch
+    tiny: TrainingConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The actions that its pictures come from have the first standard deviation, around zero."""
     played: list[Tensor] = []
@@ -226,21 +226,21 @@ def test_the_warm_up_explores_as_the_first_update_does(
 
     step = natgym.env.DecodeVectorEnv.step
     monkeypatch.setattr(natgym.env.DecodeVectorEnv, "step", spying_step)
-    Learner(dataclasses.replace(tiny, trajectories=256, warmup=2, action_std=(0.3, 0.1))).warm_up()
+    AdaNATTrainer.of(tiny.but(trajectories=256, warmup=2, action_std=(0.3, 0.1))).warm_up()
     actions = torch.cat(played)
     assert actions.shape == (2 * 2 * 256, 4) and actions.std().item() == pytest.approx(0.3, rel=0.05)
 
 
 @pytest.mark.parametrize("real", ["tokens", "raw"])
 def test_the_discriminator_sees_only_real_pictures_of_the_train_part(
-    tiny: AdaNATConfig, real: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: TrainingConfig, real: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each with its own class, as it is or as its tokens show it."""
     seen: list[tuple[bytes, int]] = []
 
-    def spying_update(reward: Any, images: Tensor, condition: Any, *fake: Any) -> Any:
-        seen.extend(pairs(images, condition.values))
-        return update(reward, images, condition, *fake)
+    def spying_update(reward: Any, real: Images, fake: Images) -> Any:
+        seen.extend(pairs(real.images_BCHW, real.condition.values))
+        return update(reward, real, fake)
 
     def pairs(images: Tensor, labels: Tensor) -> list[tuple[bytes, int]]:
         rows = zip(images, labels, strict=True)
@@ -248,20 +248,20 @@ def test_the_discriminator_sees_only_real_pictures_of_the_train_part(
 
     update = AdversarialReward.update
     monkeypatch.setattr(AdversarialReward, "update", spying_update)
-    config = dataclasses.replace(tiny, updates=1, real=real)
+    config = tiny.but(updates=1, real=real)
     with pytest.raises(Killed):
         train(config, tmp_path, until(1))
     part, images = load_part("digits", "train"), load_part("digits", "train").images_NCHW
     if real == "tokens":
-        tokenizer = load_companion(None, "tokenizer", "digits")
+        tokenizer = Task.load("digits").tokenizer
         images = tokenizer.decode(tokenizer.encode(images))
-    assert len(seen) == (config.warmup + 1) * config.trajectories
+    assert len(seen) == (config.adanat.warmup + 1) * config.env.trajectories
     assert set(seen) <= set(pairs(images, part.condition.values))
     assert len(set(seen)) > len(seen) / 2, "not the same few again and again"
 
 
 def test_neither_search_nor_training_touches_the_report_part(
-    tiny: AdaNATConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
 
@@ -271,15 +271,15 @@ def test_neither_search_nor_training_touches_the_report_part(
             raise PermissionError("the report part is for the tables")
         return digits(part)
 
-    digits = data.TASKS["digits"]
-    monkeypatch.setitem(data.TASKS, "digits", guarded)
+    digits = data.DATA_SETS["digits"]
+    monkeypatch.setitem(data.DATA_SETS, "digits", guarded)
     monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
     monkeypatch.syspath_prepend(EXPERIMENTS)
     monkeypatch.setattr(sys, "argv", ["adanat_ppo.py"])
     script = importlib.import_module("adanat_ppo")
     grid = GridConfig(remask=(1.0, 8.0), sampling=(1.0,), guidance=(1.0,))
     search = SearchConfig(images_per_evaluation=40, budget=300, final_images=40, grid=grid)
-    config = dataclasses.replace(tiny, updates=1, schedule=script.SEARCHED)
+    config = tiny.but(updates=1, schedule=script.SEARCHED)
     args = script.Args(train=config, search=search, images=40, local=True, threads=1, output=tmp_path / "run")
     experiment = script.Experiment(*script.resolve(args))
     experiment.search()
@@ -310,7 +310,7 @@ def test_neither_search_nor_training_touches_the_report_part(
 )
 def test_a_bad_value_is_named_before_anything_starts(values: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named) as caught:
-        AdaNATConfig(**values)
+        TrainingConfig.of(**values)
     assert "\n" not in str(caught.value)
 
 
@@ -324,10 +324,10 @@ def test_a_bad_value_is_named_before_anything_starts(values: dict[str, Any], nam
     ],
 )
 def test_what_cannot_be_found_is_a_value_error(
-    tiny: AdaNATConfig, values: dict[str, Any], named: str
+    tiny: TrainingConfig, values: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(ValueError, match=named):
-        Learner(dataclasses.replace(tiny, **values))
+        AdaNATTrainer.of(tiny.but(**values))
 
 
 class Brightness:
@@ -339,11 +339,11 @@ class Brightness:
     def __call__(self, images_BCHW: Tensor, condition: Any) -> Tensor:
         return -(images_BCHW.mean((1, 2, 3)) - self.level).square()
 
-    def update(
-        self, real: Tensor, real_condition: Any, fake: Tensor, fake_condition: Any
-    ) -> dict[str, float]:
-        assert len(real) == len(real_condition) == len(fake) == len(fake_condition) == 16
-        self.level = 0.9 * self.level + 0.1 * real.mean() + 1e-3 * torch.rand(())  # also at random
+    def update(self, real: Images, fake: Images) -> dict[str, float]:
+        assert real.num_images == len(real.condition) == fake.num_images == len(fake.condition) == 16
+        self.level = (
+            0.9 * self.level + 0.1 * real.images_BCHW.mean() + 1e-3 * torch.rand(())
+        )  # also at random
         self.updates += 1
         return {"level": float(self.level)}
 
@@ -356,7 +356,7 @@ class Brightness:
 
 @pytest.mark.parametrize("summed", [False, True])
 def test_a_learning_reward_of_ones_own_learns_and_resumes(
-    tiny: AdaNATConfig, tmp_path: Path, summed: bool
+    tiny: TrainingConfig, tmp_path: Path, summed: bool
 ) -> None:
     """Alone and as a part of a sum; killed after two updates it ends where the uninterrupted run does."""
 
@@ -378,20 +378,20 @@ def test_a_learning_reward_of_ones_own_learns_and_resumes(
     assert_same_run(*folders)
 
 
-def test_a_policy_is_trained_on_any_order_and_keeps_it(tiny: AdaNATConfig, tmp_path: Path) -> None:
+def test_a_policy_is_trained_on_any_order_and_keeps_it(tiny: TrainingConfig, tmp_path: Path) -> None:
     """Training, measurement and the saved actor reveal along the Halton sequence."""
-    train(dataclasses.replace(tiny, rules="halton,min_reveal=0"), tmp_path, nothing)
+    train(tiny.but(rules="halton,min_reveal=0"), tmp_path, nothing)
     actor: Any = from_pretrained(tmp_path / "policy")
     assert actor.rules == DecodeRules(Halton((4, 4)), min_reveal=0)
-    generator, task = load_generator("digits")
-    nets = generator, load_companion(None, "tokenizer", task)
-    revealed_NL = rollout(actor, *nets, balanced(generator.conditions(), 20), seed=0).revealed_at_NL
+    task = Task.load("digits")
+    nets = task.generator, task.tokenizer
+    revealed_NL = rollout(actor, *nets, balanced(task.generator.conditions(), 20), seed=0).revealed_at_NL
     in_order_NL = revealed_NL[:, halton_order((4, 4))]
     assert (in_order_NL.diff(dim=1) >= 0).all() and len(revealed_NL.unique()) > 1
 
 
-def test_a_sum_with_a_discriminator_learns_and_resumes(tiny: AdaNATConfig, tmp_path: Path) -> None:
-    config = dataclasses.replace(tiny, reward="adversarial=1,influence=0.5")
+def test_a_sum_with_a_discriminator_learns_and_resumes(tiny: TrainingConfig, tmp_path: Path) -> None:
+    config = tiny.but(reward="adversarial=1,influence=0.5")
     assert config.total_images == tiny.total_images
     folders = [tmp_path / name for name in ("straight", "killed")]
     for folder in folders:
@@ -403,4 +403,4 @@ def test_a_sum_with_a_discriminator_learns_and_resumes(tiny: AdaNATConfig, tmp_p
     assert_same_run(*folders)
     assert len({row["discriminator_loss"] for row in read_metrics(folders[0] / "metrics.csv")}) == 3
     with pytest.raises(ValueError, match="reward 'luck' is not one of adversarial, classifier"):
-        dataclasses.replace(tiny, reward="adversarial=1,luck=2")
+        tiny.but(reward="adversarial=1,luck=2")

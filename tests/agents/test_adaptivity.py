@@ -1,27 +1,26 @@
 """Controls of adaptivity, and a generator whose answer is known."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from agents.adanat import AdaNATConfig, Learner
+from agents.adanat.config import TrainingConfig
+from agents.adanat.trainer import AdaNATTrainer
 from agents.adaptivity import OWN, Shuffled, mean_schedule, others
 from agents.critic import ActorWithCritic
 from agents.named import shipped_strategy
-from agents.policy import small_policy
 from generators.checkpoints import from_pretrained, save_pretrained
 from generators.conditions import Labels
 from generators.decoding import start
 from generators.planted import plant
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, Schedule, random_order, reference
-from natgym.loading import load_companion, load_generator
 from natgym.observations import observe
 from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
+from natgym.task import Task
 from rounding import ROUNDINGS, UNIT
 
 FACTORS = (0.6, 1.6)  # of the logits of even and odd classes
@@ -29,7 +28,7 @@ FACTORS = (0.6, 1.6)  # of the logits of even and odd classes
 
 @pytest.fixture(scope="module")
 def nets() -> Any:
-    return load_generator("digits")[0], load_companion(None, "tokenizer", "digits")
+    return Task.load("digits").generator, Task.load("digits").tokenizer
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -49,11 +48,11 @@ def test_who_is_alone_in_a_class_can_not_be_shuffled() -> None:
 
 @pytest.mark.parametrize("within", [True, False])
 def test_a_shuffled_policy_is_itself_on_the_rows_of_others(within: bool, nets: Any) -> None:
-    learner = Learner(AdaNATConfig(steps=2, warmup=0, trajectories=128))
+    trainer = AdaNATTrainer.of(TrainingConfig.of(steps=2, warmup=0, trajectories=128))
     torch.manual_seed(0)
-    for parameter in learner.ppo.policy.action_net.parameters():  # type: ignore[union-attr]
+    for parameter in trainer.ppo.policy.action_net.parameters():  # type: ignore[union-attr]
         torch.nn.init.normal_(parameter)
-    actor, condition = learner.actor(), Labels(torch.arange(20) % 10, 10)
+    actor, condition = trainer.actor(), Labels(torch.arange(20) % 10, 10)
     state = start(nets[0], condition, steps=2)
     seen = observe(state, nets[0].mask_id) | {"condition": condition.values}
     seen["features"] = torch.randn(20, 16, 64)
@@ -88,9 +87,9 @@ def test_nothing_of_the_row_itself_is_left_to_decide_by() -> None:
 
 
 def test_who_plays_a_policy_in_its_place_plays_by_its_rules() -> None:
-    config = AdaNATConfig(steps=2, warmup=0, trajectories=128, rules="halton,min_reveal=0")
-    learner = Learner(config)
-    actor, state = learner.actor(), learner.ppo.policy.state_dict()
+    config = TrainingConfig.of(steps=2, warmup=0, trajectories=128, rules="halton,min_reveal=0")
+    trainer = AdaNATTrainer.of(config)
+    actor, state = trainer.actor(), trainer.ppo.policy.state_dict()
     for stand_in in (Shuffled(actor, False), ActorWithCritic(actor, state)):
         assert stand_in.rules == actor.rules != DecodeRules()
 
@@ -131,12 +130,12 @@ def test_the_planted_difference_is_undone_by_its_own_temperatures(nets: Any, tmp
 
 def test_a_policy_that_sees_finds_the_planted_difference_and_a_blind_one_can_not(tmp_path: Path) -> None:
     """The known answer: even classes want a sampling temperature of 0.6 / 1.6 of the odd ones'."""
-    generator = load_generator("digits")[0]
+    generator = Task.load("digits").generator
     save_pretrained(plant(generator, *FACTORS), tmp_path / "planted", task="digits")
     table = shipped_strategy(generator, 2).table_T4.clone()
     table[:, 2], table[:, 3] = 1, 0
     Schedule(table).save(tmp_path / "start.json")
-    config = AdaNATConfig(
+    config = TrainingConfig.of(
         steps=2,
         generator=str(tmp_path / "planted"),
         schedule=str(tmp_path / "start.json"),
@@ -150,22 +149,21 @@ def test_a_policy_that_sees_finds_the_planted_difference_and_a_blind_one_can_not
     )
     distances, ratios = {}, {}
     for name in ("sees", "blind"):
-        widths = dataclasses.replace(small_policy(), blind=name == "blind")
-        learner = Learner(dataclasses.replace(config, policy=widths))
-        for _ in range(config.updates):
-            learner.update()
-        actor, nets = learner.actor(), (learner.generator, learner.tokenizer)
-        condition = balanced(learner.generator.conditions(), 2000)
+        trainer = AdaNATTrainer.of(config.but({"policy.blind": name == "blind"}))
+        for _ in range(config.adanat.updates):
+            trainer.update()
+        actor, nets = trainer.actor(), (trainer.env.generator, trainer.env.tokenizer)
+        condition = balanced(trainer.env.generator.conditions(), 2000)
         drawn = rollout(actor, *nets, condition, seed=7)
         frame = drawn.frame.assign(odd=drawn.frame["condition"].astype(int) % 2)
         means = frame.groupby("odd")["sampling_temperature"].mean()
         ratios[name] = means[0] / means[1]
         plays = {"policy": actor, "mean": FixedPolicy(mean_schedule(drawn))}
         plays |= {"within": Shuffled(actor, True), "across": Shuffled(actor, False)}
-        plays |= {"start": FixedPolicy(learner.schedule)}
+        plays |= {"start": FixedPolicy(trainer.env.action_map.schedule)}
         for kind, policy in plays.items():
             images = rollout(policy, *nets, condition, seed=8).images_NCHW
-            distances[name, kind] = learner.judge.distance(images)
+            distances[name, kind] = trainer.monitor.judge.distance(images)
     assert ratios["sees"] < 0.8 and ratios["blind"] == pytest.approx(1)
     assert distances["sees", "policy"] < 0.5 * distances["sees", "start"]
     assert distances["blind", "policy"] < 0.5 * distances["blind", "start"]

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from agents.adanat import AdaNATConfig, Learner
+from agents.adanat.config import TrainingConfig
+from agents.adanat.trainer import AdaNATTrainer
 from agents.agreement import PARTS, Agreement, Episodes, agreement, explore, follow, gradients, parts
 from generators.data import load_part
 from generators.schedules import PARAMETERS
@@ -62,10 +63,10 @@ def test_episodes_are_the_same_for_every_reward_and_a_step_is_one_of_the_action_
     judge = None
     found = []
     for reward in ("influence", "classifier"):
-        config = AdaNATConfig(steps=2, reward=reward, trajectories=50, warmup=0, action_std=(0.4, 0.4))
-        learner = Learner(config)
-        judge = judge or Judge(learner.judge.classifier, load_part("digits", "train"))
-        found.append(explore(learner, judge, episodes=90, seed=1))
+        config = TrainingConfig.of(steps=2, reward=reward, trajectories=50, warmup=0, action_std=(0.4, 0.4))
+        trainer = AdaNATTrainer.of(config)
+        judge = judge or Judge(trainer.monitor.judge.classifier, load_part("digits", "train"))
+        found.append(explore(trainer, judge, episodes=90, seed=1))
     one, other = found
     assert one.actions_NTk.shape == (100, 2, 4) and one.actions_NTk.std() == pytest.approx(0.4, rel=0.1)
     for name in ("actions_NTk", "classes_N", "truth_N"):
@@ -73,10 +74,10 @@ def test_episodes_are_the_same_for_every_reward_and_a_step_is_one_of_the_action_
     assert not torch.equal(one.rewards_N, other.rewards_N) and abs(one.truth_N.mean()) < 1e-6
     direction = torch.zeros(10, 2, 4)
     direction[3, 1, 2] = 5.0
-    table = follow(learner, direction, size=0.1)
+    table = follow(trainer, direction, size=0.1)
     action = 0.1 * math.sqrt(10 * 2 * 4)
-    moved = table.schedules[3].table_T4 - learner.schedule.table_T4
-    expected = math.log(table.schedules[3].table_T4[1, 2] / learner.schedule.table_T4[1, 2])
+    moved = table.schedules[3].table_T4 - trainer.env.action_map.schedule.table_T4
+    expected = math.log(table.schedules[3].table_T4[1, 2] / trainer.env.action_map.schedule.table_T4[1, 2])
     assert expected == pytest.approx(action / 4) and PARAMETERS[2] == "sampling_temperature"
     assert moved.count_nonzero() == 1
-    assert torch.equal(table.schedules[2].table_T4, learner.schedule.table_T4)
+    assert torch.equal(table.schedules[2].table_T4, trainer.env.action_map.schedule.table_T4)

@@ -1,15 +1,14 @@
 """Alarms: each sign by itself, and in a training that they end."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from agents.adanat import Learner, train
-from agents.adanat_config import AdaNATConfig
-from agents.alarms import AlarmConfig, Vitals, alarms
+from agents.adanat.alarms import AlarmConfig, Vitals, alarms
+from agents.adanat.config import TrainingConfig
+from agents.adanat.trainer import AdaNATTrainer, train
 from generators.noise import derive_seed
 from generators.rules import DecodeRules
 from generators.schedules import Schedule, reference
@@ -54,11 +53,11 @@ def test_an_unknown_alarm_is_named() -> None:
 
 
 def test_an_alarm_ends_the_training_keeps_the_policy_and_stays_ended(
-    tiny: AdaNATConfig, tmp_path: Path
+    tiny: TrainingConfig, tmp_path: Path
 ) -> None:
     """Limits that nothing meets: the first measurement after the start ends it, once and for all."""
     strict = AlarmConfig(stop=("recall",), recall=-1.0, coverage=-1.0)
-    config = dataclasses.replace(tiny, updates=4, alarms=strict)
+    config = tiny.but(updates=4, alarms=strict)
     train(config, tmp_path, nothing)
     rows = read_metrics(tmp_path / "metrics.csv")
     assert [int(row["update"]) for row in rows] == [1, 2]
@@ -70,36 +69,35 @@ def test_an_alarm_ends_the_training_keeps_the_policy_and_stays_ended(
     assert (tmp_path / "metrics.csv").read_text() == before
 
 
-def test_alarms_alone_end_nothing(tiny: AdaNATConfig, tmp_path: Path) -> None:
-    config = dataclasses.replace(tiny, updates=4, alarms=AlarmConfig(recall=-1.0))
+def test_alarms_alone_end_nothing(tiny: TrainingConfig, tmp_path: Path) -> None:
+    config = tiny.but(updates=4, alarms=AlarmConfig(recall=-1.0))
     train(config, tmp_path, nothing)
     assert len(read_metrics(tmp_path / "metrics.csv")) == 4
     assert [row["update"] for row in read_metrics(tmp_path / "alarms.csv")] == ["2", "4"]
 
 
-def test_vitals_say_what_a_slow_look_says(tiny: AdaNATConfig, tmp_path: Path) -> None:
+def test_vitals_say_what_a_slow_look_says(tiny: TrainingConfig, tmp_path: Path) -> None:
     """A schedule whose second step reveals nothing, and a discriminator that nobody taught."""
     table = reference(3).table_T4.clone()
     table[:, 0] = torch.tensor([0.5, 0.5, 0.0])
     Schedule(table).save(tmp_path / "idle.json")
-    config = dataclasses.replace(
-        tiny,
+    config = tiny.but(
         steps=3,
         schedule=str(tmp_path / "idle.json"),
         rules="min_reveal=0",
         warmup=0,
         evaluation_images=30,
     )
-    learner = Learner(config)
-    vitals = learner._measure()
+    trainer = AdaNATTrainer.of(config)
+    vitals = trainer.monitor.measure(trainer.actor())
     assert vitals.idle == 0.5, "of the two steps before the last"
-    images, condition = learner.held_out
-    judge = learner.reward(images, condition)
+    images, condition = trainer.monitor.held_out
+    judge = trainer.env.reward(images, condition)
     assert len(images) == 200 and 0 <= vitals.told_apart <= 1
-    fake = balanced(learner.generator.conditions(), 30)
-    nets, seed = (learner.actor(), learner.generator, learner.tokenizer), derive_seed(0, "select")
+    fake = balanced(trainer.env.generator.conditions(), 30)
+    nets, seed = (trainer.actor(), trainer.env.generator, trainer.env.tokenizer), derive_seed(0, "select")
     drawn = rollout(*nets, fake, seed=seed, rules=DecodeRules(min_reveal=0)).images_NCHW
-    rewards = torch.cat([learner.reward(drawn[row : row + 1], fake[row : row + 1]) for row in range(30)])
+    rewards = torch.cat([trainer.env.reward(drawn[row : row + 1], fake[row : row + 1]) for row in range(30)])
     assert vitals.reward_gap == pytest.approx((judge.mean() - rewards.mean()).item(), abs=1e-6)
     right = sum(reward > 0.5 for reward in judge) / 200 + sum(reward < 0.5 for reward in rewards) / 30
     assert vitals.told_apart == pytest.approx(float(right) / 2)

@@ -9,18 +9,18 @@ import torch
 
 from agents.class_table import ClassTable, ClassTableConfig, assign, candidates, class_moments, search_table
 from generators.schedules import Schedule, maskgit, random_order, reference
-from natgym.loading import load_companion, load_generator
 from natgym.metrics import FrechetDistance, MomentsAccumulator
 from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
+from natgym.task import Task
 
 TABLE = ClassTable((reference(2), maskgit(2), random_order(2)), (0, 1, 2, 0, 1, 2, 0, 1, 2, 0))
 
 
 def test_each_row_plays_the_schedule_of_its_class() -> None:
     """The same pictures as those of the static schedules, row by row."""
-    generator, _ = load_generator("digits")
-    tokenizer = load_companion(None, "tokenizer", "digits")
+    generator = Task.load("digits").generator
+    tokenizer = Task.load("digits").tokenizer
     condition = balanced(generator.conditions(), 40)
     found = rollout(TABLE, generator, tokenizer, condition, seed=3)
     for index, schedule in enumerate(TABLE.schedules):

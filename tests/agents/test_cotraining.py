@@ -10,17 +10,19 @@ import torch
 from torch import Tensor
 
 import natgym.env
-from agents.adanat import Learner, train
-from agents.adanat_config import AdaNATConfig
-from agents.alarms import Vitals
-from agents.cotraining import Cotraining, CotrainingConfig, VisitedRatios
+from agents.adanat.alarms import Vitals
+from agents.adanat.config import TrainingConfig
+from agents.adanat.cotraining import Cotraining, CotrainingConfig, VisitedRatios
+from agents.adanat.monitor import Monitor
+from agents.adanat.teacher import Teacher
+from agents.adanat.trainer import AdaNATTrainer, train
 from generators.checkpoints import from_pretrained, load_state
 from generators.data import load_part
 from generators.noise import derive_seed
 from generators.recipes import build, recipe
 from generators.training import Trainer
-from natgym.loading import load_companion, load_generator
 from natgym.runs import read_metrics
+from natgym.task import Task
 
 
 class Killed(Exception):
@@ -36,16 +38,16 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 @pytest.fixture(scope="module")
-def configs(tiny: AdaNATConfig) -> dict[str, AdaNATConfig]:
+def configs(tiny: TrainingConfig) -> dict[str, TrainingConfig]:
     """The two laws of the generator's masks, with two of its updates after each of the policy's."""
     return {
-        masks: dataclasses.replace(tiny, steps=3, cotraining=CotrainingConfig(updates=2, masks=masks))
+        masks: tiny.but(steps=3, cotraining=CotrainingConfig(updates=2, masks=masks))
         for masks in ("visited", "usual")
     }
 
 
 @pytest.fixture(scope="module")
-def runs(configs: dict[str, AdaNATConfig], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def runs(configs: dict[str, TrainingConfig], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Uninterrupted runs."""
     folders = {name: tmp_path_factory.mktemp(name) for name in configs}
     for name, folder in folders.items():
@@ -68,7 +70,7 @@ def test_every_ratio_visited_is_drawn_as_often_as_it_was_visited() -> None:
 
 
 def test_the_generator_learns_at_the_ratios_of_the_rollout_before(
-    configs: dict[str, AdaNATConfig], monkeypatch: pytest.MonkeyPatch
+    configs: dict[str, TrainingConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Recounted from the states that the environment decodes."""
     visited: list[float] = []
@@ -86,13 +88,13 @@ def test_the_generator_learns_at_the_ratios_of_the_rollout_before(
     advance, batch = natgym.env.advance, Trainer._batch
     monkeypatch.setattr(natgym.env, "advance", spying_advance)
     monkeypatch.setattr(Trainer, "_batch", spying_batch)
-    monkeypatch.setattr(Learner, "_teach", lambda learner, seed: {})
-    monkeypatch.setattr(Learner, "_measure", lambda learner: Vitals())
-    learner = Learner(configs["visited"])
+    monkeypatch.setattr(Teacher, "teach", lambda *_: {})
+    monkeypatch.setattr(Monitor, "measure", lambda *_: Vitals())
+    trainer = AdaNATTrainer.of(configs["visited"])
     for _ in range(2):
         visited.clear()
         hidden.clear()
-        learner.update()
+        trainer.update()
         assert len(visited) == 3 * 32 and len(hidden) == 2 * 128
         expected = [ratio for ratio in visited if ratio > 0]
         assert set(hidden) <= set(expected)
@@ -101,11 +103,11 @@ def test_the_generator_learns_at_the_ratios_of_the_rollout_before(
 
 
 def test_the_control_is_the_usual_training_gone_on_with(
-    configs: dict[str, AdaNATConfig], runs: dict[str, Path]
+    configs: dict[str, TrainingConfig], runs: dict[str, Path]
 ) -> None:
     """To the bit what the generator's own trainer gives, so that no policy had a part in it."""
-    generator, _ = load_generator("digits")
-    tokenizer, part = load_companion(None, "tokenizer", "digits"), load_part("digits", "train")
+    generator = Task.load("digits").generator
+    tokenizer, part = Task.load("digits").tokenizer, load_part("digits", "train")
     config = dataclasses.replace(
         recipe("digits", "nat"),
         learning_rate=3e-4,
@@ -116,7 +118,7 @@ def test_the_control_is_the_usual_training_gone_on_with(
     trainer = Trainer(
         generator.requires_grad_(True), tokenizer.encode(part.images_NCHW), part.condition, config
     )
-    for _ in range(configs["visited"].updates * 2):
+    for _ in range(configs["visited"].adanat.updates * 2):
         trainer.update()
     trained = weights(from_pretrained(runs["usual"] / "generator"))
     assert same(trained, weights(trainer.ema))
@@ -124,27 +126,26 @@ def test_the_control_is_the_usual_training_gone_on_with(
 
 
 def test_rollouts_and_measurements_are_drawn_by_the_averaged_generator(
-    configs: dict[str, AdaNATConfig],
+    configs: dict[str, TrainingConfig],
 ) -> None:
-    learner = Learner(configs["visited"])
-    before, distance = weights(learner.generator), learner._measure().distance
-    learner.update()
-    assert learner.cotraining is not None
-    trainer = learner.cotraining.trainer
-    for env in (learner.env, learner.fresh_env):
-        assert env.generator is learner.generator is trainer.ema
-    assert not same(before, weights(trainer.ema))
-    assert not same(weights(trainer.generator), weights(trainer.ema))
-    assert not trainer.ema.training and not any(one.requires_grad for one in trainer.ema.parameters())
-    actor = learner.actor()
-    learner.actor = lambda: actor  # type: ignore[method-assign]
-    moved = learner._measure().distance
-    trainer.ema.load_state_dict(before)
-    assert moved != learner._measure().distance != distance, "nothing kept of earlier weights"
+    trainer = AdaNATTrainer.of(configs["visited"])
+    before, distance = weights(trainer.env.generator), trainer.monitor.measure(trainer.actor()).distance
+    trainer.update()
+    assert trainer.cotraining is not None
+    learner = trainer.cotraining.trainer
+    for env in (trainer.env, trainer.teacher.fresh_env, trainer.monitor.env):
+        assert env.generator is learner.ema
+    assert not same(before, weights(learner.ema))
+    assert not same(weights(learner.generator), weights(learner.ema))
+    assert not learner.ema.training and not any(one.requires_grad for one in learner.ema.parameters())
+    actor = trainer.actor()
+    moved = trainer.monitor.measure(actor).distance
+    learner.ema.load_state_dict(before)
+    assert moved != trainer.monitor.measure(actor).distance != distance, "nothing kept of earlier weights"
 
 
 def test_metrics_count_the_updates_of_the_generator(
-    configs: dict[str, AdaNATConfig], runs: dict[str, Path]
+    configs: dict[str, TrainingConfig], runs: dict[str, Path]
 ) -> None:
     rows = read_metrics(runs["visited"] / "metrics.csv")
     assert [int(row["generator_updates"]) for row in rows] == [2, 4, 6]
@@ -156,7 +157,7 @@ def test_metrics_count_the_updates_of_the_generator(
 
 @pytest.mark.parametrize("name", ["visited", "usual"])
 def test_a_killed_run_ends_as_the_uninterrupted_one(
-    configs: dict[str, AdaNATConfig], runs: dict[str, Path], tmp_path: Path, name: str
+    configs: dict[str, TrainingConfig], runs: dict[str, Path], tmp_path: Path, name: str
 ) -> None:
     config = configs[name]
 
@@ -176,11 +177,11 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(
 
 
 def test_an_enat_learns_with_reuse() -> None:
-    tokenizer, part = load_companion(None, "tokenizer", "digits"), load_part("digits", "train")
+    tokenizer, part = Task.load("digits").tokenizer, load_part("digits", "train")
     generator = build("enat", "digits", tokenizer, part.condition.geometry)
     before = weights(generator)
     config, ids_NL = CotrainingConfig(updates=1), tokenizer.encode(part.images_NCHW)
-    cotraining = Cotraining(config, "digits", generator, ids_NL, part.condition, seed=0)
+    cotraining = Cotraining(config, recipe("digits", "enat"), generator, ids_NL, part.condition, seed=0)
     assert cotraining.trainer.config.reuse == 0.5
     metrics = cotraining.update(torch.ones(2, 8, 16))
     assert metrics["generator_updates"] == 1 and metrics["generator_loss"] > 0

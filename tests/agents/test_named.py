@@ -9,22 +9,23 @@ import pytest
 import torch
 
 from agents import named
+from agents.adanat.actor import Actor, ActorConfig
+from agents.adanat.network import PolicyConfig
 from agents.named import NAMES, find_all, find_policies
-from agents.policy import Actor, ActorConfig, PolicyConfig
 from generators.checkpoints import save_pretrained
 from generators.families import columns, parse
 from generators.noise import seeded
 from generators.reveal import Halton
 from generators.rules import DecodeRules
 from generators.schedules import FAMILIES, family, reference
-from natgym.loading import load_companion, load_generator
 from natgym.policies import AdaptivePolicy, FixedPolicy
 from natgym.rollouts import balanced, rollout
+from natgym.task import Task
 
 
 @pytest.fixture(scope="module")
 def digits() -> Any:
-    return load_generator("digits")[0]
+    return Task.load("digits").generator
 
 
 def found(spec: Any, digits: Any, *steps: int) -> list[tuple[str, Any]]:
@@ -56,7 +57,7 @@ def test_settings_reach_schedule_and_rule(digits: Any) -> None:
 
 def draw(policy: Any, digits: Any, count: int = 40) -> Any:
     condition = balanced(digits.conditions(), count)
-    return rollout(policy, digits, load_companion(None, "tokenizer", "digits"), condition, seed=3)
+    return rollout(policy, digits, Task.load("digits").tokenizer, condition, seed=3)
 
 
 def test_halton_is_arccos_along_a_fixed_order(digits: Any) -> None:
@@ -153,11 +154,12 @@ def test_autonat_is_what_lies_beside_the_same_weights(
     next(other.parameters()).add_(1e-3)
     for name, generator, remask in (("a", other, 3), ("b", digits, 7)):
         save_pretrained(generator, tmp_path / "digits" / name, task="digits")
-        reference(4, remask=remask).save(tmp_path / "digits" / name / "autonat-T4.json")
+        (tmp_path / "digits" / name / "strategies").mkdir()
+        reference(4, remask=remask).save(tmp_path / "digits" / name / "strategies" / "autonat-T4.json")
         ((label, policy),) = found("autonat", generator, 4)
         assert label == "autonat"
         assert torch.equal(policy.schedule.table_T4, reference(4, remask=remask).table_T4)
-    reference(16).save(tmp_path / "digits" / "a" / "autonat-T16.json")
+    reference(16).save(tmp_path / "digits" / "a" / "strategies" / "autonat-T16.json")
     with pytest.raises(ValueError, match=r"8 steps .* this NAT \(shipped: 4, 16\); search one with"):
         found("autonat", other, 4, 8)
     with pytest.raises(ValueError, match=r"16 steps .*\(shipped: 4\)"):

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import agents.policy
-from agents.adanat import AdaNATConfig, Learner, train
-from agents.policy import AdaNATPolicy, PolicyConfig, export_actor
+import agents.adanat.network
+from agents.adanat.actor import export_actor
+from agents.adanat.config import TrainingConfig
+from agents.adanat.network import AdaNATPolicy, PolicyConfig
+from agents.adanat.trainer import AdaNATTrainer, train
 from agents.sb3 import PPO, LearnedPolicy, SB3VecEnv
 from generators.checkpoints import from_pretrained, save_pretrained
 from generators.conditions import Condition, Labels
@@ -20,8 +22,8 @@ from generators.contract import Prediction
 from generators.enat import ENAT, enat_digits
 from generators.schedules import PARAMETERS
 from natgym.env import DecodeVectorEnv
-from natgym.loading import load_companion
 from natgym.rollouts import ACTIONS, rollout
+from natgym.task import Task
 from rounding import assert_rounded
 
 T, N = 3, 8
@@ -70,10 +72,7 @@ def test_a_saved_policy_replays_in_a_rollout_what_it_plays_in_the_env(
 ) -> None:
     env = make_env(schedule="maskgit", **play)
     ppo = make_ppo(env)
-    options = {key: play[key] for key in ("parameters", "smoothing") if key in play}
-    pooled_from = env.observer.grid if "observation" in play else None
-    preset, schedule = play.get("actions", "default"), env.action_map.schedule
-    actor = export_actor(ppo.policy, TINY, preset, schedule, pooled_from=pooled_from, **options)  # type: ignore[arg-type]
+    actor = export_actor(ppo.policy, env.observer, env.action_map, env.rules)  # type: ignore[arg-type]
     save_pretrained(actor, tmp_path)
     loaded: Any = from_pretrained(tmp_path)
     observation, _ = env.reset(seed=4)
@@ -188,7 +187,7 @@ def test_large_batches_are_read_in_chunks(monkeypatch: pytest.MonkeyPatch) -> No
     torch.manual_seed(1)
     with torch.no_grad():
         whole = *ppo.policy(observation), ppo.policy.predict_values(observation)  # type: ignore[arg-type]
-    monkeypatch.setattr(agents.policy, "CHUNK_BYTES", 3 * 4 * 16 * 64)
+    monkeypatch.setattr(agents.adanat.network, "CHUNK_BYTES", 3 * 4 * 16 * 64)
     torch.manual_seed(1)
     with torch.no_grad():
         parts = *ppo.policy(observation), ppo.policy.predict_values(observation)  # type: ignore[arg-type]
@@ -242,7 +241,7 @@ def test_a_rollout_takes_little_more_than_its_observations() -> None:
         env = DecodeVectorEnv(
             rows,
             generator=Wide(),
-            tokenizer=load_companion(None, "tokenizer", "digits"),
+            tokenizer=Task.load("digits").tokenizer,
             reward=sum_of_pixels,
             steps=steps,
             dtype="float16",
@@ -298,12 +297,12 @@ def test_one_copy_to_the_host_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_wrong_options_are_told_before_anything_is_made(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        AdaNATConfig(**options)
+        TrainingConfig.of(**options)
 
 
 def test_training_takes_the_options_from_its_config(tmp_path: Path) -> None:
     """Parameters, smoothing and pooled features reach environment, network and exported policy."""
-    config = AdaNATConfig(
+    config = TrainingConfig.of(
         steps=2,
         updates=1,
         trajectories=32,
@@ -318,12 +317,12 @@ def test_training_takes_the_options_from_its_config(tmp_path: Path) -> None:
         smoothing=0.6,
         observation="pooled",
     )
-    learner = Learner(config)
-    assert learner.env.action_space.shape == (32, 2) and learner.env.action_map.smoothing == 0.6
+    trainer = AdaNATTrainer.of(config)
+    assert trainer.env.action_space.shape == (32, 2) and trainer.env.action_map.smoothing == 0.6
     train(config, tmp_path, lambda metrics: None)
     loaded: Any = from_pretrained(tmp_path / "policy")
-    assert loaded.config.pooled_from is not None and tuple(loaded.config.parameters) == config.parameters
+    assert loaded.config.pooled_from is not None and tuple(loaded.config.parameters) == config.env.parameters
     condition = Labels(torch.arange(10), 10)
-    frame = rollout(loaded, learner.generator, learner.tokenizer, condition, seed=0).frame
+    frame = rollout(loaded, trainer.env.generator, trainer.env.tokenizer, condition, seed=0).frame
     fixed = frame.groupby("step")[["remask_temperature", "sampling_temperature"]].nunique()
     assert (fixed == 1).all(axis=None) and frame["action_remask_temperature"].isna().all()

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from agents.adanat.actor import Actor, ActorConfig
 from agents.official import ADAGEN_POLICY, ADANAT_POLICY, NETWORK_KEYS, POLICY_FORMATS, actor_from
-from agents.policy import Actor, ActorConfig
 from generators.checkpoints import from_pretrained, save_pretrained
 from generators.conditions import Labels
 from generators.decoding import advance, start
@@ -19,10 +19,10 @@ from generators.rules import DecodeRules
 from generators.schedules import reference
 from generators.weights import convert, read
 from natgym.env import DecodeVectorEnv
-from natgym.loading import load_companion, load_generator
 from natgym.observations import observe
 from natgym.rollouts import rollout
 from natgym.spaces import ActionMap
+from natgym.task import Task
 from rounding import GOLDEN, assert_rounded
 
 COMPAT = Path(__file__).resolve().parents[3] / "shared" / "compat"
@@ -123,8 +123,8 @@ def test_the_recorded_run_is_played_by_the_converted_policy(golden: Any, recipe_
 
 @pytest.mark.parametrize("form", ["adanat", "adagen"])
 def test_a_file_becomes_an_actor_that_plays_alike_in_env_and_rollouts(form: str, tmp_path: Path) -> None:
-    generator, task = load_generator("digits")
-    tokenizer, width = load_companion(None, "tokenizer", task), generator.width
+    task = Task.load("digits")
+    generator, tokenizer, width = task.generator, task.tokenizer, task.generator.width
     if form == "adanat":
         content = {"model": trained(width), "args": argparse.Namespace(heu=0), "global_step": 7}
         torch.save(content, tmp_path / "ckpt_7.pth")

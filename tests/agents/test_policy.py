@@ -11,16 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.policy import (
+from agents.adanat.actor import Actor, export_actor
+from agents.adanat.network import (
     AdaNATPolicy,
     PolicyConfig,
     StepEmbedding,
     Trunk,
-    export_actor,
     small_policy,
 )
 from agents.sb3 import PPO, SB3VecEnv, TensorRolloutBuffer
 from generators.checkpoints import from_pretrained, save_pretrained
+from generators.rules import DecodeRules
 from generators.schedules import Schedule, reference
 from natgym.observations import Observer
 from natgym.spaces import ActionMap, Preset, action_space
@@ -50,6 +51,13 @@ def make_policy(grid: tuple[int, int], width: int, config: PolicyConfig | None =
         config=config or small_policy(),
         grid=grid,
     )
+
+
+def export(policy: AdaNATPolicy, preset: Preset, schedule: Schedule) -> Actor:
+    trunk: Any = policy.pi_features_extractor.trunk  # type: ignore[union-attr]
+    width = policy.observation_space["features"].shape[1]  # type: ignore[index]
+    observer = Observer(trunk.grid, width, 0)
+    return export_actor(policy, observer, ActionMap.preset(preset, schedule), DecodeRules())
 
 
 def observe(grid: tuple[int, int], width: int, rows: int = 5, step: int = 0) -> dict[str, Tensor]:
@@ -242,7 +250,7 @@ def test_three_recorded_updates(recorded: Any) -> None:
 @pytest.mark.parametrize("grid", [(4, 4), (7, 7), (5, 3)])
 def test_an_untrained_policy_plays_the_schedule_on_any_grid(grid: tuple[int, int]) -> None:
     policy, schedule = make_policy(grid, 12), reference(STEPS)
-    actor = export_actor(policy, small_policy(), "default", schedule)
+    actor = export(policy, "default", schedule)
     for step in range(STEPS):
         observation = observe(grid, 12, step=step)
         observation["features"] *= 100
@@ -317,7 +325,7 @@ def test_the_standard_deviation_gets_no_gradient() -> None:
 def test_an_exported_actor_plays_what_was_learned(tmp_path: Path, actions: Preset) -> None:
     policy, schedule = make_policy((5, 3), 12), reference(STEPS, remask=4.0, guidance=2.0, name="mine")
     perturb(policy)
-    actor = export_actor(policy, small_policy(), actions, schedule)
+    actor = export(policy, actions, schedule)
     save_pretrained(actor, tmp_path / "policy")
     loaded: Any = from_pretrained(tmp_path / "policy")
     assert loaded.steps == STEPS and loaded.action_map().schedule.name == "mine"
@@ -334,7 +342,7 @@ def test_an_exported_actor_plays_what_was_learned(tmp_path: Path, actions: Prese
 
 def test_an_exported_actor_is_a_copy() -> None:
     policy, schedule = make_policy((4, 4), 12), Schedule(reference(STEPS).table_T4.clone())
-    actor = export_actor(policy, small_policy(), "default", schedule)
+    actor = export(policy, "default", schedule)
     before = {name: tensor.clone() for name, tensor in actor.state_dict().items()}
     perturb(policy)
     schedule.table_T4.zero_()

@@ -1,6 +1,5 @@
 """The published hyper-parameters, one by one, and that each reaches what it is said to set."""
 
-import dataclasses
 import importlib
 import math
 import os
@@ -11,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from agents.adanat import Learner, train
-from agents.adanat_config import AdaNATConfig, preset
-from agents.policy import PolicyConfig
-from natgym.rewards import AdversarialConfig
+from agents.adanat.config import AdaNATConfig, TrainingConfig, preset
+from agents.adanat.network import PolicyConfig
+from agents.adanat.trainer import AdaNATTrainer, train
+from natgym.rewards import AdversarialConfig, Images
 from natgym.runs import read_metrics
+from natgym.settings import setting
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 PAPER = {  # AdaNAT's code and section 4.1
@@ -58,20 +58,20 @@ TINY: dict[str, Any] = dict(
 
 @pytest.mark.parametrize("name", PAPER)
 def test_the_constants_of_the_paper(name: str) -> None:
-    assert getattr(preset("adanat_paper"), name) == PAPER[name]
+    assert setting(preset("adanat_paper"), name) == PAPER[name]
 
 
 def test_the_constants_of_the_discriminator_and_of_adagen() -> None:
     found = preset("adanat_paper")
-    assert found.adversarial == AdversarialConfig(
+    assert found.env.rewards.adversarial == AdversarialConfig(
         backbone="dino", condition="class", crop=0.5, learning_rate=1e-4, betas=(0.5, 0.999), loss="logistic"
     )
-    adagen = dataclasses.replace(found, steps=16, smoothing=0.8, actions="paper")
-    assert preset("adagen") == adagen and preset("small") == AdaNATConfig()
+    adagen = found.but(steps=16, smoothing=0.8, actions="paper")
+    assert preset("adagen") == adagen and preset("small") == TrainingConfig.of()
 
 
 def test_standard_deviation_and_learning_rate_over_the_updates() -> None:
-    paper = preset("adanat_paper")
+    paper = preset("adanat_paper").adanat
     assert [paper.action_std_at(update) for update in (0, 499, 500, 999)] == [0.6, 0.6, 0.3, 0.3]
     assert {paper.learning_rate_at(update) for update in (0, 999)} == {1e-5}
     falling = AdaNATConfig(updates=5, learning_rate=1e-3, final_learning_rate=2e-4, action_std=(0.5, 0.1))
@@ -83,8 +83,8 @@ def test_standard_deviation_and_learning_rate_over_the_updates() -> None:
 
 def test_the_paper_s_settings_undo_those_of_sb3() -> None:
     """Adam's epsilon, clipping, standardised advantages, full batches, returns: as in the golden updates."""
-    learner = Learner(dataclasses.replace(preset("adanat_paper"), **TINY))
-    ppo: Any = learner.ppo
+    trainer = AdaNATTrainer.of(preset("adanat_paper").but(**TINY))
+    ppo: Any = trainer.ppo
     assert ppo.policy.optimizer.defaults["eps"] == 1e-8 and ppo.max_grad_norm == math.inf
     assert not ppo.normalize_advantage and ppo.rollout_buffer.normalize_returns
     assert (ppo.batch_size, ppo.n_epochs, ppo.ent_coef, ppo.vf_coef) == (64, 5, 0.01, 0.5)
@@ -96,14 +96,14 @@ def test_the_paper_s_settings_undo_those_of_sb3() -> None:
         step(),
     )
     taught: list[int] = []
-    update = learner.reward.update
+    update = trainer.env.reward.update
 
-    def counted(real: Any, real_condition: Any, fake: Any, fake_condition: Any) -> dict[str, float]:
-        taught.append(len(fake))
-        return update(real, real_condition, fake, fake_condition)
+    def counted(real: Images, fake: Images) -> dict[str, float]:
+        taught.append(fake.num_images)
+        return update(real, fake)
 
-    learner.reward.update = counted  # type: ignore[method-assign]
-    learner.update()
+    trainer.env.reward.update = counted  # type: ignore[method-assign]
+    trainer.update()
     assert steps == [1e-5] * 5, "one full batch per epoch"
     assert taught == [16] * 5, "five batches drawn for the discriminator"
     assert ppo.policy.log_std.exp().tolist() == pytest.approx([0.6] * 4)
@@ -115,32 +115,32 @@ def test_a_preset_on_the_command_line_is_the_default_of_all_flags(monkeypatch: p
     script: Any = importlib.import_module("adanat_ppo")
     parse: Any = importlib.import_module("_cli").parse
 
-    def parsed(*flags: str) -> AdaNATConfig:
+    def parsed(*flags: str) -> TrainingConfig:
         monkeypatch.setattr(sys, "argv", ["adanat_ppo.py", *flags])
         return parse(script.Args, "adanat_ppo.py", script.defaults).train
 
     paper = preset("adanat_paper")
     assert parsed("--preset", "adanat_paper") == parsed("--preset=adanat_paper") == paper
-    assert parsed("--updates", "7", "--preset", "adagen", "--clip", "0.1") == dataclasses.replace(
-        preset("adagen"), updates=7, clip=0.1
+    assert parsed("--updates", "7", "--preset", "adagen", "--clip", "0.1") == preset("adagen").but(
+        updates=7, clip=0.1
     )
-    assert parsed("--minibatch", "64", "--preset", "adanat_paper").minibatch == 64
-    assert parsed("--minibatch", "None").minibatch is None
-    assert parsed() == parsed("--preset", "small") == AdaNATConfig(schedule=script.SEARCHED)
+    assert parsed("--minibatch", "64", "--preset", "adanat_paper").adanat.minibatch == 64
+    assert parsed("--minibatch", "None").adanat.minibatch is None
+    assert parsed() == parsed("--preset", "small") == TrainingConfig.of(schedule=script.SEARCHED)
 
 
 def test_every_discriminator_step_has_pictures_of_its_own() -> None:
-    learner = Learner(AdaNATConfig(**TINY, discriminator_steps=3))
-    batches = [images for images, _ in learner._fresh(7)]
+    trainer = AdaNATTrainer.of(TrainingConfig.of(**TINY, discriminator_steps=3))
+    batches = [images for images, _ in trainer.teacher._draw_fresh(trainer.ppo.policy, 7)]
     assert [len(images) for images in batches] == [16] * 3
     assert not torch.equal(batches[0], batches[1]) and not torch.equal(batches[1], batches[2])
-    again = [images for images, _ in learner._fresh(7)]
+    again = [images for images, _ in trainer.teacher._draw_fresh(trainer.ppo.policy, 7)]
     assert all(torch.equal(one, other) for one, other in zip(batches, again, strict=True))
 
 
 def test_images_spent_and_learning_rates_are_logged(tmp_path: Path) -> None:
     rates: dict[str, Any] = dict(learning_rate=1e-3, final_learning_rate=4e-4)
-    config = AdaNATConfig(**TINY, **rates, discriminator_steps=3, warmup=1)
+    config = TrainingConfig.of(**TINY, **rates, discriminator_steps=3, warmup=1)
     train(config, tmp_path, lambda _: None)
     rows = read_metrics(tmp_path / "metrics.csv")
     assert int(rows[-1]["images_spent"]) == config.total_images
@@ -158,5 +158,5 @@ def test_images_spent_and_learning_rates_are_logged(tmp_path: Path) -> None:
 def test_batches_that_the_paper_s_discriminator_cannot_group_are_refused(values: Any, said: str) -> None:
     config = preset("adanat_paper")
     with pytest.raises(ValueError, match=said):
-        dataclasses.replace(config, **values)
-    dataclasses.replace(config, **values, adversarial=AdversarialConfig())
+        config.but(**values)
+    config.but(**values, adversarial=AdversarialConfig())

@@ -15,7 +15,7 @@ from stable_baselines3.common.buffers import DictRolloutBuffer
 from torch import Tensor
 
 import natgym  # noqa: F401  (registers the environment)
-from agents.policy import AdaNATPolicy, PolicyConfig
+from agents.adanat.network import AdaNATPolicy, PolicyConfig
 from agents.sb3 import PPO, SB3VecEnv, TensorRolloutBuffer
 from rounding import assert_rounded
 

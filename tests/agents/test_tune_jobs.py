@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from agents import tune_jobs
-from agents.adanat import AdaNATConfig, train
-from agents.policy import PolicyConfig
-from agents.tune_jobs import STOPPED, _asha, check_rung, run_trials, sample_configs
+from agents.adanat.config import TrainingConfig
+from agents.adanat.folders import STOPPED
+from agents.adanat.network import PolicyConfig
+from agents.adanat.trainable import AdaNATTrainable
+from agents.adanat.trainer import train
+from agents.tune_jobs import _asha, check_rung, run_trials, sample_configs
 from natgym.runs import MetricsLog, read_metrics
+from natgym.settings import setting
 
-BASE = AdaNATConfig(
+BASE = TrainingConfig.of(
     steps=2,
     updates=2,
     trajectories=32,
@@ -43,18 +46,17 @@ def test_samples_follow_their_laws() -> None:
         "seed=choice(1,2,3,4,5)",
     )
     configs = sample_configs(BASE, space, 200)
-    rates, clips = ([getattr(config, name) for config in configs] for name in ("learning_rate", "clip"))
+    rates, clips = ([setting(config, name) for config in configs] for name in ("learning_rate", "clip"))
     assert 1e-4 <= min(rates) < 2e-4 and 5e-3 < max(rates) <= 1e-2
     below = sum(rate < 1e-3 for rate in rates)  # half of them in each decade
     assert 70 <= below <= 130
     assert 0.1 <= min(clips) < 0.11 and 0.29 < max(clips) <= 0.3
     assert math.isclose(sum(clips) / 200, 0.2, abs_tol=0.02)
-    assert {config.epochs for config in configs} == {2, 4, 8}
-    assert {config.seed for config in configs} == {1, 2, 3, 4, 5}
-    assert all(type(config.epochs) is type(config.seed) is int for config in configs)
-    sampled = {"learning_rate", "clip", "epochs", "seed"}
-    kept = [field.name for field in dataclasses.fields(BASE) if field.name not in sampled]
-    assert all(getattr(config, name) == getattr(BASE, name) for config in configs for name in kept)
+    assert {config.adanat.epochs for config in configs} == {2, 4, 8}
+    assert {config.adanat.seed for config in configs} == {1, 2, 3, 4, 5}
+    assert all(type(config.adanat.epochs) is type(config.adanat.seed) is int for config in configs)
+    drawn = {name: setting(BASE, name) for name in ("learning_rate", "clip", "epochs", "seed")}
+    assert all(config.but(drawn) == BASE for config in configs)
 
 
 def test_samples_follow_from_the_seed_alone() -> None:
@@ -63,9 +65,9 @@ def test_samples_follow_from_the_seed_alone() -> None:
     configs = sample_configs(BASE, space, 5)
     torch.rand(3)
     assert sample_configs(BASE, space, 8)[:5] == configs
-    assert len({config.clip for config in configs}) == 5
-    other = sample_configs(dataclasses.replace(BASE, seed=1), space, 5)
-    assert not {config.clip for config in configs} & {config.clip for config in other}
+    assert len({config.adanat.clip for config in configs}) == 5
+    other = sample_configs(BASE.but(seed=1), space, 5)
+    assert not {config.adanat.clip for config in configs} & {config.adanat.clip for config in other}
 
 
 @pytest.mark.parametrize(
@@ -108,8 +110,8 @@ class Sweep:
 
 CONFIGS = [
     BASE,
-    dataclasses.replace(BASE, seed=1, learning_rate=3e-3),
-    dataclasses.replace(BASE, schedule="no-such-schedule.json"),
+    BASE.but(seed=1, learning_rate=3e-3),
+    BASE.but(schedule="no-such-schedule.json"),
 ]
 
 
@@ -138,7 +140,7 @@ def test_a_trial_learns_the_same_without_ray(sweep: Sweep, tmp_path: Path, trial
     for name in ("metrics.csv", "policy/config.json", "policy/model.safetensors"):
         assert (sweep.folders[trial] / name).read_bytes() == (tmp_path / name).read_bytes(), name
     arrived = [metrics for index, metrics in sweep.reports if index == trial]
-    assert len(arrived) == len(reported) == BASE.updates
+    assert len(arrived) == len(reported) == BASE.adanat.updates
     for expected, found in zip(reported, arrived, strict=True):
         assert {name: found[name] for name in expected} == pytest.approx(expected, rel=0, nan_ok=True)
 
@@ -166,7 +168,7 @@ def test_an_interrupt_is_not_taken_for_the_end(tmp_path: Path) -> None:
             interrupted.append(trial)
             os.kill(os.getpid(), signal.SIGINT)
 
-    config = dataclasses.replace(BASE, updates=500)
+    config = BASE.but(updates=500)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -176,15 +178,17 @@ def test_an_interrupt_is_not_taken_for_the_end(tmp_path: Path) -> None:
     assert (tmp_path / "checkpoint.pt").is_file() and not (tmp_path / "policy").exists()
 
 
-def rung_trials(folder: Path, count: int) -> list[tuple[AdaNATConfig, Path]]:
+def rung_trials(folder: Path, count: int) -> list[tuple[TrainingConfig, Path]]:
     """Trials of 12 updates, measured at every second."""
     folders = [folder / f"{trial:03d}" for trial in range(count)]
     for own in folders:
         own.mkdir(parents=True)
-    return [(dataclasses.replace(BASE, updates=12, evaluate_every=2), own) for own in folders]
+    return [(BASE.but(updates=12, evaluate_every=2), own) for own in folders]
 
 
-def tell(scheduler: Any, trials: list[tuple[AdaNATConfig, Path]], told: list[tuple[int, int, float]]) -> None:
+def tell(
+    scheduler: Any, trials: list[tuple[TrainingConfig, Path]], told: list[tuple[int, int, float]]
+) -> None:
     """Let trials report (trial, update, distance) in this order, and log what they report as trials do."""
     asked = {trial: SimpleNamespace(trial_id=f"tune-{trial}", config={"trial": trial}) for trial, *_ in told}
     for trial in sorted(asked):
@@ -196,7 +200,7 @@ def tell(scheduler: Any, trials: list[tuple[AdaNATConfig, Path]], told: list[tup
         scheduler.on_trial_result(None, asked[trial], {"update": update, "distance": distance})
 
 
-def stopped(trials: list[tuple[AdaNATConfig, Path]]) -> set[int]:
+def stopped(trials: list[tuple[TrainingConfig, Path]]) -> set[int]:
     return {trial for trial, (_, own) in enumerate(trials) if (own / STOPPED).exists()}
 
 
@@ -234,29 +238,29 @@ def test_a_resumed_sweep_counts_what_its_trials_measured_before(tmp_path: Path) 
 
 @pytest.mark.parametrize(("rung", "updates", "every"), [(0, 12, 1), (3, 12, 2), (12, 12, 2), (-2, 12, 2)])
 def test_a_rung_without_a_measurement_is_refused(rung: int, updates: int, every: int) -> None:
-    config = dataclasses.replace(BASE, updates=updates, evaluate_every=every)
+    config = BASE.but(updates=updates, evaluate_every=every)
     check_rung([config], 2 * every)
     with pytest.raises(ValueError, match=f"asha-rung {rung}"):
         check_rung([config], rung)
 
 
-def test_a_stopped_trial_stays_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_trial_stays_stopped(tmp_path: Path) -> None:
     """It tells what it told last, for table and progress, and learns no more."""
     [(config, own)] = trials = rung_trials(tmp_path, 1)
     (own / STOPPED).touch()
     (own / "metrics.csv").write_text("update,distance\n2,1.5\n")
-    told: list[dict[str, float]] = []
-    monkeypatch.setattr(tune_jobs, "run_jobs", lambda work, *rest, **where: work(0, told.append))
-    run_trials(trials, lambda trial, metrics: None, folder=tmp_path, rung=2)
-    assert told == [{"update": 2.0, "distance": 1.5}] and not (own / "checkpoint.pt").exists()
+    trainable = AdaNATTrainable.__new__(AdaNATTrainable)  # without a Ray cluster
+    trainable.setup({"trial": 0}, trainings=trials)
+    assert trainable.step() == {"update": 2.0, "distance": 1.5, "done": True}
+    assert not (own / "checkpoint.pt").exists() and not (own / "policy").exists()
 
 
 @pytest.mark.ray
 def test_a_trial_that_is_behind_ends_at_its_rung(tmp_path: Path) -> None:
     """One trial after the other: the first can't be stopped, and the second, of 40 pictures with too little
     variety, is far behind it."""
-    good = dataclasses.replace(BASE, updates=4, evaluate_every=2, schedule="random-order")
-    configs = [good, dataclasses.replace(good, schedule="maskgit")]
+    good = BASE.but(updates=4, evaluate_every=2, schedule="random-order")
+    configs = [good, good.but(schedule="maskgit")]
     trials = [(config, tmp_path / f"{index}") for index, config in enumerate(configs)]
     for _, own in trials:
         own.mkdir()

@@ -10,7 +10,6 @@ import torch
 from matplotlib.figure import Figure
 from scipy import stats
 
-from generators.data import load_part
 from generators.schedules import as_schedule
 from natgym.discovery.audit import audit, audit_figure
 from natgym.discovery.balance import branch_weights, reliability
@@ -29,8 +28,8 @@ from natgym.discovery.report import (
 )
 from natgym.discovery.split import split_pairs
 from natgym.evaluation import paired_difference
-from natgym.loading import load_companion, load_generator
 from natgym.rollouts import balanced, rollout
+from natgym.task import Task
 
 
 def test_reliability_is_agreement_of_clusters_with_old_categories(blobs: Callable) -> None:
@@ -202,9 +201,9 @@ def test_the_audit_of_real_pictures_finds_nothing() -> None:
 
 def test_the_audit_tells_policies_apart() -> None:
     """Digits drawn at once hold a cluster that no real digit is in; those drawn in eight steps don't."""
-    generator, task = load_generator("digits")
-    tokenizer, classifier = (load_companion(None, kind, task) for kind in ("tokenizer", "classifier"))
-    real, held_out = load_part("digits", "train"), load_part("digits", "report")
+    task = Task.load("digits")
+    generator, tokenizer, classifier = task.generator, task.tokenizer, task.score_extractor
+    real, held_out = task.split("train"), task.split("report")
 
     @torch.no_grad()
     def features(images: torch.Tensor) -> np.ndarray:

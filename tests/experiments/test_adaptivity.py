@@ -45,7 +45,7 @@ def test_trained_policies_meet_their_controls_and_a_stopped_study_goes_on(call: 
     blind = [json.loads(path.read_text()) for path in sorted(study.glob("step-only/*/config.json"))]
     seen = [json.loads(path.read_text()) for path in sorted(Path("trained").glob("trials/*/config.json"))]
     for ours, theirs in zip(blind, seen, strict=True):
-        assert ours["policy"].pop("blind") and not theirs["policy"].pop("blind")
+        assert ours["adanat"]["policy"].pop("blind") and not theirs["adanat"]["policy"].pop("blind")
         assert ours == theirs, "the control is trained alike"
     pair = next(p for p in found["differences"] if p["minus"] == "start" and p["metric"] == "recall")
     policy, start = (pd.DataFrame(rows[name]["per_seed"]) for name in ("policy", "start"))

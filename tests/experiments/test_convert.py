@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from agents.adanat.actor import ActorConfig, ActorNetwork
 from agents.official import ADANAT_POLICY
-from agents.policy import ActorConfig, ActorNetwork
 from generators.checkpoints import from_pretrained, read_description
 from generators.conditions import Labels
 from generators.enat import ENAT, ENATConfig

@@ -14,9 +14,10 @@ from torch import nn
 
 import natgym.protocol
 import natgym.reference
-from agents.adanat import AdaNATConfig, train
+from agents.adanat.config import TrainingConfig
+from agents.adanat.network import PolicyConfig
+from agents.adanat.trainer import train
 from agents.named import NAMES
-from agents.policy import PolicyConfig
 from generators.schedules import reference
 from natgym.evaluation import paired_difference
 from natgym.runs import write_config
@@ -200,7 +201,7 @@ def test_generate_refuses_in_one_line(call: Call, tmp_path: Path, arguments: str
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder of AdaNAT, as adanat_ppo.py leaves it."""
-    config = AdaNATConfig(
+    config = TrainingConfig.of(
         steps=3,
         updates=1,
         trajectories=16,

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from agents.policy import Actor
+from agents.adanat.actor import Actor
 from generators.checkpoints import from_pretrained
 from generators.schedules import Schedule, random_order
 from natgym.runs import read_metrics
@@ -184,8 +184,8 @@ def test_an_alarm_ends_a_run_whose_table_tells_it(outside: Path, console: Consol
 def test_a_run_leaves_everything_behind(reference: tuple[Path, Done]) -> None:
     folder, _ = reference
     config = json.loads((folder / "config.json").read_text())
-    assert config["train"]["steps"] == 2 and config["search"]["grid"]["remask"] == [1.0, 8.0]
-    assert config["train"]["clip"] == 0.2, "what was not asked for is written down too"
+    assert config["train"]["env"]["steps"] == 2 and config["search"]["grid"]["remask"] == [1.0, 8.0]
+    assert config["train"]["adanat"]["clip"] == 0.2, "what was not asked for is written down too"
     with open(folder / "metrics.csv") as file:
         assert [row["update"] for row in csv.DictReader(file)] == ["1", "2", "3"]
     policy = from_pretrained(folder / "policy")

@@ -14,13 +14,12 @@ from safetensors.torch import save
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from generators.checkpoints import from_pretrained
+from generators.checkpoints import PRETRAINED, from_pretrained
 from generators.data import (
     Part,
     PartName,
     load_part,
     open_part,
-    pretrained_folder,
     stratified_parts,
     tokens,
 )
@@ -94,8 +93,6 @@ def test_unknown_names_are_refused() -> None:
         load_part("digit", "train")
     with pytest.raises(ValueError, match="part 'test' is not one of train, select, report"):
         load_part("digits", "test")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="no generator is shipped for task 'nothing'"):
-        pretrained_folder("nothing", "generator")
 
 
 @pytest.fixture
@@ -287,7 +284,7 @@ class Counting(PatchKMeans):
 
 @pytest.fixture
 def counting() -> Counting:
-    tokenizer: Any = from_pretrained(pretrained_folder("digits", "tokenizer"))
+    tokenizer: Any = from_pretrained(PRETRAINED / "digits" / "tokenizer")
     tokenizer.__class__, tokenizer.calls = Counting, []
     return tokenizer
 

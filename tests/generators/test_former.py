@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from agents.adanat import AdaNATConfig
-from agents.policy import Actor, ActorConfig, PolicyConfig
+from agents.adanat.actor import Actor, ActorConfig
+from agents.adanat.config import TrainingConfig
+from agents.adanat.network import PolicyConfig
 from generators.checkpoints import from_pretrained, save_pretrained
 from generators.rules import DecodeRules
 from natgym.protocol import compare
@@ -35,8 +36,12 @@ def test_a_policy_folder_has_its_rules_in_its_metadata(tmp_path: Path, least: in
 @pytest.mark.parametrize("least", [0, 1])
 def test_a_run_folder_has_them_among_its_settings(tmp_path: Path, least: int) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"train": {"steps": 3, "min_reveal": least}}))
-    config = read_config(tmp_path / "config.json", AdaNATConfig, "train")
-    assert config.steps == 3 and DecodeRules.of(config.rules, (4, 4)) == DecodeRules(min_reveal=least)
+    config = read_config(tmp_path / "config.json", TrainingConfig, "train").env
+    assert (
+        config.steps == 3
+        and config.extractor == "score"
+        and DecodeRules.of(config.rules, (4, 4)) == DecodeRules(min_reveal=least)
+    )
 
 
 def test_a_table_has_them_in_its_protocol() -> None:

@@ -1,21 +1,10 @@
-"""The shipped digits modules, loaded once."""
-
-from typing import Any, NamedTuple
+"""The shipped digits, their networks loaded once."""
 
 import pytest
 
-from natgym.loading import load_companion, load_generator
-
-
-class Task(NamedTuple):
-    """Generator, tokenizer and classifier of one task."""
-
-    generator: Any
-    tokenizer: Any
-    classifier: Any
+from natgym.task import Task
 
 
 @pytest.fixture(scope="session")
 def digits() -> Task:
-    generator, task = load_generator("digits")
-    return Task(generator, *(load_companion(None, kind, task) for kind in ("tokenizer", "classifier")))
+    return Task.load("digits")

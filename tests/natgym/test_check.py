@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 import natgym
+from agents.adanat.actor import Actor, ActorConfig
+from agents.adanat.network import PolicyConfig
 from agents.named import NAMES, find_policies
-from agents.policy import Actor, ActorConfig, PolicyConfig
 from generators.conditions import Labels
 from generators.data import load_part
 from generators.noise import seeded
 from generators.schedules import DecodeParams, reference
-from natgym.loading import load_generator
 from natgym.rewards import NAMED, AdversarialConfig, AdversarialReward, make_reward
+from natgym.task import Task
 
 ROOT = Path(__file__).resolve().parents[2]
 TWENTY = Labels(torch.arange(20) % 10, 10)
@@ -26,7 +27,7 @@ TWENTY = Labels(torch.arange(20) % 10, 10)
 
 @pytest.mark.parametrize("name", ["digits/nat", "mnist/nat", "mnist/enat"])
 def test_shipped_generators_pass(name: str) -> None:
-    natgym.check_generator(load_generator(name)[0])
+    natgym.check_generator(Task.load(name).generator)
 
 
 @pytest.mark.parametrize("name", [*NAMED, {"classifier": 1.0, "influence": 0.5}], ids=str)

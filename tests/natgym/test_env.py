@@ -25,11 +25,12 @@ from generators.enat import ENAT, enat_digits
 from generators.noise import HashNoise, next_episode
 from generators.rules import DecodeRules
 from generators.schedules import FAMILIES, PARAMETERS, DecodeParams, reference
-from natgym.env import DecodeEnv, DecodeVectorEnv
+from natgym.env import DecodeVectorEnv
 from natgym.observations import pool, pooled_grid
 from natgym.policies import FixedPolicy
 from natgym.rewards import AdversarialConfig, AdversarialReward, ClassifierReward
 from natgym.rollouts import rollout
+from natgym.single import DecodeEnv
 from natgym.spaces import ActionMap
 from rounding import UNIT_OF_HALF, assert_rounded
 
@@ -279,7 +280,7 @@ def test_the_reward_comes_with_the_end(steps: int, autoreset: bool, digits: Any)
     for i in range(N):  # row seed 8 + i draws class 8 + i, from 10 on again 0
         image = digits.tokenizer.decode(torch.from_numpy(info["tokens"][i : i + 1]))
         np.testing.assert_allclose(info["images"][i : i + 1], image)
-        expected = digits.classifier(image)[1].softmax(-1)[0, (8 + i) % 10].log()
+        expected = digits.reward_extractor(image)[1].softmax(-1)[0, (8 + i) % 10].log()
         assert rewards[i] == pytest.approx(expected.item(), abs=1e-5)
 
 
@@ -369,7 +370,7 @@ def test_autoreset_starts_the_next_pictures_at_once(digits: Any) -> None:
                 digits.generator, state, env.action_map(torch.from_numpy(actions[step]), step), noise
             )
         assert terminated.all() and info["tokens"].tolist() == state.ids_BL.tolist()
-        expected = digits.classifier(env.images)[1].log_softmax(-1)[range(N), condition.ids_B]
+        expected = digits.reward_extractor(env.images)[1].log_softmax(-1)[range(N), condition.ids_B]
         assert_rounded(rewards, expected)
         pictures.append(info["tokens"].tolist())
     assert all(one != two for i, one in enumerate(pictures) for two in pictures[:i])
@@ -419,7 +420,9 @@ def test_random_conditions_are_uniform_and_new_in_each_episode() -> None:
 def test_conditions_may_be_chosen_for_one_episode(digits: Any) -> None:
     env, chosen = vector(), Labels(torch.tensor([7, 7, 0, 1]), 10)
     *_, (_, rewards, *_, first) = play(env, some_actions(), seed=0, options={"condition": chosen})
-    expected = digits.classifier(torch.from_numpy(first["images"]))[1].log_softmax(-1)[range(N), chosen.ids_B]
+    expected = digits.reward_extractor(torch.from_numpy(first["images"]))[1].log_softmax(-1)[
+        range(N), chosen.ids_B
+    ]
     assert_rounded(rewards, expected)
     again = play(env, some_actions(), seed=0)[-1][-1]
     assert first["tokens"].tolist() != again["tokens"].tolist()
@@ -458,7 +461,10 @@ def test_conditions_may_be_chosen_for_one_episode(digits: Any) -> None:
         ({"smoothing": -0.1}, "smoothing -0.1"),
         ({"actions": ActionMap.preset("default", reference(4)), "smoothing": 0.5}, "has its own"),
         ({"first_pass_bytes": -1}, "max_bytes -1"),
-        ({"reward": {"nonsense": 1.0}}, "reward 'nonsense' is not one of classifier, feature-distance"),
+        (
+            {"reward": {"nonsense": 1.0}},
+            "reward 'nonsense' is not one of adversarial, classifier, feature-distance",
+        ),
         ({"reward": {}}, "no rewards"),
         ({"steps": 0}, "steps 0"),
     ],
@@ -684,7 +690,7 @@ def test_a_generator_in_half_precision_plays(dtype: str, digits: Any) -> None:
     """Observations have the declared type, and the pictures are still of their classes."""
     half = copy.deepcopy(digits.generator).bfloat16()
     live: dict[str, Any] = {"generator": half, "tokenizer": digits.tokenizer}
-    reward = ClassifierReward(digits.classifier)
+    reward = ClassifierReward(digits.score_extractor)
     env = vector(64, schedule="maskgit", reward=reward, dtype=dtype, autoreset=False, **live)
     observation, *_ = env.reset(seed=0)
     for _ in range(T):

@@ -19,7 +19,7 @@ from generators.data import Part, load_part
 from generators.noise import derive_seed
 from generators.rules import DecodeRules
 from generators.schedules import maskgit, reference
-from natgym.evaluation import COLUMNS, Evaluator, format_table, paired_difference, summarize
+from natgym.evaluation import COLUMNS, EvaluationConfig, Evaluator, format_table, paired_difference, summarize
 from natgym.judge import METRICS, Judge
 from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
@@ -40,8 +40,10 @@ def noisy(select: Part) -> Tensor:
 
 
 def evaluator(digits: Any, part: Part, **arguments: Any) -> Evaluator:
-    given = {"task": "digits", "part_name": "select", "images": IMAGES, "seeds": (0, 1)} | arguments
-    return Evaluator(*digits, part=part, **given)
+    how = {name: arguments.pop(name) for name in ("rules", "threads", "metrics") if name in arguments}
+    given = {"split": "select", "images": IMAGES, "seeds": (0, 1)} | arguments
+    judge = Judge(digits.score_extractor, part)
+    return Evaluator(digits, EvaluationConfig(**given), judge=judge, **how)
 
 
 def frechet(first_Nd: np.ndarray, second_Md: np.ndarray) -> float:
@@ -56,13 +58,13 @@ def features_of(digits: Any, images_NCHW: Tensor, bits: int | None = 8) -> np.nd
     """Round, then look, picture by picture."""
     if bits is not None:
         images_NCHW = torch.from_numpy(np.rint(images_NCHW.numpy() * 255).astype(np.uint8)) / 255
-    return np.stack([digits.classifier(image[None])[0][0].double().numpy() for image in images_NCHW])
+    return np.stack([digits.score_extractor(image[None])[0][0].double().numpy() for image in images_NCHW])
 
 
 def test_distance_is_zero_for_the_part_itself_and_the_textbooks_for_others(
     digits: Any, select: Part, noisy: Tensor
 ) -> None:
-    judge = Judge(digits.classifier, select)
+    judge = Judge(digits.score_extractor, select)
     assert judge.distance(select.images_NCHW) == pytest.approx(0, abs=1e-6)
     expected = frechet(*(features_of(digits, images) for images in (noisy, select.images_NCHW)))
     assert expected > 0.1
@@ -72,16 +74,16 @@ def test_distance_is_zero_for_the_part_itself_and_the_textbooks_for_others(
 
 
 def test_accuracy_is_counted_one_by_one(digits: Any, select: Part, noisy: Tensor) -> None:
-    judge = Judge(digits.classifier, select)
+    judge = Judge(digits.score_extractor, select)
     seen = torch.from_numpy(np.rint(noisy.numpy() * 255).astype(np.uint8)) / 255
     right = [
-        int(digits.classifier(seen[i : i + 1])[1].argmax()) == int(select.condition.values[i])
+        int(digits.score_extractor(seen[i : i + 1])[1].argmax()) == int(select.condition.values[i])
         for i in range(150)
     ]
     scores = judge.score(noisy, select.condition[:150])
     assert 0.2 < sum(right) / 150 < 1 and scores["accuracy"] == pytest.approx(sum(right) / 150)
     assert tuple(scores) == METRICS and all(math.isfinite(score) for score in scores.values())
-    seen_classes = digits.classifier(seen)[1].argmax(1).tolist()
+    seen_classes = digits.score_extractor(seen)[1].argmax(1).tolist()
     asked = select.condition.values[:150].tolist()
     moved = [abs(asked.count(label) - seen_classes.count(label)) for label in range(10)]
     assert scores["class_drift"] == pytest.approx(sum(moved) / 2 / 150) and sum(moved) > 0
@@ -90,7 +92,7 @@ def test_accuracy_is_counted_one_by_one(digits: Any, select: Part, noisy: Tensor
 
 
 def test_many_pictures_are_judged_in_chunks_that_do_not_show(digits: Any, select: Part) -> None:
-    judge, many = Judge(digits.classifier, select), select.images_NCHW.repeat(6, 1, 1, 1)[:1100]
+    judge, many = Judge(digits.score_extractor, select), select.images_NCHW.repeat(6, 1, 1, 1)[:1100]
     expected = frechet(*(features_of(digits, images) for images in (many, select.images_NCHW)))
     assert judge.distance(many) == pytest.approx(expected, abs=1e-5)
 
@@ -113,7 +115,7 @@ def test_a_row_of_scores_is_one_rollout_judged(digits: Any, select: Part) -> Non
     condition = balanced(digits.generator.conditions(), IMAGES)
     seed = derive_seed("evaluation", "select", 3)
     drawn = rollout(FixedPolicy(reference(2)), digits.generator, digits.tokenizer, condition, seed=seed)
-    scores = Judge(digits.classifier, select).score(drawn.images_NCHW, condition)
+    scores = Judge(digits.score_extractor, select).score(drawn.images_NCHW, condition)
     assert {name: row[name] for name in METRICS} == scores
     assert row["nfe"] == drawn.nfe_N.mean() and sum(counted) == IMAGES and row["images_per_second"] > 0
     played = evaluator(digits, select, seeds=(3,), rules=DecodeRules(min_reveal=0))(
@@ -130,11 +132,11 @@ def test_the_protocol_names_everything_a_number_depends_on(digits: Any, select: 
     assert json.loads(json.dumps(told)) == told | {"seeds": [0, 1]}
     assert told["generator"] == weights_hash(digits.generator)
     assert told["tokenizer"] == weights_hash(digits.tokenizer)
-    assert told["extractor"] == weights_hash(digits.classifier)
+    assert told["extractor"] == weights_hash(digits.score_extractor)
     assert "not the Inception FID" in told["distance"]
     few = Part(select.images_NCHW[:100], select.condition[:100])
     changes: dict[str, Any] = {
-        "part": evaluator(digits, select, part_name="report"),
+        "part": evaluator(digits, select, split="report"),
         "images": evaluator(digits, select, images=41),
         "seeds": evaluator(digits, select, seeds=(0,)),
         "reference_images": evaluator(digits, few),

@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from agents.policy import Actor, ActorConfig, PolicyConfig
+from agents.adanat.actor import Actor, ActorConfig
+from agents.adanat.network import PolicyConfig
 from generators.checkpoints import save_pretrained
 from generators.schedules import reference
 
@@ -23,7 +24,7 @@ import torch
 
 from agents.autonat import Measurement, Search, SearchConfig
 from natgym.policies import FixedPolicy
-import agents.policy
+import agents.adanat.actor
 from agents.strategies import Around, Parameters
 from generators.checkpoints import from_pretrained, save_pretrained
 from generators.schedules import PARAMETERS, Schedule
@@ -85,7 +86,7 @@ def test_a_fifth_parameter_is_played_saved_loaded_searched_and_drawn(tmp_path: P
     actor = Actor(ActorConfig(policy=widths, grid=(4, 4), features_width=8, steps=3, **around))
     actor.schedule.copy_(reference(3).table_T4)
     save_pretrained(actor, tmp_path / "four")
-    shipped = ROOT / "generators" / "pretrained" / "digits" / "nat" / "autonat-T4.json"
+    shipped = ROOT / "generators" / "pretrained" / "digits" / "nat" / "strategies" / "autonat-T4.json"
     command = [sys.executable, "-c", PROGRAM, str(tmp_path), str(shipped), str(tmp_path / "four")]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)

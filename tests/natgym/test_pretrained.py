@@ -12,13 +12,13 @@ from generators.data import Part, PartName, load_part
 from generators.masking import MaskLaw, mask_tokens, masked_cross_entropy
 from generators.schedules import Schedule, maskgit, reference
 from natgym.judge import Judge
-from natgym.loading import load_companion, load_generator
 from natgym.metrics.classifier import judge
 from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
+from natgym.task import Task
 
 FOLDERS = sorted(path.parent for path in PRETRAINED.rglob("config.json"))
-MEGABYTES = {"digits": 2, "mnist": 10}
+MEGABYTES = {"digits": 2, "mnist": 11}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(PRETRAINED)))
@@ -36,12 +36,17 @@ def megabytes(*folders: Path) -> float:
 
 
 def test_the_digits_are_shipped_and_small() -> None:
-    folders = [PRETRAINED / "digits" / kind for kind in ("nat", "tokenizer", "classifier")]
+    folders = [
+        PRETRAINED / "digits" / kind for kind in ("nat", "tokenizer", "extractors/score", "extractors/reward")
+    ]
     assert set(folders) <= set(FOLDERS) and megabytes(*folders) < MEGABYTES["digits"]
 
 
 def test_mnist_is_shipped_and_small() -> None:
-    folders = [PRETRAINED / "mnist" / kind for kind in ("nat", "enat", "tokenizer", "classifier")]
+    folders = [
+        PRETRAINED / "mnist" / kind
+        for kind in ("nat", "enat", "tokenizer", "extractors/score", "extractors/reward")
+    ]
     assert set(folders) <= set(FOLDERS) and megabytes(*folders) < MEGABYTES["mnist"]
 
 
@@ -49,7 +54,8 @@ def test_mnist_is_shipped_and_small() -> None:
 def test_mnist_samples_are_of_their_class(kind: str, share: float) -> None:
     """The card's share of 1,000, on 200; three standard errors of these."""
     generator: Any = from_pretrained(PRETRAINED / "mnist" / kind)
-    tokenizer, classifier = (load_companion(None, name, "mnist") for name in ("tokenizer", "classifier"))
+    task: Any = Task.load("mnist")
+    tokenizer, classifier = task.tokenizer, task.score_extractor
     condition = balanced(generator.conditions(), 200)
     drawn = rollout(FixedPolicy(maskgit(8)), generator, tokenizer, condition, seed=1)
     right_N = judge(classifier, drawn.images_NCHW)[1].argmax(-1) == condition.values
@@ -65,12 +71,12 @@ def test_the_tokenizer_loses_little(digits: Any) -> None:
 @pytest.mark.parametrize(("part", "card"), [("select", 0.990), ("report", 0.988)])
 def test_the_classifier_is_right(part: PartName, card: float, digits: Any) -> None:
     real = load_part("digits", part)
-    right = digits.classifier(real.images_NCHW)[1].argmax(-1) == real.condition.values
+    right = digits.score_extractor(real.images_NCHW)[1].argmax(-1) == real.condition.values
     assert right.double().mean().item() == pytest.approx(card, abs=0.006)
 
 
 def test_the_scale_of_the_features_is_that_of_the_train_part(digits: Any) -> None:
-    features = digits.classifier(load_part("digits", "train").images_NCHW)[0]
+    features = digits.score_extractor(load_part("digits", "train").images_NCHW)[0]
     assert features.var(0).mean().item() == pytest.approx(1, abs=1e-3)
 
 
@@ -94,7 +100,7 @@ def test_the_generator_predicts_hidden_tokens(part: PartName, card: float, digit
 def test_samples_belong_to_their_class(digits: Any) -> None:
     condition = balanced(digits.generator.conditions(), 1000)
     drawn = rollout(FixedPolicy(reference(4)), digits.generator, digits.tokenizer, condition, seed=0)
-    right = digits.classifier(drawn.images_NCHW)[1].argmax(-1) == condition.values
+    right = digits.score_extractor(drawn.images_NCHW)[1].argmax(-1) == condition.values
     assert right.double().mean() > 0.97
     assert len(drawn.tokens_NL.unique(dim=0)) > 950, "and they are not one picture"
 
@@ -109,43 +115,44 @@ def mnist(shared_data: Path) -> Part:
 
 
 def test_mnist_codes_are_all_used_and_lose_little(mnist: Part) -> None:
-    tokenizer = load_companion(None, "tokenizer", "mnist")
+    tokenizer = Task.load("mnist").tokenizer
     assert (tokenizer.codebook_size, tokenizer.grid, tokenizer.image_shape) == (256, (7, 7), (1, 28, 28))
     ids_NL = torch.cat([tokenizer.encode(images) for images in mnist.images_NCHW.split(500)])
     coded_NCHW = torch.cat([tokenizer.decode(ids) for ids in ids_NL.split(500)])
     assert ids_NL.unique().numel() == 256
     assert (coded_NCHW - mnist.images_NCHW).square().mean().item() == pytest.approx(0.0041, abs=2e-4)
-    classifier = load_companion(None, "classifier", "mnist")
+    classifier = Task.load("mnist").score_extractor
     assert Judge(classifier, mnist).distance(coded_NCHW) < 0.06
 
 
 def test_the_mnist_classifier_is_right(mnist: Part) -> None:
-    features_Nd, logits_NK = judge(load_companion(None, "classifier", "mnist"), mnist.images_NCHW)
+    features_Nd, logits_NK = judge(Task.load("mnist").score_extractor, mnist.images_NCHW)
     right_N = logits_NK.argmax(-1) == mnist.condition.values
     assert right_N.double().mean().item() == pytest.approx(0.989, abs=0.005)
     assert features_Nd.shape == (2000, 64) and features_Nd.var(0).mean().item() == pytest.approx(1, abs=0.03)
 
 
-STRATEGIES = sorted(PRETRAINED.glob("*/*/autonat-T*.json"))
+STRATEGIES = sorted(PRETRAINED.glob("*/*/strategies/autonat-T*.json"))
 
 
-@pytest.mark.parametrize("path", STRATEGIES, ids=lambda path: "-".join((*path.parts[-3:-1], path.stem)))
+@pytest.mark.parametrize("path", STRATEGIES, ids=lambda path: "-".join((*path.parts[-4:-2], path.stem)))
 def test_every_shipped_strategy_is_named_by_its_steps(path: Path) -> None:
     schedule = Schedule.load(path)
     assert path.name == f"autonat-T{schedule.steps}.json" and schedule.name == "autonat"
-    card = (path.parents[1] / "README.md").read_text()
-    assert f"{path.parent.name}/{path.name}" in card
+    card = (path.parents[2] / "README.md").read_text()
+    assert str(path.relative_to(path.parents[2])) in card
 
 
 def test_the_searched_digits_are_nearer_than_hand_made_ones() -> None:
     """On the part that it was searched on, and other noise; the part that tables report is left alone."""
     generator: Any = from_pretrained(PRETRAINED / "digits" / "nat")
-    tokenizer, classifier = (load_companion(None, kind, "digits") for kind in ("tokenizer", "classifier"))
+    task: Any = Task.load("digits")
+    tokenizer, classifier = task.tokenizer, task.score_extractor
     judge_select, condition = (
         Judge(classifier, load_part("digits", "select")),
         balanced(generator.conditions(), 1000),
     )
-    searched = Schedule.load(PRETRAINED / "digits" / "nat" / "autonat-T4.json")
+    searched = Schedule.load(PRETRAINED / "digits" / "nat" / "strategies" / "autonat-T4.json")
     distances = [
         judge_select.distance(
             rollout(FixedPolicy(schedule), generator, tokenizer, condition, seed=77).images_NCHW
@@ -161,4 +168,4 @@ def test_a_run_folder_with_a_tasks_name_does_not_hide_the_task(
     (tmp_path / "digits").mkdir()
     (tmp_path / "digits" / "config.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
-    assert load_generator("digits")[1] == "digits"
+    assert Task.load("digits").folder == PRETRAINED / "digits"

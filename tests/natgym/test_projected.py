@@ -14,7 +14,7 @@ pytest.importorskip("timm", reason="the projected discriminator needs timm (extr
 from generators.checkpoints import save_pretrained
 from generators.conditions import Labels
 from generators.weights import convert
-from natgym.rewards import AdversarialConfig, AdversarialReward
+from natgym.rewards import AdversarialConfig, AdversarialReward, Images
 from natgym.rewards.official import DISCRIMINATOR, DISCRIMINATOR_FORMATS
 from natgym.rewards.projected import (
     LocalNorm,
@@ -187,7 +187,9 @@ def test_the_reward_learns_goes_on_and_judges_large_batches_by_groups(tmp_path: 
 
     def update(reward: AdversarialReward) -> dict[str, float]:
         eight = slice(0, 8)
-        return reward.update(images[8:16], condition[8:16], images[eight] / 2, condition[eight])
+        return reward.update(
+            Images(images[8:16], condition[8:16]), Images(images[eight] / 2, condition[eight])
+        )
 
     first = update(reward)["discriminator_loss"]
     state = copy.deepcopy(reward.state_dict())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from generators.data import load_part
 from natgym.comparison import compare_results, read_results
-from natgym.evaluation import Evaluator, set_against, summarize
+from natgym.evaluation import EvaluationConfig, Evaluator, set_against, summarize
 from natgym.judge import METRICS, Judge
 from natgym.metrics import MomentsAccumulator
 from natgym.protocol import Protocol, compare
@@ -181,8 +181,8 @@ def test_statistics_of_a_file_give_the_distance_that_their_pictures_give(tmp_pat
     select, report = load_part("digits", "select"), load_part("digits", "report")
     np.savez(tmp_path / "adm.npz", **moments(select), arr_0=np.zeros((3, 8, 8, 3), np.uint8))
     reference = Reference.load(tmp_path / "adm.npz", Halves())
-    of_file = Judge(digits.classifier, reference, extractor=Halves())
-    of_part = Judge(digits.classifier, select, extractor=Halves())
+    of_file = Judge(digits.score_extractor, reference, extractor=Halves())
+    of_part = Judge(digits.score_extractor, select, extractor=Halves())
     found, expected = (judge.score(report.images_NCHW, report.condition) for judge in (of_file, of_part))
     assert set(found) == {"distance", "score", "accuracy", "class_drift"} and set(expected) == set(METRICS)
     assert found["distance"] == pytest.approx(expected["distance"], rel=1e-9)
@@ -205,22 +205,19 @@ def test_other_files_are_no_reference(tmp_path: Path) -> None:
             Reference.load(tmp_path / f"{name}.npz", Halves())
 
 
-def test_extractors_by_name(digits: Any) -> None:
-    found = load_extractor("classifier", None, "digits")
-    assert found.num_features == digits.classifier.num_features
+def test_extractors_by_name() -> None:
     for kind in ("inception", "dinov2", "dinov2-small"):
         with pytest.raises(ValueError, match=f"{kind} needs its --weights"):
-            load_extractor(kind, None, "digits")
+            load_extractor(kind, None)
     with pytest.raises(ValueError, match="'resnet' is not one of classifier, inception, dinov2"):
-        load_extractor("resnet", None, "digits")
+        load_extractor("resnet", None)
 
 
 def test_the_law_of_the_conditions(digits: Any) -> None:
-    part = load_part("digits", "select")
-    given: dict[str, Any] = {"task": "digits", "part_name": "select", "part": part, "images": 300}
-    even = Evaluator(*digits, **given).conditions(0)
+    given: dict[str, Any] = {"split": "select", "images": 300}
+    even = Evaluator(digits, EvaluationConfig(**given)).conditions(0)
     assert even.names == [str(i % 10) for i in range(300)]
-    law = Evaluator(*digits, **given, conditions="random")
+    law = Evaluator(digits, EvaluationConfig(**given, conditions="random"))
     counts = np.bincount([int(name) for name in law.conditions(1).names], minlength=10)
     assert counts.sum() == 300 and counts.min() < 30 < counts.max() and ((counts - 30) ** 2 / 30).sum() < 27.9
     assert law.conditions(1).names == law.conditions(1).names != law.conditions(2).names
@@ -230,10 +227,10 @@ def test_the_law_of_the_conditions(digits: Any) -> None:
 def test_what_is_kept_of_the_real_pictures_changes_no_number(digits: Any) -> None:
     """Radii and kernel means of the reference are taken once, and are those taken anew."""
     select, report = load_part("digits", "select"), load_part("digits", "report")
-    judge = Judge(digits.classifier, select)
+    judge = Judge(digits.score_extractor, select)
     first = judge.score(report.images_NCHW, report.condition)
     assert judge.score(report.images_NCHW, report.condition) == first
-    assert Judge(digits.classifier, select).score(report.images_NCHW, report.condition) == first
+    assert Judge(digits.score_extractor, select).score(report.images_NCHW, report.condition) == first
     accumulator = MomentsAccumulator(32)
-    accumulator.update(extract(digits.classifier, select.images_NCHW)[0])
+    accumulator.update(extract(digits.score_extractor, select.images_NCHW)[0])
     assert torch.equal(accumulator.compute().mean, judge.reference.moments.mean)

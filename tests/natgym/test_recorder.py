@@ -85,7 +85,10 @@ def test_the_trail_of_a_rollout(tmp_path: Path, digits: Any) -> None:
     save_film(tmp_path / "a.png", frames)
     assert (np.asarray(Image.open(tmp_path / "a.png")) == strip(frames)).all()
     with pytest.raises(ValueError, match="trail=True"):
-        film(rollout(FixedPolicy(maskgit(1)), *digits[:2], condition, seed=0), digits.tokenizer)
+        film(
+            rollout(FixedPolicy(maskgit(1)), *(digits.generator, digits.tokenizer), condition, seed=0),
+            digits.tokenizer,
+        )
 
 
 def test_what_is_refused_in_one_line(tmp_path: Path) -> None:

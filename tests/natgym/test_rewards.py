@@ -16,12 +16,12 @@ from generators.checkpoints import save_pretrained
 from generators.conditions import Labels
 from generators.data import load_part
 from natgym.judge import Judge
-from natgym.loading import load_generator
 from natgym.rewards import (
     AdversarialConfig,
     AdversarialReward,
     ClassifierReward,
     FeatureDistanceReward,
+    Images,
     LearningReward,
     WeightedSum,
     make_reward,
@@ -40,7 +40,7 @@ def test_only_who_looks_at_real_images_loads_them(monkeypatch: pytest.MonkeyPatc
     def refuse(task: str, part: str) -> Any:
         raise AssertionError(f"{task}'s {part} part is loaded")
 
-    monkeypatch.setattr("natgym.rewards.base.load_part", refuse)
+    monkeypatch.setattr("natgym.task.load_part", refuse)
     images, condition = batch(4)
     make_reward("classifier", "digits")(images, Labels(condition.values, 10))
     for name in ("feature-distance", "influence", "distance"):
@@ -48,17 +48,17 @@ def test_only_who_looks_at_real_images_loads_them(monkeypatch: pytest.MonkeyPatc
             make_reward(name, "digits")
 
 
-def batch(rows: int = 64, seed: int = 0) -> tuple[Tensor, Labels]:
+def batch(rows: int = 64, seed: int = 0) -> Images:
     """Noise, and classes in turn."""
     images = torch.rand(rows, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
-    return images, Labels(torch.arange(rows) % 2, 2)
+    return Images(images, Labels(torch.arange(rows) % 2, 2))
 
 
-def halves(rows: int = 64, seed: int = 0) -> tuple[Tensor, Labels]:
+def halves(rows: int = 64, seed: int = 0) -> Images:
     """Pictures that match their class: bright above for class 0, bright below for class 1."""
     images, condition = batch(rows, seed)
     bright = torch.arange(8)[None, :] // 4 == condition.ids_B[:, None]
-    return images / 2 + bright[:, None, :, None] / 2, condition
+    return Images(images / 2 + bright[:, None, :, None] / 2, condition)
 
 
 def parameters(reward: AdversarialReward) -> dict[str, Tensor]:
@@ -72,11 +72,11 @@ def buffers(reward: AdversarialReward) -> list[Tensor]:
 def test_the_classifier_reward_is_a_slow_loop(digits: Any) -> None:
     images = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     condition = Labels(torch.arange(20) % 10, 10)
-    reward = ClassifierReward(digits.classifier)(images, condition)
+    reward = ClassifierReward(digits.score_extractor)(images, condition)
     assert reward.shape == (20,) and not reward.requires_grad
     expected = []
     for row in range(20):
-        probabilities = digits.classifier(images[row : row + 1])[1][0].double().exp()
+        probabilities = digits.score_extractor(images[row : row + 1])[1][0].double().exp()
         share = probabilities[row % 10] / probabilities.sum()
         expected.append(share.log().item())
     assert_rounded(reward, expected)
@@ -87,12 +87,12 @@ def test_rewards_are_found_by_name_or_used_as_they_are(digits: Any) -> None:
     assert make_reward(live, None) is live
     named, condition = make_reward("classifier", "digits"), Labels(torch.arange(4), 10)
     images = batch(4)[0]
-    assert torch.equal(named(images, condition), ClassifierReward(digits.classifier)(images, condition))
+    assert torch.equal(named(images, condition), ClassifierReward(digits.reward_extractor)(images, condition))
     for spec, task, said in (
         ("nonsense", "digits", "'nonsense' is not one of"),
         ("classifier", None, "live"),
         ("feature-distance", None, "live"),
-        ({"nonsense": 1.0}, "digits", "'nonsense' is not one of classifier, feature-distance"),
+        ({"nonsense": 1.0}, "digits", "'nonsense' is not one of adversarial, classifier, feature-distance"),
         ([], "digits", "no rewards"),
     ):
         with pytest.raises(ValueError, match=said):
@@ -102,13 +102,13 @@ def test_rewards_are_found_by_name_or_used_as_they_are(digits: Any) -> None:
 def test_the_feature_distance_is_a_slow_loop(digits: Any) -> None:
     real = load_part("digits", "train").images_NCHW[:40]
     images, condition = batch(6)[0], Labels(torch.arange(6), 10)
-    reward = FeatureDistanceReward(digits.classifier, real)
-    real_Nd = digits.classifier(real)[0].double()
+    reward = FeatureDistanceReward(digits.reward_extractor, real)
+    real_Nd = digits.reward_extractor(real)[0].double()
     mean = real_Nd.mean(0)
     unit = sum((features - mean).norm().item() for features in real_Nd) / len(real_Nd)
     found = reward(images, condition)
     for row in range(6):
-        features = digits.classifier(images[row : row + 1])[0][0].double()
+        features = digits.reward_extractor(images[row : row + 1])[0][0].double()
         nearest = min((features - other).norm().item() for other in real_Nd)
         assert found[row].item() == pytest.approx(-nearest / unit, rel=1e-4)
     assert reward(real[:3], condition[:3]).abs().max() < 1e-3, "a real picture is its own neighbour"
@@ -124,28 +124,30 @@ def test_a_weighted_sum_is_one_and_learns_where_a_part_does(digits: Any) -> None
         return images_BCHW.sum((1, 2, 3))
 
     still = make_reward([("classifier", 0.5), (pixels, -2.0)], "digits")
-    expected = 0.5 * ClassifierReward(digits.classifier)(images, condition) - 2 * pixels(images, condition)
+    expected = 0.5 * ClassifierReward(digits.reward_extractor)(images, condition) - 2 * pixels(
+        images, condition
+    )
     torch.testing.assert_close(still(images, condition), expected)
     assert isinstance(still, WeightedSum) and not isinstance(still, LearningReward)
     ours, alone = (AdversarialReward((1, 8, 8), 10, SMALL, seed=1) for _ in range(2))
     learning = make_reward([(ours, 1.0), (pixels, 0.1)], None)
     assert isinstance(learning, LearningReward)
     fake = batch(8, seed=1)[0]
-    assert learning.update(images, condition, fake, condition) == alone.update(
-        images, condition, fake, condition
+    assert learning.update(Images(images, condition), Images(fake, condition)) == alone.update(
+        Images(images, condition), Images(fake, condition)
     )
     torch.testing.assert_close(
         learning(images, condition), alone(images, condition) + 0.1 * pixels(images, condition)
     )
     assert make_reward({"classifier": 2.0}, "digits")(images, condition).allclose(
-        2 * ClassifierReward(digits.classifier)(images, condition)
+        2 * ClassifierReward(digits.reward_extractor)(images, condition)
     )
 
 
 def test_distance_rewards_are_those_of_a_judge_of_the_train_part(digits: Any) -> None:
     """The shared one group by group; each picture's own sums to the change when it is left out, nearly."""
     images, condition = halves(128)
-    judge = Judge(digits.classifier, load_part("digits", "train"))
+    judge = Judge(digits.reward_extractor, load_part("digits", "train"))
     shared = make_reward("distance", "digits")(images, condition)
     for group in (slice(0, 64), slice(64, 128)):
         expected = torch.full((64,), -judge.distance(images[group]))
@@ -159,10 +161,11 @@ def test_distance_rewards_are_those_of_a_judge_of_the_train_part(digits: Any) ->
 
 def test_a_named_reward_looks_through_the_classifier_it_is_given(digits: Any, tmp_path: Path) -> None:
     images, condition = batch(8)[0], Labels(torch.arange(8), 10)
-    other = copy.deepcopy(digits.classifier)
+    other = copy.deepcopy(digits.reward_extractor)
     other.head.weight.mul_(2)
     save_pretrained(other, tmp_path / "other")
-    found = make_reward("classifier", "digits", classifier=tmp_path / "other")(images, condition)
+    task = digits.like(reward_extractor=tmp_path / "other")
+    found = make_reward("classifier", task)(images, condition)
     assert torch.equal(found, ClassifierReward(other)(images, condition))
     assert not torch.equal(found, make_reward("classifier", "digits")(images, condition))
 
@@ -171,16 +174,18 @@ def test_a_named_reward_looks_through_the_classifier_it_is_given(digits: Any, tm
 def test_members_of_an_ensemble_learn_as_if_alone(backbone: str, digits: Any) -> None:
     """Adam's steps don't feel the scale of a loss, so that a mean of losses teaches each on its own."""
     config = AdversarialConfig(channels=4, backbone=backbone, members=2)
-    reward = AdversarialReward((1, 8, 8), 10, config, seed=3, classifier=digits.classifier)
+    reward = AdversarialReward((1, 8, 8), 10, config, seed=3, classifier=digits.score_extractor)
     first, second = reward.discriminator.members
-    alone = AdversarialReward((1, 8, 8), 10, replace(config, members=1), seed=3, classifier=digits.classifier)
+    alone = AdversarialReward(
+        (1, 8, 8), 10, replace(config, members=1), seed=3, classifier=digits.score_extractor
+    )
     images, condition = batch(32)[0], Labels(torch.arange(32) % 10, 10)
     before = first(images, condition.vectors)
     assert not torch.equal(before, second(images, condition.vectors))
     fake = batch(32, seed=1)[0]
     for _ in range(5):
-        reward.update(images, condition, fake, condition)
-        alone.update(images, condition, fake, condition)
+        reward.update(Images(images, condition), Images(fake, condition))
+        alone.update(Images(images, condition), Images(fake, condition))
     theirs = alone.discriminator(images, condition.vectors)
     away = [(found - theirs).abs().max() for found in (first(images, condition.vectors), before)]
     assert away[0] < 5e-3 and away[1] > 4 * away[0]
@@ -200,14 +205,14 @@ def test_mismatched_pairs_teach_the_condition() -> None:
     gaps = []
     for reward in (taught, plain):
         for _ in range(60):
-            reward.update(images, condition, images, condition)
+            reward.update(Images(images, condition), Images(images, condition))
         gaps.append((reward(images, condition) - reward(images, other)).mean().item())
     assert gaps[0] > 0.4 and gaps[1] < 0.1
 
 
 def test_only_a_reward_that_learns_is_a_learning_reward(digits: Any) -> None:
     assert isinstance(AdversarialReward((1, 8, 8), 10, SMALL), LearningReward)
-    assert not isinstance(ClassifierReward(digits.classifier), LearningReward)
+    assert not isinstance(ClassifierReward(digits.score_extractor), LearningReward)
     assert not isinstance(lambda images, condition: images.sum((1, 2, 3)), LearningReward)
 
 
@@ -239,7 +244,7 @@ def test_the_seed_decides_the_initial_weights_and_leaves_torchs_generator_alone(
 @pytest.mark.parametrize("loss", ["logistic", "hinge"])
 def test_it_learns_to_tell_two_easy_sets_apart(loss: Any) -> None:
     reward = AdversarialReward((1, 8, 8), 2, AdversarialConfig(channels=4, loss=loss))
-    metrics = [reward.update(*halves(seed=2 * i), *batch(seed=2 * i + 1)) for i in range(100)]
+    metrics = [reward.update(halves(seed=2 * i), batch(seed=2 * i + 1)) for i in range(100)]
     assert metrics[-1]["discriminator_loss"] < 0.5 * metrics[0]["discriminator_loss"]
     assert metrics[-1]["discriminator_accuracy"] > 0.95
     real, fake = reward(*halves(seed=1000)), reward(*batch(seed=1001))
@@ -256,7 +261,7 @@ def test_it_looks_at_the_condition() -> None:
     assert not torch.allclose(untrained(images, condition.vectors), untrained(images, swapped.vectors))
     for i in range(80):
         images, condition = halves(seed=i)
-        reward.update(images, condition, images, Labels(1 - condition.ids_B, 2))
+        reward.update(Images(images, condition), Images(images, Labels(1 - condition.ids_B, 2)))
     images, condition = halves(seed=1000)
     right, wrong = reward(images, condition), reward(images, Labels(1 - condition.ids_B, 2))
     assert (right > wrong).all() and right.mean() > 0.7 > 0.3 > wrong.mean()
@@ -270,7 +275,7 @@ def test_judging_leaves_the_power_iteration_alone_and_learning_moves_it_on() -> 
         first = reward(*batch())
         assert torch.equal(first, reward(*batch()))
         assert all(torch.equal(old, new) for old, new in zip(before, buffers(reward), strict=True))
-        reward.update(*halves(), *batch())
+        reward.update(halves(), batch())
         moved = [not torch.equal(old, new) for old, new in zip(before, buffers(reward), strict=True)]
         # The vectors of a matrix with one row or column are 1.
         assert sum(moved) >= 8
@@ -278,7 +283,7 @@ def test_judging_leaves_the_power_iteration_alone_and_learning_moves_it_on() -> 
 
 def test_every_layer_is_spectrally_normalised() -> None:
     reward = AdversarialReward((1, 8, 8), 2, SMALL)
-    reward.update(*halves(), *batch())
+    reward.update(halves(), batch())
     images, condition = batch()
     with torch.no_grad():
         for _ in range(100):  # the power iteration converges while the weights stand still
@@ -293,9 +298,9 @@ def test_every_layer_is_spectrally_normalised() -> None:
 def test_the_losses_are_their_closed_forms(loss: Any) -> None:
     reward = AdversarialReward((1, 8, 8), 2, AdversarialConfig(channels=4, loss=loss))
     for i in range(5):
-        reward.update(*halves(seed=i), *batch(seed=i))
+        reward.update(halves(seed=i), batch(seed=i))
     twin = copy.deepcopy(reward)
-    told = reward.update(*halves(seed=10), *batch(seed=11))
+    told = reward.update(halves(seed=10), batch(seed=11))
     # Real first, then generated: each pass takes one step of the power iteration.
     twin.discriminator.train()
     images, condition = halves(seed=10)
@@ -313,7 +318,7 @@ def test_the_losses_are_their_closed_forms(loss: Any) -> None:
 
 def test_a_saved_discriminator_goes_on_bit_equal() -> None:
     def teach(reward: AdversarialReward, updates: range) -> list[dict[str, float]]:
-        return [reward.update(*halves(seed=i), *batch(seed=-i - 1)) for i in updates]
+        return [reward.update(halves(seed=i), batch(seed=-i - 1)) for i in updates]
 
     through = AdversarialReward((1, 8, 8), 2, SMALL)
     teach(through, range(4))
@@ -327,11 +332,6 @@ def test_a_saved_discriminator_goes_on_bit_equal() -> None:
     for key, tensor in parameters(through).items():
         assert torch.equal(tensor, parameters(resumed)[key]), key
     assert torch.equal(through(*batch()), resumed(*batch()))
-
-
-def test_a_live_generator_has_no_task() -> None:
-    generator, task = load_generator("digits")
-    assert task == "digits" and load_generator(generator) == (generator, None)
 
 
 def test_a_sum_may_be_said_as_text() -> None:

@@ -12,8 +12,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from agents.adanat import AdaNATConfig
-from generators.training import TrainingConfig
+from agents.adanat.config import TrainingConfig
+from generators.training import TrainingConfig as GeneratorTraining
 from natgym.runs import MetricsLog, Run, read_config, read_metrics
 
 
@@ -35,8 +35,8 @@ class Outer:
 CONFIGS = [
     Outer(),
     Outer("y", Inner((5, 6), 0.7), Inner((7, 8)), 1.5, ("a", "b")),
-    AdaNATConfig(steps=7, action_std=(0.5, 0.1)),
-    TrainingConfig(updates=3),
+    TrainingConfig.of(steps=7, action_std=(0.5, 0.1)),
+    GeneratorTraining(updates=3),
 ]
 
 

@@ -19,13 +19,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generators.checkpoints import register
-from generators.parameters import STANDARD, completed
-from generators.rules import DecodeRules
-from generators.schedules import PARAMETERS, DecodeParams, Schedule
-from natgym.observations import Observation, pool
-from natgym.rollouts import Decision
-from natgym.spaces import ActionMap, Preset
+from natgym.observations import Observation
 
 CHUNK_BYTES = 2**26  # of features in float32 that a policy reads at once
 
@@ -180,6 +174,7 @@ class AdaNATPolicy(MultiInputActorCriticPolicy):
             "features_extractor_kwargs": {"config": config, "grid": grid},
         }
         super().__init__(*args, **kwargs)
+        self.widths = config
         actor: Any = self.pi_features_extractor
         actor.trunk.blind = config.blind  # SB3 builds both extractors alike
         for parameter in (*self.action_net.parameters(), *self.value_net.parameters()):
@@ -200,119 +195,3 @@ class AdaNATPolicy(MultiInputActorCriticPolicy):
         if all(isinstance(value, Tensor) for value in observation.values()):
             return {key: value.to(self.device) for key, value in observation.items()}, True
         return super().obs_to_tensor(observation)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ActorConfig:
-    """All that a saved actor needs to be rebuilt."""
-
-    policy: dict[str, Any]
-    grid: tuple[int, int]
-    features_width: int
-    steps: int
-    actions: Preset
-    schedule_name: str
-    parameters: tuple[str, ...] = STANDARD
-    smoothing: float = 0.0
-    rules: str = "confidence"
-    """Rules of the decoding step that the policy was trained with."""
-    pooled_from: tuple[int, int] | None = None
-    """The generator's grid, if the features are pooled to `grid`."""
-    sees_previous: bool = True
-    """Whether the network reads the action played before, where actions are smoothed; AdaGen's does not."""
-
-    @property
-    def widths(self) -> PolicyConfig:
-        """The network's, as a config; JSON knows no tuples."""
-        return PolicyConfig(**{**self.policy, "hidden": tuple(self.policy["hidden"])})
-
-
-class ActorNetwork(nn.Module):
-    """Trunk and head of an actor: observation -> mean action (B, k)."""
-
-    def __init__(self, config: ActorConfig) -> None:
-        super().__init__()
-        self.config, widths = config, config.widths
-        k = len(config.parameters)
-        smoothed = k if config.smoothing and config.sees_previous else 0
-        self.trunk = Trunk(widths, config.grid, config.features_width, smoothed, widths.blind)
-        self.head = nn.Linear(widths.hidden[1], k)
-
-
-@register(ActorConfig)
-class Actor(ActorNetwork):
-    """A learned policy in evaluation: the mean action through the action map."""
-
-    def __init__(self, config: ActorConfig) -> None:
-        super().__init__(config)
-        self.register_buffer("schedule", torch.ones(config.steps, len(PARAMETERS), dtype=torch.float64))
-        self.schedule: Tensor
-        self._mapped: tuple[Any, ActionMap] | None = None
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
-        """Complete the schedule of a file from before a parameter was registered."""
-        key = f"{prefix}schedule"
-        if key in state_dict:
-            state_dict[key] = completed(state_dict[key])
-        super()._load_from_state_dict(state_dict, prefix, *others)
-
-    @property
-    def steps(self) -> int:
-        return self.config.steps
-
-    @property
-    def rules(self) -> DecodeRules:
-        """The rules that it was trained with, on the generator's grid."""
-        return DecodeRules.of(self.config.rules, self.config.pooled_from or self.config.grid)
-
-    def action_map(self) -> ActionMap:
-        """The map that the policy was trained with, on the host; made anew only for another schedule."""
-        version = self.schedule.data_ptr(), self.schedule._version
-        if self._mapped is None or self._mapped[0] != version:
-            config, schedule = self.config, Schedule(self.schedule.cpu(), self.config.schedule_name)
-            options = {"parameters": config.parameters, "smoothing": config.smoothing}
-            self._mapped = version, ActionMap.preset(config.actions, schedule, **options)
-        return self._mapped[1]
-
-    def forward(self, observation: Observation, step: int) -> DecodeParams:
-        """Return the decoding parameters of the mean action."""
-        return self.decide(observation, step).params
-
-    def seen(self, observation: Observation) -> Observation:
-        """Return an observation as the trunk reads it: pooled features, and a previous action in any case."""
-        features = observation["features"].float()
-        if self.config.pooled_from is not None:
-            features = pool(features, self.config.pooled_from)
-        start = {"previous_action": features.new_zeros(len(features), len(self.config.parameters))}
-        return start | observation | {"features": features}
-
-    @torch.no_grad()
-    def decide(self, observation: Observation, step: int) -> Decision:
-        """Return the mean action, and the parameters that it means."""
-        seen = self.seen(observation)
-        action_Bk, action_map = self.head(self.trunk(seen)), self.action_map()
-        return Decision.of(action_map, action_Bk, seen["previous_action"], step)
-
-
-def export_actor(
-    policy: AdaNATPolicy, widths: PolicyConfig, actions: Preset, schedule: Schedule, **options: Any
-) -> Actor:
-    """Copy the actor out of an SB3 policy.
-
-    `options` are `parameters`, `smoothing`, `rules` and `pooled_from` of the config.
-    """
-    extractor: Any = policy.pi_features_extractor
-    config = ActorConfig(
-        policy=vars(widths),
-        grid=extractor.trunk.grid,
-        features_width=extractor._observation_space["features"].shape[1],
-        steps=schedule.steps,
-        actions=actions,
-        schedule_name=schedule.name,
-        **options,
-    )
-    actor = Actor(config)
-    actor.trunk.load_state_dict(extractor.trunk.state_dict())
-    actor.head.load_state_dict(policy.action_net.state_dict())
-    actor.schedule.copy_(schedule.table_T4)
-    return actor.eval().requires_grad_(False)

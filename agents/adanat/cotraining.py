@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from generators.checkpoints import save_pretrained
 from generators.conditions import Condition
+from generators.noise import derive_seed
 from generators.recipes import recipe
-from generators.training import Trainer
+from generators.training import Trainer, TrainingConfig
+from natgym.env import DecodeVectorEnv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,7 @@ class Cotraining:
     """The generator's side of a co-training.
 
     Args:
+        usual: the recipe of the generator's own training.
         generator: where it starts; left as it is.
         ids_NL, condition: the train part's tokens and what they are of.
         seed: all randomness follows from it and the number of updates taken.
@@ -74,18 +77,31 @@ class Cotraining:
     def __init__(
         self,
         config: CotrainingConfig,
-        task: str,
+        usual: TrainingConfig,
         generator: Any,
         ids_NL: Tensor,
         condition: Condition,
         seed: int,
     ) -> None:
         self.config = config
-        usual = recipe(task, "enat" if getattr(generator, "reuses", False) else "nat")
         changed: dict[str, Any] = dict(learning_rate=config.learning_rate, decay="constant", warmup=0)
         learner = copy.deepcopy(generator).requires_grad_(True)
         self.trainer = Trainer(learner, ids_NL, condition, dataclasses.replace(usual, **changed, seed=seed))
         self.generator: nn.Module = self.trainer.ema.requires_grad_(False)
+
+    @classmethod
+    def of(cls, env: DecodeVectorEnv, config: CotrainingConfig, seed: int) -> Cotraining | None:
+        """Return the co-training of an environment's generator; None if it stays frozen.
+
+        Raises:
+            ValueError: the environment's task has no images to learn from.
+        """
+        if not config.updates:
+            return None
+        part, tokenizer = env.task.split("train"), env.tokenizer
+        ids_NL = torch.cat([tokenizer.encode(images) for images in part.images_NCHW.split(1000)])
+        usual = recipe(env.task.recipe, "enat" if getattr(env.generator, "reuses", False) else "nat")
+        return cls(config, usual, env.generator, ids_NL, part.condition, derive_seed(seed, "generator"))
 
     def update(self, masked_TBL: Tensor) -> dict[str, float]:
         """Let the generator learn after a rollout; `generator`, which draws the next, changes in place."""
@@ -94,6 +110,6 @@ class Cotraining:
         losses = [self.trainer.update()["loss"] for _ in range(self.config.updates)]
         return {"generator_updates": self.trainer.done, "generator_loss": float(np.mean(losses))}
 
-    def export(self, folder: Path, task: str) -> None:
+    def export(self, folder: Path, task: str | None) -> None:
         """Save the averaged generator."""
         save_pretrained(self.generator, folder, task=task)

@@ -1,0 +1,278 @@
+"""Hyper-parameters of AdaNAT (arXiv 2409.00342, section 4.1 and code), and the published sets of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from agents.adanat.alarms import AlarmConfig
+from agents.adanat.cotraining import CotrainingConfig
+from agents.adanat.network import PolicyConfig, small_policy
+from generators.rules import DecodeRules
+from generators.schedules import PARAMETERS, reference
+from natgym.env import DecodeVectorEnv
+from natgym.observations import Kind
+from natgym.rewards import AdversarialConfig, Reward, RewardOptions, names_of
+from natgym.rewards.projected import groups_of
+from natgym.settings import changed
+from natgym.spaces import ActionMap, Preset
+from natgym.task import Task
+
+SEARCHED = "static-search"  # the schedule that a script searches before the training
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvConfig:
+    """Arguments of the environment that a policy is trained in, as text and numbers."""
+
+    task: str = "digits"
+    """Task whose train split is real for the discriminator and whose select split measures progress."""
+    generator: str | None = None
+    """Folder of a saved generator, or the name of a shipped one; by default the task's."""
+    steps: int = 4
+    """Decoding steps T."""
+    schedule: str = "reference"
+    """What the policy starts from: a family's name or a schedule file."""
+    actions: Preset = "default"
+    """Action map around the schedule."""
+    parameters: tuple[str, ...] = PARAMETERS
+    """Decoding parameters that the policy sets; the others follow the schedule."""
+    smoothing: float = 0.0
+    """Share of the action played before in the one played; AdaGen has 0.8 for T = 16."""
+    observation: Kind = "features"
+    """What the rollout buffer holds: "features", "pooled" ones, or "tokens", whose features come again."""
+    rules: str = "confidence"
+    """Rules of the decoding step: confidence, random, halton, with limits if need be (generators.rules);
+    adanat lets a step reveal nothing."""
+    reward: str = "adversarial"
+    """What judges finished images: adversarial, or by name influence, distance, classifier or
+    feature-distance, which don't learn; or a sum, as in "adversarial=1,influence=0.5"."""
+    rewards: RewardOptions = field(default_factory=RewardOptions)
+    """Options of the rewards by name."""
+    extractor: str = "reward"
+    """What rewards look through: the task's "reward" extractor; its "score" extractor, which measures
+    progress, too; or the folder of a saved one."""
+    trajectories: int = 512
+    """Rows of the environment: images per rollout."""
+    device: str = "cpu"
+    """Where generator, policy and discriminator live: cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "trajectories"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        names_of(self.reward)
+        DecodeRules.of(self.rules, (1, 1))  # says what is wrong with them, as the next
+        options = {"parameters": self.parameters, "smoothing": self.smoothing}
+        ActionMap.preset(self.actions, reference(1), **options)
+
+    @property
+    def adversary(self) -> bool:
+        """Whether a discriminator is the reward or a part of it."""
+        return "adversarial" in names_of(self.reward)
+
+    def load_task(self) -> Task:
+        """Return the task, with the generator and the reward extractor asked for."""
+        extractor = None if self.extractor == "reward" else self.extractor
+        return Task.load(self.task, device=self.device, generator=self.generator, reward_extractor=extractor)
+
+    def build(self, reward: Reward | None = None) -> DecodeVectorEnv:
+        """Return the environment, with a live reward in place of the one by name if that is given."""
+        return DecodeVectorEnv(
+            self.trajectories,
+            task=self.load_task(),
+            steps=self.steps,
+            reward=self.reward if reward is None else reward,
+            rewards=self.rewards.by_name(),
+            schedule=self.schedule,
+            actions=self.actions,
+            parameters=self.parameters,
+            smoothing=self.smoothing,
+            observation=self.observation,
+            rules=self.rules,
+            autoreset=False,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaNATConfig:
+    """Hyper-parameters of PPO, of the reward's learning and of the measurements; the defaults are those of
+    the small tasks."""
+
+    updates: int = 60
+    """PPO iterations."""
+    epochs: int = 4
+    """PPO epochs per rollout."""
+    minibatch: int | None = 512
+    """Transitions per gradient step; None takes the whole rollout, as the paper does."""
+    learning_rate: float = 1e-3
+    """Of actor and critic (Adam)."""
+    final_learning_rate: float | None = None
+    """Learning rate of the last update, linear between; None keeps it constant."""
+    adam_eps: float = 1e-5
+    """Adam's epsilon; the paper has torch's 1e-8."""
+    max_gradient_norm: float | None = 0.5
+    """Gradients are clipped to this norm; None leaves them, as the paper does."""
+    normalize_advantages: bool = True
+    """Whether the advantages of each minibatch are standardised; in the paper the returns alone are."""
+    clip: float = 0.2
+    """PPO's clipping range."""
+    value_weight: float = 0.5
+    """Weight of the critic's loss."""
+    entropy_weight: float = 0.0
+    """Weight of the entropy, which has no gradient as long as nothing learns the standard deviation."""
+    action_std: tuple[float, float] = (0.3, 0.2)
+    """Standard deviation of the actions at the first and the last update, linear between."""
+    std_updates: int | None = None
+    """Updates that are taken at the first standard deviation, all others at the last; None is linear."""
+    real: Literal["tokens", "raw"] = "tokens"
+    """Real images: decoded from their tokens, or as they are (the paper's way, which teaches the codec)."""
+    discriminator_batch: int = 128
+    """Real and generated images per step of a reward that learns from fresh ones; it divides the
+    trajectories."""
+    discriminator_steps: int | None = None
+    """Such steps per update, each on a batch drawn for it; None shares one fresh batch of as many images as
+    there are trajectories."""
+    warmup: int = 8
+    """Batches of trajectories that such a reward learns from before the first update."""
+    policy: PolicyConfig = field(default_factory=small_policy)
+    """Widths of the policy network."""
+    alarms: AlarmConfig = field(default_factory=AlarmConfig)
+    """Signs of a gamed reward, looked for at each measurement."""
+    cotraining: CotrainingConfig = field(default_factory=CotrainingConfig)
+    """Learning of the generator beside the policy; by default it is frozen."""
+    evaluate_every: int = 10
+    """Updates between measurements on the select split; one comes before the first update."""
+    evaluation_images: int = 1000
+    """Images per measurement."""
+    seed: int = 0
+    """Everything random follows from it."""
+
+    def __post_init__(self) -> None:
+        least = dict.fromkeys(("updates", "epochs", "minibatch", "evaluate_every", "evaluation_images"), 1)
+        least |= {"discriminator_batch": 1, "discriminator_steps": 1, "warmup": 0, "std_updates": 0}
+        for name, bound in least.items():
+            if (value := getattr(self, name)) is not None and value < bound:
+                raise ValueError(f"{name} {getattr(self, name)}: it must be at least {bound}")
+        positive = {name: getattr(self, name) for name in ("learning_rate", "clip", "adam_eps")}
+        positive |= {name: getattr(self, name) for name in ("final_learning_rate", "max_gradient_norm")}
+        for name, value in (positive | {"action_std": min(self.action_std)}).items():
+            if value is not None and not value > 0:  # also not a number
+                raise ValueError(f"{name} {value}: it must be positive")
+
+    def fresh_images(self, trajectories: int) -> int:
+        """Return how many images are drawn at each update for a reward that learns from fresh ones."""
+        steps = self.discriminator_steps
+        return trajectories if steps is None else steps * self.discriminator_batch
+
+    def measures_at(self, update: int) -> bool:
+        """Whether there is a measurement after so many updates."""
+        return update % self.evaluate_every == 0 or update == self.updates
+
+    def action_std_at(self, update: int) -> float:
+        """Return the standard deviation of the actions at an update, from 0."""
+        first, last = self.action_std
+        if self.std_updates is not None:
+            return first if update < self.std_updates else last
+        return first + (last - first) * update / max(1, self.updates - 1)
+
+    def learning_rate_at(self, update: int) -> float:
+        """Return the learning rate of actor and critic at an update, from 0."""
+        if self.final_learning_rate is None:
+            return self.learning_rate
+        change = self.final_learning_rate - self.learning_rate
+        return self.learning_rate + change * update / max(1, self.updates - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """A training as text and numbers: environment and trainer, for Ray and the command line."""
+
+    env: Annotated[EnvConfig, tyro.conf.arg(name="")] = field(default_factory=EnvConfig)
+    """The environment."""
+    adanat: Annotated[AdaNATConfig, tyro.conf.arg(name="")] = field(default_factory=AdaNATConfig)
+    """The trainer."""
+
+    def __post_init__(self) -> None:
+        env, adanat = self.env, self.adanat
+        if env.adversary and env.trajectories % adanat.discriminator_batch:
+            raise ValueError(
+                f"discriminator_batch {adanat.discriminator_batch} must divide trajectories "
+                f"{env.trajectories}"
+            )
+        if env.adversary and env.rewards.adversarial.projected:
+            for rows in (env.trajectories, adanat.discriminator_batch, adanat.evaluation_images):
+                groups_of(rows)
+
+    @classmethod
+    def of(cls, **settings: Any) -> TrainingConfig:
+        """Return the defaults with some settings changed; each may be said by its last words."""
+        return cls().but(**settings)
+
+    def but(self, changes: Mapping[str, Any] | None = None, **settings: Any) -> TrainingConfig:
+        """Return a copy with settings changed: `but(steps=2, seed=1)`, `but({"alarms.recall": .2})`."""
+        return changed(self, {**(changes or {}), **settings})
+
+    @property
+    def total_images(self) -> int:
+        """Images that the whole training draws."""
+        env, adanat = self.env, self.adanat
+        measurements = 1 + -(-adanat.updates // adanat.evaluate_every)
+        taught = adanat.warmup + adanat.updates if env.adversary else 0
+        learning = adanat.updates * env.trajectories + taught * adanat.fresh_images(env.trajectories)
+        return learning + measurements * adanat.evaluation_images
+
+
+PresetName = Literal["small", "adanat_paper", "adagen"]
+
+
+def preset(name: PresetName) -> TrainingConfig:
+    """Return a named set of hyper-parameters; task, generator and device are left to the user.
+
+    "small" is for the small tasks. "adanat_paper" has AdaNAT's of ImageNet-256 at T = 8; what 8 GPUs do there
+    in batches of 128 is one batch here. "adagen" is the same with AdaGen's 16 steps, smoothed actions and
+    schedule as residual (arXiv 2603.06993), which published no training code.
+    """
+    return {"small": TrainingConfig, "adanat_paper": _adanat_paper, "adagen": _adagen}[name]()
+
+
+def _adanat_paper() -> TrainingConfig:
+    discriminator = AdversarialConfig(
+        backbone="dino", learning_rate=1e-4, betas=(0.5, 0.999), loss="logistic", crop=0.5
+    )
+    env = EnvConfig(
+        steps=8,
+        actions="paper-no-residual",
+        rules="adanat",
+        trajectories=4096,
+        rewards=RewardOptions(adversarial=discriminator),
+    )
+    adanat = AdaNATConfig(
+        updates=1000,
+        epochs=5,
+        minibatch=None,
+        learning_rate=1e-5,
+        adam_eps=1e-8,
+        max_gradient_norm=None,
+        normalize_advantages=False,
+        clip=0.2,
+        value_weight=0.5,
+        entropy_weight=0.01,
+        action_std=(0.6, 0.3),
+        std_updates=500,
+        real="raw",
+        discriminator_batch=8 * 128,
+        discriminator_steps=5,
+        warmup=0,
+        policy=PolicyConfig(),
+        evaluate_every=1,
+        evaluation_images=50_000,
+    )
+    return TrainingConfig(env=env, adanat=adanat)
+
+
+def _adagen() -> TrainingConfig:
+    return _adanat_paper().but(steps=16, actions="paper", smoothing=0.8)

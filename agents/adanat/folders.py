@@ -1,0 +1,110 @@
+"""A training's folder: what is trained in it, its logs and its checkpoint.
+
+Nothing there is ever overwritten by another training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agents.adanat.config import AdaNATConfig
+from generators.checkpoints import load_state, save_state, weights_hash, write_atomic
+from natgym.env import DecodeVectorEnv
+from natgym.runs import MetricsLog
+
+TRAINING = "training.json"  # config.json is a script's
+STOPPED = "stopped-by-asha"  # in the folder of a trial that does not go on, not even when resumed
+
+
+class TrainingFolder:
+    """Logs and checkpoint of one training."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, folder / "checkpoint.pt"
+
+    def checkpoint(self, device: torch.device) -> dict[str, Any] | None:
+        """Return the state after the last update that was saved, if there is one."""
+        return load_state(self.path, device) if self.path.is_file() else None
+
+    def open_logs(self, done: int) -> None:
+        """Keep of the logs what belongs to the first `done` updates."""
+        self.metrics, self.alarms = (
+            MetricsLog(self.folder / name, "update", done + 1) for name in ("metrics.csv", "alarms.csv")
+        )
+
+    def write(self, metrics: Mapping[str, float], alarms: Mapping[Any, str], state: dict[str, Any]) -> None:
+        """Write what an update has led to, the checkpoint last."""
+        for name, said in alarms.items():
+            self.alarms.append({"update": int(metrics["update"]), "alarm": name, "said": said})
+        self.metrics.append(metrics)
+        save_state(self.path, state)
+
+
+def claim(folder: Path, told: dict[str, Any]) -> TrainingFolder:
+    """Take a new folder for a training, or the one in which it was begun.
+
+    Args:
+        told: of `manifest`.
+
+    Raises:
+        ValueError: another training was begun there.
+    """
+    path = folder / TRAINING
+    if path.is_file():
+        found = json.loads(path.read_text())
+        if differences := list(_differences(found, json.loads(json.dumps(told)))):
+            name, theirs, ours = differences[0]
+            raise ValueError(
+                f"{folder} holds a training with {name} {theirs}, this one has {ours}; give another folder"
+            )
+    else:  # new, or begun before there was such a file
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(told, indent=2) + "\n")
+    return TrainingFolder(folder)
+
+
+def manifest(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any = None) -> dict[str, Any]:
+    """Return what a training depends on, as JSON values: two with the same one are the same."""
+    action_map, reward, observer = env.action_map, env.reward, env.observer
+    options = getattr(reward, "config", None)
+    told = {
+        "task": env.task.name,
+        "generator": weights_hash(env.generator),  # type: ignore[arg-type]
+        "tokenizer": weights_hash(env.tokenizer),  # type: ignore[arg-type]
+        "trajectories": env.num_envs,
+        "steps": env.steps,
+        "schedule": action_map.schedule.table_T4.tolist(),
+        "actions": action_map.name,
+        "parameters": list(action_map.parameters),
+        "smoothing": action_map.smoothing,
+        "observation": observer.kind,
+        "dtype": observer.dtype,
+        "rules": env.rules.text,
+        "reward": env.reward_name,
+        "reward_options": dataclasses.asdict(options) if dataclasses.is_dataclass(options) else None,  # type: ignore[arg-type]
+    }
+    return {"env": told, "adanat": dataclasses.asdict(config), "policy": policy_name(policy)}
+
+
+def policy_name(policy: Any) -> str | None:
+    """Return the name of a policy's class, module included; None for AdaNAT's own."""
+    if policy is None:
+        return None
+    found = policy if isinstance(policy, type) else type(policy)
+    return f"{found.__module__}:{found.__qualname__}"
+
+
+def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], above: str = "") -> Any:
+    """Yield (name, theirs, ours) of all values that differ."""
+    for name in dict.fromkeys((*theirs, *ours)):
+        pair = theirs.get(name, "not said"), ours.get(name, "not said")
+        if all(isinstance(value, dict) for value in pair):
+            yield from _differences(*pair, above=f"{above}{name}.")  # type: ignore[arg-type]
+        elif pair[0] != pair[1]:
+            yield f"{above}{name}", *pair

@@ -1,0 +1,157 @@
+"""Policies that PPO trains, and what becomes of them: made, played, saved, loaded."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+from agents.adanat.actor import Actor, export_actor
+from agents.adanat.config import AdaNATConfig
+from agents.adanat.folders import policy_name
+from agents.adanat.network import AdaNATPolicy
+from agents.sb3 import PPO, LearnedPolicy, SB3VecEnv
+from generators.checkpoints import read_description, save_pretrained, save_tensors
+from generators.noise import derive_seed, seeded
+from generators.rules import DecodeRules
+from generators.schedules import Schedule
+from natgym.env import DecodeVectorEnv
+from natgym.observations import Observer
+from natgym.spaces import ActionMap
+
+Learned = Actor | LearnedPolicy
+OWN = "SB3Policy"  # the type of a saved policy whose class is not natgym's
+
+
+def new_ppo(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any = None) -> PPO:
+    """Return PPO with a new policy.
+
+    Args:
+        policy: class or instance of SB3's actor-critic policies; by default AdaNAT's network.
+
+    Raises:
+        ValueError: it is none, or has no standard deviation that the training could set.
+    """
+    kwargs: dict[str, Any] = {}
+    if policy is None:
+        grid, adam = env.observer.features_grid, {"eps": config.adam_eps}
+        kwargs = {"config": config.policy, "grid": grid, "optimizer_kwargs": adam}
+    with seeded(derive_seed(config.seed, "policy")):
+        ppo = PPO(
+            AdaNATPolicy if policy is None else _maker(policy),
+            SB3VecEnv(env),
+            n_steps=env.steps,
+            batch_size=config.minibatch or env.steps * env.num_envs,
+            n_epochs=config.epochs,
+            learning_rate=config.learning_rate,
+            clip_range=config.clip,
+            vf_coef=config.value_weight,
+            ent_coef=config.entropy_weight,
+            normalize_advantage=config.normalize_advantages,
+            max_grad_norm=config.max_gradient_norm or math.inf,
+            gamma=1.0,
+            gae_lambda=1.0,
+            rollout_buffer_kwargs={"normalize_returns": True},
+            policy_kwargs=kwargs,
+            device=env.device,
+        )
+    if not isinstance(ppo.policy, ActorCriticPolicy) or not hasattr(ppo.policy, "log_std"):
+        raise ValueError(
+            f"policy {policy_name(policy)} has no log_std; give a class or an instance of SB3's "
+            "MultiInputActorCriticPolicy, whose actions are Gaussian"
+        )
+    ppo.policy.log_std.requires_grad_(False)  # the training sets it, update by update
+    return ppo
+
+
+def learned_policy(
+    policy: ActorCriticPolicy, env: DecodeVectorEnv, weights: dict[str, Any] | None = None
+) -> Learned:
+    """Return an SB3 policy in evaluation, a copy: its mean action.
+
+    Args:
+        env: that it was trained in.
+        weights: in place of its own.
+    """
+    if isinstance(policy, AdaNATPolicy):
+        return export_actor(policy, env.observer, env.action_map, env.rules, weights).to(env.device)
+    policy.action_dist.distribution = None  # type: ignore[assignment]  # of the last pass, with its graph
+    policy = copy.deepcopy(policy)
+    policy.set_training_mode(False)
+    if weights is not None:
+        policy.load_state_dict(weights)
+    return LearnedPolicy(policy, env.observer, env.action_map, env.rules)
+
+
+def save_policy(policy: Learned, folder: Path, **metadata: Any) -> None:
+    """Write a learned policy, which plays without SB3 if its network is AdaNAT's."""
+    if isinstance(policy, Actor):
+        save_pretrained(policy, folder, **metadata)
+    else:
+        save_own(policy, folder, **metadata)
+
+
+def save_own(policy: LearnedPolicy, folder: Path, **metadata: Any) -> None:
+    """Write a policy whose class is not natgym's: its weights, and what it saw and decided."""
+    observer, action_map = policy.observer, policy.action_map
+    rules = None if policy.rules is None else policy.rules.text
+    config = {
+        "class": policy_name(policy.policy),
+        "observer": vars(observer),
+        "table": action_map.schedule.table_T4.tolist(),
+        "schedule_name": action_map.schedule.name,
+        "actions": action_map.name,
+        "own_map": action_map.settings(),
+        "parameters": list(action_map.parameters),
+        "smoothing": action_map.smoothing,
+        "rules": rules,
+    }
+    save_tensors(policy.policy.state_dict(), folder, {"type": OWN, "config": config, "metadata": metadata})
+
+
+def load_own(folder: Path, policy_class: Any, device: torch.device | str = "cpu") -> LearnedPolicy:
+    """Return a policy that `save_own` wrote.
+
+    Args:
+        policy_class: its class, or what makes one of (observation space, action space, learning rate).
+
+    Raises:
+        ValueError: the class is not given, or the weights don't fit it.
+    """
+    config = read_description(folder)["config"]
+    if policy_class is None:
+        raise ValueError(
+            f"{folder} holds a policy of class {config['class']}, which is not natgym's; load it with "
+            "agents.load_policy(folder, policy_class=...)"
+        )
+    told = config["observer"] | {"grid": tuple(config["observer"]["grid"])}
+    observer, table = Observer(**told), torch.tensor(config["table"], dtype=torch.float64)
+    schedule = Schedule(table, config["schedule_name"])
+    options: dict[str, Any] = {"parameters": tuple(config["parameters"]), "smoothing": config["smoothing"]}
+    action_map = ActionMap.named(config["actions"], schedule, config["own_map"], **options)
+    policy = policy_class(observer.space(schedule.steps), action_map.action_space, lambda _: 0.0).to(device)
+    try:
+        policy.load_state_dict(load_file(folder / "model.safetensors", device=str(device)))
+    except RuntimeError as error:
+        raise ValueError(f"{folder} does not fit {policy_name(policy)}: {error}") from None
+    policy.set_training_mode(False)
+    rules = None if config["rules"] is None else DecodeRules.of(config["rules"], observer.grid)
+    return LearnedPolicy(policy, observer, action_map, rules)
+
+
+def is_own(folder: Path) -> bool:
+    """Whether a folder holds a policy whose class is not natgym's."""
+    path = folder / "config.json"
+    return path.is_file() and json.loads(path.read_text()).get("type") == OWN
+
+
+def _maker(policy: Any) -> Callable[..., Any]:
+    """Return what makes the policy as SB3 asks for it."""
+    return policy if isinstance(policy, type) else lambda *spaces, **options: policy

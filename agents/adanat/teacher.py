@@ -1,0 +1,125 @@
+"""Who feeds a learning reward: images of the policy against real ones, whatever the reward is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from agents.adanat.config import AdaNATConfig
+from generators.data import Part
+from generators.noise import derive_seed, seeded
+from natgym.env import DecodeVectorEnv
+from natgym.rewards import Images, LearningReward, learned_state, learns_from, load_learned_state, reset
+
+
+class Teacher:
+    """Train the environment's reward in turn with the policy; one that does not learn costs nothing.
+
+    Args:
+        env: whose reward learns, in whose place images are drawn; without autoreset.
+        config: how many, and what real images are.
+
+    Attributes:
+        images: drawn so far for the reward alone.
+
+    Raises:
+        ValueError: the reward learns, and the environment's task has no real images.
+    """
+
+    def __init__(self, env: DecodeVectorEnv, config: AdaNATConfig) -> None:
+        self.env, self.config, self.images = env, config, 0
+        self.reward: Any = env.reward if isinstance(env.reward, LearningReward) else None
+        if self.reward is None:
+            return
+        self.fresh = learns_from(self.reward) == "fresh"
+        self.real = _real_images(env, config)
+        own = self.fresh and config.discriminator_steps is not None
+        self.fresh_env = env.like(num_envs=config.discriminator_batch) if own else env
+
+    def begin(self, policy: Any) -> None:
+        """Reset the reward, and let one that learns from fresh images learn before the first update."""
+        if self.reward is None:
+            return
+        reset(self.reward, derive_seed(self.config.seed, "discriminator"))
+        for batch in range(self.config.warmup if self.fresh else 0):
+            self.teach(policy, derive_seed(self.config.seed, "warmup", batch))
+
+    def teach(self, policy: Any, seed: int, rollout: Images | None = None) -> dict[str, float]:
+        """Train the reward; return its mean metrics, none if it does not learn.
+
+        Args:
+            policy: of SB3, exploring; it draws what the reward learns from.
+            seed: everything random follows from it.
+            rollout: the policy's last one, for a reward that learns from it.
+        """
+        if self.reward is None:
+            return {}
+        rng, metrics = np.random.default_rng(seed), list[dict[str, float]]()
+        for fake in self._lessons(policy, seed, rollout):
+            rows = torch.from_numpy(rng.integers(self.real.num_images, size=fake.num_images))
+            with seeded(derive_seed(seed, len(metrics)), self.env.device):  # crops are drawn at random
+                metrics.append(self.reward.update(self.real.rows(rows), fake))
+        return {name: float(np.mean([row[name] for row in metrics])) for name in metrics[0]}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the reward has learned."""
+        return learned_state(self.env.reward)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the reward go on where `state_dict` was taken."""
+        load_learned_state(self.env.reward, state)
+
+    def _lessons(self, policy: Any, seed: int, rollout: Images | None) -> Iterator[Images]:
+        """Return the generated images of each step of the reward's."""
+        if not self.fresh:
+            assert rollout is not None
+            yield rollout
+            return
+        for drawn in self._draw_fresh(policy, seed):
+            self.images += drawn.num_images
+            for rows in torch.arange(drawn.num_images).split(self.config.discriminator_batch):
+                yield drawn.rows(rows)
+
+    def _draw_fresh(self, policy: Any, seed: int) -> Iterator[Images]:
+        """Let the policy draw one batch that all steps share, or one for each step."""
+        steps = self.config.discriminator_steps
+        if steps is None:
+            yield draw(policy, self.env, seed)
+            return
+        for step in range(steps):
+            yield draw(policy, self.fresh_env, derive_seed(seed, "fresh", step))
+
+
+def draw(policy: Any, env: DecodeVectorEnv, seed: int) -> Images:
+    """Let an exploring policy of SB3 draw one batch."""
+    observation, _ = env.reset(seed=seed)
+    with seeded(seed, env.device), torch.no_grad():
+        while env.images is None:
+            observation, *_ = env.step(policy(observation)[0])
+    return drawn_by(env)
+
+
+def drawn_by(env: DecodeVectorEnv) -> Images:
+    """Return what an environment drew last."""
+    assert env.finished is not None and env.images is not None
+    return Images(env.images, env.finished.condition)
+
+
+def _real_images(env: DecodeVectorEnv, config: AdaNATConfig) -> Images:
+    """Return the train split, decoded from its tokens or as it is."""
+    if env.task.description is None:
+        name = type(env.reward).__name__
+        raise ValueError(
+            f"reward {name} learns from real images, and {env.task} has none; give the environment a task"
+        )
+    part: Part = env.task.split("train")
+    images_NCHW = part.images_NCHW
+    if config.real == "tokens":
+        tokenizer = env.tokenizer
+        images_NCHW = torch.cat(
+            [tokenizer.decode(tokenizer.encode(chunk)) for chunk in images_NCHW.split(1000)]
+        )
+    return Images(images_NCHW, part.condition)

@@ -1,0 +1,82 @@
+"""A training as a Ray Tune trial, whose search space is made of the config's own settings.
+
+Importing this imports Ray: call `agents.cluster.quiet` before, if its banners are unwanted.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from agents.adanat import folders
+from agents.adanat.config import TrainingConfig
+from agents.adanat.trainer import AdaNATTrainer
+from natgym.runs import read_metrics
+
+FILES = ("metrics.csv", "alarms.csv", "checkpoint.pt")  # that a training goes on from
+
+
+class AdaNATTrainable(tune.Trainable):
+    """One training; a step is an update, and reports its metrics.
+
+    The trial's config holds settings of a `TrainingConfig`, each named by its path or, where these are
+    unique, by its last words, and perhaps nested: {"learning_rate": tune.loguniform(1e-4, 1e-2), "steps": 2,
+    "adversarial": {"channels": tune.choice([8, 16])}}. The rest is `base`.
+
+    Checkpoints, logs and the policy are in the trial's folder, which Tune keeps beside its results under
+    `tune.RunConfig(sync_config=tune.SyncConfig(sync_artifacts=True))`. With `trainings`, config["trial"] is
+    the number of one of them, which says config and folder; what stands in that folder is what a resumed
+    trial goes on from, and Tune's own state is not needed.
+    """
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        base: TrainingConfig | None = None,
+        trainings: list[tuple[TrainingConfig, Path]] | None = None,
+    ) -> None:
+        """Build the trainer, and go on with what its folder holds."""
+        torch.set_num_threads(1)  # as everywhere: sums in one order, whatever Ray's default
+        if trainings is None:
+            training, folder = (base or TrainingConfig()).but(config), Path(self.logdir)
+            (folder / folders.TRAINING).unlink(missing_ok=True)  # a scheduler may change a trial's settings
+        else:
+            training, folder = trainings[config["trial"]]
+        self.trainer = AdaNATTrainer.of(training)
+        self.run = folders.claim(folder, self.trainer.manifest)
+        self.stopped = (folder / folders.STOPPED).exists()
+        if not self.stopped:
+            self._go_on(self.run.checkpoint(self.trainer.env.device))
+
+    def step(self) -> dict[str, Any]:
+        """Take one update, the last of which saves the policy; of an ended training tell its last metrics."""
+        if self.trainer.ended or self.stopped:
+            if self.trainer.ended:  # perhaps it was killed before it saved its policy
+                self.trainer.export(self.run.folder)
+            last = read_metrics(self.run.folder / "metrics.csv")[-1]
+            return {**{name: float(value) for name, value in last.items()}, "done": True}
+        metrics = self.trainer.update()
+        self.run.write(metrics, self.trainer.monitor.alarms, self.trainer.state_dict())
+        if self.trainer.ended:
+            self.trainer.export(self.run.folder)
+        return {**metrics, "done": self.trainer.ended}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Copy the last checkpoint, and the logs up to it, to where Tune wants one."""
+        for name in FILES:
+            shutil.copy(self.run.folder / name, checkpoint_dir)
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Go on from a checkpoint, which may be another trial's."""
+        for name in FILES:
+            shutil.copy(Path(checkpoint) / name, self.run.folder)
+        self._go_on(self.run.checkpoint(self.trainer.env.device))
+
+    def _go_on(self, state: dict[str, Any] | None) -> None:
+        if state is not None:
+            self.trainer.load_state_dict(state)
+        self.run.open_logs(self.trainer.done)

@@ -1,0 +1,207 @@
+"""AdaNAT (arXiv 2409.00342): a policy learned by PPO against a discriminator that learns in turn, or against
+any other reward. Knows no Ray.
+
+Update u is: one rollout and PPO's epochs on it, perhaps updates of the generator, then the reward's own
+learning, then perhaps a measurement. All randomness follows from (seed, u), so a resumed run ends where the
+uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from agents.adanat import folders
+from agents.adanat.config import AdaNATConfig, TrainingConfig
+from agents.adanat.cotraining import Cotraining
+from agents.adanat.learned import Learned, learned_policy, new_ppo, save_policy
+from agents.adanat.monitor import Monitor
+from agents.adanat.teacher import Teacher, drawn_by
+from generators.noise import derive_seed
+from natgym.env import DecodeVectorEnv
+
+Metrics = dict[str, float]
+KEPT = ("reward", "approx_kl", "clip_fraction", "explained_variance", "value_loss")
+
+
+class AdaNATTrainer:
+    """Train a policy in an environment.
+
+    Args:
+        env: says task, generator, rules, action map and reward; a sibling on the same objects is used, with
+            as many rows, which are the images of a rollout. A reward that learns is reset before the first
+            update and needs an environment with a task.
+        config: of PPO, the reward's learning and the measurements.
+        policy: another network than AdaNAT's: a class of SB3's actor-critic policies, or an instance of one.
+        callbacks: called as (trainer, metrics) after each update, or objects with such an `on_update`; one
+            that returns False stops the training, which is saved.
+
+    Attributes:
+        done: updates taken.
+    """
+
+    def __init__(
+        self,
+        env: DecodeVectorEnv,
+        config: AdaNATConfig | None = None,
+        *,
+        policy: Any = None,
+        callbacks: Sequence[Any] = (),
+    ) -> None:
+        self.config, self.callbacks = config or AdaNATConfig(), list(callbacks)
+        self.manifest = folders.manifest(env, self.config, policy)
+        self.cotraining = Cotraining.of(env, self.config.cotraining, self.config.seed)
+        task = env.task.like(generator=self.cotraining and self.cotraining.generator)
+        self.env = env.like(task=task, autoreset=False)
+        self.ppo = new_ppo(self.env, self.config, policy)
+        self.teacher, self.monitor = Teacher(self.env, self.config), Monitor(self.env, self.config)
+        self.done, self._rollout_images = 0, 0
+
+    @classmethod
+    def of(cls, config: TrainingConfig, reward: Any = None, **options: Any) -> AdaNATTrainer:
+        """Build environment and trainer from a config.
+
+        Args:
+            reward: a live one in place of the config's.
+            options: `policy` and `callbacks`.
+        """
+        return cls(config.env.build(reward), config.adanat, **options)
+
+    def update(self) -> Metrics:
+        """Take one update: a rollout, PPO on it, the generator's and the reward's learning, a measurement."""
+        config, update = self.config, self.done
+        if update == 0:
+            self.begin()
+        std, rate = self.explore(update), config.learning_rate_at(update)
+        learned = self.ppo.update(derive_seed(config.seed, update, "rollout"), rate)
+        self._rollout_images += self.env.num_envs
+        rollout, visited_TBL = drawn_by(self.env), self.ppo.rollout_buffer.observations["masked"]
+        generator = self.cotraining.update(visited_TBL) if self.cotraining else {}  # type: ignore[arg-type]
+        seed = derive_seed(config.seed, update, "discriminator")
+        judged = self.teacher.teach(self.ppo.policy, seed, rollout)
+        self.done = update + 1
+        self.monitor.watch(self.done, self.actor, self.ppo.policy.state_dict)
+        return {
+            "update": self.done,
+            "images_spent": self.images_spent,
+            **self.monitor.vitals._asdict(),
+            **{name: learned[name] for name in KEPT},
+            **judged,
+            **generator,
+            "action_std": std,
+            "learning_rate": rate,
+        }
+
+    def begin(self) -> None:
+        """Let the reward begin to learn, and measure the policy before its first update."""
+        self.warm_up()
+        self.monitor.watch(0, self.actor, self.ppo.policy.state_dict)
+
+    def warm_up(self) -> None:
+        """Reset the reward, and let it learn from images of the exploring policy."""
+        self.explore(0)
+        self.teacher.begin(self.ppo.policy)
+
+    def explore(self, update: int) -> float:
+        """Set the standard deviation of the policy's actions to that of an update; return it."""
+        std = self.config.action_std_at(update)
+        self.ppo.policy.log_std.data.fill_(math.log(std))  # type: ignore[union-attr, operator]
+        return std
+
+    def fit(self, folder: Path | str) -> Path:
+        """Train to the end, or go on with the training in a folder.
+
+        Args:
+            folder: gets training.json, metrics.csv, alarms.csv, checkpoint.pt (replaced at each update) and,
+                at the end, policy/ with the last policy, best/ with the one that measured best, and
+                generator/ if that learned, too. An alarm of `config.alarms.stop` and a callback are an end
+                as well.
+
+        Raises:
+            ValueError: the folder holds a training of another configuration, which is not touched.
+        """
+        run = folders.claim(Path(folder), self.manifest)
+        if (state := run.checkpoint(self.env.device)) is not None:
+            self.load_state_dict(state)
+        run.open_logs(self.done)
+        going = True
+        while going and not self.ended:
+            metrics = self.update()
+            run.write(metrics, self.monitor.alarms, self.state_dict())
+            going = all([_ask(callback, self, metrics) for callback in self.callbacks])
+        self.export(run.folder)
+        return run.folder
+
+    def export(self, folder: Path) -> None:
+        """Save the last policy as policy/, the best as best/, and a generator that learned as generator/."""
+        save_policy(self.actor(), folder / "policy", task=self.env.task.name)
+        save_policy(self.policy(), folder / "best", task=self.env.task.name)
+        if self.cotraining:
+            self.cotraining.export(folder / "generator", self.env.task.name)
+
+    @property
+    def ended(self) -> bool:
+        """Whether all updates are taken, or an alarm has ended the training."""
+        return self.done >= self.config.updates or self.monitor.stopped
+
+    def actor(self) -> Learned:
+        """Return the present policy in evaluation: its mean action."""
+        return learned_policy(self.ppo.policy, self.env)
+
+    def policy(self) -> Learned:
+        """Return the policy that measured best so far; before any measurement, and where none tells
+        policies apart, the present one."""
+        best = self.monitor.best
+        return learned_policy(self.ppo.policy, self.env, best["weights"] if best else None)
+
+    @property
+    def images_spent(self) -> int:
+        """Images that the training has drawn so far."""
+        return self._rollout_images + self.teacher.images + self.monitor.images
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resumed training needs beside its configuration."""
+        return {
+            "done": self.done,
+            "images_spent": self.images_spent,
+            **self.monitor.state_dict(),
+            "policy": self.ppo.policy.state_dict(),
+            "optimizer": self.ppo.policy.optimizer.state_dict(),
+            "reward": self.teacher.state_dict(),
+        } | ({"generator": self.cotraining.trainer.state_dict()} if self.cotraining else {})
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.done = state["done"]
+        self._rollout_images = state["images_spent"] - self.teacher.images - self.monitor.images
+        self.monitor.load_state_dict(state)
+        self.ppo.policy.load_state_dict(state["policy"])
+        self.ppo.policy.optimizer.load_state_dict(state["optimizer"])
+        self.teacher.load_state_dict(state["reward"])
+        if self.cotraining:
+            self.cotraining.trainer.load_state_dict(state["generator"])
+
+
+def train(
+    config: TrainingConfig, folder: Path, report: Callable[[Metrics], object], *, reward: Any = None
+) -> None:
+    """Train what a config says, or go on with the training in `folder`.
+
+    Args:
+        folder: see `AdaNATTrainer.fit`.
+        report: called after each update with its metrics; `distance` and what else was measured is that of
+            the last measurement.
+        reward: a live one in place of the config's; a run is resumed with the same.
+    """
+
+    def tell(trainer: AdaNATTrainer, metrics: Metrics) -> None:
+        report(metrics)
+
+    AdaNATTrainer.of(config, reward, callbacks=[tell]).fit(folder)
+
+
+def _ask(callback: Any, trainer: AdaNATTrainer, metrics: Metrics) -> bool:
+    """Return whether the training goes on."""
+    return getattr(callback, "on_update", callback)(trainer, metrics) is not False

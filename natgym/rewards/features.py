@@ -1,0 +1,60 @@
+"""Rewards that look at each image through the task's reward extractor and need no training of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from generators.conditions import Condition
+from natgym.reference import extract
+from natgym.task import Task
+
+
+class ClassifierReward:
+    """Log-probability of the condition under a classifier, in nats.
+
+    A policy that maximises it is known to give up variety (AdaNAT, section 4.3); it is the default because it
+    is free of state, not because it is good.
+    """
+
+    def __init__(self, classifier: Any) -> None:
+        self.classifier = classifier
+
+    @classmethod
+    def from_task(cls, task: Task) -> ClassifierReward:
+        """Judge with the task's reward extractor."""
+        return cls(task.reward_extractor)
+
+    @torch.no_grad()
+    def __call__(self, images_BCHW: Tensor, condition: Condition) -> Tensor:
+        return (self.classifier(images_BCHW)[1].log_softmax(-1) * condition.vectors).sum(-1)
+
+
+class FeatureDistanceReward:
+    """Minus the distance to the nearest of some real images, in the features of an extractor.
+
+    The distance is Euclidean, in units of the real images' mean distance from their own mean. It asks for
+    realism alone, neither for the condition nor for variety.
+
+    Args:
+        extractor: of the features.
+        real_NCHW: the real images, of the train split.
+    """
+
+    def __init__(self, extractor: Any, real_NCHW: Tensor) -> None:
+        self.extractor = extractor
+        self.real_Nd = self._features(real_NCHW)
+        self.unit = (self.real_Nd - self.real_Nd.mean(0)).norm(dim=-1).mean()
+
+    @classmethod
+    def from_task(cls, task: Task, real_images: int = 5000) -> FeatureDistanceReward:
+        """Compare with the first `real_images` of the train split."""
+        return cls(task.reward_extractor, task.split("train").images_NCHW[:real_images])
+
+    def __call__(self, images_BCHW: Tensor, condition: Condition) -> Tensor:
+        return -torch.cdist(self._features(images_BCHW), self.real_Nd).amin(-1) / self.unit
+
+    def _features(self, images_NCHW: Tensor) -> Tensor:
+        return extract(self.extractor, images_NCHW, quantise=False)[0]

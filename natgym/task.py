@@ -1,0 +1,318 @@
+"""A task: networks, real images and their splits, in one folder; what everything else is given.
+
+    task.json                     what the images are, where they lie, how networks for them are trained
+    tokenizer/
+    extractors/score/             judges tables, searches and checkpoints
+    extractors/reward/            is looked through by rewards; never the same network
+    nat/ enat/                    generators, each with strategies/ and policies/ of its own
+
+Each network is loaded when it is first asked for. An extractor with logits is a classifier, too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from generators.checkpoints import FILES, PRETRAINED, config_from_dict, from_pretrained, read_description
+from generators.contract import Generator
+from generators.data import DATA_SETS, Part, PartName, load_part, open_part
+from generators.images import Pictures
+from generators.tokenizers import Tokenizer
+from natgym.metrics import classifier  # noqa: F401  (the class registers itself)
+from natgym.reference import Extractor
+
+TASK_FILE = "task.json"
+PLACES = {
+    "tokenizer": "tokenizer",
+    "score_extractor": "extractors/score",
+    "reward_extractor": "extractors/reward",
+}
+_SIGNS = {
+    "generator": "mask_id",
+    "tokenizer": "decode",
+    "score_extractor": "num_features",
+    "reward_extractor": "num_features",
+}
+_MAKERS = {
+    "generator": "experiments/train_generator.py",
+    "tokenizer": "experiments/train_tokenizer.py",
+    "score_extractor": "experiments/train_classifier.py",
+    "reward_extractor": "experiments/train_classifier.py --seed 1",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What task.json says.
+
+    Attributes:
+        data: a data set of `generators.data`, or an image folder, PATH#COLUMN,size=N, from the task's folder.
+        kind: of task; "images" alone, so far.
+        image_size: height and width in pixels.
+        color_mode: Pillow's name of it, "L" or "RGB".
+        class_names: of the conditions.
+        generator: folder of the generator that the task's bare name stands for.
+        recipe: of `generators.recipes`, by which its networks are trained unless flags say otherwise.
+    """
+
+    data: str
+    kind: str = "images"
+    image_size: tuple[int, int] | None = None
+    color_mode: str | None = None
+    class_names: tuple[str, ...] = ()
+    generator: str = "nat"
+    recipe: str | None = None
+
+
+class Task:
+    """Networks, real images and their splits; each is loaded when it is first asked for.
+
+    `Task.load` finds a task by name or folder; the constructor makes one of live objects, of which only those
+    that are asked for have to be there.
+
+    Args:
+        name: for titles and protocols; None for live objects that belong to no task.
+        description: of the images; None if there are none.
+        folder: where the networks lie that are not given.
+        device: where networks are loaded to; live ones stay where they are.
+        networks: `generator`, `tokenizer`, `score_extractor`, `reward_extractor`: each live, or the folder of
+            a saved one, or the name of a task that has one; "score" as reward extractor is the score's own,
+            as in trainings of before there were two.
+
+    Attributes:
+        spec: what `Task.load` finds it by again, in any process; None if only its objects can make it.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        description: Description | None = None,
+        *,
+        folder: Path | None = None,
+        device: torch.device | str = "cpu",
+        **networks: Any,
+    ) -> None:
+        if unknown := set(networks) - set(_SIGNS):
+            raise TypeError(f"Task has no {', '.join(sorted(unknown))}; it has {', '.join(_SIGNS)}")
+        self.name, self.description, self.folder = name, description, folder
+        self.device = torch.device(device)
+        self.networks = {kind: given for kind, given in networks.items() if given is not None}
+        self.spec: str | None = None
+
+    @classmethod
+    def load(cls, spec: Any, *, device: torch.device | str = "cpu", **networks: Any) -> Task:
+        """Return the task that a name, a folder or a saved generator stands for; a `Task` as it is.
+
+        Args:
+            spec: a shipped task ("digits"), the folder of a task, either with one of its generators
+                ("mnist/enat"), a data set or image folder without networks, or the folder of a saved
+                generator, which says its task. Of a live `Task` with networks to change, a copy is returned.
+            device, networks: as for the constructor; the networks take the place of the task's own.
+
+        Raises:
+            ValueError: there is no such task.
+        """
+        if isinstance(spec, Task):
+            return spec.like(**networks) if any(net is not None for net in networks.values()) else spec
+        found = _find(str(spec))
+        networks = dict(found.networks) | {
+            kind: given for kind, given in networks.items() if given is not None
+        }
+        task = cls(found.name, found.description, folder=found.folder, device=device, **networks)
+        task.spec = found.spec
+        return task
+
+    def like(self, **networks: Any) -> Task:
+        """Return a copy with other networks, which shares all that is loaded and is not changed."""
+        given = {kind: network for kind, network in networks.items() if network is not None}
+        task = Task(
+            self.name, self.description, folder=self.folder, device=self.device, **self.networks | given
+        )
+        task.spec = self.spec
+        vars(task).update(
+            {kind: vars(self)[kind] for kind in _SIGNS if kind in vars(self) and kind not in given}
+        )
+        return task
+
+    @cached_property
+    def generator(self) -> Generator:
+        """The generator that draws."""
+        return self._network("generator")
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of generator and images."""
+        return self._network("tokenizer")
+
+    @cached_property
+    def score_extractor(self) -> Extractor:
+        """What judges: tables, searches, checkpoints."""
+        return self._network("score_extractor")
+
+    @cached_property
+    def reward_extractor(self) -> Extractor:
+        """What rewards look through."""
+        if self.networks.get("reward_extractor") == "score":
+            return self.score_extractor
+        return self._network("reward_extractor")
+
+    def has(self, kind: str) -> bool:
+        """Tell whether a network is given or lies in the folder, without loading it."""
+        if kind in self.networks:
+            return True
+        return self.folder is not None and _saved(self.folder / self._place(kind))
+
+    @property
+    def recipe(self) -> str | None:
+        """Of `generators.recipes`, by which the task's networks are trained; None for the papers' own."""
+        return None if self.description is None else self.description.recipe
+
+    def images(self, split: PartName) -> Pictures:
+        """Return the real images of a split, read when asked for.
+
+        Raises:
+            ValueError: the task has no images, or they are not where it says.
+        """
+        return open_part(self.data, split)
+
+    def split(self, split: PartName) -> Part:
+        """Return the real images of a split as floats, on the task's device; see `images`."""
+        return load_part(self.data, split).to(self.device)
+
+    @property
+    def data(self) -> str:
+        """Where the real images are, as `generators.data` reads it; ValueError if there are none."""
+        if self.description is None:
+            raise ValueError(f"{self} has no real images; give a task, as task='digits' or a task's folder")
+        return self.description.data
+
+    def __str__(self) -> str:
+        return f"task {self.name!r}" if self.name else "a generator without a task"
+
+    def __repr__(self) -> str:
+        return f"Task({self.spec or self.name!r}, device={str(self.device)!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Cross to other processes by name or path, with the networks that were given."""
+        if self.spec is None:
+            rest = {"folder": self.folder, "device": str(self.device)} | self.networks
+            return _again, (None, (self.name, self.description), rest)
+        return _again, (self.spec, (), {"device": str(self.device)} | self.networks)
+
+    def _place(self, kind: str) -> str:
+        if kind == "generator":
+            return "nat" if self.description is None else self.description.generator
+        return PLACES[kind]
+
+    def _network(self, kind: str) -> Any:
+        given = self.networks.get(kind)
+        if given is not None and not isinstance(given, str | Path):
+            return given
+        if given is not None:
+            return _load(_network_folder(given, kind), kind, self.device)
+        if self.has(kind):
+            assert self.folder is not None
+            return _load(self.folder / self._place(kind), kind, self.device)
+        where = f" or train {self.folder / self._place(kind)}" if self.folder else ", or train one"
+        raise ValueError(
+            f"{self} has no {kind}: give `{kind}=`, live or the folder of a saved one{where} with "
+            + _MAKERS[kind]
+        )
+
+
+def read_task(folder: Path) -> Description:
+    """Return what a folder's task.json says; ValueError if it is none."""
+    path = folder / TASK_FILE
+    try:
+        found: Description = config_from_dict(Description, json.loads(path.read_text()))
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} does not describe a task: {error}") from None
+    near = folder / found.data.partition("#")[0]
+    if found.data in DATA_SETS or not near.is_dir():
+        return found
+    return _with(found, data=str(near.resolve()) + "".join(found.data.partition("#")[1:]))
+
+
+def shipped() -> list[str]:
+    """Return the names of the shipped tasks."""
+    return sorted(path.parent.name for path in PRETRAINED.glob(f"*/{TASK_FILE}"))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Where a task is: all that is known before anything is loaded."""
+
+    spec: str
+    name: str
+    description: Description | None
+    folder: Path | None = None
+    networks: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _find(spec: str) -> _Found:
+    """Return the task that a text names, from the folder at hand, then from what is shipped."""
+    for root, stands_for in ((Path(), lambda path: str(path.resolve())), (PRETRAINED, lambda path: spec)):
+        path = root / spec
+        if (path / TASK_FILE).is_file():
+            return _Found(stands_for(path), path.name, read_task(path), path)
+        if _saved(path) and (path.parent / TASK_FILE).is_file():
+            description = _with(read_task(path.parent), generator=path.name)
+            return _Found(stands_for(path), path.parent.name, description, path.parent)
+        if _saved(path):  # a generator of a run, which says its task
+            return _of_generator(path, stands_for(path))
+    try:
+        open_part(spec, "train")
+    except ValueError as error:
+        raise ValueError(
+            f"{spec!r} is neither a folder of a task or of a saved generator nor a shipped task "
+            f"({', '.join(shipped())}), and no images either: {error}"
+        ) from None
+    return _Found(spec, spec, Description(data=spec))
+
+
+def _of_generator(folder: Path, spec: str) -> _Found:
+    own = read_description(folder).get("metadata", {}).get("task")
+    found = _find(own) if own else _Found(spec, str(folder), None)
+    return _Found(spec, found.name, found.description, found.folder, {"generator": folder})
+
+
+def _network_folder(given: str | Path, kind: str) -> Path:
+    """Return the folder of a saved network: the one given, or that of the task given."""
+    for root in (Path(), PRETRAINED):
+        folder = root / given
+        if _saved(folder):  # a run folder may have a task's name, too
+            return folder
+        if (folder / TASK_FILE).is_file():
+            place = read_task(folder).generator if kind == "generator" else PLACES[kind]
+            if _saved(folder / place):
+                return folder / place
+    raise ValueError(
+        f"{str(given)!r} is neither a folder with a saved {kind} nor a task with one; shipped are "
+        + ", ".join(shipped())
+    )
+
+
+def _saved(folder: Path) -> bool:
+    return all((folder / file).is_file() for file in FILES)
+
+
+def _load(folder: Path, kind: str, device: torch.device) -> Any:
+    module = from_pretrained(folder, device)
+    if not hasattr(module, _SIGNS[kind]):
+        raise ValueError(f"{folder} holds a {type(module).__name__}, which is not a {kind}")
+    return module
+
+
+def _with(description: Description, **changed: Any) -> Description:
+    return Description(**{**vars(description), **changed})
+
+
+def _again(spec: str | None, named: tuple[Any, ...], rest: dict[str, Any]) -> Task:
+    return Task(*named, **rest) if spec is None else Task.load(spec, **rest)
