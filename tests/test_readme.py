@@ -21,8 +21,17 @@ def snippets(text: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
-EXAMPLE, AGENT, SWEEP = snippets(README)
+PROGRAM, EXAMPLE, AGENT, SWEEP = snippets(README)
 OPTIONS, REWARD, ROLLOUT = snippets(ENVIRONMENT)
+
+
+def test_the_program_is_the_one_that_is_run_with_a_smaller_budget() -> None:
+    """Line by line that of docs/extending.md, which is run as it stands."""
+    program = PROGRAM.replace("updates=60", "updates=2, warmup=1").replace(
+        "task, steps=4)", "task, steps=4, images=200)"
+    )
+    lines = [line.partition("  # ")[0] for line in program.splitlines()]
+    assert lines == snippets((ROOT / "docs/extending.md").read_text())[0].splitlines()
 
 
 def test_the_first_example_runs_by_itself() -> None:
