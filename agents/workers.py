@@ -13,13 +13,42 @@ from torch import distributed as dist
 from agents.cluster import cluster, quiet
 
 
+def own_device(device: str) -> torch.device:
+    """Return this process's device, and make it the current one if it is a GPU.
+
+    Args:
+        device: "cuda" without a number gives each process of a machine a GPU of its own.
+
+    Raises:
+        ValueError: there is no such GPU.
+    """
+    found = torch.device(device)
+    if found.type != "cuda":
+        return found
+    index = int(os.environ.get("LOCAL_RANK", 0)) if found.index is None else found.index
+    if index >= (count := torch.cuda.device_count()):
+        raise ValueError(
+            f"device {device}: GPU {index} is asked for, torch finds {count} here; "
+            "ask for fewer processes, or for cpu"
+        )
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
 @contextmanager
-def process_group() -> Iterator[None]:
-    """Join the group that torchrun's environment variables speak of; do nothing without them."""
+def process_group(device: str = "cpu") -> Iterator[None]:
+    """Join the group that torchrun's environment variables speak of; do nothing without them.
+
+    Args:
+        device: where the group's tensors will be, as for `own_device`.
+    """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
         yield
         return
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if (own := own_device(device)).type == "cuda":
+        dist.init_process_group("nccl", device_id=own)  # else NCCL guesses it from the global rank
+    else:
+        dist.init_process_group("gloo")
     try:
         yield
         dist.barrier()  # gloo's threads abort a process that leaves while another still talks to it

@@ -3,7 +3,6 @@
 import _root  # noqa: F401
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ import tyro
 from _cli import given_flags, main, refuse_settings
 from tqdm import tqdm
 
-from agents.workers import process_group, rank, run_workers
+from agents.workers import own_device, process_group, rank, run_workers
 from generators.checkpoints import load_state, save_pretrained, save_state
 from generators.data import tokens
 from generators.noise import derive_seed, seeded
@@ -130,7 +129,7 @@ def work(args: Args) -> None:
         if rank() == 0:
             folder = Run.create("train_generator", args.output, args).folder
     if args.workers == 1:
-        with process_group():
+        with process_group(args.device):
             train(args, folder)
     else:
         assert folder is not None, "torchrun's processes are no Ray workers"
@@ -164,9 +163,7 @@ def followed(folder: Path, updates: int) -> Iterator[None]:
 def train(args: Args, folder: Path | None) -> None:
     """Train as the only process or as one of the ranks; the first one writes into the run's folder."""
     torch.set_num_threads(args.threads)
-    device = torch.device(args.device)
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    device = own_device(args.device)
     task = task_of(args, device)
     tokenizer: Any = task.tokenizer
     ids_NL, condition = tokens(task.data, "train", tokenizer, args.cache, mirror=args.mirror)
@@ -177,7 +174,7 @@ def train(args: Args, folder: Path | None) -> None:
         generator = build(args.model, size, tokenizer, condition.geometry, **sizes).to(device)
     trainer = Trainer(generator, ids_NL.to(device), condition.to(device), args.train)
     if folder is not None and (checkpoint := folder / "checkpoint.pt").is_file():
-        trainer.load_state_dict(load_state(checkpoint, device))
+        trainer.load_state_dict(load_state(checkpoint))  # each tensor goes where its parameter is
     if rank() == 0 and folder is not None:
         Watcher(args, Run(folder), trainer, tokenizer).watch()
     else:

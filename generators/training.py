@@ -95,6 +95,16 @@ def warmup_then_cosine(done: int, peak: float, warmup: int, updates: int) -> flo
     return peak * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def take_ids(tokens_NL: Tensor, rows_B: Tensor) -> Tensor:
+    """Return some rows of a token set as int64.
+
+    GPUs index no uint16, which token sets are stored in; the same bits are indexed as int16.
+    """
+    if tokens_NL.dtype != torch.uint16:
+        return tokens_NL[rows_B].long()
+    return tokens_NL.view(torch.int16)[rows_B].long() & 0xFFFF
+
+
 class Batch(NamedTuple):
     """What one update learns from: ids with masks, labels (-1 where visible), conditions.
 
@@ -231,7 +241,11 @@ class Trainer:
         with_null = type(condition).cat([condition, condition.null()])
         condition = with_null[torch.arange(len(rows_B), device=device) + len(rows_B) * dropped_B]
         ids_BL, labels_BL = mask_tokens(
-            self.tokens_NL[rows_B].long(), ratios_B, uniform_BL, mask_id, min_visible=int(config.shared_mask)
+            take_ids(self.tokens_NL, rows_B),
+            ratios_B,
+            uniform_BL,
+            mask_id,
+            min_visible=int(config.shared_mask),
         )
         if not config.reuse:
             return Batch(ids_BL, labels_BL, condition, None)

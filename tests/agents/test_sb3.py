@@ -30,7 +30,14 @@ def env() -> Any:
 
 def make_ppo(env: Any, **changes: Any) -> PPO:
     """Build PPO with a policy that is somewhere, as in the middle of a training."""
-    settings = {"n_steps": T, "batch_size": 6, "n_epochs": 2, "gamma": 1.0, "gae_lambda": 1.0}
+    settings: dict[str, Any] = {
+        "device": "cpu",
+        "n_steps": T,
+        "batch_size": 6,
+        "n_epochs": 2,
+        "gamma": 1.0,
+        "gae_lambda": 1.0,
+    }
     torch.manual_seed(0)
     policy_kwargs = {"config": TINY, "grid": env.generator.grid}
     ppo = PPO(AdaNATPolicy, SB3VecEnv(env), policy_kwargs=policy_kwargs, **(settings | changes))

@@ -310,6 +310,7 @@ def test_modalities_move(blobs: Callable) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
 def test_it_trains_on_a_gpu(blobs: Callable) -> None:
     modalities, labels = blobs()
     targets = torch.from_numpy(half_labelled(labels, 3))
