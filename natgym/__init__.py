@@ -20,6 +20,7 @@ _HOMES = {
     "check_policy": "natgym.check",
     "check_reward": "natgym.check",
     "evaluate": "natgym.tables",
+    "load_generator": "natgym.loading",
     "make_reward": "natgym.rewards",
     "play": "natgym.rollouts",
     "rollout": "natgym.rollouts",

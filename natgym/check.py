@@ -144,6 +144,12 @@ def _check_learning(reward: Any, images_BCHW: Tensor, condition: Condition) -> N
         load_learned_state(reward, kept)
         resumed = as_rewards(reward(images_BCHW, condition), len(condition))
         _ask((learned == resumed).all(), "load_state_dict of its own state_dict changes the rewards")
+        if hasattr(reward, "reset"):
+            again = []
+            for _ in range(2):
+                reward.reset(0)
+                again.append(as_rewards(reward(images_BCHW, condition), len(condition)))
+            _ask((again[0] == again[1]).all(), "two resets by one seed differ; take all chance from the seed")
         load_learned_state(reward, state)
 
 

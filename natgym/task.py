@@ -114,7 +114,8 @@ class Task:
             spec: a shipped task ("digits"), the folder of a task, either with one of its generators
                 ("mnist/enat"), a data set or image folder without networks, or the folder of a saved
                 generator, which says its task. Of a live `Task` with networks to change, a copy is returned.
-            device, networks: as for the constructor; the networks take the place of the task's own.
+            device, networks: as for the constructor; the networks take the place of the task's own. A live
+                `Task` stays on its device.
 
         Raises:
             ValueError: there is no such task.

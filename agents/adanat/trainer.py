@@ -83,16 +83,14 @@ class AdaNATTrainer:
         judged = self.teacher.teach(self.ppo.policy, seed, rollout)
         self.done = update + 1
         self.monitor.watch(self.done, self.actor, self.ppo.policy.state_dict)
-        return {
-            "update": self.done,
-            "images_spent": self.images_spent,
-            **self.monitor.vitals._asdict(),
-            **{name: learned[name] for name in KEPT},
-            **judged,
-            **generator,
-            "action_std": std,
-            "learning_rate": rate,
-        }
+        return _joined(
+            {"update": self.done, "images_spent": self.images_spent},
+            self.monitor.vitals._asdict(),
+            {name: learned[name] for name in KEPT},
+            judged,
+            generator,
+            {"action_std": std, "learning_rate": rate},
+        )
 
     def begin(self) -> None:
         """Let the reward begin to learn, and measure the policy before its first update."""
@@ -120,11 +118,14 @@ class AdaNATTrainer:
                 as well.
 
         Raises:
-            ValueError: the folder holds a training of another configuration, which is not touched.
+            ValueError: the folder holds a training of another configuration, which is not touched; or it is
+                new, and this trainer has been used already.
         """
         run = folders.claim(Path(folder), self.manifest)
         if (state := run.checkpoint(self.env.device)) is not None:
             self.load_state_dict(state)
+        elif self.done:
+            raise ValueError(f"{folder} is new, and this trainer has taken {self.done} updates; make another")
         run.open_logs(self.done)
         going = True
         while going and not self.ended:
@@ -200,6 +201,16 @@ def train(
         report(metrics)
 
     AdaNATTrainer.of(config, reward, callbacks=[tell]).fit(folder)
+
+
+def _joined(*parts: Metrics) -> Metrics:
+    """Return all metrics; ValueError if a reward's has the name of another."""
+    found: Metrics = {}
+    for part in parts:
+        if taken := found.keys() & part.keys():
+            raise ValueError(f"metric {taken.pop()!r} is reported twice; let the reward rename its own")
+        found |= part
+    return found
 
 
 def _ask(callback: Any, trainer: AdaNATTrainer, metrics: Metrics) -> bool:

@@ -224,6 +224,27 @@ def test_without_a_task_only_what_does_not_learn_is_trained_on(tmp_path: Path) -
         AdaNATTrainer(environment(**live, reward=Level()), CONFIG)
 
 
+def test_what_would_be_silent_is_told(tmp_path: Path) -> None:
+    class Loud(Level):
+        def update(self, real: Images, fake: Images) -> dict[str, float]:
+            return {"distance": 0.0}
+
+    with pytest.raises(
+        ValueError, match="'distance' is reported twice; let the reward rename its own"
+    ):
+        AdaNATTrainer(environment(reward=Loud()), CONFIG).fit(tmp_path / "loud")
+    trainer = AdaNATTrainer(environment(), CONFIG)
+    trainer.fit(tmp_path / "first")
+    with pytest.raises(ValueError, match="second is new, and this trainer has taken 3 updates; make another"):
+        trainer.fit(tmp_path / "second")
+    Level.learns_from, before = "dreams", Level.learns_from
+    try:
+        with pytest.raises(ValueError, match="learns_from 'dreams' is not one of rollout, fresh"):
+            AdaNATTrainer(environment(reward=Level()), CONFIG)
+    finally:
+        Level.learns_from = before
+
+
 def test_the_program_that_everything_is_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Played by hand, so that what a learned policy draws is what its actions mean."""
     trainer = AdaNATTrainer(environment(rules="halton"), CONFIG)

@@ -223,3 +223,11 @@ def test_a_former_home_warns(recwarn: Any) -> None:
 
     assert fixed.FixedPolicy is natgym.FixedPolicy
     assert "agents.fixed.FixedPolicy is now natgym.policies.FixedPolicy" in str(recwarn.pop().message)
+    from agents import policy
+    from agents.adanat.actor import Actor as TodaysActor
+
+    assert policy.Actor is TodaysActor
+    assert "agents.policy.Actor is now agents.adanat.actor.Actor" in str(recwarn.pop().message)
+    generator, name = natgym.load_generator("digits")
+    assert name == "digits" and generator.codebook_size == 128
+    assert "load_generator is now Task.load(name).generator" in str(recwarn.pop().message)
