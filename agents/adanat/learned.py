@@ -39,6 +39,7 @@ def new_ppo(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any = None) -> P
     Raises:
         ValueError: it is none, or has no standard deviation that the training could set.
     """
+    transitions = env.steps * env.num_envs
     kwargs: dict[str, Any] = {}
     if policy is None:
         grid, adam = env.observer.features_grid, {"eps": config.adam_eps}
@@ -48,7 +49,7 @@ def new_ppo(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any = None) -> P
             AdaNATPolicy if policy is None else _maker(policy),
             SB3VecEnv(env),
             n_steps=env.steps,
-            batch_size=config.minibatch or env.steps * env.num_envs,
+            batch_size=min(config.minibatch or transitions, transitions),
             n_epochs=config.epochs,
             learning_rate=config.learning_rate,
             clip_range=config.clip,

@@ -229,9 +229,7 @@ def test_what_would_be_silent_is_told(tmp_path: Path) -> None:
         def update(self, real: Images, fake: Images) -> dict[str, float]:
             return {"distance": 0.0}
 
-    with pytest.raises(
-        ValueError, match="'distance' is reported twice; let the reward rename its own"
-    ):
+    with pytest.raises(ValueError, match="'distance' is reported twice; let the reward rename its own"):
         AdaNATTrainer(environment(reward=Loud()), CONFIG).fit(tmp_path / "loud")
     trainer = AdaNATTrainer(environment(), CONFIG)
     trainer.fit(tmp_path / "first")
