@@ -25,7 +25,7 @@ from generators.contract import Generator
 from generators.noise import seeded
 from generators.rules import DecodeRules
 from generators.schedules import DecodeParams
-from natgym.env import DecodeVectorEnv
+from natgym.env.vector import DecodeVectorEnv
 from natgym.observations import Observation, Observer
 from natgym.rollouts import Decision
 from natgym.spaces import ActionMap

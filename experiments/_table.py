@@ -6,8 +6,10 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from natgym.cost import gflop_per_image
-from natgym.evaluation import Evaluator, paired_difference, summarize
+from natgym.evaluation.cost import gflop_per_image
+from natgym.evaluation.evaluator import Evaluator
+from natgym.evaluation.statistics import paired_difference
+from natgym.evaluation.tables import summarize
 from natgym.rollouts import Policy, rules_of
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from _cli import Places
 from tqdm import tqdm
 
+from agents.adanat.sweeps import Trial, run_trials
 from agents.adanat.trainer import train
-from agents.tune_jobs import Trial, run_trials
 from natgym.runs import read_metrics
 
 
@@ -21,7 +21,7 @@ def train_trials(
         bar: gets all pictures of the trainings, those that stopped ones leave included.
         label: of a training on the bar.
         folder: for Ray's own files.
-        rung: of ASHA, see `agents.tune_jobs.run_trials`.
+        rung: of ASHA, see `agents.distributed.jobs.run_trials`.
     """
     counted = [0] * len(trials)
 

@@ -17,15 +17,16 @@ from _trials import train_trials
 from tqdm import tqdm
 
 from agents.adanat.config import SEARCHED, PresetName, TrainingConfig, preset
-from agents.autonat import OptimizerName, Search, SearchConfig, explore
-from agents.measure import Meter
-from agents.tune_jobs import Trial, check_rung, sample_configs
+from agents.adanat.sweeps import Trial, check_rung, sample_configs
+from agents.autonat.measure import Meter
+from agents.autonat.search import OptimizerName, Search, SearchConfig, explore
 from generators.checkpoints import from_pretrained
 from generators.schedules import as_schedule
-from natgym.analysis import learning_figure, parameters_figure, samples_figure
-from natgym.evaluation import format_table
+from natgym.evaluation.report import write_report
+from natgym.evaluation.tables import format_table
+from natgym.figures.policies import parameters_figure, samples_figure
+from natgym.figures.trainings import learning_figure
 from natgym.policies import FixedPolicy, baselines
-from natgym.report import write_report
 from natgym.rollouts import Policy, balanced
 from natgym.runs import Run, read_metrics, write_config
 from natgym.settings import setting

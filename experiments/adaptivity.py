@@ -15,19 +15,21 @@ from _cli import PLACES, Places, main, open_run
 from _trials import train_trials
 from tqdm import tqdm
 
-from agents.adaptivity import Shuffled, mean_schedule
-from agents.autonat import OptimizerName, Search, SearchConfig
-from agents.class_table import ClassTable
-from agents.measure import Meter
-from agents.trainings import Training, finished_trainings
-from agents.tune_jobs import Trial
+from agents.adanat.sweeps import Trial
+from agents.adanat.trainings import Training, finished_trainings
+from agents.autonat.class_table import ClassTable
+from agents.autonat.measure import Meter
+from agents.autonat.search import OptimizerName, Search, SearchConfig
+from agents.studies.adaptivity import Shuffled, mean_schedule
 from generators.checkpoints import from_pretrained
 from generators.noise import derive_seed
 from generators.schedules import as_schedule
-from natgym.analysis import adaptivity, by_class_figure, differences_figure, parameters_figure
-from natgym.evaluation import format_table, means_by_run, paired_difference, summarize
+from natgym.evaluation.report import write_report
+from natgym.evaluation.statistics import means_by_run, paired_difference
+from natgym.evaluation.tables import format_table, summarize
+from natgym.figures.comparisons import differences_figure
+from natgym.figures.policies import adaptivity, by_class_figure, parameters_figure
 from natgym.policies import FixedPolicy
-from natgym.report import write_report
 from natgym.rollouts import Policy, balanced, rules_of
 from natgym.runs import Run, write_config
 

@@ -14,14 +14,20 @@ import tyro
 from _cli import main
 from tqdm import tqdm
 
-from agents.critic import load_critic, load_discriminator
+from agents.adanat.critic import load_critic, load_discriminator
+from agents.adanat.trainings import read_training
 from agents.named import find_all, find_policies, labelled_policy
-from agents.trainings import read_training
-from natgym.analysis import adaptivity, by_class_figure, parameters_figure, reveal_figure, value_figure
-from natgym.films import disagreement, disagreement_figure, film_figure
-from natgym.pictures import as_rgb, to_uint8
-from natgym.recorder import film
-from natgym.report import write_report
+from natgym.env.recorder import film
+from natgym.env.rendering import as_rgb, to_uint8
+from natgym.evaluation.report import write_report
+from natgym.figures.films import disagreement, disagreement_figure, film_figure
+from natgym.figures.policies import (
+    adaptivity,
+    by_class_figure,
+    parameters_figure,
+    reveal_figure,
+    value_figure,
+)
 from natgym.rollouts import Policy, Rollout, balanced, rollout
 from natgym.runs import Run
 from natgym.task import Task

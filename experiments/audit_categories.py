@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from agents.named import find_policy
 from natgym.discovery.audit import audit, audit_figure
-from natgym.reference import Extractor
+from natgym.metrics.extractors import Extractor
 from natgym.rollouts import balanced, rollout
 from natgym.runs import Run
 from natgym.task import Task

@@ -16,22 +16,24 @@ from _cli import PLACES, Places, main, open_run
 from torch import Tensor
 from tqdm import tqdm
 
-from agents.autonat import OptimizerName, Search, SearchConfig, explore
-from agents.class_table import ClassTable, ClassTableConfig, search_table
-from agents.cluster import quiet
-from agents.measure import Evaluation, Measurement, Meter
+from agents.autonat.class_table import ClassTable, ClassTableConfig, search_table
+from agents.autonat.measure import Evaluation, Measurement, Meter
+from agents.autonat.search import OptimizerName, Search, SearchConfig, explore
+from agents.distributed.cluster import quiet
 from generators.noise import derive_seed
 from generators.rules import DecodeRules
 from generators.schedules import Schedule, as_schedule
-from natgym.analysis import samples_figure
-from natgym.cost import gflop_per_image
-from natgym.evaluation import Evaluator, format_table, means_by_run, paired_difference, summarize
-from natgym.judge import Judge
+from natgym.evaluation.cost import gflop_per_image
+from natgym.evaluation.evaluator import Evaluator
+from natgym.evaluation.judge import Judge
+from natgym.evaluation.report import write_report
+from natgym.evaluation.statistics import means_by_run, paired_difference
+from natgym.evaluation.tables import format_table, summarize
+from natgym.figures.policies import samples_figure
+from natgym.figures.searches import schedules_figure, search_figure
 from natgym.policies import FixedPolicy, baselines
-from natgym.report import write_report
 from natgym.rollouts import Policy, balanced, rules_of
 from natgym.runs import Run
-from natgym.search_analysis import schedules_figure, search_figure
 from natgym.task import Task
 
 TABLE, SHUFFLED = "class-table", "shuffled-table"
@@ -272,7 +274,7 @@ def run_on_ray(
 ) -> None:
     """Finish the searches as Ray Tune jobs."""
     quiet()  # before Ray is imported
-    from agents.tune_search import run_searches
+    from agents.autonat.tune_search import run_searches
 
     fixed = {name: getattr(args, name) for name in ("task", "generator", "steps", "device", "rules")}
     run_searches(

@@ -16,9 +16,9 @@ from _cli import main, open_run
 from torch import nn
 from tqdm import tqdm
 
-from agents.autonat import OptimizerName, Search, SearchConfig, explore
-from agents.measure import Meter
-from agents.training_search import LawSearchConfig, load_law, search_laws
+from agents.autonat.masks import LawSearchConfig, load_law, search_laws
+from agents.autonat.measure import Meter
+from agents.autonat.search import OptimizerName, Search, SearchConfig, explore
 from generators.checkpoints import save_pretrained
 from generators.data import tokens
 from generators.masking import MaskLaw
@@ -26,10 +26,11 @@ from generators.noise import derive_seed, seeded
 from generators.recipes import DEFAULT_SIZE, build, recipe
 from generators.schedules import Schedule, as_schedule
 from generators.training import Trainer, TrainingConfig
-from natgym.evaluation import EvaluationConfig, Evaluator, format_table, summarize
+from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
+from natgym.evaluation.tables import format_table, summarize
+from natgym.figures.searches import laws_figure
 from natgym.policies import FixedPolicy
 from natgym.runs import Run
-from natgym.search_analysis import laws_figure
 from natgym.task import Task
 
 

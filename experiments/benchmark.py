@@ -23,14 +23,14 @@ import torch
 from _cli import main
 from tqdm import tqdm
 
-import natgym.env
+import natgym.env.vector
 from agents.adanat.network import AdaNATPolicy, PolicyConfig, small_policy
 from agents.sb3 import PPO, SB3VecEnv
 from generators.checkpoints import write_atomic
 from generators.enat import ENAT, enat_l
 from generators.nat import NAT, nat_l
 from generators.vqgan import VQGAN, vqgan_f16
-from natgym.env import DecodeVectorEnv
+from natgym.env.vector import DecodeVectorEnv
 from natgym.rewards import AdversarialConfig, AdversarialReward
 
 LARGE: dict[str, Callable[[], torch.nn.Module]] = {
@@ -152,8 +152,8 @@ class Bench:
         self.watch = Stopwatch(_clock(self.env.device))
         for owner, function, part in (
             (self.env.generator, "forward", "forwards"),
-            (natgym.env, "start", "drawing"),
-            (natgym.env, "advance", "drawing"),
+            (natgym.env.vector, "start", "drawing"),
+            (natgym.env.vector, "advance", "drawing"),
             *((self.env, function, "env") for function in ("reset", "step")),
             *((self.ppo.policy, function, "policy") for function in ("forward", "predict_values")),
             *((self.ppo.rollout_buffer, function, "buffer") for function in ("add", "place")),

@@ -17,21 +17,17 @@ from tqdm import tqdm
 from agents.named import describe, find_all, find_policies
 from generators.data import PartName
 from generators.rules import DecodeRules
-from natgym.analysis import frontier_figure, samples_figure
-from natgym.comparison import compare_results
-from natgym.cost import gflop_per_image
-from natgym.evaluation import (
-    FULL_COLUMNS,
-    EvaluationConfig,
-    Evaluator,
-    format_table,
-    set_against,
-    summarize,
-)
-from natgym.judge import Judge
-from natgym.protocol import CONVENTIONS, ConditionLaw
-from natgym.reference import Reference, load_extractor
-from natgym.report import write_report
+from natgym.evaluation.comparison import compare_results
+from natgym.evaluation.cost import gflop_per_image
+from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
+from natgym.evaluation.judge import Judge
+from natgym.evaluation.protocol import CONVENTIONS, ConditionLaw
+from natgym.evaluation.report import write_report
+from natgym.evaluation.tables import FULL_COLUMNS, format_table, set_against, summarize
+from natgym.figures.comparisons import frontier_figure
+from natgym.figures.policies import samples_figure
+from natgym.metrics.extractors import load_extractor
+from natgym.metrics.reference import Reference
 from natgym.rollouts import Policy, balanced, rollout, rules_of
 from natgym.runs import Run
 from natgym.task import Task

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from agents.named import find_policy
 from generators.conditions import Condition
-from natgym.pictures import as_rgb, to_uint8
-from natgym.recorder import film, save_film, strip
+from natgym.env.recorder import film, save_film, strip
+from natgym.env.rendering import as_rgb, to_uint8
 from natgym.rollouts import balanced, rollout
 from natgym.task import Task
 

@@ -27,7 +27,7 @@ from natgym.discovery.pairs import Pairs, PairsConfig, load_pairs
 from natgym.discovery.report import Discovery, differences, format_shares, frame_of, score, summarize
 from natgym.discovery.split import Split, split_pairs
 from natgym.discovery.training import DiscoveryTrainer, Prediction
-from natgym.evaluation import paired_difference
+from natgym.evaluation.statistics import paired_difference
 from natgym.runs import MetricsLog, Run
 
 

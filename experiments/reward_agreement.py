@@ -13,11 +13,11 @@ from tqdm import tqdm
 
 from agents.adanat.config import TrainingConfig
 from agents.adanat.trainer import AdaNATTrainer
-from agents.agreement import PARTS, agreement, explore, follow, gradients, parts
+from agents.studies.agreement import PARTS, agreement, explore, follow, gradients, parts
 from generators.families import split
 from generators.noise import derive_seed
-from natgym.analysis import agreement_figure
-from natgym.judge import Judge
+from natgym.evaluation.judge import Judge
+from natgym.figures.comparisons import agreement_figure
 from natgym.policies import FixedPolicy
 from natgym.rewards import AdversarialConfig
 from natgym.rollouts import Policy, balanced, rollout

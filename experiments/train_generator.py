@@ -17,15 +17,16 @@ import tyro
 from _cli import given_flags, main, refuse_settings
 from tqdm import tqdm
 
-from agents.workers import own_device, process_group, rank, run_workers
+from agents.distributed.workers import own_device, process_group, rank, run_workers
 from generators.checkpoints import load_state, save_pretrained, save_state
 from generators.data import tokens
 from generators.noise import derive_seed, seeded
 from generators.recipes import DEFAULT_SIZE, SIZES, Model, build, recipe
 from generators.schedules import as_schedule
 from generators.training import Trainer, TrainingConfig, small_recipe
-from natgym.analysis import samples_figure, training_figure
-from natgym.judge import Judge
+from natgym.evaluation.judge import Judge
+from natgym.figures.policies import samples_figure
+from natgym.figures.trainings import training_figure
 from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
 from natgym.runs import MetricsLog, Run, read_metrics

@@ -17,7 +17,7 @@ from generators.noise import derive_seed, seeded
 from generators.recipes import tokenizer_kind
 from generators.tokenizers import ConvVQ, ConvVQConfig, PatchKMeans, Tokenizer
 from generators.vq import VQTrainer, VQTrainingConfig
-from natgym.judge import Judge
+from natgym.evaluation.judge import Judge
 from natgym.runs import MetricsLog, read_config, write_config
 from natgym.task import Task
 

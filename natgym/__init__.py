@@ -8,10 +8,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AdaptivePolicy": "natgym.policies",
-    "DecodeEnv": "natgym.single",
+    "DecodeEnv": "natgym.env.single",
     "DecodeRules": "generators.rules",
-    "DecodeVectorEnv": "natgym.env",
-    "Evaluator": "natgym.evaluation",
+    "DecodeVectorEnv": "natgym.env.vector",
+    "Evaluator": "natgym.evaluation.evaluator",
     "FixedPolicy": "natgym.policies",
     "Schedule": "generators.schedules",
     "Task": "natgym.task",
@@ -19,7 +19,7 @@ _HOMES = {
     "check_generator": "natgym.check",
     "check_policy": "natgym.check",
     "check_reward": "natgym.check",
-    "evaluate": "natgym.tables",
+    "evaluate": "natgym.evaluation.tables",
     "load_generator": "natgym.loading",
     "make_reward": "natgym.rewards",
     "play": "natgym.rollouts",
@@ -33,6 +33,6 @@ __getattr__, __dir__ = lazily(__name__, _HOMES)
 # truncated.
 register(
     id="natgym/Decode-v1",
-    entry_point="natgym.single:DecodeEnv",
-    vector_entry_point="natgym.env:DecodeVectorEnv",
+    entry_point="natgym.env.single:DecodeEnv",
+    vector_entry_point="natgym.env.vector:DecodeVectorEnv",
 )

@@ -1,12 +1,14 @@
-"""Policies that learn nothing: schedules, and rules that reveal what they are sure of."""
+"""What a policy is and decides; and those that learn nothing: schedules, and rules that reveal what they are
+sure of."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from generators.contract import Generator
 from generators.families import OFFSET, arguments, columns, numbers, split
@@ -14,6 +16,7 @@ from generators.reveal import REVEAL
 from generators.rules import DecodeRules, reveal_rule, reveal_settings
 from generators.schedules import (
     FAMILIES,
+    PARAMETERS,
     DecodeParams,
     Schedule,
     maskgit,
@@ -22,8 +25,9 @@ from generators.schedules import (
     reference,
 )
 from natgym.observations import Observation
-from natgym.rollouts import Policy
+from natgym.spaces import ActionMap
 
+ACTIONS = tuple(f"action_{name}" for name in PARAMETERS)
 # Names beside the families of schedules, and the curve and the rule they stand for.
 TOKEN_RULES = {
     "halton": ("arccos", "halton"),
@@ -32,6 +36,50 @@ TOKEN_RULES = {
 }
 ADAPTIVE = ("threshold", "entropy-bound")
 POLICY_NAMES = (*FAMILIES, "one-step", *TOKEN_RULES)
+
+
+class Policy(Protocol):
+    """Decide the decoding parameters of every row; `steps` is its T.
+
+    The observation is the environment's and `condition`, the values of the rows' conditions. A policy may
+    also have `rules` of its own, a `DecodeRules`, which it is always played by.
+    """
+
+    @property
+    def steps(self) -> int: ...
+
+    def __call__(self, observation: Observation, step: int) -> DecodeParams: ...
+
+
+class Decision(NamedTuple):
+    """The decoding parameters of one step, and what a learned policy can tell of them.
+
+    Attributes:
+        params: what is played.
+        action_B4: what it would give to the environment's `step`; NaN where it decides nothing.
+        value_B: the return it expects, if it has a critic.
+        previous_action: what the next observation shows under this name, (B, k), if actions are smoothed.
+    """
+
+    params: DecodeParams
+    action_B4: Tensor | None = None
+    value_B: Tensor | None = None
+    previous_action: Tensor | None = None
+
+    @classmethod
+    def of(cls, action_map: ActionMap, action_Bk: Tensor, previous_Bk: Tensor, step: int) -> Decision:
+        """Return what an action means as the environment plays it, after the one that was played before."""
+        played_Bk = action_map.smooth(action_Bk, previous_Bk, step)
+        remembered = played_Bk if action_map.smoothing else None
+        params = action_map(played_Bk, step)
+        return cls(params, action_map.spread(action_Bk), previous_action=remembered)
+
+
+@runtime_checkable
+class DecidingPolicy(Protocol):
+    """A policy that can tell more than the parameters; `decide` is asked instead of calling it."""
+
+    def decide(self, observation: Observation, step: int) -> Decision: ...
 
 
 @dataclass(frozen=True)

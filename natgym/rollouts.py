@@ -26,8 +26,8 @@ from generators.noise import HashNoise, Noise
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS
 from generators.tokenizers import Tokenizer
-from natgym.decisions import ACTIONS, DecidingPolicy, Decision, Policy
 from natgym.observations import Observation, observe
+from natgym.policies import ACTIONS, DecidingPolicy, Decision, Policy
 from natgym.rewards import Reward
 from natgym.task import Task
 

@@ -26,7 +26,7 @@ from generators.data import DATA_SETS, Part, PartName, load_part, open_part
 from generators.images import Pictures
 from generators.tokenizers import Tokenizer
 from natgym.metrics import classifier  # noqa: F401  (the class registers itself)
-from natgym.reference import Extractor
+from natgym.metrics.extractors import Extractor
 
 TASK_FILE = "task.json"
 PLACES = {

@@ -19,10 +19,10 @@ from torch import distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import natgym  # noqa: F401  (registers the environment)
-from agents import workers
 from agents.adanat.config import TrainingConfig as AdaNATTraining
 from agents.adanat.network import PolicyConfig
 from agents.adanat.trainer import AdaNATTrainer, train
+from agents.distributed import workers
 from generators.checkpoints import from_pretrained, load_state, save_state
 from generators.conditions import Labels
 from generators.decoding import DecodeState, advance, start
@@ -35,7 +35,7 @@ from generators.tokenizers import ConvVQ, ConvVQConfig
 from generators.training import Trainer, small_recipe, take_ids
 from generators.vq import VQTrainer, VQTrainingConfig
 from generators.weights import convert
-from natgym.env import DecodeVectorEnv
+from natgym.env.vector import DecodeVectorEnv
 from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
 from natgym.runs import read_metrics

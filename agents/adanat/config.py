@@ -13,7 +13,7 @@ from agents.adanat.cotraining import CotrainingConfig
 from agents.adanat.network import PolicyConfig, small_policy
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, reference
-from natgym.env import DecodeVectorEnv
+from natgym.env.vector import DecodeVectorEnv
 from natgym.observations import Kind
 from natgym.rewards import AdversarialConfig, Reward, RewardOptions, names_of
 from natgym.rewards.projected import groups_of

@@ -22,7 +22,7 @@ from generators.conditions import Condition
 from generators.noise import derive_seed
 from generators.recipes import recipe
 from generators.training import Trainer, TrainingConfig
-from natgym.env import DecodeVectorEnv
+from natgym.env.vector import DecodeVectorEnv
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import torch
 
 from agents.adanat.config import AdaNATConfig
 from generators.checkpoints import load_state, save_state, weights_hash, write_atomic
-from natgym.env import DecodeVectorEnv
+from natgym.env.vector import DecodeVectorEnv
 from natgym.runs import MetricsLog
 
 TRAINING = "training.json"  # config.json is a script's

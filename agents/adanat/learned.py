@@ -22,7 +22,7 @@ from generators.checkpoints import read_description, save_pretrained, save_tenso
 from generators.noise import derive_seed, seeded
 from generators.rules import DecodeRules
 from generators.schedules import Schedule
-from natgym.env import DecodeVectorEnv
+from natgym.env.vector import DecodeVectorEnv
 from natgym.observations import Observer
 from natgym.spaces import ActionMap
 

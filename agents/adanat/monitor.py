@@ -12,8 +12,8 @@ import torch
 from agents.adanat.alarms import Alarm, Vitals, alarms
 from agents.adanat.config import AdaNATConfig
 from generators.noise import derive_seed
-from natgym.env import DecodeVectorEnv
-from natgym.judge import Judge
+from natgym.env.vector import DecodeVectorEnv
+from natgym.evaluation.judge import Judge
 from natgym.rewards import AdversarialReward
 from natgym.rewards.projected import GROUP
 from natgym.rollouts import Policy, balanced, rollout

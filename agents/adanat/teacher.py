@@ -11,7 +11,7 @@ import torch
 from agents.adanat.config import AdaNATConfig
 from generators.data import Part
 from generators.noise import derive_seed, seeded
-from natgym.env import DecodeVectorEnv
+from natgym.env.vector import DecodeVectorEnv
 from natgym.rewards import Images, LearningReward, learned_state, learns_from, load_learned_state, reset
 
 

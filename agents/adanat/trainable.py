@@ -1,6 +1,6 @@
 """A training as a Ray Tune trial, whose search space is made of the config's own settings.
 
-Importing this imports Ray: call `agents.cluster.quiet` before, if its banners are unwanted.
+Importing this imports Ray: call `agents.distributed.cluster.quiet` before, if its banners are unwanted.
 """
 
 from __future__ import annotations

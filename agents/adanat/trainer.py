@@ -20,7 +20,7 @@ from agents.adanat.learned import Learned, learned_policy, new_ppo, save_policy
 from agents.adanat.monitor import Monitor
 from agents.adanat.teacher import Teacher, drawn_by
 from generators.noise import derive_seed
-from natgym.env import DecodeVectorEnv
+from natgym.env.vector import DecodeVectorEnv
 
 Metrics = dict[str, float]
 KEPT = ("reward", "approx_kl", "clip_fraction", "explained_variance", "value_loss")

@@ -29,11 +29,14 @@ from generators.nat import NAT, nat_digits
 from generators.noise import derive_seed, seeded
 from generators.schedules import family
 from generators.training import Trainer, small_recipe
-from natgym.analysis import adaptivity, frontier_figure, learning_figure, parameters_figure, samples_figure
-from natgym.evaluation import FULL_COLUMNS, EvaluationConfig, Evaluator, format_table, set_against, summarize
-from natgym.judge import Judge
+from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
+from natgym.evaluation.judge import Judge
+from natgym.evaluation.report import write_report
+from natgym.evaluation.tables import FULL_COLUMNS, format_table, set_against, summarize
+from natgym.figures.comparisons import frontier_figure
+from natgym.figures.policies import adaptivity, parameters_figure, samples_figure
+from natgym.figures.trainings import learning_figure
 from natgym.policies import FixedPolicy
-from natgym.report import write_report
 from natgym.rollouts import balanced, rollout
 from natgym.runs import Run
 from natgym.task import Task

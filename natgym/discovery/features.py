@@ -24,12 +24,7 @@ from torch.nn import functional as F
 from generators.checkpoints import tensors_hash, write_atomic
 from generators.noise import derive_seed
 from natgym.discovery.augment import Augmentation, strong, weak
-from natgym.discovery.encoders import (
-    SimCLRConfig,
-    colour_histogram,
-    oriented_gradients,
-    train_encoder,
-)
+from natgym.discovery.encoders import SimCLRConfig, colour_histogram, oriented_gradients, train_encoder
 from natgym.discovery.modality import FrozenViews, LiveImages, LiveWords, Modality, drop_words
 from natgym.discovery.pairs import Pairs
 from natgym.discovery.pretrained import MINILM, ImageEncoder, SentenceEncoder, weights_stamp

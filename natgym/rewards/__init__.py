@@ -13,14 +13,7 @@ from natgym.rewards.contract import (
 )
 from natgym.rewards.distance import DistanceReward, InfluenceReward
 from natgym.rewards.features import ClassifierReward, FeatureDistanceReward
-from natgym.rewards.named import (
-    NAMED,
-    RewardOptions,
-    RewardSpec,
-    make_reward,
-    names_of,
-    register_reward,
-)
+from natgym.rewards.named import NAMED, RewardOptions, RewardSpec, make_reward, names_of, register_reward
 from natgym.rewards.sums import LearningSum, WeightedSum, reward_weights
 
 __all__ = [

@@ -14,7 +14,8 @@ from torch import Tensor
 from generators.conditions import Condition
 from generators.data import Part
 from natgym.metrics import FrechetDistance
-from natgym.reference import Reference, extract
+from natgym.metrics.extractors import extract
+from natgym.metrics.reference import Reference
 from natgym.task import Task
 
 GROUP = 64  # images that share a distance

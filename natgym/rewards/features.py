@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from generators.conditions import Condition
-from natgym.reference import extract
+from natgym.metrics.extractors import extract
 from natgym.task import Task
 
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-import natgym.env
+import natgym.env.vector
 import natgym.rollouts
 from agents.adanat import folders
 from agents.adanat.config import TrainingConfig
 from agents.adanat.trainer import AdaNATTrainer, train
-from agents.autonat import GridConfig, SearchConfig
+from agents.autonat.search import GridConfig, SearchConfig
 from generators import data
 from generators.checkpoints import from_pretrained, load_state
 from generators.data import Part, load_part
@@ -175,8 +175,8 @@ def test_the_images_spent_are_those_drawn(
         drawn.append(len(condition))
         return start(generator, condition, **rest)
 
-    start = natgym.env.start
-    for module in (natgym.env, natgym.rollouts):
+    start = natgym.env.vector.start
+    for module in (natgym.env.vector, natgym.rollouts):
         monkeypatch.setattr(module, "start", counting_start)
     reported: list[float] = []
     config = tiny.but(warmup=2, updates=3)
@@ -224,8 +224,8 @@ def test_the_warm_up_explores_as_the_first_update_does(
         played.append(torch.as_tensor(actions))
         return step(env, actions)
 
-    step = natgym.env.DecodeVectorEnv.step
-    monkeypatch.setattr(natgym.env.DecodeVectorEnv, "step", spying_step)
+    step = natgym.env.vector.DecodeVectorEnv.step
+    monkeypatch.setattr(natgym.env.vector.DecodeVectorEnv, "step", spying_step)
     AdaNATTrainer.of(tiny.but(trajectories=256, warmup=2, action_std=(0.3, 0.1))).warm_up()
     actions = torch.cat(played)
     assert actions.shape == (2 * 2 * 256, 4) and actions.std().item() == pytest.approx(0.3, rel=0.05)

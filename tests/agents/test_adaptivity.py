@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from agents.adanat.config import TrainingConfig
+from agents.adanat.critic import ActorWithCritic
 from agents.adanat.trainer import AdaNATTrainer
-from agents.adaptivity import OWN, Shuffled, mean_schedule, others
-from agents.critic import ActorWithCritic
 from agents.named import shipped_strategy
+from agents.studies.adaptivity import OWN, Shuffled, mean_schedule, others
 from generators.checkpoints import from_pretrained, save_pretrained
 from generators.conditions import Labels
 from generators.decoding import start

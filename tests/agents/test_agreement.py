@@ -7,10 +7,10 @@ import torch
 
 from agents.adanat.config import TrainingConfig
 from agents.adanat.trainer import AdaNATTrainer
-from agents.agreement import PARTS, Agreement, Episodes, agreement, explore, follow, gradients, parts
+from agents.studies.agreement import PARTS, Agreement, Episodes, agreement, explore, follow, gradients, parts
 from generators.data import load_part
 from generators.schedules import PARAMETERS
-from natgym.judge import Judge
+from natgym.evaluation.judge import Judge
 
 N, C, T, K, STD = 40_000, 4, 2, 3, 0.5
 

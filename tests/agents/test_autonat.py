@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from agents.autonat import GridConfig, OptimizerName, Search, SearchConfig
-from agents.measure import Evaluation, Measurement, Meter
+from agents.autonat.measure import Evaluation, Measurement, Meter
+from agents.autonat.search import GridConfig, OptimizerName, Search, SearchConfig
 from generators.noise import derive_seed
 from generators.schedules import Schedule, maskgit, reference
 from natgym.policies import FixedPolicy

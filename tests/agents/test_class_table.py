@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from agents.class_table import ClassTable, ClassTableConfig, assign, candidates, class_moments, search_table
+from agents.autonat.class_table import (
+    ClassTable,
+    ClassTableConfig,
+    assign,
+    candidates,
+    class_moments,
+    search_table,
+)
 from generators.schedules import Schedule, maskgit, random_order, reference
 from natgym.metrics import FrechetDistance, MomentsAccumulator
 from natgym.policies import FixedPolicy

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from agents.adanat.config import TrainingConfig
+from agents.adanat.critic import ActorWithCritic, load_critic, load_discriminator
 from agents.adanat.network import PolicyConfig
 from agents.adanat.trainer import AdaNATTrainer, train
-from agents.critic import ActorWithCritic, load_critic, load_discriminator
 from generators.checkpoints import from_pretrained, load_state
 from generators.schedules import reference
 from natgym.policies import FixedPolicy

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from agents.adanat.critic import load_critic, load_discriminator
 from agents.adanat.trainer import AdaNATTrainer
-from agents.critic import load_critic, load_discriminator
+from agents.adanat.trainings import finished_trainings, read_training
 from agents.named import find_policies, load_policy
-from agents.trainings import finished_trainings, read_training
 from natgym.rollouts import rollout
 from natgym.runs import read_metrics
 from natgym.task import Task

@@ -21,7 +21,7 @@ from generators.conditions import Condition, Labels
 from generators.contract import Prediction
 from generators.enat import ENAT, enat_digits
 from generators.schedules import PARAMETERS
-from natgym.env import DecodeVectorEnv
+from natgym.env.vector import DecodeVectorEnv
 from natgym.rollouts import ACTIONS, rollout
 from natgym.task import Task
 from rounding import assert_rounded

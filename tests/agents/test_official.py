@@ -18,7 +18,7 @@ from generators.noise import RecordedNoise
 from generators.rules import DecodeRules
 from generators.schedules import reference
 from generators.weights import convert, read
-from natgym.env import DecodeVectorEnv
+from natgym.env.vector import DecodeVectorEnv
 from natgym.observations import observe
 from natgym.rollouts import rollout
 from natgym.spaces import ActionMap

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from agents.optimizers import (
+from agents.autonat.optimizers import (
     CMA,
     SPSA,
     CoordinateSearch,

@@ -12,13 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agents.adanat.actor import Actor, export_actor
-from agents.adanat.network import (
-    AdaNATPolicy,
-    PolicyConfig,
-    StepEmbedding,
-    Trunk,
-    small_policy,
-)
+from agents.adanat.network import AdaNATPolicy, PolicyConfig, StepEmbedding, Trunk, small_policy
 from agents.sb3 import PPO, SB3VecEnv, TensorRolloutBuffer
 from generators.checkpoints import from_pretrained, save_pretrained
 from generators.rules import DecodeRules

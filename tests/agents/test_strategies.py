@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.strategies import Around, Family, Parameters, Scales
+from agents.autonat.strategies import Around, Family, Parameters, Scales
 from generators.schedules import Schedule, maskgit, reference
 from natgym.spaces import ActionMap
 from rounding import assert_rounded

@@ -11,7 +11,7 @@ from agents.adanat.config import TrainingConfig
 from agents.adanat.network import PolicyConfig
 from agents.adanat.trainable import AdaNATTrainable
 from agents.adanat.trainer import train
-from agents.cluster import cluster
+from agents.distributed.cluster import cluster
 from generators.checkpoints import load_state
 from natgym.runs import read_metrics
 

@@ -16,7 +16,7 @@ from agents.sb3 import LearnedPolicy
 from generators.checkpoints import from_pretrained, load_state
 from generators.schedules import PARAMETERS, reference
 from natgym.check import check_policy
-from natgym.env import DecodeVectorEnv
+from natgym.env.vector import DecodeVectorEnv
 from natgym.rewards import Images
 from natgym.rollouts import balanced, rollout
 from natgym.runs import read_metrics

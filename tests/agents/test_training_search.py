@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from agents.measure import Evaluation, Measurement
-from agents.training_search import LawSearchConfig, sample_laws, train_law
+from agents.autonat.masks import LawSearchConfig, sample_laws, train_law
+from agents.autonat.measure import Evaluation, Measurement
 from generators.checkpoints import from_pretrained
 from generators.conditions import Labels
 from generators.masking import MaskLaw

@@ -15,9 +15,9 @@ import torch
 from agents.adanat.config import TrainingConfig
 from agents.adanat.folders import STOPPED
 from agents.adanat.network import PolicyConfig
+from agents.adanat.sweeps import _asha, check_rung, run_trials, sample_configs
 from agents.adanat.trainable import AdaNATTrainable
 from agents.adanat.trainer import train
-from agents.tune_jobs import _asha, check_rung, run_trials, sample_configs
 from natgym.runs import MetricsLog, read_metrics
 from natgym.settings import setting
 

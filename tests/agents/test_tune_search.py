@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from agents.autonat import Search, SearchConfig
-from agents.cluster import quiet
-from agents.measure import Evaluation, Measurement, Meter
+from agents.autonat.measure import Evaluation, Measurement, Meter
+from agents.autonat.search import Search, SearchConfig
+from agents.distributed.cluster import quiet
 from generators.schedules import Schedule, as_schedule, maskgit
 from natgym.runs import read_metrics
 
 quiet()
-from agents import tune_search  # noqa: E402  (Ray reads its settings when it is imported)
-from agents.tune_search import RETRIES, ScheduleTrial, SearchShell, run_searches  # noqa: E402
+from agents.autonat import tune_search  # noqa: E402  (Ray reads its settings when it is imported)
+from agents.autonat.tune_search import RETRIES, ScheduleTrial, SearchShell, run_searches  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = SearchConfig(images_per_evaluation=20, budget=300, finalists=2, final_images=40, warm="none")
@@ -138,10 +138,10 @@ def test_a_sweep_over_nothing_known_says_so() -> None:
 DRIVER = """
 import os, signal, sys
 from pathlib import Path
-from agents.cluster import quiet
+from agents.distributed.cluster import quiet
 quiet()
-from agents import tune_search
-from agents.autonat import Search, SearchConfig
+from agents.autonat import tune_search
+from agents.autonat.search import Search, SearchConfig
 folder, lines, worker = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "worker"
 config = SearchConfig(images_per_evaluation=20, budget=300, finalists=2, final_images=40, warm="none")
 search = Search("coordinate", config, 2, 0, folder / "log.csv")

@@ -17,17 +17,9 @@ from natgym.discovery.methods import METHODS, changed, modalities_of, parse_sett
 from natgym.discovery.modality import FrozenViews, LiveWords
 from natgym.discovery.objective import DiscoveryConfig
 from natgym.discovery.pairs import PairsConfig, described_digits, load_pairs
-from natgym.discovery.report import (
-    BETTER,
-    Discovery,
-    differences,
-    format_shares,
-    frame_of,
-    score,
-    summarize,
-)
+from natgym.discovery.report import BETTER, Discovery, differences, format_shares, frame_of, score, summarize
 from natgym.discovery.split import split_pairs
-from natgym.evaluation import paired_difference
+from natgym.evaluation.statistics import paired_difference
 from natgym.rollouts import balanced, rollout
 from natgym.task import Task
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-import natgym.env
+import natgym.env.vector
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 
@@ -19,8 +19,8 @@ EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The script as a module; what it puts a watch on is put back."""
     monkeypatch.syspath_prepend(str(EXPERIMENTS))
-    monkeypatch.setattr(natgym.env, "advance", natgym.env.advance)
-    monkeypatch.setattr(natgym.env, "start", natgym.env.start)
+    monkeypatch.setattr(natgym.env.vector, "advance", natgym.env.vector.advance)
+    monkeypatch.setattr(natgym.env.vector, "start", natgym.env.vector.start)
     before = set(sys.modules)
     yield importlib.import_module("benchmark")
     for name in set(sys.modules) - before:

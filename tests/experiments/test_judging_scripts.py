@@ -12,14 +12,14 @@ import torch
 from PIL import Image, ImageSequence
 from torch import nn
 
-import natgym.protocol
-import natgym.reference
+import natgym.evaluation.protocol
+import natgym.metrics.extractors
 from agents.adanat.config import TrainingConfig
 from agents.adanat.network import PolicyConfig
 from agents.adanat.trainer import train
 from agents.named import NAMES
 from generators.schedules import reference
-from natgym.evaluation import paired_difference
+from natgym.evaluation.statistics import paired_difference
 from natgym.runs import write_config
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
@@ -136,9 +136,9 @@ class Eight(nn.Module):
 def test_a_named_convention_sets_images_extractor_and_reference(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(natgym.reference, "load_extractor", lambda *_: Eight())
-    convention = natgym.protocol.CONVENTIONS["imagenet256-adm"]._replace(images=50)
-    monkeypatch.setitem(natgym.protocol.CONVENTIONS, "imagenet256-adm", convention)
+    monkeypatch.setattr(natgym.metrics.extractors, "load_extractor", lambda *_: Eight())
+    convention = natgym.evaluation.protocol.CONVENTIONS["imagenet256-adm"]._replace(images=50)
+    monkeypatch.setitem(natgym.evaluation.protocol.CONVENTIONS, "imagenet256-adm", convention)
     np.savez(tmp_path / "adm.npz", mu=np.full(8, 0.3), sigma=0.02 * np.eye(8))
     needs = ["--protocol", "imagenet256-adm", "--extractor", "inception", "--weights", "w.pth"]
     needs += ["--reference", "adm.npz", "--conditions", "random", "--steps", 2, "--seeds", 0, 1]

@@ -14,8 +14,9 @@ from generators.conditions import Labels
 from generators.decoding import DecodeState, advance, start
 from generators.noise import HashNoise
 from generators.schedules import PARAMETERS, Schedule, reference
-from natgym.analysis import TITLES, learning_figure, parameters_figure, samples_figure
-from natgym.pictures import as_rgb, reveal, to_uint8
+from natgym.env.rendering import as_rgb, reveal, to_uint8
+from natgym.figures.policies import TITLES, parameters_figure, samples_figure
+from natgym.figures.trainings import learning_figure
 from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
 

@@ -11,7 +11,7 @@ from generators.decoding import advance, start
 from generators.noise import HashNoise
 from generators.rules import DecodeRules
 from generators.schedules import DecodeParams, reference
-from natgym.cost import gflop_per_image
+from natgym.evaluation.cost import gflop_per_image
 from natgym.observations import Observation
 from natgym.rollouts import Decision, balanced
 from natgym.spaces import ActionMap

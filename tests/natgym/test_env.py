@@ -25,12 +25,12 @@ from generators.enat import ENAT, enat_digits
 from generators.noise import HashNoise, next_episode
 from generators.rules import DecodeRules
 from generators.schedules import FAMILIES, PARAMETERS, DecodeParams, reference
-from natgym.env import DecodeVectorEnv
+from natgym.env.single import DecodeEnv
+from natgym.env.vector import DecodeVectorEnv
 from natgym.observations import pool, pooled_grid
 from natgym.policies import FixedPolicy
 from natgym.rewards import AdversarialConfig, AdversarialReward, ClassifierReward
 from natgym.rollouts import rollout
-from natgym.single import DecodeEnv
 from natgym.spaces import ActionMap
 from rounding import UNIT_OF_HALF, assert_rounded
 

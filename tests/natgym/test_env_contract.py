@@ -19,7 +19,7 @@ from torch import Tensor
 import natgym
 from generators.conditions import Condition, Labels
 from generators.schedules import PARAMETERS
-from natgym.env import DecodeVectorEnv
+from natgym.env.vector import DecodeVectorEnv
 from natgym.rewards import DistanceReward, InfluenceReward, WeightedSum, make_reward
 
 ID, N, T = "natgym/Decode-v1", 3, 2

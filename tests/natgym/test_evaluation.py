@@ -19,8 +19,10 @@ from generators.data import Part, load_part
 from generators.noise import derive_seed
 from generators.rules import DecodeRules
 from generators.schedules import maskgit, reference
-from natgym.evaluation import COLUMNS, EvaluationConfig, Evaluator, format_table, paired_difference, summarize
-from natgym.judge import METRICS, Judge
+from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
+from natgym.evaluation.judge import METRICS, Judge
+from natgym.evaluation.statistics import paired_difference
+from natgym.evaluation.tables import COLUMNS, format_table, summarize
 from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
 

@@ -22,16 +22,16 @@ register(DecodingParameter(name="top_p", symbol="p", title="nucleus", high=1.0, 
 import numpy as np
 import torch
 
-from agents.autonat import Measurement, Search, SearchConfig
+from agents.autonat.search import Measurement, Search, SearchConfig
 from natgym.policies import FixedPolicy
 import agents.adanat.actor
-from agents.strategies import Around, Parameters
+from agents.autonat.strategies import Around, Parameters
 from generators.checkpoints import from_pretrained, save_pretrained
 from generators.schedules import PARAMETERS, Schedule
-from natgym.analysis import adaptivity, by_class_figure, parameters_figure
-from natgym.env import DecodeVectorEnv
+from natgym.figures.policies import adaptivity, by_class_figure, parameters_figure
+from natgym.env.vector import DecodeVectorEnv
 from natgym.rollouts import rollout
-from natgym.search_analysis import schedules_figure
+from natgym.figures.searches import schedules_figure
 
 folder, shipped, actor = map(Path, sys.argv[1:])
 env = DecodeVectorEnv(20, steps=2)

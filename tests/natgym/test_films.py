@@ -11,17 +11,17 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from generators.schedules import PARAMETERS
-from natgym.analysis import (
+from natgym.figures.comparisons import frontier_figure
+from natgym.figures.films import disagreement, disagreement_figure, film_figure
+from natgym.figures.policies import (
     adaptivity,
     by_class_figure,
     deciding,
-    frontier_figure,
     parameters_figure,
     reveal_figure,
     value_figure,
 )
-from natgym.drawing import COLORS
-from natgym.films import disagreement, disagreement_figure, film_figure
+from natgym.figures.style import COLORS
 
 T, N = 3, 12
 

@@ -11,7 +11,7 @@ from generators.checkpoints import PRETRAINED, from_pretrained
 from generators.data import Part, PartName, load_part
 from generators.masking import MaskLaw, mask_tokens, masked_cross_entropy
 from generators.schedules import Schedule, maskgit, reference
-from natgym.judge import Judge
+from natgym.evaluation.judge import Judge
 from natgym.metrics.classifier import judge
 from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout

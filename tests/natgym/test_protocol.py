@@ -13,12 +13,14 @@ from scipy.stats import ttest_rel
 from torch import Tensor, nn
 
 from generators.data import load_part
-from natgym.comparison import compare_results, read_results
-from natgym.evaluation import EvaluationConfig, Evaluator, set_against, summarize
-from natgym.judge import METRICS, Judge
+from natgym.evaluation.comparison import compare_results, read_results
+from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
+from natgym.evaluation.judge import METRICS, Judge
+from natgym.evaluation.protocol import Protocol, compare
+from natgym.evaluation.tables import set_against, summarize
 from natgym.metrics import MomentsAccumulator
-from natgym.protocol import Protocol, compare
-from natgym.reference import Reference, eight_bits, extract, load_extractor
+from natgym.metrics.extractors import eight_bits, extract, load_extractor
+from natgym.metrics.reference import Reference
 from rounding import assert_rounded
 
 BASE = Protocol(

@@ -10,8 +10,8 @@ from PIL import Image, ImageSequence
 
 import natgym  # noqa: F401  (registers the environment)
 from generators.schedules import maskgit
+from natgym.env.recorder import Recorder, VectorRecorder, film, save_film, strip
 from natgym.policies import FixedPolicy
-from natgym.recorder import Recorder, VectorRecorder, film, save_film, strip
 from natgym.rollouts import balanced, rollout
 
 N, T = 3, 4

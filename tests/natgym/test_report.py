@@ -14,7 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from generators.schedules import CONVENTION
-from natgym.report import write_report
+from natgym.evaluation.report import write_report
 from natgym.runs import Run
 
 ROWS: list[dict[str, Any]] = [

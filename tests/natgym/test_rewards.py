@@ -15,7 +15,7 @@ from torch.nn import Conv2d, Linear
 from generators.checkpoints import save_pretrained
 from generators.conditions import Labels
 from generators.data import load_part
-from natgym.judge import Judge
+from natgym.evaluation.judge import Judge
 from natgym.rewards import (
     AdversarialConfig,
     AdversarialReward,

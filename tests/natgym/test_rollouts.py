@@ -12,7 +12,7 @@ from generators.decoding import advance, start
 from generators.noise import HashNoise
 from generators.rules import GUIDANCE_FLOOR, DecodeRules
 from generators.schedules import PARAMETERS, DecodeParams, reference
-from natgym.env import Observation
+from natgym.env.vector import Observation
 from natgym.policies import FixedPolicy
 from natgym.rollouts import ACTIONS, Decision, Rollout, balanced, rollout
 from rounding import assert_rounded

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from generators.schedules import maskgit, reference
-from natgym.search_analysis import laws_figure, schedules_figure, search_figure
+from natgym.figures.searches import laws_figure, schedules_figure, search_figure
 
 LOG = pd.DataFrame(
     {

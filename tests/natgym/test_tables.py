@@ -11,9 +11,9 @@ import natgym
 from generators.noise import derive_seed
 from generators.rules import DecodeRules
 from generators.schedules import maskgit, reference
-from natgym.evaluation import EvaluationConfig, Evaluator
+from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
+from natgym.metrics.extractors import eight_bits
 from natgym.policies import FixedPolicy
-from natgym.reference import eight_bits
 from natgym.rollouts import balanced, rollout
 
 BUDGET: dict[str, Any] = {"steps": 2, "images": 40, "seeds": (0, 1)}

@@ -14,7 +14,7 @@ from generators.checkpoints import PRETRAINED, from_pretrained, save_pretrained,
 from generators.data import load_part
 from generators.enat import ENAT
 from generators.nat import NAT
-from natgym.env import DecodeVectorEnv
+from natgym.env.vector import DecodeVectorEnv
 from natgym.rewards import RewardOptions, make_reward, register_reward
 from natgym.rewards.named import NAMED
 from natgym.task import Task, read_task, shipped

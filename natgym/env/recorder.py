@@ -19,7 +19,7 @@ from PIL import Image
 
 from generators.checkpoints import write_atomic
 from generators.tokenizers import Tokenizer
-from natgym.pictures import reveal_ids
+from natgym.env.rendering import reveal_ids
 from natgym.rollouts import Rollout
 
 Frame = Sequence[np.ndarray]  # the pictures (H, W, 3) uint8 of some rows at one moment

@@ -7,8 +7,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from natgym.env import METADATA, DecodeVectorEnv
-from natgym.infos import Info
+from natgym.env.infos import Info
+from natgym.env.vector import METADATA, DecodeVectorEnv
 from natgym.observations import Observation
 
 

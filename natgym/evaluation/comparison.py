@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from natgym.evaluation import format_table, paired_difference
-from natgym.protocol import Comparison, compare
+from natgym.evaluation.protocol import Comparison, compare
+from natgym.evaluation.statistics import paired_difference
+from natgym.evaluation.tables import format_table
 
 Row = Mapping[str, Any]
 

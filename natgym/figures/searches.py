@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter
 
 from generators.schedules import TABLE, Schedule
-from natgym.drawing import COLORS, DASHES, MARKERS, SMALL, finish, panels, plain
+from natgym.figures.style import COLORS, DASHES, MARKERS, SMALL, finish, panels, plain
 
 
 def schedules_figure(schedules: Mapping[str, Schedule], note: str) -> Figure:

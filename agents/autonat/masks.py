@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from agents.cluster import quiet
-from agents.measure import Evaluation, Measurement, Meter
-from agents.tune_jobs import run_jobs
+from agents.autonat.measure import Evaluation, Measurement, Meter
+from agents.distributed.cluster import quiet
+from agents.distributed.jobs import run_jobs
 from generators.checkpoints import from_pretrained, load_state, save_pretrained, save_state
 from generators.masking import MaskLaw
 from generators.noise import derive_seed
@@ -106,7 +106,7 @@ def search_laws(
         updates: of a training that is never stopped.
         report: called in the driver with the law's index after each measurement.
         folder: gets a folder for each law, and Ray's own files; on a cluster it must be on shared storage.
-        where: `cpus_per_trial`, `gpus_per_trial` and `address` of `agents.tune_jobs.run_jobs`.
+        where: `cpus_per_trial`, `gpus_per_trial` and `address` of `agents.distributed.jobs.run_jobs`.
 
     Returns:
         All laws, and the index of the best of those trained to the end.

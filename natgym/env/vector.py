@@ -24,11 +24,11 @@ from generators.noise import HashNoise, Purpose, hash_uniform, next_episode
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, Schedule
 from generators.tokenizers import Tokenizer
-from natgym.arguments import build_action_map, build_pool, build_task, own_condition
-from natgym.infos import Info, check_options, masked, own, with_final
-from natgym.isolation import unaffected
+from natgym.env.arguments import build_action_map, build_pool, build_task, own_condition
+from natgym.env.infos import Info, check_options, masked, own, with_final
+from natgym.env.isolation import unaffected
+from natgym.env.rendering import reveal
 from natgym.observations import FeatureType, Kind, Observation, Observer
-from natgym.pictures import reveal
 from natgym.rewards import RewardSpec, make_reward, needs_batch
 from natgym.rewards.checks import as_rewards
 from natgym.spaces import ActionMap, BatchedBox, Preset, batched

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from agents.adanat.actor import Actor
 from agents.adanat.network import Trunk
-from agents.trainings import read_training
+from agents.adanat.trainings import read_training
 from generators.checkpoints import load_state
 from generators.rules import DecodeRules
 from natgym.observations import Observation

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from agents.adanat.trainer import AdaNATTrainer
-from agents.class_table import ClassTable
+from agents.autonat.class_table import ClassTable
 from generators.noise import derive_seed, seeded
 from generators.schedules import Schedule
-from natgym.judge import Judge
+from natgym.evaluation.judge import Judge
 
 PARTS = ("static", "class", "all")
 

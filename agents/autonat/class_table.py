@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.strategies import Around
+from agents.autonat.strategies import Around
 from generators.checkpoints import write_atomic
 from generators.noise import derive_seed
 from generators.schedules import DecodeParams, Schedule
-from natgym.env import Observation
+from natgym.env.vector import Observation
 from natgym.metrics import FrechetDistance, Moments, MomentsAccumulator
 
 

@@ -13,15 +13,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 from torch import Tensor
 
 from generators.schedules import PARAMETERS, TABLE
-from natgym.drawing import (
+from natgym.figures.style import (
     COLOR_MAP,
     COLORS,
     DASHES,
-    MARKERS,
     NORMAL,
     SMALL,
     finish,
@@ -191,145 +189,7 @@ def value_figure(frame: pd.DataFrame, note: str) -> Figure:
     return finish(figure, note)
 
 
-def frontier_figure(rows: Sequence[Mapping[str, Any]], note: str) -> Figure:
-    """Place policies by what they cost and how far they are from real pictures; bars: 95 % t-intervals.
-
-    Args:
-        rows: of `natgym.evaluation.summarize`; points of one policy are joined.
-    """
-    figure = Figure(figsize=(7.2, 4.4))
-    axis = figure.subplots()
-    for style, (policy, own) in zip(cycle(product(MARKERS, COLORS)), _by_policy(rows).items(), strict=False):
-        nfe, distance = ([row[name] for row in own] for name in ("nfe", "distance"))
-        spread = [row["distance_std"] * _t_factor(row["seeds"]) for row in own]
-        axis.errorbar(
-            nfe,
-            distance,
-            None if np.isnan(spread).any() else spread,
-            color=style[1],
-            marker=style[0],
-            markersize=4.5,
-            linewidth=1,
-            elinewidth=0.8,
-            label=policy,
-        )
-    plain(axis, "", "forward passes an image (NFE)", "Frechet distance")
-    axis.set_ylim(bottom=0)
-    axis.legend(fontsize=SMALL, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return finish(figure, note)
-
-
-def learning_figure(metrics: pd.DataFrame, note: str) -> Figure:
-    """Draw a training's distance from the select part, with the level it started from, and its moving reward.
-
-    Args:
-        metrics: metrics.csv of a training, whose `distance` is that of the last measurement.
-        note: what the reader must know, under the panels.
-    """
-    figure = Figure(figsize=(8.4, 2.9))
-    distance, reward = panels(figure, 1, 2)
-    measured = metrics[metrics["distance"].ne(metrics["distance"].shift())]
-    updates = measured["update"].where(measured["update"] > 1, 0)  # the first one comes before any update
-    distance.plot(updates, measured["distance"], color=COLORS[0], marker="o", markersize=3.5, label="adanat")
-    distance.axhline(
-        measured["distance"].iloc[0], color=COLORS[1], linewidth=1.1, linestyle="--", label="start"
-    )
-    distance.set_ylim(0, 1.08 * measured["distance"].max())
-    for name, color in (("reward", COLORS[0]), ("discriminator_accuracy", COLORS[1])):
-        if name in metrics:
-            reward.plot(
-                metrics["update"], metrics[name], color=color, linewidth=1.2, label=name.replace("_", " ")
-            )
-    plain(distance, "distance from the select part", "update")
-    if "discriminator_accuracy" in metrics:
-        reward.set_ylim(0, 1)
-        plain(reward, "adversarial reward (moving: not comparable over updates)", "update")
-    else:
-        plain(reward, "mean reward of the exploring policy", "update")
-    for axis in (distance, reward):
-        axis.legend(fontsize=SMALL, frameon=False)
-    return finish(figure, note)
-
-
-def differences_figure(differences: Sequence[Mapping[str, Any]], note: str) -> Figure:
-    """Draw paired differences with their intervals, one line per control; dots are single runs.
-
-    Args:
-        differences: `minus`, the control's name; `mean`, `half_width`; `each`, one number per run.
-        note: what the reader must know, under the panel.
-    """
-    figure = Figure(figsize=(6.4, 0.42 * len(differences) + 1.1))
-    axis = figure.subplots()
-    for place, pair in enumerate(differences):
-        axis.plot(pair["each"], [place] * len(pair["each"]), "o", color=COLORS[0], alpha=0.35, markersize=3)
-        axis.errorbar(
-            pair["mean"], place, xerr=pair["half_width"], color=COLORS[0], marker="D", markersize=4.5
-        )
-    axis.axvline(0, color="0.5", linewidth=0.8)
-    axis.set_yticks(range(len(differences)), [pair["minus"] for pair in differences], fontsize=SMALL + 1)
-    axis.invert_yaxis()
-    plain(axis, "", "difference in distance; left of 0: the policy is nearer to real pictures")
-    return finish(figure, note)
-
-
-def agreement_figure(table: pd.DataFrame, note: str) -> Figure:
-    """Draw how far rewards want what the distance wants: a line per reward, of `agents.agreement`.
-
-    Args:
-        table: a row per reward; for the parts static and class of the gradient "<part> cosine", open marks,
-            and "<part> corrected", full ones.
-        note: what the reader must know, under the panel.
-    """
-    figure = Figure(figsize=(6.8, 0.42 * len(table) + 1.1))
-    axis, places = figure.subplots(), np.arange(len(table))
-    for color, marker, shift, part in ((COLORS[0], "o", -0.12, "static"), (COLORS[1], "s", 0.12, "class")):
-        style: dict[str, Any] = {"marker": marker, "linestyle": "", "color": color, "markersize": 5.5}
-        axis.plot(
-            table[f"{part} cosine"], places + shift, fillstyle="none", label=f"{part}, as measured", **style
-        )
-        axis.plot(table[f"{part} corrected"], places + shift, label=f"{part}, without noise", **style)
-    axis.axvline(0, color="0.5", linewidth=0.8)
-    axis.set_yticks(places, table.index, fontsize=SMALL)
-    axis.invert_yaxis()
-    plain(axis, "", "cosine of the reward's gradient and the distance's")
-    axis.legend(fontsize=SMALL, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return finish(figure, note)
-
-
-def training_figure(metrics: pd.DataFrame, note: str) -> Figure:
-    """Draw a generator's training: loss, and where they were measured distance and accuracy of its samples.
-
-    Args:
-        metrics: metrics.csv of a training; `distance` and `sample_accuracy` are empty between measurements.
-        note: what the reader must know, under the panels.
-    """
-    titles = {"loss": "loss a hidden token", "distance": "distance from the select part"}
-    titles |= {"sample_accuracy": "share of samples of the right class"}
-    shown = {name: title for name, title in titles.items() if metrics[name].notna().any()}
-    figure = Figure(figsize=(3.6 * len(shown), 2.9))
-    for axis, (name, title) in zip(panels(figure, 1, len(shown)), shown.items(), strict=True):
-        measured = metrics.dropna(subset=name)
-        if name == "loss":
-            axis.plot(measured["update"], measured[name], color=COLORS[0], alpha=0.25, linewidth=0.7)
-            smooth = measured[name].rolling(max(1, len(measured) // 50), min_periods=1).mean()
-            axis.plot(measured["update"], smooth, color=COLORS[0], linewidth=1.4)
-        else:
-            axis.plot(measured["update"], measured[name], color=COLORS[0], marker="o", markersize=3.5)
-        plain(axis, title, "update")
-    return finish(figure, note)
-
-
 def _whole_steps(axis: Axes, frames: Frames) -> None:
     """Tick every step, or every few where there are many."""
     last = int(max(frame["step"].max() for frame in frames.values())) + 1
     axis.set_xticks(range(1, last + 1, max(1, last // 12)))
-
-
-def _by_policy(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    names = dict.fromkeys(row["policy"] for row in rows)
-    return {name: [row for row in rows if row["policy"] == name] for name in names}
-
-
-def _t_factor(seeds: int) -> float:
-    """Return the half-width of a 95 % t-interval in sample standard deviations."""
-    return float(stats.t.ppf(0.975, seeds - 1) / np.sqrt(seeds)) if seeds > 1 else float("nan")

@@ -11,10 +11,11 @@ from generators.conditions import Condition
 from generators.data import Part
 from natgym.metrics import FrechetDistance, kernel_distance, precision_recall_density_coverage
 from natgym.metrics.classifier import Classifier
+from natgym.metrics.extractors import eight_bits, extract
 from natgym.metrics.kernel import mean_within
 from natgym.metrics.manifold import ball_radii
+from natgym.metrics.reference import Reference
 from natgym.metrics.score import inception_score
-from natgym.reference import Reference, eight_bits, extract
 
 METRICS = (
     "distance",

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from generators.schedules import PARAMETERS
-from natgym.analysis import TITLES, deciding
-from natgym.drawing import COLORS, SMALL, finish, picture, plain
+from natgym.figures.policies import TITLES, deciding
+from natgym.figures.style import COLORS, SMALL, finish, picture, plain
 
 
 def film_figure(films: Mapping[str, Sequence[np.ndarray]], note: str) -> Figure:
@@ -19,7 +19,7 @@ def film_figure(films: Mapping[str, Sequence[np.ndarray]], note: str) -> Figure:
 
     Args:
         films: title of the strip -> pictures (H, W, 3) uint8, all masked at first: one row of
-            `natgym.recorder.film`.
+            `natgym.env.recorder.film`.
     """
     moments = max(len(strip) for strip in films.values())
     figure = Figure(figsize=(1.05 * moments + 1.2, 1.15 * len(films) + 0.4))

@@ -17,10 +17,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from agents import optimizers
-from agents.measure import Evaluation, Measurement
-from agents.optimizers import Optimizer
-from agents.strategies import Around, Family, Parameters, Ratio, Scales, Space
+from agents.autonat import optimizers
+from agents.autonat.measure import Evaluation, Measurement
+from agents.autonat.optimizers import Optimizer
+from agents.autonat.strategies import Around, Family, Parameters, Ratio, Scales, Space
 from generators.noise import derive_seed
 from generators.schedules import PARAMETERS, Schedule, as_schedule
 from natgym.runs import MetricsLog, read_metrics

@@ -10,8 +10,8 @@ from generators.first_pass import FirstPass
 from generators.noise import derive_seed
 from generators.rules import DecodeRules
 from generators.schedules import Schedule
-from natgym.evaluation import EvaluationConfig, Evaluator
-from natgym.judge import Judge
+from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
+from natgym.evaluation.judge import Judge
 from natgym.policies import FixedPolicy
 from natgym.rollouts import Policy, Rollout, at_random, balanced, rollout
 from natgym.task import Task

@@ -14,7 +14,7 @@ from typing import Any
 
 from generators.checkpoints import write_atomic
 from generators.schedules import CONVENTION
-from natgym.evaluation import COLUMNS, FULL_COLUMNS
+from natgym.evaluation.tables import COLUMNS, FULL_COLUMNS
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --quiet: #777; --paper: #fff; --ink: #1b1b1b; }

@@ -1,4 +1,4 @@
-"""Ray Tune jobs, and AdaNAT as such: one trial by default, a sweep over a search space with more.
+"""AdaNAT as Ray Tune jobs: one trial by default, a sweep over a search space with more.
 
 A trial is an `AdaNATTrainable` in a folder of its own. What each trial samples is drawn by the driver from
 the run's seed and written down before the first starts, so that resuming repeats nothing and unpickles
@@ -19,7 +19,8 @@ import numpy as np
 
 from agents.adanat.config import TrainingConfig
 from agents.adanat.folders import STOPPED
-from agents.cluster import cluster, quiet
+from agents.distributed.cluster import quiet
+from agents.distributed.jobs import run_trainable
 from generators.noise import derive_seed
 from natgym.runs import read_metrics
 from natgym.settings import setting
@@ -98,7 +99,7 @@ def run_trials(
 
     trainable = tune.with_parameters(AdaNATTrainable, trainings=list(trials))
     scheduler = None if rung is None else _asha(trials, rung)
-    _run(trainable, len(trials), report, folder=folder, scheduler=scheduler, **where)
+    run_trainable(trainable, len(trials), report, folder=folder, scheduler=scheduler, **where)
 
 
 def _asha(trials: Sequence[Trial], rung: int) -> Any:
@@ -126,91 +127,6 @@ def _asha(trials: Sequence[Trial], rung: int) -> Any:
     last = max(config.adanat.updates for config, _ in trials) - 1
     rungs: dict[str, Any] = dict(grace_period=rung, max_t=last, reduction_factor=2, stop_last_trials=False)
     return Scheduler("update", "distance", "min", **rungs)
-
-
-def run_jobs(
-    work: Callable[[int, Callable[[dict[str, Any]], object]], object],
-    count: int,
-    report: Callable[[int, dict[str, Any]], object],
-    *,
-    folder: Path,
-    cpus_per_trial: int = 1,
-    gpus_per_trial: float = 0.0,
-    address: str | None = None,
-    scheduler: Any = None,
-) -> list[dict[str, Any]]:
-    """Run numbered jobs as Ray Tune trials, as many at once as the cluster has room for.
-
-    Args:
-        work: (number, tell) -> does job 0..count-1 in a process of its own and tells metrics as it goes on.
-        report: called in the driver with the job's number and whatever it told.
-        folder: for Ray's own files; on a cluster it must be on shared storage.
-        address: of a running cluster; None starts one on this machine and ends it afterwards.
-        scheduler: a Tune scheduler that may stop jobs; by default all run to their ends.
-
-    Returns:
-        What each job told last, by number.
-
-    Raises:
-        ValueError: the cluster is too small for a trial, which would wait for ever.
-        RuntimeError: a job failed.
-    """
-    quiet()
-    from ray import tune
-
-    def job(choice: dict[str, int]) -> None:
-        import torch
-
-        torch.set_num_threads(1)  # as everywhere: sums in one order, whatever Ray's default
-        work(choice["trial"], tune.report)
-
-    return _run(
-        job,
-        count,
-        report,
-        folder=folder,
-        cpus_per_trial=cpus_per_trial,
-        gpus_per_trial=gpus_per_trial,
-        address=address,
-        scheduler=scheduler,
-    )
-
-
-def _run(
-    trainable: Any,
-    count: int,
-    report: Callable[[int, dict[str, Any]], object],
-    *,
-    folder: Path,
-    cpus_per_trial: int = 1,
-    gpus_per_trial: float = 0.0,
-    address: str | None = None,
-    scheduler: Any = None,
-) -> list[dict[str, Any]]:
-    """Run trials whose config is {"trial": 0..count-1}; as `run_jobs`."""
-    from ray import tune
-
-    class Listener(tune.Callback):
-        def on_trial_result(
-            self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
-        ) -> None:
-            report(trial.config["trial"], result)
-
-    with cluster(address, CPU=cpus_per_trial, GPU=gpus_per_trial):
-        results = tune.Tuner(
-            tune.with_resources(trainable, {"cpu": cpus_per_trial, "gpu": gpus_per_trial}),
-            param_space={"trial": tune.grid_search(list(range(count)))},
-            tune_config=tune.TuneConfig(scheduler=scheduler),
-            run_config=tune.RunConfig(
-                name="tune", storage_path=str(folder.resolve()), verbose=0, callbacks=[Listener()]
-            ),
-        ).fit()
-    if results.errors:
-        reason = str(results.errors[0]).strip().splitlines()[-1]
-        raise RuntimeError(f"{len(results.errors)} of {count} trials failed; the first: {reason}")
-    ended = (results[number] for number in range(count))
-    last = {one.config["trial"]: one.metrics for one in ended if one.config and one.metrics}
-    return [last[number] for number in range(count)]
 
 
 def _law(law: str, values: str, kind: type, text: str) -> Any:

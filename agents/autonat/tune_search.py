@@ -1,7 +1,7 @@
 """Strategy searches and sweeps over schedules as Ray Tune jobs.
 
-Importing this imports Ray: call `agents.cluster.quiet` before, if its banners are unwanted. Tune's own state
-is never read again: a search goes on from its own log (`agents.autonat.Search`).
+Importing this imports Ray: call `agents.distributed.cluster.quiet` before, if its banners are unwanted.
+Tune's own state is never read again: a search goes on from its own log (`agents.autonat.search.Search`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 from ray import tune
 from ray.tune.search import Searcher
 
-from agents.autonat import Search
-from agents.cluster import cluster
-from agents.measure import Evaluation, Measurement, Meter
+from agents.autonat.measure import Evaluation, Measurement, Meter
+from agents.autonat.search import Search
+from agents.distributed.cluster import cluster
 from generators.schedules import Schedule, as_schedule
 from natgym.task import Task
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from natgym.pictures import as_rgb, to_uint8
+from natgym.env.rendering import as_rgb, to_uint8
 
 # Okabe and Ito's palette (2008), which people of all kinds of colour vision tell apart.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")

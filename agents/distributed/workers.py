@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import distributed as dist
 
-from agents.cluster import cluster, quiet
+from agents.distributed.cluster import cluster, quiet
 
 
 def own_device(device: str) -> torch.device:

@@ -1,0 +1,1 @@
+"""AutoNAT: searches for static strategies and for how masks are drawn in training."""

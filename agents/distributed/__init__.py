@@ -1,0 +1,1 @@
+"""Many processes: Ray clusters and jobs, and ranks that train together."""

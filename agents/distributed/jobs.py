@@ -1,0 +1,94 @@
+"""Numbered jobs as Ray Tune trials, as many at once as a cluster has room for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agents.distributed.cluster import cluster, quiet
+
+
+def run_jobs(
+    work: Callable[[int, Callable[[dict[str, Any]], object]], object],
+    count: int,
+    report: Callable[[int, dict[str, Any]], object],
+    *,
+    folder: Path,
+    cpus_per_trial: int = 1,
+    gpus_per_trial: float = 0.0,
+    address: str | None = None,
+    scheduler: Any = None,
+) -> list[dict[str, Any]]:
+    """Run numbered jobs as Ray Tune trials, as many at once as the cluster has room for.
+
+    Args:
+        work: (number, tell) -> does job 0..count-1 in a process of its own and tells metrics as it goes on.
+        report: called in the driver with the job's number and whatever it told.
+        folder: for Ray's own files; on a cluster it must be on shared storage.
+        address: of a running cluster; None starts one on this machine and ends it afterwards.
+        scheduler: a Tune scheduler that may stop jobs; by default all run to their ends.
+
+    Returns:
+        What each job told last, by number.
+
+    Raises:
+        ValueError: the cluster is too small for a trial, which would wait for ever.
+        RuntimeError: a job failed.
+    """
+    quiet()
+    from ray import tune
+
+    def job(choice: dict[str, int]) -> None:
+        import torch
+
+        torch.set_num_threads(1)  # as everywhere: sums in one order, whatever Ray's default
+        work(choice["trial"], tune.report)
+
+    return run_trainable(
+        job,
+        count,
+        report,
+        folder=folder,
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
+        address=address,
+        scheduler=scheduler,
+    )
+
+
+def run_trainable(
+    trainable: Any,
+    count: int,
+    report: Callable[[int, dict[str, Any]], object],
+    *,
+    folder: Path,
+    cpus_per_trial: int = 1,
+    gpus_per_trial: float = 0.0,
+    address: str | None = None,
+    scheduler: Any = None,
+) -> list[dict[str, Any]]:
+    """Run trials whose config is {"trial": 0..count-1}; as `run_jobs`."""
+    from ray import tune
+
+    class Listener(tune.Callback):
+        def on_trial_result(
+            self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
+        ) -> None:
+            report(trial.config["trial"], result)
+
+    with cluster(address, CPU=cpus_per_trial, GPU=gpus_per_trial):
+        results = tune.Tuner(
+            tune.with_resources(trainable, {"cpu": cpus_per_trial, "gpu": gpus_per_trial}),
+            param_space={"trial": tune.grid_search(list(range(count)))},
+            tune_config=tune.TuneConfig(scheduler=scheduler),
+            run_config=tune.RunConfig(
+                name="tune", storage_path=str(folder.resolve()), verbose=0, callbacks=[Listener()]
+            ),
+        ).fit()
+    if results.errors:
+        reason = str(results.errors[0]).strip().splitlines()[-1]
+        raise RuntimeError(f"{len(results.errors)} of {count} trials failed; the first: {reason}")
+    ended = (results[number] for number in range(count))
+    last = {one.config["trial"]: one.metrics for one in ended if one.config and one.metrics}
+    return [last[number] for number in range(count)]

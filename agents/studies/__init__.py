@@ -1,0 +1,1 @@
+"""What learned policies do, and what rewards want."""

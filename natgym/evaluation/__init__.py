@@ -1,0 +1,11 @@
+"""Policies judged: scores, statistics, tables, protocols, reports."""
+
+from natgym._lazy import lazily
+
+_HOMES = {
+    "EvaluationConfig": "natgym.evaluation.evaluator",
+    "Evaluator": "natgym.evaluation.evaluator",
+    "evaluate": "natgym.evaluation.tables",
+}
+__all__ = [*_HOMES]  # noqa: PLE0604
+__getattr__, __dir__ = lazily(__name__, _HOMES)

@@ -1,0 +1,182 @@
+"""Tables of policies: their rows, their columns, and one in a single call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from generators.data import PartName
+from generators.rules import DecodeRules
+from generators.schedules import Schedule
+from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
+from natgym.evaluation.statistics import measured, moments, paired_difference
+from natgym.metrics.contract import Metrics
+from natgym.policies import FixedPolicy, named_policies
+from natgym.rollouts import Policy, rules_of
+from natgym.task import Task
+
+
+def summarize(policy: str, steps: int, per_seed: pd.DataFrame, images_spent: int) -> dict[str, Any]:
+    """Return a table row: means over the seeds and, of the distances, the sample standard deviation; beside
+    them the scores of each seed, from which paired differences are formed later."""
+    means = {name: float(per_seed[name].mean()) for name in ("nfe", "images_per_second")}
+    counts = {"seeds": len(per_seed), "images_spent": images_spent}
+    scores = per_seed[["seed", *measured(per_seed)]].to_dict("list")
+    return {"policy": policy, "steps": steps, **moments(per_seed), **means, **counts, "per_seed": scores}
+
+
+def set_against(rows: Sequence[dict[str, Any]], baseline: str) -> list[dict[str, Any]]:
+    """Return the rows of `summarize` by rising NFE, each with its paired difference to the baseline's.
+
+    That is the baseline's row of the same number of steps, or of the nearest NFE where there is none; rows
+    of the baseline itself have no difference.
+    """
+    rivals = [row for row in rows if row["policy"] == baseline]
+    found = []
+    for row in sorted(rows, key=lambda row: row["nfe"]):
+        if row["policy"] != baseline and rivals:
+            rival = min(rivals, key=lambda r: (r["steps"] != row["steps"], abs(r["nfe"] - row["nfe"])))
+            pair = (pd.DataFrame(given["per_seed"]) for given in (row, rival))
+            mean, half_width = paired_difference(*pair)
+            against = {"policy": baseline, "steps": rival["steps"]}
+            row = row | {"difference": against | {"mean": mean, "half_width": half_width}}
+        found.append(row)
+    return found
+
+
+# Column of a row -> header and format in the printed table.
+COLUMNS: Mapping[str, tuple[str, str]] = {
+    "policy": ("policy", "{}"),
+    "steps": ("T", "{}"),
+    "distance": ("distance", "{:.3f}"),
+    "distance_std": ("std", "{:.3f}"),
+    "to_reference": ("ratio", "{:.2f}"),
+    "kernel_distance": ("kernel", "{:.4f}"),
+    "accuracy": ("accuracy", "{:.3f}"),
+    "recall": ("recall", "{:.3f}"),
+    "coverage": ("coverage", "{:.3f}"),
+    "nfe": ("NFE", "{:.1f}"),
+    "gflop": ("GFLOP", "{:.4g}"),
+    "images_per_second": ("images/s", "{:,.0f}"),
+    "images_spent": ("images spent", "{:,}"),
+}
+
+
+FULL_COLUMNS: Mapping[str, tuple[str, str]] = {
+    "policy": COLUMNS["policy"],
+    "steps": COLUMNS["steps"],
+    "nfe": COLUMNS["nfe"],
+    "gflop": COLUMNS["gflop"],
+    "distance": COLUMNS["distance"],
+    "distance_std": COLUMNS["distance_std"],
+    "difference": ("difference", "{0[mean]:+.3f} ± {0[half_width]:.3f}"),
+    "kernel_distance": COLUMNS["kernel_distance"],
+    "score": ("score", "{:.2f}"),
+    "accuracy": COLUMNS["accuracy"],
+    "precision": ("precision", "{:.3f}"),
+    "recall": COLUMNS["recall"],
+    "density": ("density", "{:.3f}"),
+    "coverage": COLUMNS["coverage"],
+    "images_per_second": COLUMNS["images_per_second"],
+}
+
+
+def format_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]] = COLUMNS) -> str:
+    """Return the rows of `summarize` as aligned text; a missing value is -, a missing column is left out."""
+    columns = {name: column for name, column in columns.items() if any(name in row for row in rows)}
+    lines = [[header for header, _ in columns.values()]]
+    for row in rows:
+        cells = ((row.get(name), form) for name, (_, form) in columns.items())
+        lines.append(["-" if value is None else form.format(value) for value, form in cells])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    aligned = ([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines)
+    text = ["  ".join(cells) for cells in aligned]
+    return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
+
+
+@dataclass(frozen=True)
+class Table:
+    """Policies side by side; printed, it is a table and what its numbers are.
+
+    Attributes:
+        rows: one per policy, by rising number of passes (NFE); `per_seed` has the scores of each seed.
+        columns: key of a row -> header and format.
+        legend: what the numbers are.
+        protocol: all that they depend on, as JSON values.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    columns: Mapping[str, tuple[str, str]]
+    legend: str
+    protocol: Mapping[str, Any]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The rows as a frame, without the scores of each seed."""
+        return pd.DataFrame([{k: v for k, v in row.items() if k != "per_seed"} for row in self.rows])
+
+    def __str__(self) -> str:
+        return f"{format_table(self.rows, self.columns)}\n{self.legend}"
+
+
+def evaluate(
+    policies: Mapping[str, str | Path | Policy],
+    task: Any,
+    *,
+    steps: int = 8,
+    images: int = 5000,
+    seeds: Sequence[int] = (0, 1, 2),
+    split: PartName = "report",
+    rules: str | DecodeRules = "confidence",
+    metrics: Metrics | None = None,
+    threads: int = 1,
+) -> Table:
+    """Judge policies of a task's generator against a split, all on the same conditions and noise.
+
+    Args:
+        policies: {label: policy}; a text is a schedule family or rule ("reference", "linear:w=2",
+            "threshold:theta=.7") or a schedule file. The first is what the others are set against. Learned
+            and searched policies come from `agents.load_policy`.
+        task: a `Task`, or what `Task.load` takes.
+        steps: T of policies by name.
+        images: generated per evaluation seed.
+        seeds: the paired intervals are over these.
+        rules: of policies that have none of their own.
+        metrics: of one's own, {column: maker of a `Metric`}.
+        threads: batches drawn at once.
+
+    Raises:
+        ValueError: there is no such policy or task, or no policy at all.
+    """
+    if not policies:
+        raise ValueError("no policy is given; name at least one")
+    found = Task.load(task)
+    config = EvaluationConfig(split=split, images=images, seeds=tuple(seeds))
+    rules = DecodeRules.of(rules, found.generator.grid)
+    evaluator = Evaluator(found, config, rules=rules, metrics=metrics, threads=threads)
+    rows = []
+    for label, given in policies.items():
+        policy = _policy(given, steps, found)
+        row = summarize(label, policy.steps, evaluator(policy), 0)
+        rows.append(row | {"rules": rules_of(policy, rules).text})
+    against = next(iter(policies))
+    own = {name: (name, "{:.3f}") for name in metrics or {}}
+    note = f"difference: to {against}, paired over the seeds, with 95 % t-interval"
+    return Table(
+        set_against(rows, against),
+        {**FULL_COLUMNS, **own},
+        f"{evaluator.legend()}\n{note}",
+        evaluator.manifest(),
+    )
+
+
+def _policy(given: str | Path | Policy, steps: int, task: Task) -> Policy:
+    if not isinstance(given, str | Path):
+        return given
+    if Path(given).is_file():
+        return FixedPolicy(Schedule.load(Path(given)))
+    return named_policies(str(given), [steps], task.generator)[0][1]

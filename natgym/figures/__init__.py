@@ -1,0 +1,1 @@
+"""Figures of policies, trainings and searches."""

@@ -1,0 +1,103 @@
+"""Policies and rewards against one another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle, product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy import stats
+
+from natgym.figures.style import (
+    COLORS,
+    MARKERS,
+    SMALL,
+    finish,
+    plain,
+)
+
+
+def frontier_figure(rows: Sequence[Mapping[str, Any]], note: str) -> Figure:
+    """Place policies by what they cost and how far they are from real pictures; bars: 95 % t-intervals.
+
+    Args:
+        rows: of `natgym.evaluation.summarize`; points of one policy are joined.
+    """
+    figure = Figure(figsize=(7.2, 4.4))
+    axis = figure.subplots()
+    for style, (policy, own) in zip(cycle(product(MARKERS, COLORS)), _by_policy(rows).items(), strict=False):
+        nfe, distance = ([row[name] for row in own] for name in ("nfe", "distance"))
+        spread = [row["distance_std"] * _t_factor(row["seeds"]) for row in own]
+        axis.errorbar(
+            nfe,
+            distance,
+            None if np.isnan(spread).any() else spread,
+            color=style[1],
+            marker=style[0],
+            markersize=4.5,
+            linewidth=1,
+            elinewidth=0.8,
+            label=policy,
+        )
+    plain(axis, "", "forward passes an image (NFE)", "Frechet distance")
+    axis.set_ylim(bottom=0)
+    axis.legend(fontsize=SMALL, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return finish(figure, note)
+
+
+def differences_figure(differences: Sequence[Mapping[str, Any]], note: str) -> Figure:
+    """Draw paired differences with their intervals, one line per control; dots are single runs.
+
+    Args:
+        differences: `minus`, the control's name; `mean`, `half_width`; `each`, one number per run.
+        note: what the reader must know, under the panel.
+    """
+    figure = Figure(figsize=(6.4, 0.42 * len(differences) + 1.1))
+    axis = figure.subplots()
+    for place, pair in enumerate(differences):
+        axis.plot(pair["each"], [place] * len(pair["each"]), "o", color=COLORS[0], alpha=0.35, markersize=3)
+        axis.errorbar(
+            pair["mean"], place, xerr=pair["half_width"], color=COLORS[0], marker="D", markersize=4.5
+        )
+    axis.axvline(0, color="0.5", linewidth=0.8)
+    axis.set_yticks(range(len(differences)), [pair["minus"] for pair in differences], fontsize=SMALL + 1)
+    axis.invert_yaxis()
+    plain(axis, "", "difference in distance; left of 0: the policy is nearer to real pictures")
+    return finish(figure, note)
+
+
+def agreement_figure(table: pd.DataFrame, note: str) -> Figure:
+    """Draw how far rewards want what the distance wants: a line per reward, of `agents.studies.agreement`.
+
+    Args:
+        table: a row per reward; for the parts static and class of the gradient "<part> cosine", open marks,
+            and "<part> corrected", full ones.
+        note: what the reader must know, under the panel.
+    """
+    figure = Figure(figsize=(6.8, 0.42 * len(table) + 1.1))
+    axis, places = figure.subplots(), np.arange(len(table))
+    for color, marker, shift, part in ((COLORS[0], "o", -0.12, "static"), (COLORS[1], "s", 0.12, "class")):
+        style: dict[str, Any] = {"marker": marker, "linestyle": "", "color": color, "markersize": 5.5}
+        axis.plot(
+            table[f"{part} cosine"], places + shift, fillstyle="none", label=f"{part}, as measured", **style
+        )
+        axis.plot(table[f"{part} corrected"], places + shift, label=f"{part}, without noise", **style)
+    axis.axvline(0, color="0.5", linewidth=0.8)
+    axis.set_yticks(places, table.index, fontsize=SMALL)
+    axis.invert_yaxis()
+    plain(axis, "", "cosine of the reward's gradient and the distance's")
+    axis.legend(fontsize=SMALL, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return finish(figure, note)
+
+
+def _by_policy(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    names = dict.fromkeys(row["policy"] for row in rows)
+    return {name: [row for row in rows if row["policy"] == name] for name in names}
+
+
+def _t_factor(seeds: int) -> float:
+    """Return the half-width of a 95 % t-interval in sample standard deviations."""
+    return float(stats.t.ppf(0.975, seeds - 1) / np.sqrt(seeds)) if seeds > 1 else float("nan")

@@ -1,0 +1,59 @@
+"""Where features of images come from: what an extractor is, foreign ones by name, and images in chunks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from natgym.metrics.dino import DINOv2
+from natgym.metrics.inception import Inception
+
+CHUNK = 1000  # pictures judged at once
+
+
+class Extractor(Protocol):
+    """Features of pictures in [0, 1], (B, d), and logits (B, K) of some classes, if it has any."""
+
+    meaning: str
+    """What a Frechet distance in these features is."""
+
+    @property
+    def num_features(self) -> int: ...
+
+    def __call__(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor | None]: ...
+
+
+def load_extractor(kind: str, weights: Path | str | None, device: torch.device | str = "cpu") -> Any:
+    """Return a foreign feature extractor, a module.
+
+    Args:
+        kind: "inception", "dinov2" or "dinov2-small", "-base", "-large".
+        weights: local file.
+
+    Raises:
+        ValueError: there is no such extractor, or its weights are not there.
+    """
+    family, _, size = kind.partition("-")
+    if kind != "inception" and family != "dinov2":
+        raise ValueError(f"extractor {kind!r} is not one of classifier, inception, dinov2")
+    if weights is None:
+        raise ValueError(f"extractor {kind} needs its --weights: a local file, nothing is fetched")
+    if kind == "inception":
+        return Inception.load(weights).to(device)
+    return DINOv2.load(weights, size or "base").to(device)
+
+
+def eight_bits(images_NCHW: Tensor) -> Tensor:
+    """Return the pictures as they are after saving without loss: rounded to multiples of 1 / 255."""
+    return (images_NCHW.clamp(0, 1) * 255).round() / 255
+
+
+@torch.no_grad()
+def extract(extractor: Extractor, images_NCHW: Tensor, quantise: bool = True) -> tuple[Tensor, Tensor | None]:
+    """Return features (N, d) and logits (N, K) of pictures, rounded to 8 bits or as they are, in chunks."""
+    outputs = [extractor(eight_bits(chunk) if quantise else chunk) for chunk in images_NCHW.split(CHUNK)]
+    logits = [logits for _, logits in outputs if logits is not None]
+    return torch.cat([features for features, _ in outputs]), torch.cat(logits) if logits else None
