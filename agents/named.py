@@ -78,6 +78,9 @@ def load_policy(path: Path | str, task: Any = None, *, policy_class: Any = None)
             refused then, and learned ones are loaded to its device.
         policy_class: of a policy whose network is one's own.
 
+    Of a training's folder it is the last policy, as in its tables; folder/best is the one that measured best
+    on the way, which `AdaNATTrainer.policy()` returns.
+
     Raises:
         ValueError: there is no policy, or it does not fit.
     """
@@ -96,6 +99,8 @@ def labelled_policy(
         return path.name, FixedPolicy(Schedule.load(path / "strategy.json"), _searched_rules(path, generator))
     for folder in (path / "policy", path):
         if (folder / "model.safetensors").is_file():
+            if policy_class is not None and not is_own(folder):
+                raise ValueError(f"{folder} holds a policy of natgym's own class; leave out policy_class")
             return path.name, _learned(folder, generator, policy_class)
     raise ValueError(
         f"policy {str(path)!r} is not a file, no run folder with policy/ or strategy.json, and not one of "

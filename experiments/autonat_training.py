@@ -179,7 +179,7 @@ def compare(args: Args, run: Run, law: MaskLaw, schedule: Schedule) -> None:
             for _ in trainer:
                 bar.update()
             stem = name.partition(":")[0].partition("(")[0]
-            save_pretrained(trainer.ema, run.folder / f"generator-{stem}", task=args.task)
+            save_pretrained(trainer.ema, run.folder / f"generator-{stem}", task=Task.load(args.task).home)
             task = Task.load(args.task, generator=trainer.ema)
             evaluator = Evaluator(task, config, threads=args.threads)
             for played, table in schedules.items():

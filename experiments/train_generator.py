@@ -214,7 +214,7 @@ class Watcher:
                 if trainer.done % args.checkpoint_every == 0:
                     save_state(folder / "checkpoint.pt", trainer.state_dict())
         generator = trainer.ema
-        save_pretrained(generator, folder / "generator", task=args.data)
+        save_pretrained(generator, folder / "generator", task=task_of(args).home)
         metrics = pd.read_csv(folder / "metrics.csv")
         self.run.write_figure("training", training_figure(metrics, self.note))
         count = sum(parameter.numel() for parameter in generator.parameters())

@@ -34,13 +34,20 @@ _SMALL: dict[str, dict[str, Any]] = {
 }
 
 
+RECIPES = tuple(_SMALL)  # by name
+
+
 def recipe(name: str | None, model: Model) -> TrainingConfig:
-    """Return the hyper-parameters of a named recipe's training; AutoNAT's on ImageNet for any other name.
+    """Return the hyper-parameters of a named recipe's training; AutoNAT's on ImageNet for none.
 
     An ENAT learns to reuse, with the paper's probability of 0.5.
     """
     reuse = 0.5 if model == "enat" else 0.0
-    return small_recipe(**_SMALL[name], reuse=reuse) if name in _SMALL else TrainingConfig(reuse=reuse)
+    if name is None:
+        return TrainingConfig(reuse=reuse)
+    if name not in _SMALL:
+        raise ValueError(f"recipe {name!r} is not one of {', '.join(_SMALL)}")
+    return small_recipe(**_SMALL[name], reuse=reuse)
 
 
 def tokenizer_kind(name: str | None) -> Literal["kmeans", "vq"]:

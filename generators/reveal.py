@@ -8,7 +8,7 @@ Shapes: B images, L tokens, V codes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
@@ -141,10 +141,27 @@ def entropies(log_probs_BLV: Tensor) -> Tensor:
 
 
 # By name; the fields of each are its settings, but for a grid, which is the generator's.
-REVEAL: Mapping[str, Any] = {
+REVEAL: dict[str, Any] = {
     "confidence": Confidence,
     "random": RandomOrder,
     "halton": Halton,
     "threshold": Threshold,
     "entropy-bound": EntropyBound,
 }
+
+
+def register(name: str, rule_class: Any) -> None:
+    """Make a reveal rule known by a name: in the text of rules, and so in policies that are saved.
+
+    Args:
+        name: without "," and "=".
+        rule_class: a dataclass of numbers, with a default each; a field `grid` gets the generator's.
+
+    Raises:
+        ValueError: the name is taken or can't be part of a text, or the class is no dataclass.
+    """
+    if name in REVEAL or set(name) & set(",= "):
+        raise ValueError(f"rule {name!r}: the name is taken, or has one of ',= ' in it; choose another")
+    if not dataclasses.is_dataclass(rule_class):
+        raise ValueError(f"rule {name!r} is a {rule_class!r}; its settings have to be fields of a dataclass")
+    REVEAL[name] = rule_class

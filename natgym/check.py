@@ -7,6 +7,8 @@ and leaves what it is given as it was.
 from __future__ import annotations
 
 import copy
+import io
+import math
 from typing import Any
 
 import torch
@@ -137,11 +139,14 @@ def _check_learning(reward: Any, images_BCHW: Tensor, condition: Condition) -> N
     learns_from(reward)
     real, fake = Images(images_BCHW, condition), Images(images_BCHW.flip(0), condition)
     metrics = reward.update(real, fake)
-    numbers = isinstance(metrics, dict) and all(isinstance(value, int | float) for value in metrics.values())
-    _ask(numbers, f"update returned {metrics!r}; return a dict of numbers, its metrics")
+    try:
+        finite = all(math.isfinite(float(value)) for value in metrics.values())
+    except (AttributeError, TypeError, ValueError):
+        finite = False
+    _ask(finite, f"update returned {metrics!r}; return a dict of finite numbers, its metrics")
     learned = as_rewards(reward(images_BCHW, condition), len(condition))
-    if kept := copy.deepcopy(learned_state(reward)):
-        load_learned_state(reward, kept)
+    if learned_state(reward):
+        load_learned_state(reward, _as_saved(learned_state(reward)))
         resumed = as_rewards(reward(images_BCHW, condition), len(condition))
         _ask((learned == resumed).all(), "load_state_dict of its own state_dict changes the rewards")
         if hasattr(reward, "reset"):
@@ -151,6 +156,20 @@ def _check_learning(reward: Any, images_BCHW: Tensor, condition: Condition) -> N
                 again.append(as_rewards(reward(images_BCHW, condition), len(condition)))
             _ask((again[0] == again[1]).all(), "two resets by one seed differ; take all chance from the seed")
         load_learned_state(reward, state)
+
+
+def _as_saved(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a state as a checkpoint gives it back."""
+    file = io.BytesIO()
+    try:
+        torch.save(state, file)
+        file.seek(0)
+        return torch.load(file, weights_only=True)
+    except Exception as error:  # of pickle, of many kinds
+        said = str(error).splitlines()[0]
+        raise ValueError(
+            f"state_dict can't be saved and read; give tensors, numbers, texts: {said}"
+        ) from None
 
 
 def _decisions(policy: Policy, generator: Generator, condition: Condition, seed: int) -> Tensor:

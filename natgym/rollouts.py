@@ -187,7 +187,7 @@ def rollout(
     *,
     seed: int,
     num_images: int | None = None,
-    rules: DecodeRules | None = None,
+    rules: str | DecodeRules | None = None,
     reward: Reward | None = None,
     first_pass: FirstPass | None = None,
     statistics: bool = False,
@@ -216,10 +216,13 @@ def rollout(
         generator, tokenizer = task.generator, task.tokenizer
     if tokenizer is None:
         raise ValueError("a live generator needs its tokenizer; give it, or a task in place of both")
+    if condition is not None and num_images is not None:
+        raise ValueError(f"num_images {num_images} and a condition of {len(condition)} rows; give either")
     if condition is None:
         if num_images is None or num_images < 1:
             raise ValueError(f"num_images {num_images}: give at least 1, or a condition")
         condition = balanced(generator.conditions(), num_images)
+    rules = None if rules is None else DecodeRules.of(rules, generator.grid)
     player = _Player(policy, generator, tokenizer, rules, reward, first_pass, statistics, trail)
 
     def draw(first: int) -> Rollout:

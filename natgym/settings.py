@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -54,8 +55,12 @@ def place(config_class: type, name: str) -> Path:
         if found:
             several = ", ".join(map(".".join, found))
             raise ValueError(f"setting {name!r} of {config_class.__name__} may be {several}; say which")
-    known_names = ", ".join(".".join(path) for path in known)
-    raise ValueError(f"{config_class.__name__} has no setting {name!r}; it has {known_names}")
+    known_names = [".".join(path) for path in known]
+    near = difflib.get_close_matches(name, [*known_names, *(path[-1] for path in known)], n=3)
+    meant = (
+        f"perhaps {' or '.join(near)}" if near else f"it has {', '.join(groups(config_class) or known_names)}"
+    )
+    raise ValueError(f"{config_class.__name__} has no setting {name!r}; {meant}")
 
 
 def setting(config: Any, name: str) -> Any:
@@ -74,15 +79,31 @@ def changed(config: Config, changes: Mapping[str, Any]) -> Config:
     Raises:
         ValueError: a name is not known, or the config refuses a value.
     """
-    tree: dict[str, Any] = {}
+    flat = flattened(type(config), changes)
+    for path in flat:
+        if any(path[:length] in flat for length in range(1, len(path))):
+            raise ValueError(f"setting {'.'.join(path)} is changed with all of its group at once; use either")
+    return _replaced(config, flat)
+
+
+def flattened(config_class: type, changes: Mapping[str, Any]) -> dict[Path, Any]:
+    """Return changes by whole paths, what mappings stand for included.
+
+    Raises:
+        ValueError: a name is not known, or two stand for one setting.
+    """
+    found: dict[Path, Any] = {}
     for name, value in changes.items():
-        *above, last = place(type(config), name)
-        branch = tree
-        for word in above:
-            branch = branch.setdefault(word, {})
-        old = branch.get(last)
-        branch[last] = {**old, **value} if isinstance(old, dict) and isinstance(value, Mapping) else value
-    return _replaced(config, tree)
+        path, inner = place(config_class, name), config_class
+        for word in path:
+            inner = groups(inner).get(word, object)
+        new = {path: value}
+        if isinstance(value, Mapping) and dataclasses.is_dataclass(inner):
+            new = {(*path, *below): one for below, one in flattened(inner, value).items()}
+        if twice := found.keys() & new.keys():
+            raise ValueError(f"setting {'.'.join(twice.pop())} is given twice; give it once")
+        found |= new
+    return found
 
 
 def grouped(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,13 +125,12 @@ def grouped(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _replaced(config: Any, tree: Mapping[str, Any]) -> Any:
-    values = {}
-    for name, value in tree.items():
+def _replaced(config: Any, flat: Mapping[Path, Any]) -> Any:
+    """Return a config with the settings at some paths replaced, all of a group at once."""
+    values: dict[str, Any] = {}
+    for name in dict.fromkeys(path[0] for path in flat):
         present = getattr(config, name)
-        if dataclasses.is_dataclass(present) and isinstance(value, Mapping):
-            value = changed(present, value)
-        elif isinstance(present, tuple) and isinstance(value, list):
-            value = tuple(value)
-        values[name] = value
+        below = {path[1:]: value for path, value in flat.items() if path[0] == name}
+        value = below[()] if () in below else _replaced(present, below)
+        values[name] = tuple(value) if isinstance(present, tuple) and isinstance(value, list) else value
     return dataclasses.replace(config, **values)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from generators.checkpoints import FILES, PRETRAINED, config_from_dict, from_pre
 from generators.contract import Generator
 from generators.data import DATA_SETS, Part, PartName, load_part, open_part
 from generators.images import Pictures
+from generators.recipes import RECIPES
 from generators.tokenizers import Tokenizer
 from natgym.metrics import classifier  # noqa: F401  (the class registers itself)
 from natgym.metrics.extractors import Extractor
@@ -34,12 +35,8 @@ PLACES = {
     "score_extractor": "extractors/score",
     "reward_extractor": "extractors/reward",
 }
-_SIGNS = {
-    "generator": "mask_id",
-    "tokenizer": "decode",
-    "score_extractor": "num_features",
-    "reward_extractor": "num_features",
-}
+_EXTRACTORS = ("score_extractor", "reward_extractor")
+_SIGNS = {"generator": "mask_id", "tokenizer": "decode"} | dict.fromkeys(_EXTRACTORS, "num_features")
 _MAKERS = {
     "generator": "experiments/train_generator.py",
     "tokenizer": "experiments/train_tokenizer.py",
@@ -103,7 +100,7 @@ class Task:
             raise TypeError(f"Task has no {', '.join(sorted(unknown))}; it has {', '.join(_SIGNS)}")
         self.name, self.description, self.folder = name, description, folder
         self.device = torch.device(device)
-        self.networks = {kind: given for kind, given in networks.items() if given is not None}
+        self.networks = {kind: at_hand(given) for kind, given in networks.items() if given is not None}
         self.spec: str | None = None
 
     @classmethod
@@ -132,7 +129,7 @@ class Task:
 
     def like(self, **networks: Any) -> Task:
         """Return a copy with other networks, which shares all that is loaded and is not changed."""
-        given = {kind: network for kind, network in networks.items() if network is not None}
+        given = {kind: at_hand(network) for kind, network in networks.items() if network is not None}
         task = Task(
             self.name, self.description, folder=self.folder, device=self.device, **self.networks | given
         )
@@ -179,9 +176,13 @@ class Task:
         """Return the real images of a split, read when asked for.
 
         Raises:
-            ValueError: the task has no images, or they are not where it says.
+            ValueError: the task has no images, they are not where it says, or of other classes.
         """
-        return open_part(self.data, split)
+        found = open_part(self.data, split)
+        told = self.description
+        if told and told.class_names and found.class_names and told.class_names != found.class_names:
+            raise ValueError(f"{self} has the classes {told.class_names}, its images {found.class_names}")
+        return found
 
     def split(self, split: PartName) -> Part:
         """Return the real images of a split as floats, on the task's device; see `images`."""
@@ -193,6 +194,13 @@ class Task:
         if self.description is None:
             raise ValueError(f"{self} has no real images; give a task, as task='digits' or a task's folder")
         return self.description.data
+
+    @property
+    def home(self) -> str | None:
+        """What `Task.load` finds the task itself by, whatever generator plays; None of live objects alone."""
+        if self.folder is None:
+            return None if self.description is None else self.description.data
+        return self.name if self.folder.parent == PRETRAINED else str(self.folder.resolve())
 
     def __str__(self) -> str:
         return f"task {self.name!r}" if self.name else "a generator without a task"
@@ -235,10 +243,29 @@ def read_task(folder: Path) -> Description:
         found: Description = config_from_dict(Description, json.loads(path.read_text()))
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path} does not describe a task: {error}") from None
+    if found.kind != "images":
+        raise ValueError(f"{path}: kind {found.kind!r} is not one of images")
+    if found.recipe is not None and found.recipe not in RECIPES:
+        raise ValueError(f"{path}: recipe {found.recipe!r} is not one of {', '.join(RECIPES)}")
     near = folder / found.data.partition("#")[0]
     if found.data in DATA_SETS or not near.is_dir():
         return found
-    return _with(found, data=str(near.resolve()) + "".join(found.data.partition("#")[1:]))
+    return replace(found, data=str(near.resolve()) + "".join(found.data.partition("#")[1:]))
+
+
+def at_hand(spec: Any) -> Any:
+    """Return what a path stands for wherever it is read: absolute, if there is something of that name.
+
+    What is live, shipped, or the name of a data set stays as it is.
+    """
+    if not isinstance(spec, str | Path):
+        return spec
+    place, mark, options = str(spec).partition("#")
+    path = Path(place)
+    named = (PRETRAINED / path).exists() or place in DATA_SETS
+    if path.is_file() or _saved(path) or (path / TASK_FILE).is_file() or (path.is_dir() and not named):
+        return f"{path.resolve()}{mark}{options}"
+    return str(spec)
 
 
 def shipped() -> list[str]:
@@ -262,10 +289,10 @@ def _find(spec: str) -> _Found:
     for root, stands_for in ((Path(), lambda path: str(path.resolve())), (PRETRAINED, lambda path: spec)):
         path = root / spec
         if (path / TASK_FILE).is_file():
-            return _Found(stands_for(path), path.name, read_task(path), path)
+            return _Found(stands_for(path), path.resolve().name, read_task(path), path)
         if _saved(path) and (path.parent / TASK_FILE).is_file():
-            description = _with(read_task(path.parent), generator=path.name)
-            return _Found(stands_for(path), path.parent.name, description, path.parent)
+            description = replace(read_task(path.parent), generator=path.resolve().name)
+            return _Found(stands_for(path), path.resolve().parent.name, description, path.parent)
         if _saved(path):  # a generator of a run, which says its task
             return _of_generator(path, stands_for(path))
     try:
@@ -275,12 +302,19 @@ def _find(spec: str) -> _Found:
             f"{spec!r} is neither a folder of a task or of a saved generator nor a shipped task "
             f"({', '.join(shipped())}), and no images either: {error}"
         ) from None
-    return _Found(spec, spec, Description(data=spec))
+    here = at_hand(spec)
+    return _Found(here, spec, Description(data=here))
 
 
 def _of_generator(folder: Path, spec: str) -> _Found:
     own = read_description(folder).get("metadata", {}).get("task")
-    found = _find(own) if own else _Found(spec, str(folder), None)
+    try:
+        found = _find(own) if own else _Found(spec, str(folder), None)
+    except ValueError as error:
+        raise ValueError(
+            f"the generator in {folder} was made for the task {own!r}, which is not here; give the task, and "
+            f"the generator beside it ({error})"
+        ) from None
     return _Found(spec, found.name, found.description, found.folder, {"generator": folder})
 
 
@@ -309,10 +343,6 @@ def _load(folder: Path, kind: str, device: torch.device) -> Any:
     if not hasattr(module, _SIGNS[kind]):
         raise ValueError(f"{folder} holds a {type(module).__name__}, which is not a {kind}")
     return module
-
-
-def _with(description: Description, **changed: Any) -> Description:
-    return Description(**{**vars(description), **changed})
 
 
 def _again(spec: str | None, named: tuple[Any, ...], rest: dict[str, Any]) -> Task:

@@ -19,7 +19,7 @@ from natgym.rewards import AdversarialConfig, Reward, RewardOptions, names_of
 from natgym.rewards.projected import groups_of
 from natgym.settings import changed
 from natgym.spaces import ActionMap, Preset
-from natgym.task import Task
+from natgym.task import Task, at_hand
 
 SEARCHED = "static-search"  # the schedule that a script searches before the training
 
@@ -61,6 +61,8 @@ class EnvConfig:
     """Where generator, policy and discriminator live: cpu or cuda."""
 
     def __post_init__(self) -> None:
+        for name in ("task", "generator", "schedule", "extractor"):  # a worker has another folder at hand
+            object.__setattr__(self, name, at_hand(getattr(self, name)))
         for name in ("steps", "trajectories"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
@@ -86,7 +88,7 @@ class EnvConfig:
             task=self.load_task(),
             steps=self.steps,
             reward=self.reward if reward is None else reward,
-            rewards=self.rewards.by_name(),
+            rewards=self.rewards.of(names_of(self.reward)) if reward is None else None,
             schedule=self.schedule,
             actions=self.actions,
             parameters=self.parameters,

@@ -19,7 +19,7 @@ from agents.adanat.trainings import read_training
 from generators.checkpoints import load_state
 from generators.rules import DecodeRules
 from natgym.observations import Observation
-from natgym.rewards import Reward, load_learned_state, make_reward
+from natgym.rewards import Reward, load_learned_state, make_reward, names_of
 from natgym.rollouts import Decision
 from natgym.task import Task
 
@@ -80,6 +80,8 @@ def load_discriminator(run: Path, task: Task) -> Reward | None:
     if not env.adversary:
         return None
     extractor = None if env.extractor == "reward" else env.extractor
-    reward = make_reward(env.reward, task.like(reward_extractor=extractor), options=env.rewards.by_name())
+    reward = make_reward(
+        env.reward, task.like(reward_extractor=extractor), options=env.rewards.of(names_of(env.reward))
+    )
     load_learned_state(reward, load_state(run / "checkpoint.pt", task.device)["reward"])
     return reward

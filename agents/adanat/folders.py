@@ -14,11 +14,15 @@ from typing import Any
 import torch
 
 from agents.adanat.config import AdaNATConfig
-from generators.checkpoints import load_state, save_state, weights_hash, write_atomic
+from agents.adanat.trainings import read_training
+from generators.checkpoints import load_state, save_state, tensors_hash, weights_hash, write_atomic
+from generators.rules import DecodeRules
 from natgym.env.vector import DecodeVectorEnv
+from natgym.rewards import parts_of
 from natgym.runs import MetricsLog
 
 TRAINING = "training.json"  # config.json is a script's
+WRITTEN = ("metrics.csv", "checkpoint.pt", "policy", "best")
 STOPPED = "stopped-by-asha"  # in the folder of a trial that does not go on, not even when resumed
 
 
@@ -63,16 +67,50 @@ def claim(folder: Path, told: dict[str, Any]) -> TrainingFolder:
             raise ValueError(
                 f"{folder} holds a training with {name} {theirs}, this one has {ours}; give another folder"
             )
-    else:  # new, or begun before there was such a file
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, json.dumps(told, indent=2) + "\n")
+        return TrainingFolder(folder)
+    _refuse_foreign(folder, told)
+    return take(folder, told)
+
+
+def take(folder: Path, told: dict[str, Any]) -> TrainingFolder:
+    """Let a folder be that of a training, whatever it was before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / TRAINING, json.dumps(told, indent=2) + "\n")
     return TrainingFolder(folder)
 
 
+def _refuse_foreign(folder: Path, told: dict[str, Any]) -> None:
+    """Raise ValueError if a folder holds something else than a training of before there was training.json."""
+    if not any((folder / name).exists() for name in WRITTEN):
+        return
+    try:
+        former = read_training(folder)
+    except (ValueError, OSError):
+        raise ValueError(f"{folder} holds the run of something else; give another folder") from None
+    env = former.env
+    theirs = {
+        "adanat": dataclasses.asdict(former.adanat),
+        "env": {
+            name: getattr(env, name)
+            for name in ("steps", "trajectories", "smoothing", "observation", "reward")
+        },
+    }
+    ours = {"adanat": told["adanat"], "env": {name: told["env"][name] for name in theirs["env"]}}
+    for name, before, now in _differences(*(json.loads(json.dumps(one)) for one in (theirs, ours))):
+        raise ValueError(
+            f"{folder} holds a training with {name} {before}, this one has {now}; give another folder"
+        )
+
+
 def manifest(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any = None) -> dict[str, Any]:
-    """Return what a training depends on, as JSON values: two with the same one are the same."""
-    action_map, reward, observer = env.action_map, env.reward, env.observer
-    options = getattr(reward, "config", None)
+    """Return what a training depends on, as JSON values: two with the same one are the same.
+
+    Raises:
+        ValueError: rules or action map can't be written down, and so neither could the policy.
+    """
+    action_map, observer = env.action_map, env.observer
+    _refuse_unsaveable(env.rules, env.generator.grid)
+    extractor = vars(env.task).get("reward_extractor")  # if one was looked through
     told = {
         "task": env.task.name,
         "generator": weights_hash(env.generator),  # type: ignore[arg-type]
@@ -81,15 +119,36 @@ def manifest(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any = None) -> 
         "steps": env.steps,
         "schedule": action_map.schedule.table_T4.tolist(),
         "actions": action_map.name,
+        "own_map": action_map.settings(),
         "parameters": list(action_map.parameters),
         "smoothing": action_map.smoothing,
         "observation": observer.kind,
         "dtype": observer.dtype,
         "rules": env.rules.text,
+        "conditions": "random" if env.random_conditions else tensors_hash({"values": env.pool.values}),
         "reward": env.reward_name,
-        "reward_options": dataclasses.asdict(options) if dataclasses.is_dataclass(options) else None,  # type: ignore[arg-type]
+        "reward_options": env.reward_options,
+        "reward_configs": [_config(part) for part in parts_of(env.reward)],
+        "reward_extractor": None if extractor is None else weights_hash(extractor),
     }
     return {"env": told, "adanat": dataclasses.asdict(config), "policy": policy_name(policy)}
+
+
+def _config(reward: Any) -> dict[str, Any] | None:
+    found = getattr(reward, "config", None)
+    return dataclasses.asdict(found) if dataclasses.is_dataclass(found) else None  # type: ignore[arg-type]
+
+
+def _refuse_unsaveable(rules: DecodeRules, grid: tuple[int, int]) -> None:
+    try:
+        again = DecodeRules.of(rules.text, grid)
+    except ValueError:
+        again = None
+    if again != rules:
+        raise ValueError(
+            f"rules {rules.text!r} have no name, and a policy keeps its rules by name; register the "
+            "reveal rule with generators.reveal.register"
+        )
 
 
 def policy_name(policy: Any) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from agents.adanat.actor import Actor, export_actor
 from agents.adanat.config import AdaNATConfig
 from agents.adanat.folders import policy_name
-from agents.adanat.network import AdaNATPolicy
+from agents.adanat.network import AdaNATPolicy, PolicyConfig
 from agents.sb3 import PPO, LearnedPolicy, SB3VecEnv
 from generators.checkpoints import read_description, save_pretrained, save_tensors
 from generators.noise import derive_seed, seeded
@@ -40,13 +39,14 @@ def new_ppo(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any = None) -> P
         ValueError: it is none, or has no standard deviation that the training could set.
     """
     transitions = env.steps * env.num_envs
-    kwargs: dict[str, Any] = {}
-    if policy is None:
-        grid, adam = env.observer.features_grid, {"eps": config.adam_eps}
-        kwargs = {"config": config.policy, "grid": grid, "optimizer_kwargs": adam}
+    made_of = AdaNATPolicy if policy is None else policy
+    _check_policy(made_of, config)
+    kwargs: dict[str, Any] = {"optimizer_kwargs": {"eps": config.adam_eps}}
+    if isinstance(made_of, type) and issubclass(made_of, AdaNATPolicy):
+        kwargs |= {"config": config.policy, "grid": env.observer.features_grid}
     with seeded(derive_seed(config.seed, "policy")):
         ppo = PPO(
-            AdaNATPolicy if policy is None else _maker(policy),
+            made_of if isinstance(made_of, type) else lambda *spaces, **options: made_of,
             SB3VecEnv(env),
             n_steps=env.steps,
             batch_size=min(config.minibatch or transitions, transitions),
@@ -63,11 +63,8 @@ def new_ppo(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any = None) -> P
             policy_kwargs=kwargs,
             device=env.device,
         )
-    if not isinstance(ppo.policy, ActorCriticPolicy) or not hasattr(ppo.policy, "log_std"):
-        raise ValueError(
-            f"policy {policy_name(policy)} has no log_std; give a class or an instance of SB3's "
-            "MultiInputActorCriticPolicy, whose actions are Gaussian"
-        )
+    if not hasattr(ppo.policy, "log_std"):
+        raise ValueError(f"policy {policy_name(policy)} has no log_std; its actions have to be Gaussian")
     ppo.policy.log_std.requires_grad_(False)  # the training sets it, update by update
     return ppo
 
@@ -81,7 +78,7 @@ def learned_policy(
         env: that it was trained in.
         weights: in place of its own.
     """
-    if isinstance(policy, AdaNATPolicy):
+    if type(policy) is AdaNATPolicy:
         return export_actor(policy, env.observer, env.action_map, env.rules, weights).to(env.device)
     policy.action_dist.distribution = None  # type: ignore[assignment]  # of the last pass, with its graph
     policy = copy.deepcopy(policy)
@@ -113,8 +110,14 @@ def save_own(policy: LearnedPolicy, folder: Path, **metadata: Any) -> None:
         "parameters": list(action_map.parameters),
         "smoothing": action_map.smoothing,
         "rules": rules,
+        "widths": vars(policy.policy.widths) if isinstance(policy.policy, AdaNATPolicy) else None,
     }
-    save_tensors(policy.policy.state_dict(), folder, {"type": OWN, "config": config, "metadata": metadata})
+    weights = policy.policy.state_dict().items()  # SB3 has some under two names, which a file can't
+    save_tensors(
+        {name: value.clone() for name, value in weights},
+        folder,
+        {"type": OWN, "config": config, "metadata": metadata},
+    )
 
 
 def load_own(folder: Path, policy_class: Any, device: torch.device | str = "cpu") -> LearnedPolicy:
@@ -137,7 +140,12 @@ def load_own(folder: Path, policy_class: Any, device: torch.device | str = "cpu"
     schedule = Schedule(table, config["schedule_name"])
     options: dict[str, Any] = {"parameters": tuple(config["parameters"]), "smoothing": config["smoothing"]}
     action_map = ActionMap.named(config["actions"], schedule, config["own_map"], **options)
-    policy = policy_class(observer.space(schedule.steps), action_map.action_space, lambda _: 0.0).to(device)
+    kwargs: dict[str, Any] = {}
+    if config["widths"] is not None:  # a child of AdaNAT's own
+        widths = PolicyConfig(**{**config["widths"], "hidden": tuple(config["widths"]["hidden"])})
+        kwargs = {"config": widths, "grid": observer.features_grid}
+    spaces = observer.space(schedule.steps), action_map.action_space
+    policy = policy_class(*spaces, lambda _: 0.0, **kwargs).to(device)
     try:
         policy.load_state_dict(load_file(folder / "model.safetensors", device=str(device)))
     except RuntimeError as error:
@@ -153,6 +161,18 @@ def is_own(folder: Path) -> bool:
     return path.is_file() and json.loads(path.read_text()).get("type") == OWN
 
 
-def _maker(policy: Any) -> Callable[..., Any]:
-    """Return what makes the policy as SB3 asks for it."""
-    return policy if isinstance(policy, type) else lambda *spaces, **options: policy
+def _check_policy(policy: Any, config: AdaNATConfig) -> None:
+    """Raise ValueError if a policy is none of SB3's, or settings of the config would be ignored."""
+    own = policy if isinstance(policy, type) else type(policy)
+    if not issubclass(own, ActorCriticPolicy):
+        raise ValueError(
+            f"policy {policy!r} is no actor-critic policy; give a class or an instance of SB3's "
+            "MultiInputActorCriticPolicy"
+        )
+    usual = AdaNATConfig()
+    if config.policy != usual.policy and not (isinstance(policy, type) and issubclass(own, AdaNATPolicy)):
+        raise ValueError(
+            "config.policy has AdaNAT's widths, and the policy is another; set its own in its class"
+        )
+    if config.adam_eps != usual.adam_eps and not isinstance(policy, type):
+        raise ValueError(f"adam_eps {config.adam_eps}: an instance has its own optimizer; set it there")

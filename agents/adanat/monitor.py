@@ -14,7 +14,8 @@ from agents.adanat.config import AdaNATConfig
 from generators.noise import derive_seed
 from natgym.env.vector import DecodeVectorEnv
 from natgym.evaluation.judge import Judge
-from natgym.rewards import AdversarialReward
+from natgym.rewards import AdversarialReward, parts_of
+from natgym.rewards.checks import judged
 from natgym.rewards.projected import GROUP
 from natgym.rollouts import Policy, balanced, rollout
 
@@ -81,10 +82,12 @@ class Monitor:
         drawn = rollout(policy, env.generator, env.tokenizer, condition, seed=seed)
         self.images += len(condition)
         scores = self.judge.score(drawn.images_NCHW, condition)
-        real_B, fake_B = env.reward(*self.held_out), env.reward(drawn.images_NCHW, condition)
+        fake = drawn.images_NCHW, condition
+        real_B, fake_B = judged(env.reward, *self.held_out), judged(env.reward, *fake)
         told_apart = math.nan
-        if isinstance(env.reward, AdversarialReward):
-            told_apart = ((real_B > 0.5).float().mean() + (fake_B < 0.5).float().mean()).item() / 2
+        for adversary in (part for part in parts_of(env.reward) if isinstance(part, AdversarialReward)):
+            real, drawn_too = adversary(*self.held_out) > 0.5, adversary(*fake) < 0.5
+            told_apart = (real.float().mean() + drawn_too.float().mean()).item() / 2
         before = drawn.frame[(drawn.frame["step"] < policy.steps - 1) & (drawn.frame["masked_before"] > 0)]
         measured = ("distance", "recall", "coverage", "class_drift")
         return Vitals(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from agents.adanat.config import AdaNATConfig
 from generators.data import Part
 from generators.noise import derive_seed, seeded
 from natgym.env.vector import DecodeVectorEnv
 from natgym.rewards import Images, LearningReward, learned_state, learns_from, load_learned_state, reset
+
+KEPT = (Tensor, int, float, str, bool, type(None))  # that a checkpoint can hold
 
 
 class Teacher:
@@ -26,7 +30,8 @@ class Teacher:
         images: drawn so far for the reward alone.
 
     Raises:
-        ValueError: the reward learns, and the environment's task has no real images.
+        ValueError: the reward learns, and the environment's task has no real images, or the rows can't be cut
+            into its batches.
     """
 
     def __init__(self, env: DecodeVectorEnv, config: AdaNATConfig) -> None:
@@ -35,6 +40,11 @@ class Teacher:
         if self.reward is None:
             return
         self.fresh = learns_from(self.reward) == "fresh"
+        if self.fresh and env.num_envs % config.discriminator_batch:
+            raise ValueError(
+                f"discriminator_batch {config.discriminator_batch} must divide the environment's "
+                f"{env.num_envs} rows"
+            )
         self.real = _real_images(env, config)
         own = self.fresh and config.discriminator_steps is not None
         self.fresh_env = env.like(num_envs=config.discriminator_batch) if own else env
@@ -61,15 +71,34 @@ class Teacher:
         for fake in self._lessons(policy, seed, rollout):
             rows = torch.from_numpy(rng.integers(self.real.num_images, size=fake.num_images))
             with seeded(derive_seed(seed, len(metrics)), self.env.device):  # crops are drawn at random
-                metrics.append(self.reward.update(self.real.rows(rows), fake))
+                metrics.append(_numbers(self.reward, self.reward.update(self.real.rows(rows), fake)))
         return {name: float(np.mean([row[name] for row in metrics])) for name in metrics[0]}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the reward has learned."""
-        return learned_state(self.env.reward)
+        """Return what the reward has learned.
+
+        Raises:
+            ValueError: something in it could not be read again.
+        """
+        state = learned_state(self.env.reward)
+        if odd := [type(leaf).__name__ for leaf in _leaves(state) if not isinstance(leaf, KEPT)]:
+            raise ValueError(
+                f"state_dict of reward {type(self.env.reward).__name__} holds a {odd[0]}; give tensors, "
+                "numbers and texts, in dicts and lists"
+            )
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Let the reward go on where `state_dict` was taken."""
+        """Let the reward go on where `state_dict` was taken.
+
+        Raises:
+            ValueError: it learns, and keeps nothing to go on from.
+        """
+        if self.reward is not None and not hasattr(self.reward, "load_state_dict"):
+            raise ValueError(
+                f"reward {type(self.reward).__name__} learns and has no state_dict and load_state_dict, "
+                "without which a training can't go on; begin anew in another folder"
+            )
         load_learned_state(self.env.reward, state)
 
     def _lessons(self, policy: Any, seed: int, rollout: Images | None) -> Iterator[Images]:
@@ -106,6 +135,34 @@ def drawn_by(env: DecodeVectorEnv) -> Images:
     """Return what an environment drew last."""
     assert env.finished is not None and env.images is not None
     return Images(env.images, env.finished.condition)
+
+
+def _numbers(reward: Any, metrics: Any) -> dict[str, float]:
+    """Return what `update` returned as numbers.
+
+    Raises:
+        ValueError: they are none, or not finite.
+    """
+    try:
+        found = {str(name): float(value) for name, value in metrics.items()}
+    except (AttributeError, TypeError, ValueError):
+        found = {"metrics": math.nan}
+    if wrong := [name for name, value in found.items() if not math.isfinite(value)]:
+        raise ValueError(
+            f"update of reward {type(reward).__name__} returned {metrics!r}: {wrong[0]} has to be a finite "
+            "number; return a dict of its metrics"
+        )
+    return found
+
+
+def _leaves(state: Any) -> Iterator[Any]:
+    if isinstance(state, dict):
+        state = [*state.keys(), *state.values()]
+    if isinstance(state, list | tuple):
+        for item in state:
+            yield from _leaves(item)
+    else:
+        yield state
 
 
 def _real_images(env: DecodeVectorEnv, config: AdaNATConfig) -> Images:

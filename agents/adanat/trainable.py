@@ -5,12 +5,15 @@ Importing this imports Ray: call `agents.distributed.cluster.quiet` before, if i
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from ray import tune
+
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # read when Ray is imported: paths mean what they meant
+from ray import tune  # noqa: E402
 
 from agents.adanat import folders
 from agents.adanat.config import TrainingConfig
@@ -42,12 +45,14 @@ class AdaNATTrainable(tune.Trainable):
         """Build the trainer, and go on with what its folder holds."""
         torch.set_num_threads(1)  # as everywhere: sums in one order, whatever Ray's default
         if trainings is None:
-            training, folder = (base or TrainingConfig()).but(config), Path(self.logdir)
-            (folder / folders.TRAINING).unlink(missing_ok=True)  # a scheduler may change a trial's settings
+            self.trainer, folder = AdaNATTrainer.of((base or TrainingConfig()).but(config)), Path(self.logdir)
+            self.run = folders.take(
+                folder, self.trainer.manifest
+            )  # a scheduler may change a trial's settings
         else:
             training, folder = trainings[config["trial"]]
-        self.trainer = AdaNATTrainer.of(training)
-        self.run = folders.claim(folder, self.trainer.manifest)
+            self.trainer = AdaNATTrainer.of(training)
+            self.run = folders.claim(folder, self.trainer.manifest)
         self.stopped = (folder / folders.STOPPED).exists()
         if not self.stopped:
             self._go_on(self.run.checkpoint(self.trainer.env.device))

@@ -36,7 +36,7 @@ class AdaNATTrainer:
         config: of PPO, the reward's learning and the measurements.
         policy: another network than AdaNAT's: a class of SB3's actor-critic policies, or an instance of one.
         callbacks: called as (trainer, metrics) after each update, or objects with such an `on_update`; one
-            that returns False stops the training, which is saved.
+            that returns something false other than None stops the training, which is saved.
 
     Attributes:
         done: updates taken.
@@ -50,7 +50,11 @@ class AdaNATTrainer:
         policy: Any = None,
         callbacks: Sequence[Any] = (),
     ) -> None:
-        self.config, self.callbacks = config or AdaNATConfig(), list(callbacks)
+        if not isinstance(env, DecodeVectorEnv):
+            raise ValueError(
+                f"{type(env).__name__} is no DecodeVectorEnv; make one, or use gymnasium.make_vec"
+            )
+        self.config, self.callbacks = config or AdaNATConfig(), [_called(one) for one in callbacks]
         self.manifest = folders.manifest(env, self.config, policy)
         self.cotraining = Cotraining.of(env, self.config.cotraining, self.config.seed)
         task = env.task.like(generator=self.cotraining and self.cotraining.generator)
@@ -113,34 +117,37 @@ class AdaNATTrainer:
 
         Args:
             folder: gets training.json, metrics.csv, alarms.csv, checkpoint.pt (replaced at each update) and,
-                at the end, policy/ with the last policy, best/ with the one that measured best, and
-                generator/ if that learned, too. An alarm of `config.alarms.stop` and a callback are an end
-                as well.
+                at the end, policy/ with the last policy and best/ with the one that measured best, or
+                generator/ in its place if that learned, too. An alarm of `config.alarms.stop` and a callback
+                are an end as well.
 
         Raises:
             ValueError: the folder holds a training of another configuration, which is not touched; or it is
                 new, and this trainer has been used already.
         """
+        if self.done and not (Path(folder) / folders.TRAINING).is_file():
+            raise ValueError(f"{folder} is new, and this trainer has taken {self.done} updates; make another")
         run = folders.claim(Path(folder), self.manifest)
         if (state := run.checkpoint(self.env.device)) is not None:
             self.load_state_dict(state)
-        elif self.done:
-            raise ValueError(f"{folder} is new, and this trainer has taken {self.done} updates; make another")
         run.open_logs(self.done)
         going = True
         while going and not self.ended:
             metrics = self.update()
             run.write(metrics, self.monitor.alarms, self.state_dict())
-            going = all([_ask(callback, self, metrics) for callback in self.callbacks])
+            answers = [callback(self, metrics) for callback in self.callbacks]
+            going = all(answer is None or answer for answer in answers)
         self.export(run.folder)
         return run.folder
 
     def export(self, folder: Path) -> None:
-        """Save the last policy as policy/, the best as best/, and a generator that learned as generator/."""
-        save_policy(self.actor(), folder / "policy", task=self.env.task.name)
-        save_policy(self.policy(), folder / "best", task=self.env.task.name)
+        """Save the last policy as policy/; the best as best/, or the generator that learned as generator/."""
+        task = self.env.task.home
+        save_policy(self.actor(), folder / "policy", task=task)
         if self.cotraining:
-            self.cotraining.export(folder / "generator", self.env.task.name)
+            self.cotraining.export(folder / "generator", task)
+        else:
+            save_policy(self.policy(), folder / "best", task=task)
 
     @property
     def ended(self) -> bool:
@@ -152,9 +159,12 @@ class AdaNATTrainer:
         return learned_policy(self.ppo.policy, self.env)
 
     def policy(self) -> Learned:
-        """Return the policy that measured best so far; before any measurement, and where none tells
-        policies apart, the present one."""
-        best = self.monitor.best
+        """Return the policy that measured best so far.
+
+        Before any measurement, and where none tells policies apart, it is the present one; with co-training,
+        too, since the generator that a former one played is no more.
+        """
+        best = None if self.cotraining else self.monitor.best
         return learned_policy(self.ppo.policy, self.env, best["weights"] if best else None)
 
     @property
@@ -213,6 +223,9 @@ def _joined(*parts: Metrics) -> Metrics:
     return found
 
 
-def _ask(callback: Any, trainer: AdaNATTrainer, metrics: Metrics) -> bool:
-    """Return whether the training goes on."""
-    return getattr(callback, "on_update", callback)(trainer, metrics) is not False
+def _called(callback: Any) -> Callable[[AdaNATTrainer, Metrics], object]:
+    """Return what is called of a callback; ValueError if it can't be."""
+    found = getattr(callback, "on_update", callback)
+    if not callable(found):
+        raise ValueError(f"callback {callback!r} is no function (trainer, metrics) and has no on_update")
+    return found

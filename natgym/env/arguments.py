@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +11,58 @@ import torch
 from generators.conditions import Condition
 from generators.contract import Generator
 from generators.schedules import PARAMETERS, Schedule, as_schedule
+from natgym.rewards import reward_weights
 from natgym.spaces import ActionMap, Preset
 from natgym.task import Task
 
 
-def build_task(task: Any, generator: Any, tokenizer: Any, device: str) -> Task:
+def build_task(task: Any, generator: Any, tokenizer: Any, device: str | None) -> Task:
     """Return the task that an environment plays.
 
     That is the one given, with the networks given in place of its own; without one that of a saved generator;
     of a live generator alone one without name and images; of nothing the digits.
 
     Raises:
-        ValueError: there is no such task, or it lacks generator or tokenizer.
+        ValueError: there is no such task, it lacks generator or tokenizer, or a device is asked for that a
+            live object is not on.
     """
+    live = None
+    if isinstance(task, Task):
+        live = task.device
+    elif generator is not None and not isinstance(generator, str | Path):
+        live = next(generator.parameters()).device
+    if None not in (device, live) and torch.device(str(device)).type != live.type:  # type: ignore[union-attr]
+        raise ValueError(f"device {device!r}: what is live is on {live}; move it, or leave the device out")
+    device = str(live or device or "cpu")
     if task is not None:
         return Task.load(task, device=device, generator=generator, tokenizer=tokenizer)
     if generator is None or isinstance(generator, str | Path):
         return Task.load(generator or "digits", device=device, tokenizer=tokenizer)
-    device = str(next(generator.parameters()).device)
     return Task(generator=generator, tokenizer=tokenizer, device=device)
+
+
+def used_options(reward: Any, options: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Any]:
+    """Return the options of named rewards, none of which is for a reward that is not used.
+
+    Raises:
+        ValueError: one is.
+    """
+    names: set[str] = set()
+    if isinstance(reward, str):
+        names = set(reward_weights(reward))
+    elif isinstance(reward, Mapping):
+        names = set(reward)
+    elif isinstance(reward, Sequence):
+        names = {part for part, _ in reward if isinstance(part, str)}
+    if unused := sorted(set(options or {}) - names):
+        said = ", ".join(sorted(names)) or "live"
+        raise ValueError(f"rewards: options of {unused[0]!r}, but the reward is {said}; leave them out")
+    return {name: dict(given) for name, given in (options or {}).items()}
 
 
 def build_action_map(
     actions: Preset | ActionMap,
-    schedule: str | Path | Schedule,
+    schedule: str | Path | Schedule | None,
     steps: int,
     parameters: Sequence[str],
     smoothing: float,
@@ -46,7 +74,9 @@ def build_action_map(
     """
     if not isinstance(actions, ActionMap):
         options: dict[str, Any] = {"parameters": tuple(parameters), "smoothing": smoothing}
-        return ActionMap.preset(actions, as_schedule(schedule, steps), **options)
+        return ActionMap.preset(actions, as_schedule(schedule or "reference", steps), **options)
+    if schedule is not None:
+        raise ValueError("a live action map has its own schedule; leave out the other")
     if tuple(parameters) != PARAMETERS or smoothing:
         raise ValueError("a live action map has its own parameters and smoothing; set them there")
     as_schedule(actions.schedule, steps)  # a map of another length fails here, not at a later step

@@ -24,7 +24,7 @@ from generators.noise import HashNoise, Purpose, hash_uniform, next_episode
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, Schedule
 from generators.tokenizers import Tokenizer
-from natgym.env.arguments import build_action_map, build_pool, build_task, own_condition
+from natgym.env.arguments import build_action_map, build_pool, build_task, own_condition, used_options
 from natgym.env.infos import Info, check_options, masked, own, with_final
 from natgym.env.isolation import unaffected
 from natgym.env.rendering import reveal
@@ -102,7 +102,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     | reward | "classifier" | name or sum ("adversarial=1,influence=.5"), live reward, or pairs with weights |
     | rewards | None | options of named rewards: {"adversarial": {"channels": 16}} |
     | tokenizer | None | live, or folder, in place of the task's |
-    | schedule | "reference" | what zero action plays: family name, file or `Schedule` |
+    | schedule | None | what zero action plays: family name, file or `Schedule`; by default reference |
     | actions | "default" | preset of `ActionMap`, or a live one with its own next two |
     | parameters | all four | names of those that an action sets |
     | smoothing | 0.0 | share of the action played before, in [0, 1) |
@@ -111,7 +111,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     | conditions | "balanced" | "balanced", "random", or a `Condition` whose rows are taken in turn |
     | rules | "confidence" | `DecodeRules`, or their text: "halton", "adanat" (a step may reveal nothing) |
     | first_pass_bytes | 0 | memory for all-masked passes kept between episodes; 0 keeps none |
-    | device | "cpu" | of a generator loaded by name; a live one stays where it is |
+    | device | None | where networks are loaded to, by default the CPU; live ones stay where they are |
     | autoreset | True | False: the caller resets, and no pass is spent on an episode nobody wants |
     | render_mode | None | "rgb_array": the images being revealed |
 
@@ -143,7 +143,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         reward: RewardSpec = "classifier",
         rewards: Mapping[str, Mapping[str, Any]] | None = None,
         tokenizer: str | Path | Tokenizer | None = None,
-        schedule: str | Path | Schedule = "reference",
+        schedule: str | Path | Schedule | None = None,
         actions: Preset | ActionMap = "default",
         parameters: Sequence[str] = PARAMETERS,
         smoothing: float = 0.0,
@@ -152,7 +152,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         conditions: Literal["balanced", "random"] | Condition = "balanced",
         rules: str | DecodeRules = "confidence",
         first_pass_bytes: int = 0,
-        device: str = "cpu",
+        device: str | None = None,
         autoreset: bool = True,
         render_mode: str | None = None,
     ) -> None:
@@ -193,6 +193,9 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
 
         Args:
             changed: arguments that differ, such as `num_envs` or `autoreset`.
+
+        Raises:
+            ValueError: an argument is decided by one of the live objects already.
         """
         same: dict[str, Any] = {
             "num_envs": self.num_envs,
@@ -208,9 +211,9 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
             "autoreset": self.autoreset_mode == AutoresetMode.SAME_STEP,
             "render_mode": self.render_mode,
         }
-        sibling = DecodeVectorEnv(**{**same, **changed})
+        sibling = type(self)(**{**same, **changed})
         if "reward" not in changed:
-            sibling.reward_name = self.reward_name
+            sibling.reward_name, sibling.reward_options = self.reward_name, self.reward_options
         return sibling
 
     def reset(
@@ -297,8 +300,8 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         ours, theirs = ((net.codebook_size, tuple(net.grid)) for net in (self.generator, self.tokenizer))
         if ours != theirs:
             raise ValueError(f"codes and grid: the generator has {ours}, the tokenizer {theirs}; use a pair")
-        named = self.task if self.task.name is not None else None
-        self.reward = make_reward(reward, named, options=options)
+        self.reward_options = used_options(reward, options)
+        self.reward = make_reward(reward, self.task, options=options)
         self.reward_name = reward if isinstance(reward, str) else type(self.reward).__name__
         if self.num_envs == 1 and needs_batch(self.reward):
             raise ValueError(

@@ -24,13 +24,29 @@ from generators.conditions import Condition
 from generators.data import Part, PartName
 from generators.noise import derive_seed
 from generators.rules import DecodeRules
-from natgym.evaluation.judge import Judge
+from natgym.evaluation.judge import METRICS, Judge
 from natgym.evaluation.protocol import EIGHT_BITS, ConditionLaw, Protocol
 from natgym.evaluation.statistics import moments
 from natgym.metrics.contract import Metrics
 from natgym.metrics.extractors import CHUNK
 from natgym.rollouts import Policy, at_random, balanced, rollout
 from natgym.task import Task
+
+# Columns that a metric of one's own can't have beside the metrics themselves.
+RESERVED = (
+    "policy",
+    "steps",
+    "seed",
+    "seeds",
+    "nfe",
+    "gflop",
+    "images_per_second",
+    "images_spent",
+    "rules",
+    "difference",
+    "per_seed",
+    "to_reference",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +63,12 @@ class EvaluationConfig:
     """Every condition in turn, or random ones, anew for each seed."""
     convention: str = "natgym"
     """Name of the published protocol that all of this follows."""
+
+    def __post_init__(self) -> None:
+        if self.images < 1:
+            raise ValueError(f"images {self.images}: at least one is needed")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {tuple(self.seeds)}: give at least one, and none twice")
 
 
 class Evaluator:
@@ -67,17 +89,24 @@ class Evaluator:
         config: EvaluationConfig | None = None,
         *,
         judge: Judge | None = None,
-        rules: DecodeRules | None = None,
+        rules: str | DecodeRules | None = None,
         metrics: Metrics | None = None,
         threads: int = 1,
     ) -> None:
+        _check_metrics(metrics or {})
         config = config or EvaluationConfig()
         self.task, self.generator, self.tokenizer = task, task.generator, task.tokenizer
         if judge is None:
             if config.split == "-":
                 raise ValueError("split '-' stands for statistics from a file; give the judge that has them")
             judge = Judge(task.score_extractor, task.split(config.split))  # type: ignore[arg-type]
-        self.judge, self.rules, self.metrics, self.threads = judge, rules, metrics or {}, threads
+        if config.images < (width := judge.extractor.num_features):
+            raise ValueError(
+                f"images {config.images}: the extractor has {width} features, and a covariance of fewer "
+                f"images is singular, so that the distance is mostly bias; give at least {width}"
+            )
+        self.judge, self.metrics, self.threads = judge, metrics or {}, threads
+        self.rules = None if rules is None else DecodeRules.of(rules, self.generator.grid)
         features = judge.reference.features_Nd
         self.protocol = Protocol(
             task=task.name or "-",
@@ -174,3 +203,14 @@ class Evaluator:
             f"per evaluation seed, {len(p.seeds)} seeds: mean and standard deviation.\n"
             f"A row of real pictures with n other than {p.images:,} is a guide, not comparable to the digit."
         )
+
+
+def _check_metrics(metrics: Metrics) -> None:
+    """Raise ValueError if a metric of one's own has a name that is taken, or is not made by a call."""
+    for name, make in metrics.items():
+        if name in (*METRICS, *RESERVED) or name.endswith("_std"):
+            raise ValueError(f"metric {name!r}: the name is taken; choose another")
+        if not callable(make):
+            raise ValueError(
+                f"metric {name!r} is a {type(make).__name__}; give its class, one is made for each row"
+            )

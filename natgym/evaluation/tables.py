@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,11 +92,20 @@ def format_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[
     lines = [[header for header, _ in columns.values()]]
     for row in rows:
         cells = ((row.get(name), form) for name, (_, form) in columns.items())
-        lines.append(["-" if value is None else form.format(value) for value, form in cells])
+        lines.append([_cell(value, form) for value, form in cells])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     aligned = ([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines)
     text = ["  ".join(cells) for cells in aligned]
     return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
+
+
+def _cell(value: Any, form: str) -> str:
+    """Return a value as text; - for what there is none of, such as the spread over one seed."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    if isinstance(value, Mapping) and math.isnan(value["half_width"]):
+        return f"{value['mean']:+.3f}"
+    return form.format(value)
 
 
 @dataclass(frozen=True)
@@ -152,8 +162,8 @@ def evaluate(
     Raises:
         ValueError: there is no such policy or task, or no policy at all.
     """
-    if not policies:
-        raise ValueError("no policy is given; name at least one")
+    if not isinstance(policies, Mapping) or not policies:
+        raise ValueError("policies have to be {label: policy}, at least one")
     found = Task.load(task)
     config = EvaluationConfig(split=split, images=images, seeds=tuple(seeds))
     rules = DecodeRules.of(rules, found.generator.grid)
@@ -179,4 +189,8 @@ def _policy(given: str | Path | Policy, steps: int, task: Task) -> Policy:
         return given
     if Path(given).is_file():
         return FixedPolicy(Schedule.load(Path(given)))
+    if Path(given).is_dir():
+        raise ValueError(
+            f"policy {str(given)!r} is a folder; load it with agents.load_policy and give the policy"
+        )
     return named_policies(str(given), [steps], task.generator)[0][1]

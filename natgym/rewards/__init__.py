@@ -14,7 +14,7 @@ from natgym.rewards.contract import (
 from natgym.rewards.distance import DistanceReward, InfluenceReward
 from natgym.rewards.features import ClassifierReward, FeatureDistanceReward
 from natgym.rewards.named import NAMED, RewardOptions, RewardSpec, make_reward, names_of, register_reward
-from natgym.rewards.sums import LearningSum, WeightedSum, reward_weights
+from natgym.rewards.sums import LearningSum, WeightedSum, parts_of, reward_weights
 
 __all__ = [
     "NAMED",
@@ -37,6 +37,7 @@ __all__ = [
     "make_reward",
     "names_of",
     "needs_batch",
+    "parts_of",
     "register_reward",
     "reset",
     "reward_weights",

@@ -7,7 +7,7 @@ reward is moving: runs are compared on a frozen metric, never on it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -158,6 +158,8 @@ class AdversarialReward:
         Args:
             options: fields of `AdversarialConfig`.
         """
+        if unknown := sorted(set(options) - {one.name for one in fields(AdversarialConfig)}):
+            raise ValueError(f"reward 'adversarial' has no option {unknown[0]!r}")
         config = AdversarialConfig(**options)
         real = task.images("train")
         return cls(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from natgym.rewards.adversarial import AdversarialConfig, AdversarialReward
@@ -36,16 +37,23 @@ class FeatureDistanceOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RewardOptions:
-    """Options of the named rewards that have any; those of a reward that is not used have no effect."""
+    """Options of the named rewards that have any."""
 
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     """The discriminator."""
     feature_distance: FeatureDistanceOptions = field(default_factory=FeatureDistanceOptions)
     """The nearest real images."""
 
-    def by_name(self) -> Options:
-        """Return them as `make_reward` takes them."""
-        return {"adversarial": vars(self.adversarial), "feature-distance": vars(self.feature_distance)}
+    def of(self, names: Sequence[str]) -> Options:
+        """Return those of some rewards that are not the defaults, as `make_reward` takes them."""
+        usual, found = RewardOptions(), {}
+        for field_ in fields(self):
+            name = field_.name.replace("_", "-")
+            ours, theirs = vars(getattr(self, field_.name)), vars(getattr(usual, field_.name))
+            changed = {key: value for key, value in ours.items() if value != theirs[key]}
+            if name in names and changed:
+                found[name] = changed
+        return found
 
 
 def register_reward(name: str, recipe: Recipe) -> None:
@@ -86,6 +94,8 @@ def make_reward(spec: Any, task: Any = None, *, options: Options | None = None) 
     Raises:
         ValueError: the name or an option is unknown, or the task has not what the reward needs.
     """
+    if unknown := sorted(set(options or {}) - set(NAMED)):
+        raise ValueError(f"options of reward {unknown[0]!r}, which is not one of {', '.join(NAMED)}")
     if isinstance(spec, str) and set(spec) & set(",="):
         spec = reward_weights(spec)
     if isinstance(spec, Mapping):
@@ -101,8 +111,9 @@ def make_reward(spec: Any, task: Any = None, *, options: Options | None = None) 
         raise ValueError(
             f"reward {spec!r} belongs to a task; a generator without one needs a live reward object"
         )
-    given = dict((options or {}).get(spec, {}))
+    found, given = Task.load(task), dict((options or {}).get(spec, {}))
     try:
-        return NAMED[spec](Task.load(task), **given)
+        inspect.signature(NAMED[spec]).bind(found, **given)
     except TypeError as error:
         raise ValueError(f"reward {spec!r} can't be made with {sorted(given)}: {error}") from None
+    return NAMED[spec](found, **given)

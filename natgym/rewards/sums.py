@@ -11,6 +11,7 @@ from torch import Tensor
 
 from generators.conditions import Condition
 from generators.noise import derive_seed
+from natgym.rewards.checks import judged
 from natgym.rewards.contract import (
     Images,
     LearningReward,
@@ -37,7 +38,9 @@ class WeightedSum:
         self.needs_batch = any(needs_batch(reward) for reward, _ in self.parts)
 
     def __call__(self, images_BCHW: Tensor, condition: Condition) -> Tensor:
-        return torch.stack([weight * reward(images_BCHW, condition) for reward, weight in self.parts]).sum(0)
+        return torch.stack(
+            [weight * judged(reward, images_BCHW, condition) for reward, weight in self.parts]
+        ).sum(0)
 
 
 class LearningSum(WeightedSum):
@@ -65,10 +68,17 @@ class LearningSum(WeightedSum):
             reset(reward, seed if len(self._learning) == 1 else derive_seed(seed, place))
 
     def update(self, real: Images, fake: Images) -> dict[str, float]:
-        """Train every part that learns; a metric that several report is the last one's."""
+        """Train every part that learns; return the metrics of all.
+
+        Raises:
+            ValueError: two parts report a metric of the same name.
+        """
         metrics: dict[str, float] = {}
         for reward in self._learning.values():
-            metrics |= reward.update(real, fake)
+            reported = reward.update(real, fake)
+            if taken := metrics.keys() & reported.keys():
+                raise ValueError(f"metric {taken.pop()!r} is reported by two rewards of a sum; rename one")
+            metrics |= reported
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
@@ -79,6 +89,11 @@ class LearningSum(WeightedSum):
         """Go on where `state_dict` was taken."""
         for place, reward in self._learning.items():
             load_learned_state(reward, state[place])
+
+
+def parts_of(reward: Any) -> list[Any]:
+    """Return the rewards of a sum; a single one is its only part."""
+    return [part for part, _ in reward.parts] if isinstance(reward, WeightedSum) else [reward]
 
 
 def weighted_sum(parts: Sequence[tuple[Reward, float]]) -> WeightedSum:

@@ -150,7 +150,7 @@ def test_a_kill_between_log_and_checkpoint_is_no_exception(
 def test_a_finished_run_trains_no_more(
     tiny: TrainingConfig, four_updates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("metrics.csv", "checkpoint.pt"):
+    for name in ("metrics.csv", "checkpoint.pt", "training.json"):
         (tmp_path / name).write_bytes((four_updates / name).read_bytes())
     monkeypatch.setattr(AdaNATTrainer, "update", lambda trainer: pytest.fail("another update"))
     train(tiny.but(updates=4), tmp_path, nothing)

@@ -1,5 +1,6 @@
 """The trainer's doors: environments, policies, rewards, callbacks of one's own; folders that are claimed."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,18 @@ import torch
 from stable_baselines3.common.policies import MultiInputActorCriticPolicy
 from torch import Tensor
 
+import generators.rules
 from agents.adanat.config import AdaNATConfig, TrainingConfig
+from agents.adanat.network import AdaNATPolicy, PolicyConfig
 from agents.adanat.trainer import AdaNATTrainer, train
 from agents.named import load_policy
 from agents.sb3 import LearnedPolicy
+from generators import reveal
 from generators.checkpoints import from_pretrained, load_state
+from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, reference
 from natgym.check import check_policy
+from natgym.env.single import DecodeEnv
 from natgym.env.vector import DecodeVectorEnv
 from natgym.rewards import Images
 from natgym.rollouts import balanced, rollout
@@ -107,6 +113,114 @@ def test_a_folder_goes_on_with_its_own_training_and_refuses_another(tmp_path: Pa
         assert (tmp_path / file).read_bytes() == (tmp_path / "straight" / file).read_bytes()
 
 
+def test_every_difference_is_one(tmp_path: Path) -> None:
+    """Of options, parts, extractors, maps, conditions: what the folder's own training has not is refused."""
+    own = [ActionMap(reference(2), (SIGMOID, *[EXPONENTIAL] * 3), scale=(1, 1, 1, last)) for last in (1, 2)]
+    conditions = Task.load("digits").generator.conditions()
+    options = [{"adversarial": {"learning_rate": rate, "channels": 2}} for rate in (1e-3, 1e-2)]
+    pairs: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+        *[
+            (
+                {"reward": reward, "rewards": options[0]},
+                {"reward": reward, "rewards": options[1]},
+                "learning_rate",
+            )
+            for reward in ("adversarial", "adversarial=1,influence=0.5")
+        ],
+        ({"actions": own[0]}, {"actions": own[1]}, "env.own_map.scale"),
+        ({}, {"task": Task.load("digits", reward_extractor="score")}, "env.reward_extractor"),
+        ({}, {"conditions": conditions[:3]}, "env.conditions"),
+    ]
+    for number, (before, after, said) in enumerate(pairs):
+        folder = tmp_path / str(number)
+        AdaNATTrainer(environment(**before), CONFIG, callbacks=[stop_at(1)]).fit(folder)
+        with pytest.raises(
+            ValueError, match=f"holds a training with env.*{said.removeprefix('env')}.*give another"
+        ):
+            AdaNATTrainer(environment(**after), CONFIG).fit(folder)
+        AdaNATTrainer(environment(**before), CONFIG, callbacks=[stop_at(2)]).fit(folder)
+
+
+def test_what_lies_in_a_folder_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "policy").mkdir()
+    (tmp_path / "policy" / "config.json").write_text("mine")
+    (tmp_path / "metrics.csv").write_text("update\n1\n")
+    with pytest.raises(ValueError, match="holds the run of something else; give another folder"):
+        AdaNATTrainer(environment(), CONFIG).fit(tmp_path)
+    assert (tmp_path / "policy" / "config.json").read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"policy", "metrics.csv"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Backwards:
+    """Reveal from the last token to the first."""
+
+    def __call__(self, proposal: reveal.Proposal, *rest: Any) -> Tensor:
+        B, L = proposal.drawn_BL.shape
+        return torch.arange(L, device=proposal.drawn_BL.device).expand(B, L).float()
+
+
+def test_a_reveal_rule_of_ones_own_is_trained_on_once_it_has_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = DecodeRules(Backwards())
+    with pytest.raises(ValueError, match="have no name, .* register the reveal rule with"):
+        AdaNATTrainer(environment(rules=rules), CONFIG)
+    for module in (reveal, generators.rules):
+        monkeypatch.setattr(module, "REVEAL", dict(reveal.REVEAL))
+    monkeypatch.setattr(generators.rules, "REVEAL", reveal.REVEAL)
+    reveal.register("backwards", Backwards)
+    trainer = AdaNATTrainer(environment(rules="backwards"), CONFIG)
+    trainer.fit(tmp_path)
+    policy = load_policy(tmp_path, "digits")
+    assert policy.rules == rules  # type: ignore[attr-defined]
+    revealed_NL = rollout(policy, "digits", num_images=20, seed=0).revealed_at_NL
+    assert (revealed_NL.diff(dim=1) <= 0).all() and len(revealed_NL.unique()) > 1
+    for name in ("backwards", "a=b"):
+        with pytest.raises(ValueError, match="choose another"):
+            reveal.register(name, Backwards)
+
+
+class Wide(AdaNATPolicy):
+    """AdaNAT's network, and a distribution of its own."""
+
+    def get_distribution(self, obs: Any) -> Any:
+        found = super().get_distribution(obs)
+        found.distribution.loc += 0.25  # type: ignore[union-attr]
+        return found
+
+
+def test_a_child_of_the_networks_class_plays_as_itself(tmp_path: Path) -> None:
+    trainer = AdaNATTrainer(environment(), CONFIG, policy=Wide)
+    trainer.fit(tmp_path)
+    loaded: Any = load_policy(tmp_path, "digits", policy_class=Wide)
+    assert isinstance(trainer.policy(), LearnedPolicy) and isinstance(loaded, LearnedPolicy)
+    drawn = [rollout(one, "digits", num_images=10, seed=1) for one in (loaded, trainer.actor())]
+    assert torch.equal(drawn[0].tokens_NL, drawn[1].tokens_NL)
+    assert drawn[0].frame["action_mask_ratio"].mean() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("config", "policy", "said"),
+    [
+        ({}, "MultiInputPolicy", "'MultiInputPolicy' is no actor-critic policy; give a class or an instance"),
+        ({"policy": PolicyConfig()}, Narrow, "config.policy has AdaNAT's widths, and the policy is another"),
+    ],
+)
+def test_what_a_policy_would_ignore_is_refused(config: dict[str, Any], policy: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        AdaNATTrainer(environment(), AdaNATConfig(**{**vars(CONFIG), **config}), policy=policy)
+
+
+def test_a_sum_of_rewards_is_measured_by_its_discriminator(tmp_path: Path) -> None:
+    env = environment(reward=[("adversarial", 1.0), (lambda images, c: [0.5] * len(images), 1.0)])
+    trainer = AdaNATTrainer(env, CONFIG)
+    vitals = trainer.monitor.measure(trainer.actor())
+    assert 0 <= vitals.told_apart <= 1, "the second part, of a list, changes nothing"
+    alone = AdaNATTrainer(environment(reward="adversarial"), CONFIG)
+    assert vitals.told_apart == alone.monitor.measure(alone.actor()).told_apart
+
+
 def test_callbacks_are_functions_or_objects_and_all_are_asked(tmp_path: Path) -> None:
     seen: list[tuple[str, int]] = []
 
@@ -177,7 +291,7 @@ def test_a_policy_without_a_standard_deviation_is_refused() -> None:
         def __init__(self, *spaces: Any, **options: Any) -> None:
             super().__init__()
 
-    with pytest.raises(ValueError, match="Bare has no log_std; give a class or an instance"):
+    with pytest.raises(ValueError, match="Bare.*is no actor-critic policy; give a class or an instance"):
         AdaNATTrainer(environment(), CONFIG, policy=Bare)
 
 
@@ -229,6 +343,34 @@ def test_what_would_be_silent_is_told(tmp_path: Path) -> None:
         def update(self, real: Images, fake: Images) -> dict[str, float]:
             return {"distance": 0.0}
 
+    class Odd(Level):
+        def state_dict(self) -> dict[str, Any]:
+            return {"path": tmp_path}
+
+    class Forgetful(Level):
+        load_state_dict = property()  # type: ignore[assignment]
+
+    class Mute(Level):
+        def update(self, real: Images, fake: Images) -> Any:
+            return None
+
+    for kind, said in (
+        (Odd, "state_dict of reward Odd holds a PosixPath; give tensors, numbers and texts"),
+        (Mute, "update of reward Mute returned None: metrics has to be a finite number"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            AdaNATTrainer(environment(reward=kind()), CONFIG).fit(tmp_path / kind.__name__)
+    AdaNATTrainer(environment(reward=Forgetful()), CONFIG, callbacks=[stop_at(1)]).fit(tmp_path / "begun")
+    with pytest.raises(ValueError, match="reward Forgetful learns and has no state_dict and load_state_dict"):
+        AdaNATTrainer(environment(reward=Forgetful()), CONFIG).fit(tmp_path / "begun")
+    with pytest.raises(ValueError, match="callback 3 is no function"):
+        AdaNATTrainer(environment(), CONFIG, callbacks=[3])
+    with pytest.raises(
+        ValueError, match="DecodeEnv is no DecodeVectorEnv; make one, or use gymnasium.make_vec"
+    ):
+        AdaNATTrainer(DecodeEnv(task="digits"), CONFIG)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="discriminator_batch 16 must divide the environment's 20 rows"):
+        AdaNATTrainer(environment(reward="adversarial").like(num_envs=20), CONFIG)
     with pytest.raises(ValueError, match="'distance' is reported twice; let the reward rename its own"):
         AdaNATTrainer(environment(reward=Loud()), CONFIG).fit(tmp_path / "loud")
     trainer = AdaNATTrainer(environment(), CONFIG)

@@ -18,7 +18,7 @@ from agents.adanat.network import PolicyConfig
 from agents.adanat.sweeps import _asha, check_rung, run_trials, sample_configs
 from agents.adanat.trainable import AdaNATTrainable
 from agents.adanat.trainer import train
-from natgym.runs import MetricsLog, read_metrics
+from natgym.runs import MetricsLog, read_metrics, write_config
 from natgym.settings import setting
 
 BASE = TrainingConfig.of(
@@ -248,6 +248,7 @@ def test_a_stopped_trial_stays_stopped(tmp_path: Path) -> None:
     """It tells what it told last, for table and progress, and learns no more."""
     [(config, own)] = trials = rung_trials(tmp_path, 1)
     (own / STOPPED).touch()
+    write_config(own / "config.json", config)
     (own / "metrics.csv").write_text("update,distance\n2,1.5\n")
     trainable = AdaNATTrainable.__new__(AdaNATTrainable)  # without a Ray cluster
     trainable.setup({"trial": 0}, trainings=trials)

@@ -157,7 +157,7 @@ class Learning:
         (lambda images, condition: images.mean((1, 2, 3)) - images.mean(), "row 0 depends on other rows"),
         (lambda images, condition: images.mul_(0).sum((1, 2, 3)), "images handed in were changed"),
         (lambda images, condition: images.sum((1, 2, 3)) * torch.nan, "reward of row 0 is nan"),
-        (Learning(None), "update returned None; return a dict of numbers"),
+        (Learning(None), "update returned None; return a dict of finite numbers"),
         (Learning({"loss": 1.0}, forgets=True), "load_state_dict of its own state_dict changes the rewards"),
     ],
 )

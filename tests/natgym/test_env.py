@@ -442,7 +442,7 @@ def test_conditions_may_be_chosen_for_one_episode(digits: Any) -> None:
         ({"generator": "nonsense"}, "'nonsense' is neither"),
         ({"generator": "digits/tokenizer"}, "not a generator"),
         ({"generator": Flat()}, "`tokenizer=`"),
-        ({"generator": Flat(), "tokenizer": "digits"}, "live reward"),
+        ({"generator": Flat(), "tokenizer": "digits"}, "a generator without a task has no reward_extractor"),
         ({"tokenizer": "nonsense"}, "'nonsense' is neither"),
         ({"tokenizer": "digits/nat"}, "not a tokenizer"),
         ({"reward": "nonsense"}, "reward 'nonsense'"),

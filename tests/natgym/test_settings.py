@@ -55,7 +55,7 @@ def test_a_setting_is_found_by_its_path_or_last_words(name: str, path: tuple[str
 
 
 def test_what_is_unknown_or_several_is_told() -> None:
-    with pytest.raises(ValueError, match="Whole has no setting 'colour'; it has env, env.steps"):
+    with pytest.raises(ValueError, match="Whole has no setting 'colour'; it has env, net"):
         place(Whole, "colour")
 
     @dataclass(frozen=True)
@@ -86,3 +86,18 @@ def test_settings_of_a_flat_file_go_into_their_groups() -> None:
         "seed": 1,
         "nonsense": 2,
     }
+
+
+def test_nothing_is_lost_where_changes_meet() -> None:
+    """Mappings and paths into one group join; one setting said twice is refused, whatever the order."""
+    given = {"env": {"reward": {"kind": "odd"}}, "env.reward.net.width": 7, "net.width": 5}
+    found = changed(Whole(), given)
+    assert found.env.reward == Reward(Net(7), "odd") and found.net.width == 5
+    assert given["env"] == {"reward": {"kind": "odd"}}, "the caller's own is left alone"
+    for twice in ({"env.steps": 3, "steps": 5}, {"env": {"steps": 3}, "steps": 3}):
+        with pytest.raises(ValueError, match="setting env.steps is given twice"):
+            changed(Whole(), twice)
+    with pytest.raises(ValueError, match="net.width is changed with all of its group at once"):
+        changed(Whole(), {"net": Net(3), "net.width": 2})
+    with pytest.raises(ValueError, match="no setting 'widht'; perhaps .*width"):
+        changed(Whole(), {"widht": 2})

@@ -67,6 +67,12 @@ def test_a_metric_of_ones_own_is_a_column(digits: Any) -> None:
     assert header.split()[-1] == "ink" and line.split()[-1] == f"{row['ink']:.3f}"
 
 
+def test_one_seed_has_no_spread_and_says_no_nan(digits: Any) -> None:
+    policies = {"reference": "reference", "maskgit": "maskgit"}
+    said = str(natgym.evaluate(policies, digits, steps=2, images=40, seeds=(0,)))
+    assert "nan" not in said and "±" not in said
+
+
 def test_what_can_not_be_judged_is_told(digits: Any) -> None:
     class Nothing(Ink):
         def compute(self) -> float:
@@ -74,10 +80,24 @@ def test_what_can_not_be_judged_is_told(digits: Any) -> None:
 
     with pytest.raises(ValueError, match="metric 'void' is nan; compute has to return a finite number"):
         natgym.evaluate({"reference": "reference"}, digits, **BUDGET, metrics={"void": Nothing})
-    with pytest.raises(ValueError, match="no policy is given"):
+    with pytest.raises(ValueError, match="policies have to be {label: policy}, at least one"):
         natgym.evaluate({}, digits)
     with pytest.raises(ValueError, match="policy 'nonsense' is not one of reference"):
         natgym.evaluate({"x": "nonsense"}, digits)
+    for name in ("distance", "nfe", "policy", "my_std"):
+        with pytest.raises(ValueError, match=f"metric '{name}': the name is taken"):
+            natgym.evaluate({"x": "reference"}, digits, metrics={name: Ink})
+    with pytest.raises(ValueError, match="metric 'ink' is a Ink; give its class"):
+        natgym.evaluate({"x": "reference"}, digits, metrics={"ink": Ink()})  # type: ignore[dict-item]
+    for changed, said in (
+        ({"seeds": ()}, r"seeds \(\): give at least one"),
+        ({"seeds": (0, 0)}, r"seeds \(0, 0\): give at least one, and none twice"),
+        ({"images": 10}, "images 10: the extractor has 32 features"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            natgym.evaluate({"x": "reference"}, digits, **changed)
+    with pytest.raises(ValueError, match="is a folder; load it with agents.load_policy"):
+        natgym.evaluate({"x": "."}, digits)
     with pytest.raises(ValueError, match="split '-' stands for statistics from a file"):
         Evaluator(digits, EvaluationConfig(split="-"))
 

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 import natgym.task
+from agents.adanat.config import TrainingConfig
 from generators.checkpoints import PRETRAINED, from_pretrained, save_pretrained, weights_hash
 from generators.data import load_part
 from generators.enat import ENAT
 from generators.nat import NAT
 from natgym.env.vector import DecodeVectorEnv
-from natgym.rewards import RewardOptions, make_reward, register_reward
+from natgym.rewards import AdversarialConfig, RewardOptions, make_reward, register_reward
 from natgym.rewards.named import NAMED
 from natgym.task import Task, read_task, shipped
 
@@ -185,9 +186,21 @@ def test_options_of_named_rewards_reach_them_and_unknown_ones_are_told() -> None
     env = DecodeVectorEnv(4, steps=1, reward="adversarial=1,feature-distance=1", rewards=options)
     discriminator, nearest = (reward for reward, _ in env.reward.parts)  # type: ignore[attr-defined]
     assert discriminator.config.channels == 2 and len(nearest.real_Nd) == 30
-    assert {*RewardOptions().by_name()} <= {*NAMED}
-    with pytest.raises(ValueError, match="reward 'adversarial' can't be made with .'colour'.*unexpected"):
-        make_reward("adversarial", "digits", options={"adversarial": {"colour": 1}})
+    assert RewardOptions().of(list(NAMED)) == {}
+    assert RewardOptions(adversarial=AdversarialConfig(channels=2)).of(["adversarial"]) == {
+        "adversarial": {"channels": 2}
+    }
+    for options, said in (
+        ({"adversarial": {"colour": 1}}, "reward 'adversarial' has no option 'colour'"),
+        ({"adversrial": {}}, "options of reward 'adversrial', which is not one of adversarial"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            make_reward("adversarial", "digits", options=options)
+    with pytest.raises(ValueError, match="reward 'feature-distance' can't be made with .'real'.*unexpected"):
+        make_reward("feature-distance", "digits", options={"feature-distance": {"real": 1}})
+    for reward in ("classifier", lambda images, condition: images.mean((1, 2, 3))):
+        with pytest.raises(ValueError, match="options of 'adversarial', but the reward is (classifier|live)"):
+            DecodeVectorEnv(4, steps=1, reward=reward, rewards={"adversarial": {}})
 
 
 def test_a_reward_of_ones_own_may_have_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,3 +217,58 @@ def test_a_reward_of_ones_own_may_have_a_name(monkeypatch: pytest.MonkeyPatch) -
     for name in ("ink", "a=b", "a,b"):
         with pytest.raises(ValueError, match="choose another"):
             register_reward(name, ink)
+
+
+def test_paths_mean_what_they_meant_wherever_they_are_read(copied: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(copied.parent)
+    task = Task.load("digits", generator="numerals/nat", reward_extractor=Path("numerals/extractors/score"))
+    config = TrainingConfig.of(
+        task="numerals", generator="numerals/nat", extractor="numerals/extractors/score"
+    )
+    sent = pickle.dumps(task)
+    monkeypatch.chdir("/")
+    for one in (task, pickle.loads(sent), config.env.load_task()):
+        assert one.generator is not None and one.reward_extractor is not None
+    assert TrainingConfig.of(task="mnist/enat", schedule="maskgit").env.task == "mnist/enat"
+    monkeypatch.chdir(copied)
+    assert Task.load(".").name == Task.load("nat").name == "numerals"
+
+
+def test_what_a_task_makes_knows_where_its_task_is(copied: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    assert Task.load("mnist/enat").home == "mnist" and Task.load(copied).home == str(copied)
+    generator: Any = Task.load(copied).generator
+    save_pretrained(generator, tmp_path / "made", task=Task.load(copied / "nat").home)
+    monkeypatch.chdir("/")
+    assert Task.load(tmp_path / "made").folder == copied
+    copied.rename(tmp_path / "moved")
+    with pytest.raises(
+        ValueError, match="made was made for the task '.*numerals', which is not here; give the"
+    ):
+        Task.load(tmp_path / "made")
+    assert Task.load(tmp_path / "moved", generator=tmp_path / "made").generator is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"kind": "texts"}, "kind 'texts' is not one of images"),
+        ({"recipe": "digts"}, "recipe 'digts' is not one of digits, mnist, cifar10"),
+        ({"class_names": ["a"]}, r"has the classes \('a',\), its images \('0'"),
+    ],
+)
+def test_what_a_file_says_has_to_be_so(copied: Path, change: dict[str, Any], said: str) -> None:
+    content = json.loads((copied / "task.json").read_text())
+    (copied / "task.json").write_text(json.dumps(content | change))
+    with pytest.raises(ValueError, match=said):
+        Task.load(copied).images("train")
+
+
+def test_what_live_objects_decide_is_not_said_again() -> None:
+    env = DecodeVectorEnv(4, task="digits", steps=2)
+    for changed, said in (
+        ({"schedule": "maskgit"}, "a live action map has its own schedule"),
+        ({"rewards": {"adversarial": {}}}, "options of 'adversarial', but the reward is live"),
+        ({"device": "meta"}, "device 'meta': what is live is on cpu"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            env.like(**changed)
