@@ -81,8 +81,8 @@ class SB3VecEnv(VecEnv):
 class TensorRolloutBuffer(DictRolloutBuffer):
     """`DictRolloutBuffer` whose observations are tensors on `device`, allocated once; scalars are numpy.
 
-    With `normalize_returns`, returns are standardised over the rollout before the advantages are taken
-    (AdaNAT, code); the critic then learns standardised returns. Of an environment that shows tokens, features
+    With `normalize_returns`, returns are standardized over the rollout before the advantages are taken
+    (AdaNAT, code); the critic then learns standardized returns. Of an environment that shows tokens, features
     are not stored but computed again by `source` for each minibatch.
     """
 

@@ -93,7 +93,11 @@ def parse(
 
 
 # Flags of before, and what is said today in place of the flag and its value.
-FORMER_FLAGS = {"--min-reveal": "--rules=min_reveal={}"}
+FORMER_FLAGS = {
+    "--min-reveal": "--rules=min_reveal={}",
+    "--part": "--split={}",
+    "--table.part": "--table.split={}",
+}
 
 
 def renamed(arguments: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Trainings of a run, as Ray Tune jobs or in this process, on one progress bar counted in pictures."""
+"""Trainings of a run, as Ray Tune jobs or in this process, on one progress bar counted in images."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -18,7 +18,7 @@ def train_trials(
     """Train all, or go on with what was begun; return the last metrics of each.
 
     Args:
-        bar: gets all pictures of the trainings, those that stopped ones leave included.
+        bar: gets all images of the trainings, those that stopped ones leave included.
         label: of a training on the bar.
         folder: for Ray's own files.
         rung: of ASHA, see `agents.distributed.jobs.run_trials`.

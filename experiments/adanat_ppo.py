@@ -12,13 +12,13 @@ import pandas as pd
 import torch
 import tyro
 from _cli import PLACES, Places, given_flags, main, open_run
+from _progress import progress
 from _table import differences, judge, show_differences
 from _trials import train_trials
-from tqdm import tqdm
 
 from agents.adanat.config import SEARCHED, PresetName, TrainingConfig, preset
 from agents.adanat.sweeps import Trial, check_rung, sample_configs
-from agents.autonat.measure import Meter
+from agents.autonat.scorer import ScheduleScorer
 from agents.autonat.search import OptimizerName, Search, SearchConfig, explore
 from generators.checkpoints import from_pretrained
 from generators.schedules import as_schedule
@@ -62,15 +62,15 @@ class Args(Places):
     search: SearchConfig = field(default_factory=SearchConfig)
     """The static search."""
     images: int = 5000
-    """Pictures per policy and evaluation seed in the table."""
+    """Images per policy and evaluation seed in the table."""
     evaluation_seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of the table; the intervals are over them."""
     num_samples: int = 1
-    """Trials of a sweep; the best on the select part goes into the table."""
+    """Trials of a sweep; the best on the select split goes into the table."""
     space: tuple[str, ...] = ()
     """What a sweep samples, e.g. "learning_rate=loguniform(1e-4,1e-2)" "epochs=choice(2,4)"."""
     asha_rung: int | None = None
-    """Updates before ASHA stops the worse half of a sweep's trials, by their distance from the select part;
+    """Updates before ASHA stops the worse half of a sweep's trials, by their distance from the select split;
     each next rung is twice as long. By default all trials run to their ends."""
 
     def __post_init__(self) -> None:
@@ -98,7 +98,7 @@ def defaults(arguments: list[str]) -> Args:
     return Args(preset=cast(PresetName, name), train=preset(cast(PresetName, name)))
 
 
-def load(args: Args) -> Meter:
+def load(args: Args) -> ScheduleScorer:
     """Return what measures schedules; ValueError for what would fail later."""
     torch.set_num_threads(1)  # sums in one order; the CPUs are used by drawing batches side by side
     config = args.train
@@ -110,41 +110,41 @@ def load(args: Args) -> Meter:
     configs = sample_configs(config, args.space, args.num_samples)
     if args.asha_rung is not None:
         check_rung(configs, args.asha_rung)
-    return meter_of(args, task)
+    return scorer_of(args, task)
 
 
-def meter_of(args: Args, task: Task) -> Meter:
+def scorer_of(args: Args, task: Task) -> ScheduleScorer:
     """Return what draws and measures with a task's generator."""
-    return Meter(task, rules=args.train.env.rules, threads=args.threads)
+    return ScheduleScorer(task, rules=args.train.env.rules, threads=args.threads)
 
 
-def resolve(args: Args) -> tuple[Args, Run, Meter]:
+def resolve(args: Args) -> tuple[Args, Run, ScheduleScorer]:
     """Open the run folder and load what measures schedules."""
     return open_run("adanat_ppo", args, PLACES, load)
 
 
 class Experiment:
-    """The three stages, one progress bar over all of them, counted in pictures."""
+    """The three stages, one progress bar over all of them, counted in images."""
 
-    def __init__(self, args: Args, run: Run, meter: Meter) -> None:
-        self.args, self.run, self.config, self.meter = args, run, args.train, meter
+    def __init__(self, args: Args, run: Run, scorer: ScheduleScorer) -> None:
+        self.args, self.run, self.config, self.scorer = args, run, args.train, scorer
         self.env = self.config.env
         self.policies: dict[str, Policy] = dict(baselines(self.env.steps))
         self.spent = dict.fromkeys(self.policies, 0)
-        self.meters: dict[str, Meter] = {}  # of policies on another generator than the frozen one
+        self.scorers: dict[str, ScheduleScorer] = {}  # of policies on another generator than the frozen one
         arms = len(ARMS) if args.train.adanat.cotraining.updates else 1
         training = args.num_samples * arms * self.config.total_images
         table = (len(self.policies) + 2 * arms) * len(args.evaluation_seeds) * args.images
         total = args.search.budget + training + table
-        self.bar = tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True, smoothing=0.05)
+        self.bar = progress(total=total, unit="img", unit_scale=True, smoothing=0.05)
 
     def search(self) -> None:
-        """Find the best static schedule on the select part."""
+        """Find the best static schedule on the select split."""
         self.bar.set_description("static search")
         log, seed = self.run.folder / "search.csv", self.config.adanat.seed
         search = Search(self.args.optimizer, self.args.search, self.env.steps, seed, log)
         self.bar.update(search.spent)
-        found = search.run(self.meter, lambda evaluation, measured: self.bar.update(evaluation.images))
+        found = search.run(self.scorer, lambda evaluation, measured: self.bar.update(evaluation.images))
         self.bar.update(self.args.search.budget - search.spent)
         best = dataclasses.replace(found, name=SEARCHED)
         best.save(self.schedule_file)
@@ -211,28 +211,30 @@ class Experiment:
         """Take a trained policy into the table; with its generator, if that learned, and a schedule's row."""
         name, static = f"{arm}adanat", f"{arm}{SEARCHED}"
         if (folder / "generator").is_dir():
-            task = self.meter.task.like(generator=folder / "generator")
-            self.meters[name] = self.meters[static] = meter_of(self.args, task)
+            task = self.scorer.task.like(generator=folder / "generator")
+            self.scorers[name] = self.scorers[static] = scorer_of(self.args, task)
             self.policies[static], self.spent[static] = self.policies[SEARCHED], self.spent[SEARCHED]
         self.policies[name] = from_pretrained(folder / "policy", self.env.device)  # type: ignore[assignment]
         self.spent[name] = spent
 
     def judge(self) -> None:
-        """Evaluate all policies on the report part; print the table and write results.json."""
+        """Evaluate all policies on the report split; print the table and write results.json."""
         shape = self.args.images, self.args.evaluation_seeds
-        meters = {name: self.meters.get(name, self.meter) for name in self.policies}
-        of_meters = {meter: meter.evaluator(*shape) for meter in set(meters.values())}
-        evaluators = {name: of_meters[meter] for name, meter in meters.items()}
+        scorers = {name: self.scorers.get(name, self.scorer) for name in self.policies}
+        of_meters = {scorer: scorer.evaluator(*shape) for scorer in set(scorers.values())}
+        evaluators = {name: of_meters[scorer] for name, scorer in scorers.items()}
         self.bar.set_postfix()
         rows, scores = judge(self.policies, evaluators, self.spent, self.bar)
         self.bar.close()
-        evaluator = of_meters[self.meter]
-        rows.append(evaluator.floor(self.meter.task.split("train")))
+        evaluator = of_meters[self.scorer]
+        rows.append(evaluator.floor(self.scorer.task.split("train")))
         found = differences(self.subject, scores)
-        self.run.write_results(evaluator.manifest(), rows, differences=found, trials=self.trials)
+        self.run.write_results(
+            evaluator.manifest(), rows, differences=[one.row() for one in found], trials=self.trials
+        )
         print(format_table(rows))
         self.legend, adanat = evaluator.legend(), self.config.adanat
-        if self.meters:
+        if self.scorers:
             self.legend += (
                 f"\nFine-tuned and co-trained: on the generator after {adanat.cotraining.updates} updates "
                 f"for each of the policy's {adanat.updates}; other rows: on the frozen one."
@@ -242,13 +244,15 @@ class Experiment:
         print(self.legend)
         show_differences(found)
         if len(self.trials) > 1:
-            print("Trials, by their last distance from the select part:")
+            print("Trials, by their last distance from the select split:")
             print(pd.DataFrame(self.trials).sort_values("distance").to_string(index=False))
 
     def illustrate(self) -> None:
         """Write the three figures."""
-        pool, shown = self.meter.generator.conditions(), ("reference", SEARCHED, self.subject)
-        plays = {name: partial(self.meters.get(name, self.meter).draw, self.policies[name]) for name in shown}
+        pool, shown = self.scorer.generator.conditions(), ("reference", SEARCHED, self.subject)
+        plays = {
+            name: partial(self.scorers.get(name, self.scorer).draw, self.policies[name]) for name in shown
+        }
         first = balanced(pool, 10 * len(pool))
         images = {name: draw(first, 0).images_NCHW for name, draw in plays.items()}
         note = f"{self.env.task}, T = {self.env.steps}; same noise and classes in each panel, unselected"
@@ -259,7 +263,7 @@ class Experiment:
         self.run.write_figure("parameters", parameters_figure(frames, note))
         metrics = pd.read_csv(self.folder / "metrics.csv")
         drawn = self.config.adanat.evaluation_images
-        note = f"distance: mean action, {drawn} pictures on the same noise at each point"
+        note = f"distance: mean action, {drawn} images on the same noise at each point"
         self.run.write_figure("learning", learning_figure(metrics, note))
         title = f"AdaNAT on {self.env.task}, T = {self.env.steps}"
         write_report(self.run.folder, title, self.legend.splitlines())

@@ -12,13 +12,13 @@ import pandas as pd
 import torch
 import tyro
 from _cli import PLACES, Places, main, open_run
+from _progress import progress
 from _trials import train_trials
-from tqdm import tqdm
 
 from agents.adanat.sweeps import Trial
 from agents.adanat.trainings import Training, finished_trainings
 from agents.autonat.class_table import ClassTable
-from agents.autonat.measure import Meter
+from agents.autonat.scorer import ScheduleScorer
 from agents.autonat.search import OptimizerName, Search, SearchConfig
 from agents.studies.adaptivity import Shuffled, mean_schedule
 from generators.checkpoints import from_pretrained
@@ -26,11 +26,11 @@ from generators.noise import derive_seed
 from generators.schedules import as_schedule
 from natgym.evaluation.report import write_report
 from natgym.evaluation.statistics import means_by_run, paired_difference
-from natgym.evaluation.tables import format_table, summarize
+from natgym.evaluation.tables import format_table, table_row
 from natgym.figures.comparisons import differences_figure
 from natgym.figures.policies import adaptivity, by_class_figure, parameters_figure
 from natgym.policies import FixedPolicy
-from natgym.rollouts import Policy, balanced, rules_of
+from natgym.rollouts import Policy, balanced
 from natgym.runs import Run, write_config
 
 ROWS = START, EQUAL, TABLE, SHUFFLED, BLIND, MEAN, ACROSS, WITHIN, POLICY = (
@@ -52,7 +52,7 @@ class Args(Places):
 
     Each policy meets: the schedule it started from; its own mean schedule, for all samples; itself on the
     features of other samples, of the same class and of any; a policy that sees the step alone, trained alike;
-    and the best schedule of a search of as many pictures. The controls are trained here. Intervals are over
+    and the best schedule of a search of as many images. The controls are trained here. Intervals are over
     the trainings, so give several that differ in their seed: adanat_ppo.py --num-samples 8.
     """
 
@@ -61,17 +61,17 @@ class Args(Places):
     table: Path | None = None
     """class-table.json of autonat_search.py: a row of its own, with its shuffled control."""
     equal: bool = True
-    """Search a schedule with as many pictures as each policy has cost: the best static one at that price."""
+    """Search a schedule with as many images as each policy has cost: the best static one at that price."""
     optimizer: OptimizerName = "cma"
     """How it is searched."""
     search: SearchConfig = field(default_factory=SearchConfig)
     """Details of that search; its budget is what the search before a training and the training spent."""
     images: int = 3000
-    """Pictures per policy and evaluation seed, compared with the report part."""
+    """Images per policy and evaluation seed, compared with the report split."""
     evaluation_seeds: tuple[int, ...] = (0, 1, 2, 3)
     """Seeds of the evaluation; a training's score is the mean over them."""
     samples: int = 1000
-    """Pictures whose decisions are analysed and drawn."""
+    """Images whose decisions are analysed and drawn."""
 
     def __post_init__(self) -> None:
         if min(self.images, self.samples, self.threads, len(self.evaluation_seeds)) < 1:
@@ -80,7 +80,7 @@ class Args(Places):
             raise ValueError(f"table {self.table} is no file; give the class-table.json of autonat_search.py")
 
 
-def load(args: Args) -> tuple[list[Training], Meter]:
+def load(args: Args) -> tuple[list[Training], ScheduleScorer]:
     """Return the trainings and what measures schedules; ValueError for what would fail later."""
     torch.set_num_threads(1)  # sums in one order; the CPUs are used by drawing batches side by side
     if not args.runs:
@@ -91,22 +91,22 @@ def load(args: Args) -> tuple[list[Training], Meter]:
         values = {getattr(one.config.env, name) for one in found}
         if len(values) > 1:
             raise ValueError(f"the trainings differ in {name} ({', '.join(map(str, values))}); give others")
-    meter = Meter(first.env.load_task(), rules=first.env.rules, threads=args.threads)
-    return found, meter
+    scorer = ScheduleScorer(first.env.load_task(), rules=first.env.rules, threads=args.threads)
+    return found, scorer
 
 
 class Experiment:
-    """Controls, table, figures; one progress bar over all, counted in pictures."""
+    """Controls, table, figures; one progress bar over all, counted in images."""
 
-    def __init__(self, args: Args, run: Run, loaded: tuple[list[Training], Meter]) -> None:
-        self.args, self.run, (self.trained, self.meter) = args, run, loaded
+    def __init__(self, args: Args, run: Run, loaded: tuple[list[Training], ScheduleScorer]) -> None:
+        self.args, self.run, (self.trained, self.scorer) = args, run, loaded
         self.policies: dict[str, list[Policy]] = defaultdict(list)
         self.spent: dict[str, list[int | None]] = defaultdict(list)
         starts = {one.config.env.schedule for one in self.trained}
         rows = (5 + args.equal) * len(self.trained) + len(starts) + 2 * (args.table is not None)
         total = rows * len(args.evaluation_seeds) * args.images + len(self.trained) * args.samples
         total += sum(one.config.total_images + args.equal * one.spent for one in self.trained)
-        self.bar = tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True, smoothing=0.05)
+        self.bar = progress(total=total, unit="img", unit_scale=True, smoothing=0.05)
 
     def train_controls(self) -> None:
         """Train a policy that sees the step alone beside each policy: same start, reward, seed and images."""
@@ -121,7 +121,7 @@ class Experiment:
             self._add(BLIND, from_pretrained(folder / "policy", config.env.device), one.spent)
 
     def search_equal(self) -> None:
-        """Search a schedule with as many pictures as each policy has cost."""
+        """Search a schedule with as many images as each policy has cost."""
         (self.run.folder / "searches").mkdir(exist_ok=True)
         for index, one in enumerate(self.trained):
             self.bar.set_description(f"static search {index + 1}/{len(self.trained)}")
@@ -132,13 +132,13 @@ class Experiment:
             )
             search = Search(self.args.optimizer, config, one.config.env.steps, seed, log)
             self.bar.update(search.spent)
-            found = search.run(self.meter, lambda evaluation, measured: self.bar.update(evaluation.images))
+            found = search.run(self.scorer, lambda evaluation, measured: self.bar.update(evaluation.images))
             self.bar.update(one.spent - search.spent)
             self._add(EQUAL, FixedPolicy(found), search.spent)
 
     def dissect(self) -> None:
         """Take each policy apart: its mean schedule, and itself on the features of others."""
-        pool = self.meter.generator.conditions()
+        pool = self.scorer.generator.conditions()
         self.frames: list[pd.DataFrame] = []
         specs = {one.config.env.schedule for one in self.trained}
         starts = {spec: FixedPolicy(as_schedule(spec, self.trained[0].config.env.steps)) for spec in specs}
@@ -148,7 +148,7 @@ class Experiment:
         for one in self.trained:
             actor: Any = from_pretrained(one.folder / "policy", one.config.env.device)
             seed = derive_seed(one.config.adanat.seed, "dissect")
-            drawn = self.meter.draw(actor, balanced(pool, self.args.samples), seed)
+            drawn = self.scorer.draw(actor, balanced(pool, self.args.samples), seed)
             self.frames.append(drawn.frame)
             self.bar.update(self.args.samples)
             self._add(START, starts[one.config.env.schedule], one.searched)
@@ -161,9 +161,9 @@ class Experiment:
             self._add(POLICY, actor, one.spent)
 
     def judge(self) -> None:
-        """Evaluate everything on the report part; print the tables and write results.json."""
-        args, steps = self.args, self.trained[0].config.env.steps
-        evaluator = self.meter.evaluator(args.images, args.evaluation_seeds)
+        """Evaluate everything on the report split; print the tables and write results.json."""
+        args = self.args
+        evaluator = self.scorer.evaluator(args.images, args.evaluation_seeds)
         self.bar.set_postfix()
         by_run, rows = {}, []
         for name in [name for name in ROWS if name in self.policies]:
@@ -173,13 +173,14 @@ class Experiment:
                 scores[policy] = evaluator(policy, self.bar.update)
             by_run[name] = means_by_run([scores[policy] for policy in self.policies[name]])
             spent = [images for images in self.spent[name] if images is not None]
-            row = summarize(name, steps, by_run[name], 0)
-            row["images_spent"] = round(sum(spent) / len(spent)) if spent else None
-            rows.append(row | {"rules": rules_of(self.policies[name][0], evaluator.rules).text})
+            mean_spent = round(sum(spent) / len(spent)) if spent else None
+            rows.append(table_row(name, self.policies[name][0], evaluator, by_run[name], mean_spent))
         self.bar.close()
-        rows.append(evaluator.floor(self.meter.task.split("train")))
+        rows.append(evaluator.floor(self.scorer.task.split("train")))
         self.differences = [
-            _difference(by_run, POLICY, name, metric)
+            paired_difference(
+                by_run[POLICY], by_run[name], metric, policy=POLICY, minus=name, over="trainings"
+            )
             for metric in ("distance", "accuracy", "recall")
             for name in by_run
             if name != POLICY
@@ -190,23 +191,23 @@ class Experiment:
         self.run.write_results(
             evaluator.manifest(),
             rows,
-            differences=self.differences,
+            differences=[one.row() for one in self.differences],
             shares=self.shares.reset_index().to_dict("records"),
         )
         self._print(rows, evaluator.legend())
 
     def illustrate(self) -> None:
         """Write the figures."""
-        first, pool = self.trained[0], self.meter.generator.conditions()
+        first, pool = self.trained[0], self.scorer.generator.conditions()
         count = f"{len(self.trained)} trainings"
         note = (
-            f"distance of the policy minus that of its control; {count}, report part; bars: 95 % t-intervals"
+            f"distance of the policy minus that of its control; {count}, report split; bars: 95 % t-intervals"
         )
-        distances = [pair for pair in self.differences if pair["metric"] == "distance"]
+        distances = [pair for pair in self.differences if pair.metric == "distance"]
         self.run.write_figure("differences", differences_figure(distances, note))
         same = balanced(pool, self.args.samples)
         frames = {
-            name: self.meter.draw(self.policies[name][0], same, 1).frame for name in (START, BLIND, POLICY)
+            name: self.scorer.draw(self.policies[name][0], same, 1).frame for name in (START, BLIND, POLICY)
         }
         note = f"the first training; line: mean; bands: 50 % and 90 % of {self.args.samples:,} samples"
         self.run.write_figure("parameters", parameters_figure(frames, note))
@@ -233,20 +234,13 @@ class Experiment:
         print(f"\npolicy minus its controls, {count} trainings, 95 % t-intervals of paired differences:")
         table: dict[str, dict[str, str]] = defaultdict(dict)
         for pair in self.differences:
-            table[pair["minus"]][pair["metric"]] = f"{pair['mean']:+.3f} ± {pair['half_width']:.3f}"
+            table[pair.minus][pair.metric] = str(pair)
         print(pd.DataFrame(table).T.to_string())
         print(
             "\nShares of each parameter's variance between steps, between classes and within class and step;"
         )
         print("spread: standard deviation within a step, in the parameter's unit; means over the trainings")
         print(self.shares.to_string(float_format="{:.3f}".format))
-
-
-def _difference(by_run: dict[str, pd.DataFrame], ours: str, theirs: str, metric: str) -> dict[str, Any]:
-    mean, half_width = paired_difference(by_run[ours], by_run[theirs], metric)
-    each = (by_run[ours][metric] - by_run[theirs][metric]).tolist()
-    pair = {"policy": ours, "minus": theirs, "metric": metric}
-    return pair | {"mean": mean, "half_width": half_width, "each": each}
 
 
 def work(args: Args) -> None:

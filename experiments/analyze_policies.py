@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 import tyro
 from _cli import main
-from tqdm import tqdm
+from _progress import progress
 
 from agents.adanat.critic import load_critic, load_discriminator
 from agents.adanat.trainings import read_training
@@ -35,7 +35,7 @@ from natgym.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Draw the same pictures under several policies; write tidy frames, figures and a report.
+    """Draw the same images under several policies; write tidy frames, figures and a report.
 
     A policy is a run folder of AdaNAT or AutoNAT, a schedule file, or a name as in evaluate.py. Each is set
     beside --against at its own number of steps, on the same noise and conditions.
@@ -50,9 +50,9 @@ class Args:
     generator: str | None = None
     """Shipped generator or folder of a saved one; by default that of the first run, else digits."""
     samples: int = 1000
-    """Pictures drawn with each policy."""
+    """Images drawn with each policy."""
     films: int = 3
-    """Pictures shown being revealed, and where policies disagree most: that many of each."""
+    """Images shown being revealed, and where policies disagree most: that many of each."""
     seed: int = 0
     """Of the noise."""
     format: Literal["csv", "parquet"] = "csv"
@@ -110,7 +110,7 @@ class Analysis:
         args = self.args
         condition = balanced(self.generator.conditions(), args.samples)
         total = len(self.plays) * args.samples
-        with tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True) as bar:
+        with progress(total=total, unit="img", unit_scale=True) as bar:
             for label, (policy, spec) in self.plays.items():
                 bar.set_description(label)
                 self.drawn[label] = rollout(
@@ -144,7 +144,7 @@ class Analysis:
         return strips
 
     def pictures(self, label: str) -> Any:
-        """Return all finished pictures, (N, H, W, 3) uint8."""
+        """Return all finished images, (N, H, W, 3) uint8."""
         return to_uint8(as_rgb(self.drawn[label].images_NCHW))
 
 

@@ -1,4 +1,4 @@
-"""Audit a policy's pictures: which categories of the real data they cover, which cluster is nobody's."""
+"""Audit a policy's images: which categories of the real data they cover, which cluster is nobody's."""
 
 import _root  # noqa: F401
 
@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 from _cli import main
+from _progress import progress
 from torch import Tensor
-from tqdm import tqdm
 
 from agents.named import find_policy
 from natgym.discovery.audit import audit, audit_figure
@@ -22,26 +22,26 @@ from natgym.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Draw pictures, and cluster them with held-out real ones around the categories of labelled real ones.
+    """Draw images, and cluster them with held-out real ones around the categories of labelled real ones.
 
-    Features are those of the task's classifier; labelled pictures are the train part, held-out ones the
-    report part.
+    Features are those of the task's classifier; labelled images are the train split, held-out ones the
+    report split.
     """
 
     generator: str = "digits"
     """Shipped generator, or folder of a saved one."""
     task: str | None = None
-    """Task of tokenizer, classifier and real pictures, by default the generator's."""
+    """Task of tokenizer, classifier and real images, by default the generator's."""
     policy: str = "maskgit"
     """Name of a policy, as evaluate.py takes it, a schedule file, or a run folder."""
     steps: int | None = None
     """Decoding steps T; by default those of the file or run folder, else 8."""
     images: int = 1000
-    """Pictures to draw."""
+    """Images to draw."""
     extra: int = 3
     """Clusters beyond the categories."""
     seed: int = 0
-    """Of pictures and clusters."""
+    """Of images and clusters."""
     output: Path | None = None
     """Run folder, by default runs/audit_categories-<time>."""
 
@@ -64,7 +64,7 @@ def work(args: Args) -> None:
     policy = find_policy(args.policy, args.steps, generator)
     real, held_out = task.split("train"), task.split("report")
     run = Run.create("audit_categories", args.output, args)
-    with tqdm(total=args.images, unit="img", dynamic_ncols=True) as bar:
+    with progress(total=args.images, unit="img") as bar:
         conditions = balanced(generator.conditions(), args.images)
         drawn = rollout(
             policy,
@@ -85,7 +85,7 @@ def work(args: Args) -> None:
     )
     protocol = {"task": task.name, "images": args.images, "held_out": len(held_out), "labelled": len(real)}
     run.write_results(protocol | {"policy": args.policy, "steps": policy.steps}, found.rows())
-    counts = f"{args.images:,} generated and {len(held_out):,} held-out pictures"
+    counts = f"{args.images:,} generated and {len(held_out):,} held-out images"
     note = f"{task.name}, {args.policy}, T = {policy.steps}; {counts}"
     run.write_figure("audit", audit_figure(found, drawn.images_NCHW, note))
     print(pd.DataFrame(found.rows()).to_string(index=False, float_format="{:.3f}".format))

@@ -13,26 +13,25 @@ import pandas as pd
 import torch
 import tyro
 from _cli import PLACES, Places, main, open_run
+from _progress import progress
 from torch import Tensor
-from tqdm import tqdm
 
 from agents.autonat.class_table import ClassTable, ClassTableConfig, search_table
-from agents.autonat.measure import Evaluation, Measurement, Meter
+from agents.autonat.scorer import Evaluation, Measurement, ScheduleScorer
 from agents.autonat.search import OptimizerName, Search, SearchConfig, explore
 from agents.distributed.cluster import quiet
 from generators.noise import derive_seed
 from generators.rules import DecodeRules
 from generators.schedules import Schedule, as_schedule
-from natgym.evaluation.cost import gflop_per_image
 from natgym.evaluation.evaluator import Evaluator
-from natgym.evaluation.judge import Judge
 from natgym.evaluation.report import write_report
+from natgym.evaluation.scorer import Scorer
 from natgym.evaluation.statistics import means_by_run, paired_difference
-from natgym.evaluation.tables import format_table, summarize
+from natgym.evaluation.tables import format_table, table_row
 from natgym.figures.policies import samples_figure
 from natgym.figures.searches import schedules_figure, search_figure
 from natgym.policies import FixedPolicy, baselines
-from natgym.rollouts import Policy, balanced, rules_of
+from natgym.rollouts import Policy, balanced
 from natgym.runs import Run
 from natgym.task import Task
 
@@ -43,13 +42,13 @@ TABLE, SHUFFLED = "class-table", "shuffled-table"
 class Args(Places):
     """Search for the best static decoding schedule, and compare it with hand-made ones.
 
-    Each optimiser spends the same number of pictures on the select part. The best schedule found there is
+    Each optimizer spends the same number of images on the select split. The best schedule found there is
     written as strategy.json, and as strategy.yaml for AutoNAT; with --table.candidates, a schedule is
-    searched for every class too. The table is of the report part, which no search has seen.
+    searched for every class too. The table is of the report split, which no search has seen.
     """
 
     task: str = "digits"
-    """Task of tokenizer, classifier and real pictures: digits or mnist."""
+    """Task of tokenizer, classifier and real images: digits or mnist."""
     generator: str | None = None
     """Folder of a saved generator, or the name of a shipped one such as mnist/enat; by default the task's."""
     steps: int = 4
@@ -58,7 +57,7 @@ class Args(Places):
     """One or more of: paper (AutoNAT's finite differences), grid (three scales of the reference), random,
     spsa, gradient, coordinate, cma."""
     repeats: int = 1
-    """Searches by each optimiser, with the seeds seed, seed + 1, ...; the table gives their mean."""
+    """Searches by each optimizer, with the seeds seed, seed + 1, ...; the table gives their mean."""
     search: Annotated[SearchConfig, tyro.conf.arg(name="")] = field(default_factory=SearchConfig)
     """Budget and details of each search."""
     table: ClassTableConfig = field(default_factory=ClassTableConfig)
@@ -67,7 +66,7 @@ class Args(Places):
     """Rules of the decoding step: confidence, random, halton, with limits if need be (generators.rules);
     adanat lets a step reveal nothing."""
     images: int = 5000
-    """Pictures per row and evaluation seed in the table."""
+    """Images per row and evaluation seed in the table."""
     evaluation_seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of the table."""
     seed: int = 0
@@ -85,20 +84,20 @@ class Args(Places):
                 raise ValueError(f"{name} {' '.join(map(str, given))}: give at least one, and none twice")
 
 
-def load(args: Args) -> Meter:
+def load(args: Args) -> ScheduleScorer:
     """Return what measures schedules; ValueError for what would fail later."""
     torch.set_num_threads(1)  # sums in one order; the CPUs are used by drawing batches side by side
     for optimizer in args.optimizer:
         next(explore(optimizer, args.search, args.steps, args.seed))
     task = Task.load(args.task, device=args.device, generator=args.generator)
-    return Meter(task, rules=args.rules, threads=args.threads)
+    return ScheduleScorer(task, rules=args.rules, threads=args.threads)
 
 
 class Experiment:
-    """Searches, the schedule per class, the table; one progress bar over all, counted in pictures."""
+    """Searches, the schedule per class, the table; one progress bar over all, counted in images."""
 
-    def __init__(self, args: Args, run: Run, meter: Meter) -> None:
-        self.args, self.run, self.meter = args, run, meter
+    def __init__(self, args: Args, run: Run, scorer: ScheduleScorer) -> None:
+        self.args, self.run, self.scorer = args, run, scorer
         (run.folder / "searches").mkdir(exist_ok=True)
         self.searches = {
             (optimizer, seed): Search(
@@ -107,12 +106,12 @@ class Experiment:
             for optimizer in args.optimizer
             for seed in range(args.seed, args.seed + args.repeats)
         }
-        self.classes = len(self.meter.generator.conditions())
+        self.classes = len(self.scorer.generator.conditions())
         self.table_images = args.table.candidates * args.table.images_per_class * self.classes
         policies = 4 + len(self.searches) + (2 if self.table_images else 0)
         total = len(self.searches) * (args.search.budget + args.images) + self.table_images
         total += policies * args.images * len(args.evaluation_seeds)
-        self.bar = tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True, smoothing=0.05)
+        self.bar = progress(total=total, unit="img", unit_scale=True, smoothing=0.05)
 
     def log_file(self, optimizer: str, seed: int) -> Path:
         return self.run.folder / "searches" / f"{optimizer}-{seed}.csv"
@@ -130,19 +129,19 @@ class Experiment:
 
         if self.args.local:
             for index, search in enumerate(searches):
-                search.run(self.meter, partial(report, index))
+                search.run(self.scorer, partial(report, index))
         else:
             run_on_ray(self.args, searches, report, self.run.folder)
         for search in searches:  # what a search leaves of its budget, too small for another generation
             self.bar.update(self.args.search.budget - search.spent)
 
     def choose(self) -> None:
-        """Keep the winner that is best on one more noise of the select part, common to all searches."""
+        """Keep the winner that is best on one more noise of the select split, common to all searches."""
         self.bar.set_description("choosing")
         seed, looks = derive_seed(self.args.seed, "choice"), {}
         for name, search in self.searches.items():
             assert search.result is not None
-            looks[name] = self.meter(Evaluation(0, 0, search.result, self.args.images, seed, True))
+            looks[name] = self.scorer(Evaluation(0, 0, search.result, self.args.images, seed, True))
             self.bar.update(self.args.images)
         self.chosen = min(looks, key=lambda name: looks[name].distance)
         found = self.searches[self.chosen].result
@@ -156,24 +155,24 @@ class Experiment:
         self.class_table: ClassTable | None = None
         if not self.args.table.candidates:
             return
-        file, pool = self.run.folder / "class-table.json", self.meter.generator.conditions()
+        file, pool = self.run.folder / "class-table.json", self.scorer.generator.conditions()
         self.bar.set_description("class table")
         self.bar.set_postfix()
         seed = derive_seed(self.args.seed, "class-table")
-        real = self.meter.task.split(self.args.table.part)
-        judge = Judge(self.meter.judge.classifier, real)
+        real = self.scorer.task.split(self.args.table.split)
+        scorer = Scorer(self.scorer.scorer.classifier, real)
 
         def features(schedule: Schedule, images: int) -> tuple[Tensor, Tensor]:
             condition = balanced(pool, images)
-            drawn = self.meter.draw(FixedPolicy(schedule), condition, seed)
-            return judge.features(drawn.images_NCHW), torch.arange(images) % len(pool)
+            drawn = self.scorer.draw(FixedPolicy(schedule), condition, seed)
+            return scorer.features(drawn.images_NCHW), torch.arange(images) % len(pool)
 
         if not file.is_file():
             search_table(
                 self.best,
                 self.args.table,
                 features,
-                judge.frechet,
+                scorer.frechet,
                 num_classes=self.classes,
                 seed=self.args.seed,
                 progress=self.bar.update,
@@ -183,9 +182,9 @@ class Experiment:
         self.class_table = ClassTable.load(file)
 
     def judge(self) -> None:
-        """Evaluate everything on the report part; print the table and write results.json."""
+        """Evaluate everything on the report split; print the table and write results.json."""
         args = self.args
-        evaluator = self.meter.evaluator(args.images, args.evaluation_seeds)
+        evaluator = self.scorer.evaluator(args.images, args.evaluation_seeds)
         self.bar.set_postfix()
         rows, paired = [], {}
 
@@ -197,9 +196,7 @@ class Experiment:
                 paired[name] = scores
             else:  # over searches, for all of which a hand-made schedule is the same
                 paired[name] = means_by_run(frames * (args.repeats // len(frames)), args.seed)
-            row = summarize(name, policies[0].steps, scores, spent)
-            cost = gflop_per_image(policies[0], self.meter.generator, rules=evaluator.rules)
-            rows.append(row | {"rules": rules_of(policies[0], evaluator.rules).text, "gflop": cost})
+            rows.append(table_row(name, policies[0], evaluator, scores, spent))
 
         for name, policy in baselines(args.steps).items():
             judge(name, [policy], 0)
@@ -212,7 +209,7 @@ class Experiment:
             judge(TABLE, [self.class_table], spent)
             judge(SHUFFLED, [self.class_table.shuffled(args.seed)], spent)
         self.bar.close()
-        rows.append(evaluator.floor(self.meter.task.split("train")))
+        rows.append(evaluator.floor(self.scorer.task.split("train")))
         self.write(evaluator, rows, paired)
 
     def write(
@@ -224,22 +221,25 @@ class Experiment:
         pairs += [(best, other) for other in self.args.optimizer if other != best]
         if self.class_table is not None:
             pairs += [(TABLE, SHUFFLED)] + [(TABLE, best)] * (self.args.repeats == 1)
-        differences = []
-        for ours, theirs in pairs:
-            mean, half = paired_difference(scores[ours], scores[theirs])
-            differences.append({"policy": ours, "minus": theirs, "mean": mean, "half_width": half})
+        over = "evaluation seeds" if self.args.repeats == 1 else "searches"
+        differences = [
+            paired_difference(scores[ours], scores[theirs], policy=ours, minus=theirs, over=over)
+            for ours, theirs in pairs
+        ]
         reference = next(row["distance"] for row in rows if row["policy"] == "reference")
         for row in rows:
             row["to_reference"] = row["distance"] / reference
-        self.run.write_results(evaluator.manifest(), rows, differences=differences, strategy=best)
+        self.run.write_results(
+            evaluator.manifest(), rows, differences=[one.row() for one in differences], strategy=best
+        )
         print(format_table(rows))
         self.legend = evaluator.legend()
         print(self.legend)
         if self.args.repeats > 1:
-            print(f"Rows of optimisers: mean and spread over {self.args.repeats} searches.")
-        print(f"strategy.json is of {best}, the best of the winners on one noise of the select part.")
-        for row in differences:
-            print(f"{row['policy']} - {row['minus']}: {row['mean']:+.3f} ± {row['half_width']:.3f}")
+            print(f"Rows of optimizers: mean and spread over {self.args.repeats} searches.")
+        print(f"strategy.json is of {best}, the best of the winners on one noise of the select split.")
+        for one in differences:
+            print(f"{one.policy} - {one.minus}: {one}")
 
     def illustrate(self) -> None:
         """Write the figures."""
@@ -255,12 +255,12 @@ class Experiment:
             "diamond: the winner of the second look, on fresh noise, and its standard error"
         )
         self.run.write_figure("search", search_figure(logs, note))
-        pool = self.meter.generator.conditions()
+        pool = self.scorer.generator.conditions()
         policies: dict[str, Policy] = {"reference": FixedPolicy(shown["reference"])}
         policies |= {self.chosen[0]: FixedPolicy(self.best)}
         policies |= {TABLE: self.class_table} if self.class_table is not None else {}
         rows = balanced(pool, 10 * len(pool))
-        images = {name: self.meter.draw(policy, rows, 0).images_NCHW for name, policy in policies.items()}
+        images = {name: self.scorer.draw(policy, rows, 0).images_NCHW for name, policy in policies.items()}
         note = f"{args.task}, T = {args.steps}; same noise and classes in each panel, unselected"
         self.run.write_figure("samples", samples_figure(images, pool.names, note))
         write_report(self.run.folder, f"AutoNAT on {args.task}, T = {args.steps}", self.legend.splitlines())

@@ -13,11 +13,12 @@ import pandas as pd
 import torch
 import tyro
 from _cli import main, open_run
+from _progress import progress
 from torch import nn
 from tqdm import tqdm
 
 from agents.autonat.masks import LawSearchConfig, load_law, search_laws
-from agents.autonat.measure import Meter
+from agents.autonat.scorer import ScheduleScorer
 from agents.autonat.search import OptimizerName, Search, SearchConfig, explore
 from generators.checkpoints import save_pretrained
 from generators.data import tokens
@@ -27,7 +28,7 @@ from generators.recipes import DEFAULT_SIZE, build, recipe
 from generators.schedules import Schedule, as_schedule
 from generators.training import Trainer, TrainingConfig
 from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
-from natgym.evaluation.tables import format_table, summarize
+from natgym.evaluation.tables import format_table, table_row
 from natgym.figures.searches import laws_figure
 from natgym.policies import FixedPolicy
 from natgym.runs import Run
@@ -40,7 +41,7 @@ class Args:
 
     Each round trains laws for a short time under ASHA, keeps the one whose generator is best on the select
     part, and searches a schedule for that generator, under which the next round compares. At the end the law
-    found, MaskGIT's cosine and AutoNAT's Beta(12, 3) train anew and are compared on the report part.
+    found, MaskGIT's cosine and AutoNAT's Beta(12, 3) train anew and are compared on the report split.
     """
 
     task: str = "digits"
@@ -62,7 +63,7 @@ class Args:
     )
     """Budget and details of each search for a schedule."""
     images: int = 5000
-    """Pictures per row and evaluation seed in the table."""
+    """Images per row and evaluation seed in the table."""
     evaluation_seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of the table."""
     cache: Path = Path("cache")
@@ -113,18 +114,18 @@ def make_trainer(args: Args, law: MaskLaw, seed: int | None = None) -> Trainer:
     return Trainer(generator, ids_NL, condition, config)
 
 
-def meter_of(task: str, generator: nn.Module) -> Meter:
+def scorer_of(task: str, generator: nn.Module) -> ScheduleScorer:
     """Return what measures schedules of a generator."""
-    return Meter(Task.load(task, generator=generator))
+    return ScheduleScorer(Task.load(task, generator=generator))
 
 
 def search_schedule(args: Args, generator: nn.Module, folder: Path, number: int, bar: tqdm) -> Schedule:
     """Search a schedule for a generator; what was measured before is not measured again."""
-    meter = Meter(Task.load(args.task, generator=generator), threads=args.threads)
+    scorer = ScheduleScorer(Task.load(args.task, generator=generator), threads=args.threads)
     seed = derive_seed(args.seed, "round", number)
     search = Search(args.optimizer, args.search, args.steps, seed, folder / "search.csv")
     found = search.run(
-        meter, lambda *done: bar.set_postfix(best=f"{min(search.known.values()).distance:.3f}")
+        scorer, lambda *done: bar.set_postfix(best=f"{min(search.known.values()).distance:.3f}")
     )
     return dataclasses.replace(found, name=f"round-{number}")
 
@@ -132,7 +133,7 @@ def search_schedule(args: Args, generator: nn.Module, folder: Path, number: int,
 def alternate(args: Args, run: Run) -> tuple[list[dict[str, Any]], MaskLaw, Schedule]:
     """Take the rounds; return a row per law and round, the last round's law and schedule."""
     schedule, rows, law = as_schedule(args.schedule, args.steps), list[dict[str, Any]](), MaskLaw()
-    with tqdm(total=args.rounds * args.laws.laws, unit="law", dynamic_ncols=True) as bar:
+    with progress(total=args.rounds * args.laws.laws, unit="law") as bar:
         for number in range(args.rounds):
             folder = run.folder / f"round-{number}"
             folder.mkdir(exist_ok=True)  # trainings of a stopped run go on from their checkpoints
@@ -143,7 +144,7 @@ def alternate(args: Args, run: Run) -> tuple[list[dict[str, Any]], MaskLaw, Sche
 
             trained, best = search_laws(
                 partial(make_trainer, dataclasses.replace(args, cache=args.cache.resolve())),
-                partial(meter_of, args.task),
+                partial(scorer_of, args.task),
                 schedule,
                 args.laws,
                 args.updates,
@@ -166,13 +167,13 @@ def alternate(args: Args, run: Run) -> tuple[list[dict[str, Any]], MaskLaw, Sche
 
 
 def compare(args: Args, run: Run, law: MaskLaw, schedule: Schedule) -> None:
-    """Train the law found and the two known ones anew, and judge them on the report part."""
+    """Train the law found and the two known ones anew, and judge them on the report split."""
     laws = {"cosine": MaskLaw("cosine"), "beta(12, 3)": MaskLaw(), f"found: {describe(law)}": law}
     schedules = {"maskgit": as_schedule("maskgit", args.steps), "found": schedule}
     total = len(laws) * (args.updates + len(schedules) * len(args.evaluation_seeds))
     config = EvaluationConfig(images=args.images, seeds=args.evaluation_seeds)
     rows = []
-    with tqdm(total=total, dynamic_ncols=True) as bar:
+    with progress(total=total) as bar:
         for name, mask_law in laws.items():
             bar.set_description(name)
             trainer = make_trainer(args, mask_law, seed=derive_seed(args.seed, "anew") % 2**31)
@@ -183,9 +184,10 @@ def compare(args: Args, run: Run, law: MaskLaw, schedule: Schedule) -> None:
             task = Task.load(args.task, generator=trainer.ema)
             evaluator = Evaluator(task, config, threads=args.threads)
             for played, table in schedules.items():
-                scores = evaluator(FixedPolicy(table))
+                policy = FixedPolicy(table)
+                scores = evaluator(policy)
                 bar.update(len(args.evaluation_seeds))
-                rows.append(summarize(f"{name}; {played}", args.steps, scores, 0))
+                rows.append(table_row(f"{name}; {played}", policy, evaluator, scores))
     run.write_results(evaluator.manifest(), rows)
     print(format_table(rows))
     print(evaluator.legend())
@@ -205,7 +207,7 @@ def work(args: Args) -> None:
     rows, law, schedule = alternate(args, run)
     schedule.save(run.folder / "strategy.json")
     note = (
-        f"{args.task}, T = {args.steps}; distance from the select part when a law was stopped, or at its end"
+        f"{args.task}, T = {args.steps}; distance from the select split when a law was stopped, or at its end"
     )
     run.write_figure("laws", laws_figure(pd.DataFrame(rows), note))
     compare(args, run, law, schedule)

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from _cli import main
-from tqdm import tqdm
+from _progress import progress
 
 import natgym.env.vector
 from agents.adanat.network import AdaNATPolicy, PolicyConfig, small_policy
@@ -64,7 +64,7 @@ class Args:
     steps: int = 8
     """Decoding steps T."""
     batch: int | None = None
-    """Pictures at once; by default 64, and 2 of the papers' geometry on a CPU."""
+    """Images at once; by default 64, and 2 of the papers' geometry on a CPU."""
     device: str = "cpu"
     """Where generator and policy live: cpu or cuda."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
@@ -197,7 +197,7 @@ class Bench:
         """Return medians over the episodes, and the shares of the parts in an episode without the decode."""
         self.episode(0)
         nfe, spent = [], []
-        for seed in tqdm(range(1, repeats + 1), desc=name, unit="episode", dynamic_ncols=True):
+        for seed in progress(range(1, repeats + 1), desc=name, unit="episode"):
             self.watch.spent.clear()
             self.episode(seed)
             spent.append(dict(self.watch.spent))

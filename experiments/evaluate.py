@@ -1,4 +1,4 @@
-"""Judge any number of policies side by side: one table, one protocol, one command."""
+"""Scorer any number of policies side by side: one table, one protocol, one command."""
 
 import _root  # noqa: F401
 
@@ -12,30 +12,29 @@ from typing import Any, Literal
 
 import torch
 from _cli import main, open_run
-from tqdm import tqdm
+from _progress import progress
 
 from agents.named import describe, find_all, find_policies
-from generators.data import PartName
+from generators.data import SplitName
 from generators.rules import DecodeRules
 from natgym.evaluation.comparison import compare_results
-from natgym.evaluation.cost import gflop_per_image
 from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
-from natgym.evaluation.judge import Judge
 from natgym.evaluation.protocol import CONVENTIONS, ConditionLaw
 from natgym.evaluation.report import write_report
-from natgym.evaluation.tables import FULL_COLUMNS, format_table, set_against, summarize
+from natgym.evaluation.scorer import Scorer
+from natgym.evaluation.tables import FULL_COLUMNS, format_table, set_against, table_row
 from natgym.figures.comparisons import frontier_figure
 from natgym.figures.policies import samples_figure
 from natgym.metrics.extractors import load_extractor
 from natgym.metrics.reference import Reference
-from natgym.rollouts import Policy, balanced, rollout, rules_of
+from natgym.rollouts import Policy, balanced, rollout
 from natgym.runs import Run
 from natgym.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Evaluate policies, all on the same conditions, noise and real pictures; or compare two results.
+    """Evaluate policies, all on the same conditions, noise and real images; or compare two results.
 
     A policy is a name (reference, maskgit, random-order, one-step, cosine, linear, square, root, pow, arccos,
     exp, log, sigmoid, beta-cdf, halton, threshold, entropy-bounded, autonat), perhaps with settings such as
@@ -44,7 +43,7 @@ class Args:
     """
 
     task: str | None = None
-    """Task of tokenizer, classifier and real pictures: digits, mnist, cifar10 or an image folder; by default
+    """Task of tokenizer, classifier and real images: digits, mnist, cifar10 or an image folder; by default
     the first generator's."""
     policy: tuple[str, ...] = ("reference", "maskgit", "random-order")
     """Policies."""
@@ -63,22 +62,22 @@ class Args:
     weights: Path | None = None
     """Local weights file of inception or dinov2."""
     reference: Path | None = None
-    """Statistics of real pictures (.npz with mu and sigma) in place of the task's part."""
+    """Statistics of real images (.npz with mu and sigma) in place of the task's split."""
     protocol: Literal["natgym", "imagenet256-adm"] = "natgym"
     """A published convention, which fixes images, extractor and kind of reference."""
     conditions: ConditionLaw = "balanced"
     """Every condition in turn, or random ones."""
-    part: PartName = "report"
-    """Real pictures to compare with."""
+    split: SplitName = "report"
+    """Real images to compare with."""
     images: int | None = None
-    """Pictures generated per evaluation seed, by default 5,000 or the convention's."""
+    """Images generated per evaluation seed, by default 5,000 or the convention's."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Evaluation seeds; the intervals are over them."""
     rules: str = "confidence"
     """Rules of policies that have none of their own: confidence, random, halton, with limits if need be
     (generators.rules); adanat lets a step reveal nothing."""
     quantise: bool = True
-    """Judge pictures rounded to 8 bits."""
+    """Scorer images rounded to 8 bits."""
     threads: int = 2
     """Batches drawn at once."""
     device: str = "cpu"
@@ -118,7 +117,7 @@ class Args:
 
     @property
     def num_images(self) -> int:
-        """Pictures generated per evaluation seed."""
+        """Images generated per evaluation seed."""
         default = CONVENTIONS[self.protocol].images if self.protocol in CONVENTIONS else 5000
         return default if self.images is None else self.images
 
@@ -153,7 +152,7 @@ class Evaluation:
         return [(label, policy) for label, _, policy in find_all(self.args.policy, find)]
 
     def _extractor(self) -> Any:
-        """Return the source of features; ValueError if there is none, or too few pictures for it."""
+        """Return the source of features; ValueError if there is none, or too few images for it."""
         args, found = self.args, self.classifier
         if args.extractor != "classifier":
             found = load_extractor(args.extractor, args.weights, args.device)
@@ -164,34 +163,34 @@ class Evaluation:
         if args.num_images < (width := found.num_features):
             raise ValueError(
                 f"images {args.num_images}: the extractor has {width} features, and a covariance of fewer "
-                f"pictures is singular, so that the distance is mostly bias; give at least {width}"
+                f"images is singular, so that the distance is mostly bias; give at least {width}"
             )
         return found
 
     def real(self) -> tuple[Any, Any]:
-        """Return the reference, and a part of real pictures whose row is the floor, if there is one."""
+        """Return the reference, and a split of real images whose row is the floor, if there is one."""
         if self.statistics is not None:
             return self.statistics, None
         args = self.args
-        other: PartName = "select" if args.part == "train" else "train"
-        return self.task.split(args.part), self.task.split(other)
+        other: SplitName = "select" if args.split == "train" else "train"
+        return self.task.split(args.split), self.task.split(other)
 
-    def judge(self, real: Any) -> Judge:
+    def judge(self, real: Any) -> Scorer:
         """Return the judge of all generators' images."""
-        return Judge(self.classifier, real, extractor=self.extractor, quantise=self.args.quantise)
+        return Scorer(self.classifier, real, extractor=self.extractor, quantise=self.args.quantise)
 
-    def evaluator(self, task: Task, judge: Judge) -> Evaluator:
+    def evaluator(self, task: Task, scorer: Scorer) -> Evaluator:
         """Return what evaluates policies of one generator."""
         args = self.args
         config = EvaluationConfig(
-            split="-" if args.reference else args.part,
+            split="-" if args.reference else args.split,
             images=args.num_images,
             seeds=args.seeds,
             conditions=args.conditions,
             convention=args.protocol,
         )
         rules = DecodeRules.of(args.rules, task.generator.grid)
-        return Evaluator(task, config, judge=judge, rules=rules, threads=args.threads)
+        return Evaluator(task, config, scorer=scorer, rules=rules, threads=args.threads)
 
     def label(self, generator: str, policy: str) -> str:
         return f"{generator} {policy}" if len(self.tasks) > 1 else policy
@@ -219,10 +218,8 @@ def judged(
     label: str, policy: Policy, evaluator: Evaluator, progress: Callable[[int], object]
 ) -> dict[str, Any]:
     """Return a policy's row, with its cost, its protocol and what it takes to play it again."""
-    row = summarize(label, policy.steps, evaluator(policy, progress), 0)
-    cost = gflop_per_image(policy, evaluator.generator, rules=evaluator.rules)
-    row["rules"] = rules_of(policy, evaluator.rules).text
-    return row | {"gflop": cost, "protocol": evaluator.manifest(), "sampler": describe(policy)}
+    row = table_row(label, policy, evaluator, evaluator(policy, progress))
+    return row | {"sampler": describe(policy)}
 
 
 def finished(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
@@ -238,13 +235,13 @@ def evaluate(args: Args) -> None:
     args, run, evaluation = open_run("evaluate", args, PLACES, Evaluation)
     known = finished(run.folder)
     real, spare = evaluation.real()
-    judge = evaluation.judge(real)
+    scorer = evaluation.judge(real)
     rows: list[dict[str, Any]] = []
     count = sum(map(len, evaluation.plays.values()))
     each = len(args.seeds) * args.num_images
-    with tqdm(total=count * each, unit="img", unit_scale=True, dynamic_ncols=True) as bar:
+    with progress(total=count * each, unit="img", unit_scale=True) as bar:
         for name, task in evaluation.tasks.items():
-            evaluator, found = evaluation.evaluator(task, judge), []
+            evaluator, found = evaluation.evaluator(task, scorer), []
             for policy_name, policy in evaluation.plays[name]:
                 place = label, _ = evaluation.label(name, policy_name), policy.steps
                 bar.set_description(f"{label}, T = {policy.steps}")

@@ -1,4 +1,4 @@
-"""Draw pictures with a generator and a policy: a grid, and with --film how it comes to be."""
+"""Draw images with a generator and a policy: a grid, and with --film how it comes to be."""
 
 import _root  # noqa: F401
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from _cli import main
-from tqdm import tqdm
+from _progress import progress
 
 from agents.named import find_policy
 from generators.conditions import Condition
@@ -22,7 +22,7 @@ from natgym.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Draw pictures and write them as one PNG, and with --film the picture being revealed as a GIF."""
+    """Draw images and write them as one PNG, and with --film the image being revealed as a GIF."""
 
     generator: str = "digits"
     """Shipped generator ("digits", "mnist/enat") or folder of a saved one."""
@@ -37,15 +37,15 @@ class Args:
     columns: int | None = None
     """Of the grid; by default the number of labels in turn, or a square."""
     film: bool = False
-    """Also write a GIF of the pictures being revealed."""
+    """Also write a GIF of the images being revealed."""
     fps: float = 2.5
     """Steps per second of the GIF."""
     tokenizer: str | None = None
     """Shipped task or folder of a saved tokenizer, by default the generator's task's."""
     seed: int = 0
-    """Of the noise: picture i has row seed + i."""
+    """Of the noise: image i has row seed + i."""
     enlarge: int | None = None
-    """Factor of the grid's pixels; by default small pictures are enlarged to about 64 pixels a side."""
+    """Factor of the grid's pixels; by default small images are enlarged to about 64 pixels a side."""
     device: str = "cpu"
     """Where to draw."""
     output: Path = Path("samples.png")
@@ -68,7 +68,7 @@ class Args:
 
 
 def asked_for(args: Args, generator: Any) -> Condition:
-    """Return the condition of each picture: the labels in turn, or all of them."""
+    """Return the condition of each image: the labels in turn, or all of them."""
     pool = generator.conditions()
     if not args.label:
         return balanced(pool, args.n)
@@ -79,13 +79,13 @@ def asked_for(args: Args, generator: Any) -> Condition:
 
 
 def enlarged(pictures_NHWC: np.ndarray, factor: int | None) -> np.ndarray:
-    """Return the pictures, each pixel a square; small ones about 64 pixels high unless a factor is given."""
+    """Return the images, each pixel a square; small ones about 64 pixels high unless a factor is given."""
     factor = factor or max(1, round(64 / pictures_NHWC.shape[1]))
     return pictures_NHWC.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def grid(pictures_NHWC: np.ndarray, columns: int) -> np.ndarray:
-    """Return one picture (H, W, 3), row by row; the last row is filled up in white."""
+    """Return one image (H, W, 3), row by row; the last row is filled up in white."""
     missing = -len(pictures_NHWC) % columns
     filled = np.pad(pictures_NHWC, ((0, missing), (0, 0), (0, 0), (0, 0)), constant_values=255)
     return strip([list(filled[column::columns]) for column in range(columns)])
@@ -96,7 +96,7 @@ def work(args: Args) -> None:
     task = Task.load(args.generator, device=args.device, tokenizer=args.tokenizer)
     generator, tokenizer = task.generator, task.tokenizer
     policy, condition = find_policy(args.policy, args.steps, generator), asked_for(args, generator)
-    with tqdm(total=args.n, unit="img", unit_scale=True, dynamic_ncols=True) as bar:
+    with progress(total=args.n, unit="img", unit_scale=True) as bar:
         drawn = rollout(
             policy,
             generator,
@@ -114,7 +114,7 @@ def work(args: Args) -> None:
     if args.film:
         frames = film(drawn, tokenizer, rows=args.n)
         save_film(args.paths[1], [[grid(np.stack(frame), columns)] for frame in frames], fps=args.fps)
-    said = f"{args.n} pictures, {args.policy}, T = {policy.steps}, {drawn.nfe_N.mean():.1f} passes each"
+    said = f"{args.n} images, {args.policy}, T = {policy.steps}, {drawn.nfe_N.mean():.1f} passes each"
     print(f"{', '.join(map(str, args.paths))}: {said}")
 
 

@@ -1,4 +1,4 @@
-"""Discover categories in pairs of picture and text (MM-GCD), and compare with its baselines over splits."""
+"""Discover categories in pairs of image and text (MM-GCD), and compare with its baselines over splits."""
 
 import _root  # noqa: F401
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import tyro
 from _cli import main, open_run
+from _progress import progress
 from tqdm import tqdm
 
 from generators.checkpoints import load_state, save_state, write_atomic
@@ -33,9 +34,9 @@ from natgym.runs import MetricsLog, Run
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Assign every pair of picture and text to an old or a new category.
+    """Assign every pair of image and text to an old or a new category.
 
-    Without --data the pictures are scikit-learn's digits, with texts made for them: a demonstration. With
+    Without --data the images are scikit-learn's digits, with texts made for them: a demonstration. With
     several --methods and --splits the table compares them on the same splits.
     """
 
@@ -63,7 +64,7 @@ class Args:
     pairs: Annotated[PairsConfig, tyro.conf.arg(name="")] = field(default_factory=PairsConfig)
     """The data."""
     features: Annotated[FeatureConfig, tyro.conf.arg(name="")] = field(default_factory=FeatureConfig)
-    """Pictures and texts as features."""
+    """Images and texts as features."""
     train: Annotated[DiscoveryConfig, tyro.conf.arg(name="")] = field(default_factory=DiscoveryConfig)
     """The training."""
     cache: Path = Path("cache/discovery")
@@ -71,7 +72,7 @@ class Args:
     checkpoint_every: int = 20
     """Epochs between checkpoints."""
     threads: int = 1
-    """CPU threads; results are bit-equal for the same number. More pay for large pictures only."""
+    """CPU threads; results are bit-equal for the same number. More pay for large images only."""
     device: str = "cpu"
     """Where to encode and train."""
     seed: int = 0
@@ -110,7 +111,7 @@ class Study:
     def __call__(self) -> list[dict[str, Any]]:
         """Run what is missing; return the results of all."""
         jobs = [(method, split) for split in self.args.splits for method in self.args.chosen]
-        with tqdm(total=len(jobs) * self.args.train.epochs, unit="epoch", dynamic_ncols=True) as bar:
+        with progress(total=len(jobs) * self.args.train.epochs, unit="epoch") as bar:
             return [self.job(method, split, bar) for method, split in jobs]
 
     def job(self, method: str, seed: int, bar: tqdm) -> dict[str, Any]:
@@ -156,7 +157,7 @@ class Study:
             joined = modalities_of(METHODS["k-means-joined"], self.modalities)["joined"]
             most = min(self.args.max_categories or 4 * num_old, len(self.pairs) - 1)
             candidates = range(num_old, most + 1, max(1, (most - num_old) // 40))
-            with tqdm(total=len(candidates), desc="number of categories", leave=False) as bar:
+            with progress(total=len(candidates), desc="number of categories", leave=False) as bar:
                 found, scores = estimate_num_categories(
                     clean_features(joined),
                     split.targets_N,
@@ -236,14 +237,14 @@ def load(args: Args) -> Pairs:
 
 def encode(args: Args, pairs: Pairs) -> dict[str, Modality]:
     """Return the modalities on the device, with a bar for what is not cached."""
-    with tqdm(dynamic_ncols=True, leave=False) as bar:
+    with progress(leave=False) as bar:
 
-        def progress(what: str, done: int, total: int) -> None:
+        def tell(what: str, done: int, total: int) -> None:
             bar.total = total
             bar.set_description(what, refresh=False)
             bar.update(done - bar.n)
 
-        found = encode_pairs(pairs, args.features, args.cache, device=args.device, progress=progress)
+        found = encode_pairs(pairs, args.features, args.cache, device=args.device, progress=tell)
     return {name: modality.to(args.device) for name, modality in found.items()}
 
 

@@ -1,4 +1,4 @@
-"""Does a reward prefer what brings pictures nearer to real ones? Compare rewards before training on them."""
+"""Does a reward prefer what brings images nearer to real ones? Compare rewards before training on them."""
 
 import _root  # noqa: F401
 
@@ -9,14 +9,14 @@ from typing import Any
 import pandas as pd
 import torch
 from _cli import main
-from tqdm import tqdm
+from _progress import progress
 
 from agents.adanat.config import TrainingConfig
 from agents.adanat.trainer import AdaNATTrainer
 from agents.studies.agreement import PARTS, agreement, explore, follow, gradients, parts
 from generators.families import split
 from generators.noise import derive_seed
-from natgym.evaluation.judge import Judge
+from natgym.evaluation.scorer import Scorer
 from natgym.figures.comparisons import agreement_figure
 from natgym.policies import FixedPolicy
 from natgym.rewards import AdversarialConfig
@@ -48,8 +48,8 @@ class Args:
     """Measure how far rewards want what the distance wants, before any policy is trained on them.
 
     Random actions are played around a schedule. The gradient of the reward by the actions of each class is
-    set beside that of the distance from the train part; then one step is taken along the reward's gradient,
-    and the distance from the select part says where it leads. A discriminator learns first, from pictures
+    set beside that of the distance from the train split; then one step is taken along the reward's gradient,
+    and the distance from the select split says where it leads. A discriminator learns first, from images
     drawn under the same random actions.
     """
 
@@ -70,11 +70,11 @@ class Args:
     )
     """Task, schedule, action_std of the actions, trajectories a batch, warmup batches for a discriminator."""
     episodes: int = 20_000
-    """Pictures under random actions, from which the gradients are estimated."""
+    """Images under random actions, from which the gradients are estimated."""
     sizes: tuple[float, ...] = (0.15, 0.3)
     """Steps along the gradient: root mean square of the actions, in units of the action map."""
     images: int = 4000
-    """Pictures per step and noise seed."""
+    """Images per step and noise seed."""
     seeds: int = 3
     """Noise seeds of the distances."""
     threads: int = 2
@@ -90,8 +90,8 @@ class Args:
             config_of(self.train, spec)
 
 
-def load(args: Args) -> tuple[AdaNATTrainer, Judge]:
-    """Return what plays the schedule itself, and the judge of the true gradient, by the train part.
+def load(args: Args) -> tuple[AdaNATTrainer, Scorer]:
+    """Return what plays the schedule itself, and the judge of the true gradient, by the train split.
 
     Raises:
         ValueError: something named is not there.
@@ -99,10 +99,10 @@ def load(args: Args) -> tuple[AdaNATTrainer, Judge]:
     torch.set_num_threads(1)  # sums in one order; the CPUs are used by drawing batches side by side
     plain = AdaNATTrainer.of(config_of(args.train, "influence"))
     task = plain.env.task
-    return plain, Judge(task.score_extractor, task.split("train"))  # type: ignore[arg-type]
+    return plain, Scorer(task.score_extractor, task.split("train"))  # type: ignore[arg-type]
 
 
-def measure(args: Args, spec: str, truth: Judge, bar: Any) -> dict[str, Any]:
+def measure(args: Args, spec: str, truth: Scorer, bar: Any) -> dict[str, Any]:
     """Return one row: agreement by part of the gradient, and the distances that its steps lead to."""
     trainer = AdaNATTrainer.of(config_of(args.train, spec))
     row: dict[str, Any] = {"reward": spec}
@@ -121,9 +121,9 @@ def measure(args: Args, spec: str, truth: Judge, bar: Any) -> dict[str, Any]:
 
 
 def distance(args: Args, trainer: AdaNATTrainer, policy: Policy, bar: Any) -> float:
-    """Return the mean distance from the select part over the noise seeds."""
-    judge = trainer.monitor.judge
-    assert judge is not None
+    """Return the mean distance from the select split over the noise seeds."""
+    scorer = trainer.monitor.scorer
+    assert scorer is not None
     condition, found = balanced(trainer.env.generator.conditions(), args.images), []
     for seed in range(args.seeds):
         drawn = rollout(
@@ -136,7 +136,7 @@ def distance(args: Args, trainer: AdaNATTrainer, policy: Policy, bar: Any) -> fl
             threads=args.threads,
             progress=bar.update,
         )
-        found.append(judge.distance(drawn.images_NCHW))
+        found.append(scorer.distance(drawn.images_NCHW))
     return sum(found) / len(found)
 
 
@@ -147,7 +147,7 @@ def work(args: Args) -> None:
     total = len(args.rewards) * (args.episodes + len(PARTS) * len(args.sizes) * args.seeds * args.images)
     total += len(learning) * args.train.adanat.warmup * args.train.env.trajectories + args.seeds * args.images
     rows = []
-    with tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True) as bar:
+    with progress(total=total, unit="img", unit_scale=True) as bar:
         for spec in args.rewards:
             bar.set_description(spec)
             rows.append(measure(args, spec, truth, bar))
@@ -161,7 +161,7 @@ def work(args: Args) -> None:
     measured = [f"{part} {name}" for part in PARTS for name in MEASURED]
     print(table[measured].to_string(float_format="{:+.2f}".format))
     print(
-        f"\nDistance from the select part after a step of this size along the gradient; before: {start:.3f}"
+        f"\nDistance from the select split after a step of this size along the gradient; before: {start:.3f}"
     )
     steps = [f"{part} {size:g}" for part in PARTS for size in args.sizes]
     print(table[steps].to_string(float_format="{:.3f}".format))

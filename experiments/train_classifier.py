@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from _cli import main
-from tqdm import tqdm
+from _progress import progress
 
 from generators.checkpoints import save_pretrained
 from natgym.metrics.classifier import ClassifierConfig, fit_classifier, judge
@@ -16,7 +16,7 @@ from natgym.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Train a task's classifier on its train part."""
+    """Train a task's classifier on its train split."""
 
     output: Path
     """Folder to write; it must not exist."""
@@ -53,9 +53,9 @@ def work(args: Args) -> None:
         channels=args.channels,
         features=args.features,
     )
-    with tqdm(total=args.updates, unit="update", dynamic_ncols=True) as bar:
+    with progress(total=args.updates, unit="update") as bar:
 
-        def progress(loss: float) -> None:
+        def tell(loss: float) -> None:
             bar.set_postfix(loss=f"{loss:.3f}")
             bar.update()
 
@@ -66,12 +66,12 @@ def work(args: Args) -> None:
             updates=args.updates,
             seed=args.seed,
             device=args.device,
-            progress=progress,
+            progress=tell,
         )
     save_pretrained(classifier, args.output, task=args.task)
     select = task.images("select")
     right = judge(classifier, select)[1].argmax(-1) == select.condition.values
-    print(f"{args.output}: accuracy {right.float().mean():.4f} on the select part")
+    print(f"{args.output}: accuracy {right.float().mean():.4f} on the select split")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 import tyro
 from _cli import given_flags, main, refuse_settings
-from tqdm import tqdm
+from _progress import progress
 
 from agents.distributed.workers import own_device, process_group, rank, run_workers
 from generators.checkpoints import load_state, save_pretrained, save_state
@@ -24,7 +24,7 @@ from generators.noise import derive_seed, seeded
 from generators.recipes import DEFAULT_SIZE, SIZES, Model, build, recipe
 from generators.schedules import as_schedule
 from generators.training import Trainer, TrainingConfig, small_recipe
-from natgym.evaluation.judge import Judge
+from natgym.evaluation.scorer import Scorer
 from natgym.figures.policies import samples_figure
 from natgym.figures.trainings import training_figure
 from natgym.policies import FixedPolicy
@@ -35,7 +35,7 @@ from natgym.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Train a generator on a task's train part; the run folder gets generator/ with the averaged weights.
+    """Train a generator on a task's train split; the run folder gets generator/ with the averaged weights.
 
     The defaults are AutoNAT's on ImageNet-256; for the small tasks, and for ENAT's reuse, they follow --data
     and --model. Under torchrun each process is a rank of one training.
@@ -60,7 +60,7 @@ class Args:
     classifier: str | None = None
     """Shipped task or folder of a saved classifier for the curves, by default the task's, if any."""
     mirror: bool = False
-    """Add the mirror image of each picture, as the papers do."""
+    """Add the mirror image of each image, as the papers do."""
     cache: Path = Path("cache")
     """Folder of encoded data sets."""
     output: Path | None = None
@@ -70,9 +70,9 @@ class Args:
     checkpoint_every: int = 100
     """Updates between checkpoints."""
     evaluate_every: int = 1000
-    """Updates between sample grids, and distances from the select part; 0: never."""
+    """Updates between sample grids, and distances from the select split; 0: never."""
     evaluation_images: int = 1000
-    """Pictures generated for a distance."""
+    """Images generated for a distance."""
     evaluation_steps: int = 8
     """Decoding steps of these."""
     evaluation_schedule: str = "maskgit"
@@ -148,7 +148,7 @@ def followed(folder: Path, updates: int) -> Iterator[None]:
     done = Event()
 
     def follow() -> None:
-        with tqdm(total=updates, unit="update", dynamic_ncols=True) as bar:
+        with progress(total=updates, unit="update") as bar:
             while not done.wait(1.0) or bar.n < len(read_metrics(folder / "metrics.csv")):
                 bar.update(len(read_metrics(folder / "metrics.csv")) - bar.n)
 
@@ -189,17 +189,17 @@ class Watcher:
     def __init__(self, args: Args, run: Run, trainer: Trainer, tokenizer: Any) -> None:
         self.args, self.run, self.trainer, self.tokenizer = args, run, trainer, tokenizer
         self.note = f"{args.data}, {args.model}; {args.evaluation_schedule} at T = {args.evaluation_steps}"
-        self.judge = None
+        self.scorer = None
         if args.evaluate_every:
             task = task_of(args)
             if task.has("score_extractor"):
-                self.judge = Judge(task.score_extractor, task.split("select"))  # type: ignore[arg-type]
+                self.scorer = Scorer(task.score_extractor, task.split("select"))  # type: ignore[arg-type]
 
     def watch(self) -> None:
         """Run the training to its end."""
         args, trainer, folder = self.args, self.trainer, self.run.folder
         log = MetricsLog(folder / "metrics.csv", "update", trainer.done + 1)
-        bar = tqdm(total=args.train.updates, initial=trainer.done, unit="update", dynamic_ncols=True)
+        bar = progress(total=args.train.updates, initial=trainer.done, unit="update")
         with bar:
             for metrics in trainer:
                 last = trainer.done == args.train.updates
@@ -221,13 +221,13 @@ class Watcher:
         print(f"{folder / 'generator'}: {count:,} parameters")
 
     def evaluate(self) -> dict[str, float | None]:
-        """Draw pictures with the averaged generator; save a grid, return distance and accuracy if judged."""
+        """Draw images with the averaged generator; save a grid, return distance and accuracy if judged."""
         args = self.args
         generator: Any = self.trainer.ema
         every = generator.conditions()
         pool = every[:20]
         policy = FixedPolicy(as_schedule(args.evaluation_schedule, args.evaluation_steps))
-        drawn_of, count = (every, args.evaluation_images) if self.judge else (pool, 10 * len(pool))
+        drawn_of, count = (every, args.evaluation_images) if self.scorer else (pool, 10 * len(pool))
         condition = balanced(drawn_of, count)
         seed = derive_seed(args.train.seed, "evaluation")
         images = rollout(policy, generator, self.tokenizer, condition, seed=seed).images_NCHW.cpu()
@@ -238,9 +238,9 @@ class Watcher:
             f"samples-{self.trainer.done:06d}",
             samples_figure({title: shown}, pool.names, self.note + "; unselected"),
         )
-        if self.judge is None:
+        if self.scorer is None:
             return {"distance": None, "sample_accuracy": None}
-        scores = self.judge.score(images, condition.to("cpu"))
+        scores = self.scorer.score(images, condition.to("cpu"))
         return {"distance": scores["distance"], "sample_accuracy": scores["accuracy"]}
 
 

@@ -1,4 +1,4 @@
-"""Train a task's tokenizer and save it, with what it loses on the select part."""
+"""Train a task's tokenizer and save it, with what it loses on the select split."""
 
 import _root  # noqa: F401
 
@@ -10,14 +10,14 @@ from typing import Annotated, Literal
 import torch
 import tyro
 from _cli import main, refuse_settings
-from tqdm import tqdm
+from _progress import progress
 
 from generators.checkpoints import load_state, save_pretrained, save_state
 from generators.noise import derive_seed, seeded
 from generators.recipes import tokenizer_kind
 from generators.tokenizers import ConvVQ, ConvVQConfig, PatchKMeans, Tokenizer
 from generators.vq import VQTrainer, VQTrainingConfig
-from natgym.evaluation.judge import Judge
+from natgym.evaluation.scorer import Scorer
 from natgym.runs import MetricsLog, read_config, write_config
 from natgym.task import Task
 
@@ -26,7 +26,7 @@ SETTINGS = "training.json"  # config.json is the saved module's
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Train a tokenizer on a task's train part: a convolutional VQ-VAE, or a codebook of k-means patches."""
+    """Train a tokenizer on a task's train split: a convolutional VQ-VAE, or a codebook of k-means patches."""
 
     output: Path | None = None
     """Folder to write; it must not exist."""
@@ -81,7 +81,7 @@ def work(args: Args) -> None:
     kind = args.kind or tokenizer_kind(Task.load(args.task).recipe)
     tokenizer = fit_kmeans(args) if kind == "kmeans" else train_vq(args, args.output)
     save_pretrained(tokenizer, args.output, task=args.task)
-    print(f"{args.output}: {losses(tokenizer, args)} on the select part")
+    print(f"{args.output}: {losses(tokenizer, args)} on the select split")
 
 
 def fit_kmeans(args: Args) -> PatchKMeans:
@@ -110,7 +110,7 @@ def train_vq(args: Args, folder: Path) -> ConvVQ:
     if (checkpoint := folder / "checkpoint.pt").is_file():
         trainer.load_state_dict(load_state(checkpoint, args.device))
     log = MetricsLog(folder / "metrics.csv", "update", trainer.done + 1)
-    with tqdm(total=args.train.updates, initial=trainer.done, unit="update", dynamic_ncols=True) as bar:
+    with progress(total=args.train.updates, initial=trainer.done, unit="update") as bar:
         for metrics in trainer:
             log.append(metrics)
             bar.set_postfix(squared_error=f"{metrics['squared_error']:.5f}", codes=metrics["codes"])
@@ -122,7 +122,7 @@ def train_vq(args: Args, folder: Path) -> ConvVQ:
 
 @torch.no_grad()
 def losses(tokenizer: Tokenizer, args: Args) -> str:
-    """Say what the select part loses: codes used, squared error and, given a classifier, distance."""
+    """Say what the select split loses: codes used, squared error and, given a classifier, distance."""
     task = Task.load(args.task, score_extractor=args.classifier)
     part = task.split("select")
     device = args.device if isinstance(tokenizer, ConvVQ) else "cpu"
@@ -133,7 +133,7 @@ def losses(tokenizer: Tokenizer, args: Args) -> str:
     said = f"{used} codes used ({used / tokenizer.codebook_size:.1%}), squared error {error:.5f}"
     if not task.has("score_extractor"):
         return said
-    return f"{said}, distance {Judge(task.score_extractor, part).distance(coded_NCHW):.3f}"  # type: ignore[arg-type]
+    return f"{said}, distance {Scorer(task.score_extractor, part).distance(coded_NCHW):.3f}"  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

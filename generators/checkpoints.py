@@ -62,7 +62,7 @@ def write_atomic(path: Path | str, data: bytes | str) -> None:
 
 
 def save_state(path: Path | str, state: dict[str, Any]) -> None:
-    """Write a state of tensors, numbers and containers (optimisers, counters) atomically."""
+    """Write a state of tensors, numbers and containers (optimizers, counters) atomically."""
     with replacing(path) as temporary, open(temporary, "wb") as file:  # by a path, its name would be stored
         torch.save(state, file)
 

@@ -1,4 +1,4 @@
-"""What a picture is drawn from: class labels and texts behind one surface.
+"""What an image is drawn from: class labels and texts behind one surface.
 
 No other module asks which of the two it has. A generator reads `values`, a judge that wants one vector per
 row reads `vectors`, tables print `names`, guidance takes `null()`.
@@ -181,7 +181,7 @@ class ConditionEmbedding(nn.Module):
             )
         self.num_classes = num_classes
         if num_classes is not None:
-            # The class token is embedded as BERT embeds a word: with a position of its own, and normalised.
+            # The class token is embedded as BERT embeds a word: with a position of its own, and normalized.
             self.word = nn.Embedding(num_classes + 1, width)
             self.position = nn.Embedding(1, width)
             self.norm = nn.LayerNorm(width, eps=1e-6)

@@ -1,4 +1,4 @@
-"""Real images and their splits: a data set has three fixed parts that never mix.
+"""Real images and their splits: a data set has three fixed splits that never mix.
 
 *train* fits tokenizer, generator, classifier and discriminator; *select* serves search, early stopping and
 choosing among runs; nothing but the tables touches *report*. A data set is `digits`, `mnist`, `cifar10` or an
@@ -19,43 +19,44 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from generators import former
 from generators.checkpoints import tensors_hash, weights_hash, write_atomic
 from generators.conditions import Condition, Labels
 from generators.folders import FolderSpec, ImageFiles, list_folder
-from generators.images import ArrayPixels, Part, Pictures, Pixels
+from generators.images import ArrayPixels, Pictures, Pixels, Split
 from generators.tokenizers import Tokenizer
 
-PartName = Literal["train", "select", "report"]
+SplitName = Literal["train", "select", "report"]
 
 
-def open_part(task: str, part: PartName) -> Pictures:
-    """Return one part of a task, whose pictures are read when asked for.
+def open_split(task: str, split: SplitName) -> Pictures:
+    """Return one split of a task, whose images are read when asked for.
 
     Args:
         task: one of DATA_SETS, or an image folder: PATH, or PATH#COLUMN,size=N (`generators.folders`).
-        part: train, select or report.
+        split: train, select or report.
 
     Raises:
         ValueError: the name is not known, or the data is not there.
     """
-    if part not in get_args(PartName):
-        raise ValueError(f"part {part!r} is not one of {', '.join(get_args(PartName))}")
+    if split not in get_args(SplitName):
+        raise ValueError(f"split {split!r} is not one of {', '.join(get_args(SplitName))}")
     if task in DATA_SETS:
-        return DATA_SETS[task](part)
+        return DATA_SETS[task](split)
     if not (spec := FolderSpec.parse(task)).path.is_dir():
         raise ValueError(f"task {task!r} is not one of {', '.join(DATA_SETS)} and no image folder either")
-    return _folder(spec, part)
+    return _folder(spec, split)
 
 
-def load_part(task: str, part: PartName) -> Part:
-    """Return one part of a task with all its pictures as floats; see `open_part`."""
-    pictures = open_part(task, part)
-    return Part(pictures[torch.arange(len(pictures))], pictures.condition, pictures.class_names)
+def load_split(task: str, split: SplitName) -> Split:
+    """Return one split of a task with all its images as floats; see `open_split`."""
+    pictures = open_split(task, split)
+    return Split(pictures[torch.arange(len(pictures))], pictures.condition, pictures.class_names)
 
 
 def tokens(
     task: str,
-    part: PartName,
+    split: SplitName,
     tokenizer: Tokenizer,
     cache_folder: Path | str,
     *,
@@ -63,33 +64,33 @@ def tokens(
     batch_size: int = 256,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> tuple[Tensor, Condition]:
-    """Return the token ids (N, L), uint16, of a part and their conditions, from the cache if they are there.
+    """Return the token ids (N, L), uint16, of a split and their conditions, from the cache if they are there.
 
     Args:
-        task, part: as for `open_part`.
+        task, split: as for `open_split`.
         tokenizer: a module; it encodes on the device it is on.
-        cache_folder: where the ids' file is, or will be; one that is damaged or made of other pictures is
+        cache_folder: where the ids' file is, or will be; one that is damaged or made of other images is
             replaced.
-        mirror: append the pictures flipped from left to right, in the same order: 2N rows.
-        batch_size: pictures encoded at once.
-        progress: called with the pictures encoded and to encode, after each batch.
+        mirror: append the images flipped from left to right, in the same order: 2N rows.
+        batch_size: images encoded at once.
+        progress: called with the images encoded and to encode, after each batch.
 
     Raises:
-        ValueError: the pictures have another shape than the tokenizer's, or ids don't fit into 16 bits.
+        ValueError: the images have another shape than the tokenizer's, or ids don't fit into 16 bits.
     """
-    pictures = open_part(task, part)
+    pictures = open_split(task, split)
     if pictures.image_shape != tuple(tokenizer.image_shape):
         raise ValueError(
-            f"pictures of {task} are {pictures.image_shape}, the tokenizer's {tuple(tokenizer.image_shape)}; "
+            f"images of {task} are {pictures.image_shape}, the tokenizer's {tuple(tokenizer.image_shape)}; "
             "use the tokenizer of this task"
         )
     if tokenizer.codebook_size > 2**16:
         raise ValueError(f"codebook_size {tokenizer.codebook_size}: token sets hold at most {2**16} codes")
     assert isinstance(tokenizer, nn.Module)
     weights, flips = weights_hash(tokenizer), (False, True) if mirror else (False,)
-    name = "-".join([re.sub(r"\W+", "_", task), part, weights, *(["mirror"] if mirror else [])])
+    name = "-".join([re.sub(r"\W+", "_", task), split, weights, *(["mirror"] if mirror else [])])
     path = Path(cache_folder) / f"{name}.safetensors"
-    made_of = f"{task} {part} {weights} {mirror} {pictures.fingerprint()}"
+    made_of = f"{task} {split} {weights} {mirror} {pictures.fingerprint()}"
     if (ids_NL := _read_tokens(path, made_of)) is None:
         ids_NL = _encode(pictures, tokenizer, flips, batch_size, progress)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,33 +129,33 @@ def _encode(
     return torch.cat([ids_BL for ids in encoded.values() for ids_BL in ids])
 
 
-def _digits(part: PartName) -> Pictures:
+def _digits(split: SplitName) -> Pictures:
     """scikit-learn's 1,797 real digits of 8x8 pixels, cut by class: 1,197 train, 200 select, 400 report."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     pixels = ArrayPixels(torch.from_numpy(digits.images).byte()[:, None])
-    rows = stratified_parts(digits.target, train=1197, select=200, report=400)[part]
+    rows = stratified_splits(digits.target, train=1197, select=200, report=400)[split]
     return _pictures(pixels, digits.target, rows, tuple("0123456789"), white=16)
 
 
-def _mnist(part: PartName) -> Pictures:
-    """MNIST, 28x28 grey: 50,000 train, 10,000 select, and the 10,000 official test pictures as report."""
+def _mnist(split: SplitName) -> Pictures:
+    """MNIST, 28x28 grey: 50,000 train, 10,000 select, and the 10,000 official test images as report."""
     from torchvision.datasets import MNIST
 
-    found = _torchvision(MNIST, "MNIST/raw", train=part != "report")
-    rows = _official(found.targets.numpy(), part, train=50_000)
+    found = _torchvision(MNIST, "MNIST/raw", train=split != "report")
+    rows = _official(found.targets.numpy(), split, train=50_000)
     return _pictures(ArrayPixels(found.data[:, None]), found.targets.numpy(), rows, tuple("0123456789"))
 
 
-def _cifar10(part: PartName) -> Pictures:
-    """CIFAR-10, 32x32 RGB: 45,000 train, 5,000 select, and the 10,000 official test pictures as report."""
+def _cifar10(split: SplitName) -> Pictures:
+    """CIFAR-10, 32x32 RGB: 45,000 train, 5,000 select, and the 10,000 official test images as report."""
     from torchvision.datasets import CIFAR10
 
-    found = _torchvision(CIFAR10, "cifar-10-batches-py", train=part != "report")
+    found = _torchvision(CIFAR10, "cifar-10-batches-py", train=split != "report")
     pixels = ArrayPixels(torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous())
     labels = np.array(found.targets)
-    return _pictures(pixels, labels, _official(labels, part, train=45_000), tuple(found.classes))
+    return _pictures(pixels, labels, _official(labels, split, train=45_000), tuple(found.classes))
 
 
 def _torchvision(dataset: Callable[..., Any], files: str, train: bool) -> Any:
@@ -173,28 +174,28 @@ def _torchvision(dataset: Callable[..., Any], files: str, train: bool) -> Any:
         ) from None
 
 
-def _official(labels_N: np.ndarray, part: PartName, train: int) -> np.ndarray:
-    """Return the rows of a part in the official train files, or in the test files for report."""
-    if part == "report":
+def _official(labels_N: np.ndarray, split: SplitName, train: int) -> np.ndarray:
+    """Return the rows of a split in the official train files, or in the test files for report."""
+    if split == "report":
         return np.arange(len(labels_N))
     fit, chosen = _stratified_pair(labels_N, train, len(labels_N) - train)
-    return fit if part == "train" else chosen
+    return fit if split == "train" else chosen
 
 
-def _folder(spec: FolderSpec, part: PartName) -> Pictures:
-    """An image folder: 80 % train, 10 % select, 10 % report; or 90 % and 10 % beside a test part."""
+def _folder(spec: FolderSpec, split: SplitName) -> Pictures:
+    """An image folder: 80 % train, 10 % select, 10 % report; or 90 % and 10 % beside a test split."""
     listing = list_folder(spec)
     if (number := len(listing.paths)) < 10:
-        raise ValueError(f"{spec.path} holds {number} pictures; three parts need at least 10")
+        raise ValueError(f"{spec.path} holds {number} images; three splits need at least 10")
     strata = _strata(listing.labels)
     if listing.tested is None:
         tenth = number // 10
-        rows = stratified_parts(strata, train=number - 2 * tenth, select=tenth, report=tenth)[part]
-    elif part == "report":
+        rows = stratified_splits(strata, train=number - 2 * tenth, select=tenth, report=tenth)[split]
+    elif split == "report":
         rows = np.flatnonzero(listing.tested)
     else:
         known = np.flatnonzero(~listing.tested)
-        rows = known[_official(_strata(listing.labels[known]), part, train=len(known) - len(known) // 10)]
+        rows = known[_official(_strata(listing.labels[known]), split, train=len(known) - len(known) // 10)]
     return _pictures(ImageFiles(listing.paths, spec.size), listing.labels, rows, listing.class_names)
 
 
@@ -205,8 +206,8 @@ def _pictures(
     return Pictures(pixels, torch.from_numpy(rows), condition, class_names, white)
 
 
-def stratified_parts(labels_N: np.ndarray, train: int, select: int, report: int) -> dict[str, np.ndarray]:
-    """Cut indices into disjoint parts of the given sizes, each with the classes' shares; the cut is fixed."""
+def stratified_splits(labels_N: np.ndarray, train: int, select: int, report: int) -> dict[str, np.ndarray]:
+    """Cut indices into disjoint splits of given sizes, each with the classes' shares; the cut is fixed."""
     fit, held_out = _stratified_pair(labels_N, train, select + report)
     chosen, judged = _stratified_pair(labels_N[held_out], select, report)
     return {"train": fit, "select": held_out[chosen], "report": held_out[judged]}
@@ -223,7 +224,7 @@ def _stratified_pair(labels_N: np.ndarray, first: int, second: int) -> tuple[np.
 
 
 def _strata(labels_N: np.ndarray, enough: int = 20) -> np.ndarray:
-    """Return labels fit for stratified cuts: the classes with fewer than `enough` pictures become one."""
+    """Return labels fit for stratified cuts: the classes with fewer than `enough` images become one."""
     counts = np.bincount(labels_N)
     small_N = counts[labels_N] < enough
     if small_N.sum() < enough:  # too few even together: they join the largest class
@@ -231,7 +232,17 @@ def _strata(labels_N: np.ndarray, enough: int = 20) -> np.ndarray:
     return np.where(small_N, len(counts), labels_N)
 
 
-DATA_SETS: dict[str, Callable[[PartName], Pictures]] = {
+__getattr__ = former.renamed(
+    __name__,
+    {
+        "PartName": "SplitName",
+        "Part": "Split",
+        "load_part": "load_split",
+        "open_part": "open_split",
+        "TASKS": "DATA_SETS",
+    },
+)
+DATA_SETS: dict[str, Callable[[SplitName], Pictures]] = {
     "digits": _digits,
     "mnist": _mnist,
     "cifar10": _cifar10,

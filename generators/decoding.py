@@ -26,10 +26,10 @@ DEFAULT = DecodeRules()
 
 @dataclass(frozen=True, eq=False)
 class DecodeState:
-    """Where the pictures of a batch stand before step `step`.
+    """Where the images of a batch stand before step `step`.
 
     Attributes:
-        ids_BL: tokens; the mask id where not revealed. After the last step, the finished pictures.
+        ids_BL: tokens; the mask id where not revealed. After the last step, the finished images.
         condition: what they are drawn from.
         step, steps: steps taken, and T.
         masked_B, nfe_B: masked tokens and forward passes spent so far, int64 on the host.
@@ -116,7 +116,7 @@ def advance(
         ValueError: the state is done.
     """
     if state.done:
-        raise ValueError(f"all {state.steps} steps are taken; call start for a new picture")
+        raise ValueError(f"all {state.steps} steps are taken; call start for a new image")
     guided_B = (params.guidance_scale > rules.guidance_floor) & (state.masked_B > 0)
     remask_B1, sampling_B1, scale_B1 = _on_device(params, guided_B, state.ids_BL.device)
     logits_BLV, null_cache, spent_B = _guide(generator, state, guided_B, scale_B1[..., None])

@@ -2,7 +2,7 @@
 or a metadata.csv (the image-folder convention of Hugging Face's datasets library).
 
 A folder is named by one string, `PATH` or `PATH#COLUMN,size=N`: the label column of metadata.csv, and the
-side of the squares that all pictures are resized and centre-cropped to.
+side of the squares that all images are resized and centre-cropped to.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class FolderSpec:
     Attributes:
         path: of the folder.
         column: of metadata.csv; None for the first of LABEL_COLUMNS.
-        size: side of the pictures in pixels; None if they all have one size already.
+        size: side of the images in pixels; None if they all have one size already.
     """
 
     path: Path
@@ -59,13 +59,13 @@ class FolderSpec:
 
 @dataclass(frozen=True)
 class Listing:
-    """Pictures of a folder and their classes.
+    """Images of a folder and their classes.
 
     Attributes:
         paths: of N files.
-        labels: of N pictures, indices into `class_names`.
+        labels: of N images, indices into `class_names`.
         class_names: sorted.
-        tested: where the folder has a test part of its own, whether each picture is in it.
+        tested: where the folder has a test split of its own, whether each image is in it.
     """
 
     paths: list[Path]
@@ -75,7 +75,7 @@ class Listing:
 
 
 def list_folder(spec: FolderSpec) -> Listing:
-    """Find the pictures and their classes; ValueError if the folder has none of the layouts."""
+    """Find the images and their classes; ValueError if the folder has none of the layouts."""
     path = spec.path
     if (path / "metadata.csv").is_file():
         return _by_metadata(path, spec.column)
@@ -144,7 +144,7 @@ class ImageFiles:
 
     @cached_property
     def image_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of every picture."""
+        """(channels, height, width) of every image."""
         with Image.open(self.paths[0]) as first:
             channels = 1 if first.mode in ("1", "L", "LA", "I;16") else 3
             width, height = (self.size, self.size) if self.size is not None else first.size
@@ -176,7 +176,7 @@ class ImageFiles:
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    """Put a picture with transparent parts on white."""
+    """Put an image with transparent parts on white."""
     if not image.has_transparency_data:
         return image
     layer = image.convert("RGBA")

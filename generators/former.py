@@ -1,8 +1,10 @@
-"""What files of before call otherwise: read here, wherever settings or descriptions come from JSON."""
+"""What is called otherwise since: read here, wherever settings or descriptions come from JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import sys
+import warnings
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 
@@ -20,6 +22,8 @@ def settings(values: Mapping[str, Any], fields: Collection[str]) -> dict[str, An
         found["extractor"] = found.get("extractor") or "score"
     if ("rules" in fields or flat) and "rules" not in found and "min_reveal" in found:
         found["rules"] = _rules(found.pop("min_reveal"))
+    if "split" in fields and "split" not in found and "part" in found:
+        found["split"] = found.pop("part")
     return found
 
 
@@ -33,9 +37,29 @@ def description(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def manifest(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a protocol without the rules, which now stand in each row."""
-    return {name: value for name, value in protocol.items() if name != "min_reveal"}
+    """Return a protocol under today's names, without the rules, which now stand in each row."""
+    found = {name: value for name, value in protocol.items() if name != "min_reveal"}
+    if "part" in found and "split" not in found:
+        found["split"] = found.pop("part")
+    return found
 
 
 def _rules(min_reveal: int) -> str:
     return "confidence" if min_reveal == 1 else f"confidence,min_reveal={min_reveal}"
+
+
+def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return a module's `__getattr__` for names of before, which warn; for one release.
+
+    Args:
+        names: {name of before: today's}.
+    """
+
+    def look_up(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        said = f"{module}.{name} is now {module}.{names[name]}"
+        warnings.warn(said, DeprecationWarning, stacklevel=2)
+        return getattr(sys.modules[module], names[name])
+
+    return look_up

@@ -1,4 +1,4 @@
-"""Many pictures behind one surface: floats in memory, or bytes that become floats row by row."""
+"""Many images behind one surface: floats in memory, or bytes that become floats row by row."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from generators import former
 from generators.checkpoints import tensors_hash
 from generators.conditions import Condition
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Split:
     """Images (N, C, H, W) in [0, 1] with their conditions; the classes' names where they are known."""
 
     images_NCHW: Tensor
     condition: Condition
     class_names: tuple[str, ...] = ()
 
-    def to(self, device: torch.device | str) -> Part:
+    def to(self, device: torch.device | str) -> Split:
         """Move to a device."""
-        return Part(self.images_NCHW.to(device), self.condition.to(device), self.class_names)
+        return Split(self.images_NCHW.to(device), self.condition.to(device), self.class_names)
 
     def __len__(self) -> int:
         return len(self.images_NCHW)
 
 
 class ImageRows(Protocol):
-    """N pictures in [0, 1] by rows: a tensor (N, C, H, W), or `Pictures`."""
+    """N images in [0, 1] by rows: a tensor (N, C, H, W), or `Pictures`."""
 
     def __len__(self) -> int: ...
 
@@ -37,7 +38,7 @@ class ImageRows(Protocol):
 
 
 class Pixels(Protocol):
-    """Where uint8 pictures come from: memory or files."""
+    """Where uint8 images come from: memory or files."""
 
     def __getitem__(self, rows: Tensor) -> Tensor: ...
 
@@ -45,7 +46,7 @@ class Pixels(Protocol):
 
 
 class ArrayPixels:
-    """Pictures in memory, uint8 (N, C, H, W)."""
+    """Images in memory, uint8 (N, C, H, W)."""
 
     def __init__(self, pixels_NCHW: Tensor) -> None:
         self.pixels_NCHW = pixels_NCHW
@@ -59,12 +60,12 @@ class ArrayPixels:
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """A part whose pictures are turned to floats, or read from files, only when asked for.
+    """A split whose images are turned to floats, or read from files, only when asked for.
 
     Attributes:
-        pixels: of all parts of the task.
+        pixels: of all splits of the task.
         rows_N: which of them are in this one.
-        condition: of the N pictures.
+        condition: of the N images.
         class_names: where they are known.
         white: the pixel value that becomes 1.
     """
@@ -89,5 +90,13 @@ class Pictures:
         return self.pixels[self.rows_N[rows]].float().div(self.white)
 
     def fingerprint(self) -> str:
-        """Name the pictures and their order, so that what was made of others is noticed."""
+        """Name the images and their order, so that what was made of others is noticed."""
         return f"{self.pixels.fingerprint()}-{tensors_hash({'rows': self.rows_N})}"
+
+
+def eight_bits(images_NCHW: Tensor) -> Tensor:
+    """Return the images as they are after saving without loss: rounded to multiples of 1 / 255."""
+    return (images_NCHW.clamp(0, 1) * 255).round() / 255
+
+
+__getattr__ = former.renamed(__name__, {"Part": "Split", "Images": "ImageRows"})

@@ -1,6 +1,6 @@
 """Stateless noise: every random number of decoding is a hash of (row seed, step, token, purpose).
 
-The same row therefore gives the same picture alone or in a batch, two policies can be compared on the same
+The same row therefore gives the same image alone or in a batch, two policies can be compared on the same
 noise, and a resumed run needs no generator state. The hash is SplitMix64's finaliser (Steele, Lea and Flood
 2014), evaluated on the device in int64; `RecordedNoise` replays noise drawn elsewhere instead.
 """

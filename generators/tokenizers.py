@@ -1,4 +1,4 @@
-"""Tokenizers: pictures to grids of code ids and back.
+"""Tokenizers: images to grids of code ids and back.
 
 The contract is `encode(images_BCHW in [0, 1]) -> ids_BL`, `decode(ids_BL) -> images_BCHW in [0, 1]`, and the
 attributes `codebook_size`, `grid` (rows, columns of tokens) and `image_shape` (C, H, W).
@@ -50,7 +50,7 @@ class PatchKMeansConfig:
 
 @register(PatchKMeansConfig)
 class PatchKMeans(nn.Module):
-    """Each patch is replaced by the nearest of `codebook_size` k-means centres; for very small pictures."""
+    """Each patch is replaced by the nearest of `codebook_size` k-means centres; for very small images."""
 
     def __init__(self, config: PatchKMeansConfig) -> None:
         super().__init__()
@@ -144,8 +144,8 @@ class Residual(nn.Module):
 class ConvVQ(nn.Module):
     """VQ-VAE (arXiv 1711.00937): convolutions, the nearest code of each of their vectors, convolutions back.
 
-    The encoder sees little beyond a token's own pixels and normalises nothing over the picture. With a wider
-    view it describes one place in the codes of another, empty regions first; the pictures come back a little
+    The encoder sees little beyond a token's own pixels and normalises nothing over the image. With a wider
+    view it describes one place in the codes of another, empty regions first; the images come back a little
     better and no generator can predict their tokens. The decoder sees all it wants.
 
     The codebook is a plain buffer, which `generators.vq.VQTrainer` fills: nothing in here changes it.

@@ -30,9 +30,9 @@ class TrainingConfig:
     """Hyper-parameters of a generator's training; the defaults are AutoNAT's on ImageNet-256."""
 
     updates: int = 500_000
-    """Number of optimiser steps."""
+    """Number of optimizer steps."""
     batch_size: int = 2048
-    """Pictures per step, over all ranks."""
+    """Images per step, over all ranks."""
     learning_rate: float = 4e-4
     """Peak learning rate of AdamW."""
     decay: Literal["cosine", "constant"] = "constant"
@@ -54,7 +54,7 @@ class TrainingConfig:
     shared_mask: bool = False
     """One share of hidden tokens for the whole batch, and one token visible at least: ENAT's code."""
     reuse: float = 0.0
-    """Share of pictures trained on what the averaged network computed with fewer tokens visible; for ENAT,
+    """Share of images trained on what the averaged network computed with fewer tokens visible; for ENAT,
     whose paper has 0.5. With `shared_mask` a whole batch is, or is not."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the forward passes; weights stay float32."""
@@ -169,7 +169,7 @@ class Trainer:
             yield self.update()
 
     def update(self) -> dict[str, float]:
-        """Take one optimiser step; return update, loss (nats a hidden token), accuracy and learning rate."""
+        """Take one optimizer step; return update, loss (nats a hidden token), accuracy and learning rate."""
         rate = self._learning_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -199,7 +199,7 @@ class Trainer:
 
     @torch.no_grad()
     def _reused(self, earlier_BL: Tensor, condition: Condition) -> Any:
-        """Return what the averaged network has computed at an earlier state of the same pictures."""
+        """Return what the averaged network has computed at an earlier state of the same images."""
         return self.ema(earlier_BL, condition).cache
 
     def state_dict(self) -> dict[str, Any]:
@@ -224,7 +224,7 @@ class Trainer:
         return warmup_then_cosine(self.done, config.learning_rate, config.warmup, config.updates)
 
     def _batch(self, rng: np.random.Generator) -> Batch:
-        """Draw pictures, hide tokens and drop conditions: this rank's share of what every rank draws."""
+        """Draw images, hide tokens and drop conditions: this rank's share of what every rank draws."""
         config, device = self.config, self.tokens_NL.device
         B, L, mask_id = config.batch_size, self.tokens_NL.shape[1], self.generator.mask_id
         assert isinstance(mask_id, int)

@@ -26,9 +26,9 @@ class VQTrainingConfig:
     """Hyper-parameters of a tokenizer's training."""
 
     updates: int = 2000
-    """Number of optimiser steps."""
+    """Number of optimizer steps."""
     batch_size: int = 64
-    """Pictures per step."""
+    """Images per step."""
     learning_rate: float = 2e-3
     """Peak learning rate of AdamW; linear warm-up, then cosine."""
     warmup: int = 100
@@ -88,7 +88,7 @@ class VQTrainer:
         self.tokenizer.eval()
 
     def update(self) -> dict[str, float]:
-        """Take one optimiser step; return update, squared error (pixels in [0, 1]), codes used in the batch
+        """Take one optimizer step; return update, squared error (pixels in [0, 1]), codes used in the batch
         and learning rate."""
         config = self.config
         rate = warmup_then_cosine(self.done, config.learning_rate, config.warmup, config.updates)

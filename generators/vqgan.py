@@ -63,7 +63,7 @@ class ResidualBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Pictures (B, C, H, W) to latents (B, E, h, w), halving the sides between levels."""
+    """Images (B, C, H, W) to latents (B, E, h, w), halving the sides between levels."""
 
     def __init__(self, config: VQGANConfig) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Codes (B, E, h, w) to pictures (B, C, H, W); levels, from fine to coarse, run backwards."""
+    """Codes (B, E, h, w) to images (B, C, H, W); levels, from fine to coarse, run backwards."""
 
     def __init__(self, config: VQGANConfig) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class Decoder(nn.Module):
 
 @register(VQGANConfig)
 class VQGAN(nn.Module):
-    """Tokenizer of pictures in [0, 1]; all but `decode`, which needs a grid, works at any size."""
+    """Tokenizer of images in [0, 1]; all but `decode`, which needs a grid, works at any size."""
 
     def __init__(self, config: VQGANConfig) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ class VQGAN(nn.Module):
         return torch.cat(nearest).view(latents.shape[:2])
 
     def decode(self, ids_BL: Tensor) -> Tensor:
-        """Return the pictures (B, C, H, W) of the configured grid in [0, 1]."""
+        """Return the images (B, C, H, W) of the configured grid in [0, 1]."""
         if ids_BL.shape[-1] != self.grid[0] * self.grid[1]:
             raise ValueError(
                 f"{ids_BL.shape[-1]} tokens don't fill a grid of {self.grid[0]} x {self.grid[1]}"
@@ -138,12 +138,12 @@ class VQGAN(nn.Module):
         return self.paint(ids_BL.view(-1, *self.grid)).clamp(0, 1)
 
     def latents(self, images_BCHW: Tensor) -> Tensor:
-        """Return what is about to be quantised, (B, E, h, w)."""
+        """Return what is about to be quantized, (B, E, h, w)."""
         self._grid(*images_BCHW.shape[-2:])
         return self.encoder(images_BCHW)
 
     def paint(self, ids_Bhw: Tensor) -> Tensor:
-        """Return pictures before they are clamped to [0, 1], from a grid of any size."""
+        """Return images before they are clamped to [0, 1], from a grid of any size."""
         return self.decoder(rearrange(self.codebook(ids_Bhw), "b h w e -> b e h w"))
 
     def _grid(self, height: int, width: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from gymnasium.envs.registration import register
 
+from natgym import _former
 from natgym._lazy import lazily
 
 __version__ = "0.1.0"
@@ -20,13 +21,14 @@ _HOMES = {
     "check_policy": "natgym.check",
     "check_reward": "natgym.check",
     "evaluate": "natgym.evaluation.tables",
-    "load_generator": "natgym.loading",
+    "load_generator": "natgym._former",
     "make_reward": "natgym.rewards",
     "play": "natgym.rollouts",
     "rollout": "natgym.rollouts",
 }
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604  (strings all)
 __getattr__, __dir__ = lazily(__name__, _HOMES)
+_former.install()
 
 # Of v0, Gymnasium itself says that it is deprecated and that v1 is to be used.
 # No max_episode_steps: the T steps are the process's own horizon, so an episode terminates and is never

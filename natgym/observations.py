@@ -1,4 +1,4 @@
-"""What an agent sees of a picture in progress: all features, pooled ones, or the tokens they came from.
+"""What an agent sees of an image in progress: all features, pooled ones, or the tokens they came from.
 
 Memory of one rollout buffer, for T = 8 steps of 1,024 rows with 256 tokens of width 768 in float16:
 

@@ -1,4 +1,4 @@
-"""Any policy on any generator: pictures, and one tidy frame with a row per sample and step.
+"""Any policy on any generator: images, and one tidy frame with a row per sample and step.
 
 A policy is `policy(observation, step) -> DecodeParams`. A schedule ignores the observation; a learned policy
 plays its mean action. The environment and this module share `observe` and `advance`, so all policies meet the
@@ -126,7 +126,7 @@ class Rollout:
     """What `rollout` returns.
 
     Attributes:
-        images_NCHW, tokens_NL: the pictures and their tokens.
+        images_NCHW, tokens_NL: the images and their tokens.
         nfe_N: forward passes spent on each.
         condition: what each was drawn from.
         revealed_at_NL: the step (0..T-1) that revealed each token, int16.
@@ -161,7 +161,7 @@ class Rollout:
 
     @property
     def images(self) -> Tensor:
-        """The pictures, (N, C, H, W) in [0, 1]."""
+        """The images, (N, C, H, W) in [0, 1]."""
         return self.images_NCHW
 
     @classmethod
@@ -196,20 +196,20 @@ def rollout(
     threads: int = 1,
     progress: Callable[[int], object] | None = None,
 ) -> Rollout:
-    """Draw one picture per condition; row i has row seed `seed` + i whatever the batch size.
+    """Draw one image per condition; row i has row seed `seed` + i whatever the batch size.
 
     Args:
         generator: live; or the task of generator and tokenizer, a `Task` or what `Task.load` takes.
         tokenizer: of a live generator, or in place of the task's.
         condition: what to draw; by default `num_images` conditions, all of the generator's in turn.
         rules: of a policy that has none of its own; by default AutoNAT's.
-        reward: judges each batch of finished pictures, for the frame.
+        reward: judges each batch of finished images, for the frame.
         first_pass: of the generator, to predict each condition's first step once for many rollouts.
         statistics: True adds confidence and entropy to the frame.
         trail: True keeps the tokens after each step.
         threads: batches drawn at once, for CPUs. Rows don't depend on one another, so that small networks
             gain more from this than from threads inside torch, and the result is the same for any number.
-        progress: called with the number of pictures of each finished batch.
+        progress: called with the number of images of each finished batch.
     """
     if not hasattr(generator, "mask_id"):
         task = Task.load(generator, tokenizer=tokenizer)

@@ -22,7 +22,7 @@ import torch
 
 from generators.checkpoints import FILES, PRETRAINED, config_from_dict, from_pretrained, read_description
 from generators.contract import Generator
-from generators.data import DATA_SETS, Part, PartName, load_part, open_part
+from generators.data import DATA_SETS, Split, SplitName, load_split, open_split
 from generators.images import Pictures
 from generators.recipes import RECIPES
 from generators.tokenizers import Tokenizer
@@ -172,21 +172,21 @@ class Task:
         """Of `generators.recipes`, by which the task's networks are trained; None for the papers' own."""
         return None if self.description is None else self.description.recipe
 
-    def images(self, split: PartName) -> Pictures:
+    def images(self, split: SplitName) -> Pictures:
         """Return the real images of a split, read when asked for.
 
         Raises:
             ValueError: the task has no images, they are not where it says, or of other classes.
         """
-        found = open_part(self.data, split)
+        found = open_split(self.data, split)
         told = self.description
         if told and told.class_names and found.class_names and told.class_names != found.class_names:
             raise ValueError(f"{self} has the classes {told.class_names}, its images {found.class_names}")
         return found
 
-    def split(self, split: PartName) -> Part:
+    def split(self, split: SplitName) -> Split:
         """Return the real images of a split as floats, on the task's device; see `images`."""
-        return load_part(self.data, split).to(self.device)
+        return load_split(self.data, split).to(self.device)
 
     @property
     def data(self) -> str:
@@ -253,17 +253,18 @@ def read_task(folder: Path) -> Description:
     return replace(found, data=str(near.resolve()) + "".join(found.data.partition("#")[1:]))
 
 
-def at_hand(spec: Any) -> Any:
-    """Return what a path stands for wherever it is read: absolute, if there is something of that name.
+def at_hand(spec: Any, *, images: bool = False) -> Any:
+    """Return what a path stands for wherever it is read: absolute, if it is a file, a saved network or a task.
 
-    What is live, shipped, or the name of a data set stays as it is.
+    Any other folder is one only where `images` may be meant; what is live or has a name stays as it is.
     """
     if not isinstance(spec, str | Path):
         return spec
     place, mark, options = str(spec).partition("#")
     path = Path(place)
     named = (PRETRAINED / path).exists() or place in DATA_SETS
-    if path.is_file() or _saved(path) or (path / TASK_FILE).is_file() or (path.is_dir() and not named):
+    folder = images and path.is_dir() and not named
+    if path.is_file() or _saved(path) or (path / TASK_FILE).is_file() or folder:
         return f"{path.resolve()}{mark}{options}"
     return str(spec)
 
@@ -296,13 +297,13 @@ def _find(spec: str) -> _Found:
         if _saved(path):  # a generator of a run, which says its task
             return _of_generator(path, stands_for(path))
     try:
-        open_part(spec, "train")
+        open_split(spec, "train")
     except ValueError as error:
         raise ValueError(
             f"{spec!r} is neither a folder of a task or of a saved generator nor a shipped task "
             f"({', '.join(shipped())}), and no images either: {error}"
         ) from None
-    here = at_hand(spec)
+    here = at_hand(spec, images=True)
     return _Found(here, spec, Description(data=here))
 
 

@@ -67,7 +67,7 @@ def test_a_reward_takes_twenty_lines() -> None:
 
 
 def test_the_agent_of_thirty_lines_learns_without_agents() -> None:
-    """Its mean action beats the schedule that it started from, on pictures that it has not seen."""
+    """Its mean action beats the schedule that it started from, on images that it has not seen."""
     assert len([line for line in AGENT.splitlines() if line.strip()]) <= 30
     assert set(re.findall(r"^(?:import|from) (\w+)", AGENT, re.MULTILINE)) == {"gymnasium", "torch", "natgym"}
     learned: dict[str, Any] = {}

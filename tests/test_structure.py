@@ -23,6 +23,7 @@ HOMES = {  # the only places where a library may be imported: folders or single 
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60
 MAX_ARGUMENTS = 8
+MOST_MODULES = {"natgym": 10, "agents": 6}  # that lie directly in these
 
 
 def sources(root: Path) -> Iterator[tuple[Path, ast.Module]]:
@@ -262,6 +263,45 @@ def test_constructors_take_few_arguments(tmp_path: Path) -> None:
         "A takes 9 arguments",
         "B takes 9 arguments",
     ]
+
+
+def test_few_modules_lie_outside_of_a_folder() -> None:
+    for package, most in MOST_MODULES.items():
+        found = sorted(path.name for path in (ROOT / package).glob("*.py") if path.name != "__init__.py")
+        assert len(found) <= most, f"{package} has {', '.join(found)}: give them a folder"
+
+
+def circles(root: Path) -> list[str]:
+    """Folders and single modules of natgym and agents that import one another in a circle."""
+    edges: dict[str, set[str]] = {}
+    for path, tree in sources(root):
+        if path.parts[0] not in MOST_MODULES or path.name == "__init__.py":
+            continue
+        here = ".".join(path.with_suffix("").parts[:2])
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in MOST_MODULES:
+                words = node.module.split(".")
+                there = [words[0] + "." + words[1]] if len(words) > 1 else []
+                there = there or [f"{words[0]}.{name.name}" for name in node.names]
+                edges.setdefault(here, set()).update(name for name in there if name != here)
+    found = []
+    for start in edges:
+        reached, open_ = set(), [start]
+        while open_:
+            new = edges.get(open_.pop(), set()) - reached
+            reached |= new
+            open_ += new
+        found += [start] if start in reached else []
+    return sorted(found)
+
+
+def test_folders_do_not_import_one_another_in_a_circle(tmp_path: Path) -> None:
+    assert circles(ROOT) == []
+    plant(tmp_path, "natgym/env/vector.py", "from natgym.rewards.named import make_reward")
+    plant(tmp_path, "natgym/rewards/named.py", "from natgym.task import Task")
+    plant(tmp_path, "natgym/task.py", "def late():\n    from natgym.env import DecodeVectorEnv\n")
+    plant(tmp_path, "natgym/runs.py", "from natgym.task import Task")
+    assert circles(tmp_path) == ["natgym.env", "natgym.rewards", "natgym.task"]
 
 
 def test_the_trainer_knows_few_modules() -> None:

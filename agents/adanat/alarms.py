@@ -1,4 +1,4 @@
-"""Alarms: signs at each measurement that a policy games its reward instead of drawing better pictures."""
+"""Alarms: signs at each measurement that a policy games its reward instead of drawing better images."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class AlarmConfig:
     stop: tuple[Alarm, ...] = ()
     """Alarms that end the training, whose policy is kept."""
     divergence: float = 0.1
-    """Share by which the distance may grow while the reward claims that generated pictures come nearer to
-    real ones of the select part. An influence can't claim this: its mean is 0."""
+    """Share by which the distance may grow while the reward claims that generated images come nearer to
+    real ones of the select split. An influence can't claim this: its mean is 0."""
     recall: float = 0.1
     """How far recall may fall: a policy that gives up variety."""
     coverage: float = 0.1
@@ -26,7 +26,7 @@ class AlarmConfig:
     classes: float = 0.1
     """How far the classes recognised may move from those asked for, in total variation."""
     saturation: float = 0.98
-    """Share of real pictures of the select part and generated ones that the discriminator may tell apart;
+    """Share of real images of the select split and generated ones that the discriminator may tell apart;
     beyond it, its reward is flat."""
     idle: float = 0.1
     """Share of steps before the last that may reveal nothing, which costs passes; under rules that let a step
@@ -38,13 +38,13 @@ class AlarmConfig:
 
 
 class Vitals(NamedTuple):
-    """One measurement of the mean policy on the select part; the names are columns of metrics.csv.
+    """One measurement of the mean policy on the select split; the names are columns of metrics.csv.
 
     Attributes:
         distance: Frechet distance.
         recall, coverage: NaN where the reference is statistics alone.
         class_drift: total variation between the classes asked for and those recognised.
-        reward_gap: mean reward of real pictures minus that of generated ones.
+        reward_gap: mean reward of real images minus that of generated ones.
         told_apart: share that the discriminator judges rightly; NaN without one.
         idle: share of steps before the last that reveal nothing.
     """
@@ -68,7 +68,7 @@ def _alarms(config: AlarmConfig, first: Vitals, now: Vitals) -> Iterator[tuple[A
     if claimed and now.distance > first.distance * (1 + config.divergence):
         yield (
             "divergence",
-            f"real pictures' lead in reward fell from {first.reward_gap:.3f} to {now.reward_gap:.3f}, but "
+            f"real images' lead in reward fell from {first.reward_gap:.3f} to {now.reward_gap:.3f}, but "
             f"the distance rose from {first.distance:.3f} to {now.distance:.3f}",
         )
     if now.recall < first.recall - config.recall:
@@ -82,6 +82,6 @@ def _alarms(config: AlarmConfig, first: Vitals, now: Vitals) -> Iterator[tuple[A
             "those asked for",
         )
     if now.told_apart > config.saturation:
-        yield "saturation", f"the discriminator tells {now.told_apart:.1%} of unseen pictures apart"
+        yield "saturation", f"the discriminator tells {now.told_apart:.1%} of unseen images apart"
     if now.idle > config.idle:
         yield "idle", f"{now.idle:.1%} of the steps before the last reveal nothing"

@@ -62,7 +62,7 @@ class EnvConfig:
 
     def __post_init__(self) -> None:
         for name in ("task", "generator", "schedule", "extractor"):  # a worker has another folder at hand
-            object.__setattr__(self, name, at_hand(getattr(self, name)))
+            object.__setattr__(self, name, at_hand(getattr(self, name), images=name == "task"))
         for name in ("steps", "trajectories"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
@@ -119,7 +119,7 @@ class AdaNATConfig:
     max_gradient_norm: float | None = 0.5
     """Gradients are clipped to this norm; None leaves them, as the paper does."""
     normalize_advantages: bool = True
-    """Whether the advantages of each minibatch are standardised; in the paper the returns alone are."""
+    """Whether the advantages of each minibatch are standardized; in the paper the returns alone are."""
     clip: float = 0.2
     """PPO's clipping range."""
     value_weight: float = 0.5

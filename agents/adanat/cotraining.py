@@ -1,7 +1,7 @@
 """Co-training: the generator learns in turn with the policy, at the mask ratios that the policy visits.
 
 AdaNAT trains its policy on a frozen generator, whose own training hid other shares of the tokens than a
-decoding does. Here the generator goes on learning after each update of the policy, from the train part, and
+decoding does. Here the generator goes on learning after each update of the policy, from the train split, and
 the next rollout is drawn by its averaged weights.
 """
 
@@ -48,7 +48,7 @@ class VisitedRatios:
     """The mask ratios that a rollout visited, each with equal chance.
 
     A ratio is the share of masked tokens that a row has before a step; so the ratio 1, before the first step,
-    comes once in T. Rows with nothing masked are left out: their pictures are finished. Which tokens are
+    comes once in T. Rows with nothing masked are left out: their images are finished. Which tokens are
     hidden stays uniformly random, as in all training, whereas decoding hides the least confident ones.
 
     Args:
@@ -70,7 +70,7 @@ class Cotraining:
     Args:
         usual: the recipe of the generator's own training.
         generator: where it starts; left as it is.
-        ids_NL, condition: the train part's tokens and what they are of.
+        ids_NL, condition: the train split's tokens and what they are of.
         seed: all randomness follows from it and the number of updates taken.
     """
 

@@ -1,6 +1,6 @@
 """What an AdaNAT run learned beside its policy: the critic's values and the discriminator's reward.
 
-Both are in the run's checkpoint. The critic expects returns standardised over a rollout, so that its values
+Both are in the run's checkpoint. The critic expects returns standardized over a rollout, so that its values
 follow the reward up to scale and shift.
 """
 

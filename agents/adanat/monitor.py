@@ -13,7 +13,7 @@ from agents.adanat.alarms import Alarm, Vitals, alarms
 from agents.adanat.config import AdaNATConfig
 from generators.noise import derive_seed
 from natgym.env.vector import DecodeVectorEnv
-from natgym.evaluation.judge import Judge
+from natgym.evaluation.scorer import Scorer
 from natgym.rewards import AdversarialReward, parts_of
 from natgym.rewards.checks import judged
 from natgym.rewards.projected import GROUP
@@ -40,11 +40,11 @@ class Monitor:
         self.first = self.vitals = Vitals()
         self.alarms: dict[Alarm, str] = {}
         self.best: dict[str, Any] | None = None
-        self.judge: Judge | None = None
+        self.scorer: Scorer | None = None
         if env.task.description is None:
             return
         select = env.task.split("select")
-        self.judge = Judge(env.task.score_extractor, select)  # type: ignore[arg-type]
+        self.scorer = Scorer(env.task.score_extractor, select)  # type: ignore[arg-type]
         rows = torch.arange(len(select) - len(select) % GROUP)  # the papers' discriminator judges groups
         self.held_out = select.images_NCHW[rows], select.condition[rows]
 
@@ -74,14 +74,14 @@ class Monitor:
 
     def measure(self, policy: Policy) -> Vitals:
         """Return the vitals of a policy; all not a number where there are no real images."""
-        if self.judge is None:
+        if self.scorer is None:
             return Vitals()
         env, config = self.env, self.config
         condition = balanced(env.generator.conditions(), config.evaluation_images)
         seed = derive_seed(config.seed, "select")
         drawn = rollout(policy, env.generator, env.tokenizer, condition, seed=seed)
         self.images += len(condition)
-        scores = self.judge.score(drawn.images_NCHW, condition)
+        scores = self.scorer.score(drawn.images_NCHW, condition)
         fake = drawn.images_NCHW, condition
         real_B, fake_B = judged(env.reward, *self.held_out), judged(env.reward, *fake)
         told_apart = math.nan

@@ -3,7 +3,7 @@
 A trial is an `AdaNATTrainable` in a folder of its own. What each trial samples is drawn by the driver from
 the run's seed and written down before the first starts, so that resuming repeats nothing and unpickles
 nothing: a finished trial ends at once, an interrupted one goes on from its checkpoint. ASHA (Li et al. 2020)
-may stop trials, by their distance from the select part and never by the reward, which moves with the
+may stop trials, by their distance from the select split and never by the reward, which moves with the
 discriminator.
 """
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from agents.adanat.config import AdaNATConfig
-from generators.data import Part
+from generators.data import Split
 from generators.noise import derive_seed, seeded
 from natgym.env.vector import DecodeVectorEnv
 from natgym.rewards import Images, LearningReward, learned_state, learns_from, load_learned_state, reset
@@ -172,7 +172,7 @@ def _real_images(env: DecodeVectorEnv, config: AdaNATConfig) -> Images:
         raise ValueError(
             f"reward {name} learns from real images, and {env.task} has none; give the environment a task"
         )
-    part: Part = env.task.split("train")
+    part: Split = env.task.split("train")
     images_NCHW = part.images_NCHW
     if config.real == "tokens":
         tokenizer = env.tokenizer

@@ -17,7 +17,7 @@ class Training:
     Attributes:
         config: with the schedule it started from as a file or a family's name.
         folder: holds policy/.
-        searched: pictures that were spent on that schedule.
+        searched: images that were spent on that schedule.
     """
 
     config: TrainingConfig
@@ -26,7 +26,7 @@ class Training:
 
     @property
     def spent(self) -> int:
-        """Pictures of search and training."""
+        """Images of search and training."""
         return self.searched + int(read_metrics(self.folder / "metrics.csv")[-1]["images_spent"])
 
 

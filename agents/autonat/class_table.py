@@ -2,7 +2,7 @@
 
 A candidate schedule is drawn once for every class and its moments are kept by class. The distance of any
 assignment then follows from sums of moments, so that coordinate descent over thousands of assignments draws
-no further picture.
+no further image.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from natgym.metrics import FrechetDistance, Moments, MomentsAccumulator
 
 @dataclass(frozen=True, kw_only=True)
 class ClassTableConfig:
-    """How many schedules to try for each class, and on how many pictures."""
+    """How many schedules to try for each class, and on how many images."""
 
     candidates: int = 0
     """Schedules tried for every class, such as 26; the first is the static one. 0 leaves the class table out.
     """
     images_per_class: int = 300
-    """Pictures per candidate and class."""
-    part: Literal["train", "select"] = "train"
-    """Real pictures that the assignment is chosen by; what fits a few hundred of them does not carry over."""
+    """Images per candidate and class."""
+    split: Literal["train", "select"] = "train"
+    """Real images that the assignment is chosen by; what fits a few hundred of them does not carry over."""
     reach: float = 0.7
     """Standard deviation of the candidates around the static schedule, in units of the action map."""
 
@@ -108,7 +108,7 @@ def assign(
 
     Args:
         moments: by candidate and class.
-        frechet: of the real pictures.
+        frechet: of the real images.
         seed: of the order in which classes are visited.
 
     Returns:
@@ -148,10 +148,10 @@ def search_table(
 
     Args:
         base: the static schedule.
-        features: (schedule, images) -> features (N, d) and classes (N,) of pictures: the classes in turn,
+        features: (schedule, images) -> features (N, d) and classes (N,) of images: the classes in turn,
             the same noise for every schedule.
-        frechet: distance from the real pictures.
-        progress: called with the pictures of each finished candidate.
+        frechet: distance from the real images.
+        progress: called with the images of each finished candidate.
     """
     tried, images = candidates(base, config, seed), config.images_per_class * num_classes
     moments = []

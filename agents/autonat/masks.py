@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from agents.autonat.measure import Evaluation, Measurement, Meter
+from agents.autonat.scorer import Evaluation, Measurement, ScheduleScorer
 from agents.distributed.cluster import quiet
 from agents.distributed.jobs import run_jobs
 from generators.checkpoints import from_pretrained, load_state, save_pretrained, save_state
@@ -40,7 +40,7 @@ class LawSearchConfig:
     rung: int = 200
     """Updates before the first comparison, where the worse half stops; the next rungs are twice as long."""
     images: int = 1000
-    """Pictures per measurement, all on the same noise."""
+    """Images per measurement, all on the same noise."""
 
     def __post_init__(self) -> None:
         for name, bound in (("laws", 2), ("rung", 1), ("images", 2)):
@@ -49,7 +49,7 @@ class LawSearchConfig:
 
 
 class Trained(NamedTuple):
-    """What a law came to: how long it was trained, and its generator's distance from the select part."""
+    """What a law came to: how long it was trained, and its generator's distance from the select split."""
 
     law: MaskLaw
     updates: int
@@ -70,7 +70,12 @@ def sample_laws(count: int, seed: int) -> list[MaskLaw]:
 
 
 def train_law(
-    trainer: Trainer, meter: Meter, schedule: Schedule, config: LawSearchConfig, seed: int, folder: Path
+    trainer: Trainer,
+    scorer: ScheduleScorer,
+    schedule: Schedule,
+    config: LawSearchConfig,
+    seed: int,
+    folder: Path,
 ) -> Iterator[tuple[int, Measurement]]:
     """Yield (updates, measurement) at each rung, going on from the folder's checkpoint if there is one.
 
@@ -79,17 +84,17 @@ def train_law(
     evaluation = Evaluation(0, 0, schedule, config.images, derive_seed(seed, "law"), True)
     if (checkpoint := folder / "checkpoint.pt").is_file():
         trainer.load_state_dict(load_state(checkpoint))
-        yield trainer.done, meter(evaluation)
+        yield trainer.done, scorer(evaluation)
     for _ in trainer:
         if trainer.done % config.rung == 0 or trainer.done == trainer.config.updates:
             save_pretrained(trainer.ema, folder / "generator", law=vars(trainer.config.mask_law))
             save_state(checkpoint, trainer.state_dict())
-            yield trainer.done, meter(evaluation)
+            yield trainer.done, scorer(evaluation)
 
 
 def search_laws(
     make_trainer: MakeTrainer,
-    make_meter: Callable[[nn.Module], Meter],
+    make_meter: Callable[[nn.Module], ScheduleScorer],
     schedule: Schedule,
     config: LawSearchConfig,
     updates: int,

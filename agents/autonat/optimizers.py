@@ -22,7 +22,7 @@ class Optimizer(ABC):
     common_noise = True
 
     def __init__(self, start: np.ndarray, *, seed: int = 0) -> None:
-        self.center = np.asarray(start, dtype=float)  # the answer that the optimiser would give now
+        self.center = np.asarray(start, dtype=float)  # the answer that the optimizer would give now
         self.seed, self.generation = seed, 0
 
     @abstractmethod

@@ -3,7 +3,7 @@
 A search asks for one generation of evaluations after another and is told their distances from the select
 part, in any order. Every finished evaluation is a line of a plain log, from which an interrupted search goes
 on: what it asks is a function of its config and of what it was told. The winner is chosen among finalists on
-fresh pictures, since the best of many noisy evaluations is mostly the luckiest.
+fresh images, since the best of many noisy evaluations is mostly the luckiest.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from agents.autonat import optimizers
-from agents.autonat.measure import Evaluation, Measurement
 from agents.autonat.optimizers import Optimizer
+from agents.autonat.scorer import Evaluation, Measurement
 from agents.autonat.strategies import Around, Family, Parameters, Ratio, Scales, Space
 from generators.noise import derive_seed
 from generators.schedules import PARAMETERS, Schedule, as_schedule
@@ -54,18 +54,18 @@ class GridConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """How to search, and how many pictures to spend."""
+    """How to search, and how many images to spend."""
 
     images_per_evaluation: int = 1000
-    """Pictures per evaluated schedule."""
+    """Images per evaluated schedule."""
     budget: int = 85_000
-    """Pictures that the whole search may spend, its finalists included."""
+    """Images that the whole search may spend, its finalists included."""
     finalists: int = 5
     """Schedules evaluated again at the end; the choice is made on this second look alone."""
     final_images: int = 2000
-    """Pictures per finalist, on fresh noise."""
+    """Images per finalist, on fresh noise."""
     grid: GridConfig = field(default_factory=GridConfig)
-    """Points of the optimiser `grid`."""
+    """Points of the optimizer `grid`."""
     warm: Warm = "grid"
     """Where random, spsa, gradient, coordinate and cma begin: around the best of a coarse grid, of a family
     of five or six numbers searched by cma, or around `start` (none)."""
@@ -98,12 +98,12 @@ class SearchConfig:
 
     @property
     def explored(self) -> int:
-        """Pictures for all but the finalists."""
+        """Images for all but the finalists."""
         return self.budget - self.finalists * self.final_images
 
 
 class Generation(NamedTuple):
-    """Schedules that are open together: how many pictures each gets, and whether all see the same noise."""
+    """Schedules that are open together: how many images each gets, and whether all see the same noise."""
 
     schedules: list[Schedule]
     images: int
@@ -211,7 +211,7 @@ class Search:
 
     @property
     def spent(self) -> int:
-        """Pictures of all finished evaluations."""
+        """Images of all finished evaluations."""
         return sum(evaluation.images for evaluation in self.asked if evaluation.number in self.known)
 
     def open(self) -> list[Evaluation]:

@@ -1,4 +1,4 @@
-"""Spaces of static strategies: vectors of numbers that an optimiser moves, and the schedules they mean.
+"""Spaces of static strategies: vectors of numbers that an optimizer moves, and the schedules they mean.
 
 AutoNAT (arXiv 2406.05478) moves the 4T - 2 decoding parameters themselves; here they can also be moved in
 the pre-activation units of the environment's action map, where a step of 1 weighs about the same in each, or
@@ -23,7 +23,7 @@ Ratio = Literal["power-cosine", "beta-cdf"]
 
 
 class Space(Protocol):
-    """Where an optimiser searches."""
+    """Where an optimizer searches."""
 
     @property
     def start(self) -> np.ndarray:

@@ -15,7 +15,7 @@ import torch
 from ray import tune
 from ray.tune.search import Searcher
 
-from agents.autonat.measure import Evaluation, Measurement, Meter
+from agents.autonat.scorer import Evaluation, Measurement, ScheduleScorer
 from agents.autonat.search import Search
 from agents.distributed.cluster import cluster
 from generators.schedules import Schedule, as_schedule
@@ -30,7 +30,7 @@ _OWN = (*_LOADED, "steps", "schedule", "images", "seed", "balanced")
 
 
 class ScheduleTrial(tune.Trainable):
-    """One trial measures one schedule: {"distance", "error"} from the task's select part.
+    """One trial measures one schedule: {"distance", "error"} from the task's select split.
 
     An actor loads the generator once, whatever the number of its trials (`reuse_actors=True`). The config:
 
@@ -39,9 +39,9 @@ class ScheduleTrial(tune.Trainable):
     | task, generator | "digits", None | as everywhere |
     | steps | 8 | T |
     | schedule | "reference" | name, file, table (T, 4), or a family with parameters, "beta-cdf:a=2" |
-    | images, seed | 1000, 0 | pictures, and their noise |
+    | images, seed | 1000, 0 | images, and their noise |
     | balanced | True | conditions in turn, or at random |
-    | rules, device, threads | "confidence", "cpu", 1 | how pictures are drawn |
+    | rules, device, threads | "confidence", "cpu", 1 | how images are drawn |
     | any other | | a parameter of the family: remask, sampling, w, a, b, ... |
     """
 
@@ -53,12 +53,12 @@ class ScheduleTrial(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         loaded = {name: new_config[name] for name in _LOADED if name in new_config}
         if loaded != self.loaded:
-            self.meter, self.loaded = _meter(**loaded), loaded
+            self.scorer, self.loaded = _meter(**loaded), loaded
         self.evaluation = _evaluation(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        return {**self.meter(self.evaluation)._asdict(), "done": True}
+        return {**self.scorer(self.evaluation)._asdict(), "done": True}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: a trial is one measurement."""
@@ -67,8 +67,8 @@ class ScheduleTrial(tune.Trainable):
         """Nothing, as it saves nothing."""
 
 
-def _meter(task: str = "digits", generator: Any = None, device: str = "cpu", **how: Any) -> Meter:
-    return Meter(Task.load(task, device=device, generator=generator), **how)
+def _meter(task: str = "digits", generator: Any = None, device: str = "cpu", **how: Any) -> ScheduleScorer:
+    return ScheduleScorer(Task.load(task, device=device, generator=generator), **how)
 
 
 def _evaluation(config: dict[str, Any]) -> Evaluation:

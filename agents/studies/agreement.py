@@ -1,7 +1,7 @@
-"""Does a reward prefer what brings pictures nearer to real ones? Two gradients, and the angle between them.
+"""Does a reward prefer what brings images nearer to real ones? Two gradients, and the angle between them.
 
 PPO follows the gradient of the expected reward by the actions. What it should follow is the gradient of the
-distance, which is that of a reward too: minus each picture's influence on it. Both are estimated from the
+distance, which is that of a reward too: minus each image's influence on it. Both are estimated from the
 same episodes under random actions around a schedule, for each class, step and parameter.
 """
 
@@ -17,7 +17,7 @@ from agents.adanat.trainer import AdaNATTrainer
 from agents.autonat.class_table import ClassTable
 from generators.noise import derive_seed, seeded
 from generators.schedules import Schedule
-from natgym.evaluation.judge import Judge
+from natgym.evaluation.scorer import Scorer
 
 PARTS = ("static", "class", "all")
 
@@ -53,11 +53,11 @@ class Agreement(NamedTuple):
         return self.cosine / math.sqrt(product) if min(self.reliability, product) > 0 else math.nan
 
 
-def explore(trainer: AdaNATTrainer, judge: Judge, episodes: int, seed: int) -> Episodes:
+def explore(trainer: AdaNATTrainer, scorer: Scorer, episodes: int, seed: int) -> Episodes:
     """Play random actions around the trainer's schedule, with the trainer's reward.
 
     Args:
-        judge: of the distance, whose influence is the truth.
+        scorer: of the distance, whose influence is the truth.
         episodes: rounded up to whole batches of the trainer's environment.
         seed: of actions and noise; the same for every reward.
     """
@@ -71,9 +71,9 @@ def explore(trainer: AdaNATTrainer, judge: Judge, episodes: int, seed: int) -> E
             _, rewards, *_ = env.step(actions_Bk)
         assert env.finished is not None and env.images is not None
         classes_B = env.finished.condition.values.cpu()
-        batches.append((actions_BTk, classes_B, torch.from_numpy(rewards), judge.features(env.images)))
+        batches.append((actions_BTk, classes_B, torch.from_numpy(rewards), scorer.features(env.images)))
     actions_NTk, classes_N, rewards_N, features_Nd = map(torch.cat, zip(*batches, strict=True))
-    truth_N = -judge.frechet.influence(features_Nd).cpu()
+    truth_N = -scorer.frechet.influence(features_Nd).cpu()
     return Episodes(actions_NTk, std, classes_N, rewards_N, truth_N)
 
 

@@ -1,7 +1,7 @@
 # %% [markdown]
-# # From pictures to a learned decoding policy, in minutes on a CPU
+# # From images to a learned decoding policy, in minutes on a CPU
 #
-# A masked-token generator draws a picture as a grid of tokens in T parallel steps. Four numbers decide
+# A masked-token generator draws an image as a grid of tokens in T parallel steps. Four numbers decide
 # each step: how many tokens are masked again, two temperatures, and the guidance scale w (logits = l_c
 # + w (l_c - l_u); w = 0 is none). This tutorial trains a generator, sets hand-made schedules side by
 # side, searches a better one, lets a policy learn, and writes a report. Run it as it stands, `python
@@ -24,14 +24,14 @@ from agents.adanat.config import TrainingConfig
 from agents.adanat.trainer import train
 from agents.named import find_policies
 from generators.checkpoints import from_pretrained
-from generators.data import load_part
+from generators.data import load_split
 from generators.nat import NAT, nat_digits
 from generators.noise import derive_seed, seeded
 from generators.schedules import family
 from generators.training import Trainer, small_recipe
 from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
-from natgym.evaluation.judge import Judge
 from natgym.evaluation.report import write_report
+from natgym.evaluation.scorer import Scorer
 from natgym.evaluation.tables import FULL_COLUMNS, format_table, set_against, summarize
 from natgym.figures.comparisons import frontier_figure
 from natgym.figures.policies import adaptivity, parameters_figure, samples_figure
@@ -50,7 +50,7 @@ STEPS = 4
 
 
 def budget(number: int, least: int = 1) -> int:
-    """Scale a number of updates or pictures."""
+    """Scale a number of updates or images."""
     return max(least, round(BUDGET * number))
 
 
@@ -60,30 +60,30 @@ run = Run.create("tutorial", FOLDER, small_recipe())
 # ## The task
 #
 # Real digits of 8x8 pixels, cut into three parts that never mix: *train* is for whatever learns,
-# *select* for whatever chooses, *report* for the tables alone. A tokenizer turns a picture into 4x4
+# *select* for whatever chooses, *report* for the tables alone. A tokenizer turns an image into 4x4
 # tokens of 128 kinds. What the tokens lose is a floor under every generator of them.
 
 # %%
-parts = {name: load_part("digits", name) for name in ("train", "select", "report")}
+parts = {name: load_split("digits", name) for name in ("train", "select", "report")}
 task = Task.load("digits")
 tokenizer, classifier = task.tokenizer, task.score_extractor
-select = Judge(classifier, parts["select"])
+select = Scorer(classifier, parts["select"])
 ids_NL = tokenizer.encode(parts["train"].images_NCHW)
-print({name: len(part) for name, part in parts.items()}, "pictures;", tuple(ids_NL.shape), "tokens")
+print({name: len(part) for name, part in parts.items()}, "images;", tuple(ids_NL.shape), "tokens")
 coded = tokenizer.decode(tokenizer.encode(parts["select"].images_NCHW))
-print(f"distance of the select part from itself, after the tokenizer: {select.distance(coded):.3f}")
+print(f"distance of the select split from itself, after the tokenizer: {select.distance(coded):.3f}")
 
 # %% [markdown]
 # ## A generator of one's own
 #
 # A small NAT learns to fill in hidden tokens. Its distance is measured with MaskGIT's temperatures, on
-# the select part, and stands beside what three seeds of ours gave. A loss near ln 128 = 4.85 would mean
+# the select split, and stands beside what three seeds of ours gave. A loss near ln 128 = 4.85 would mean
 # that it learns nothing.
 
 
 # %%
 def distance_of(generator: NAT, schedule: str) -> float:
-    """Draw 500 pictures and compare them with the select part."""
+    """Draw 500 images and compare them with the select split."""
     condition = balanced(generator.conditions(), budget(500, 50))
     policy = FixedPolicy(family(schedule, STEPS))
     return select.distance(rollout(policy, generator, tokenizer, condition, seed=1).images_NCHW)
@@ -112,7 +112,7 @@ print(curve.merge(expected, on="update", how="left").to_string(index=False, floa
 #
 # From here on we take the generator that natgym ships, trained for longer. Each policy draws
 # the same conditions on the same noise; the difference to the reference is paired over the seeds, with
-# its 95 % t-interval. Rows are sorted by forward passes (NFE), which is what pictures cost.
+# its 95 % t-interval. Rows are sorted by forward passes (NFE), which is what images cost.
 
 # %%
 generator = task.generator
@@ -122,7 +122,7 @@ evaluator = Evaluator(task, EvaluationConfig(images=budget(500, 40)))
 
 
 def table() -> list[dict]:
-    """Evaluate every policy there is by now on the report part."""
+    """Evaluate every policy there is by now on the report split."""
     rows = [summarize(name, policy.steps, evaluator(policy), 0) for name, policy in policies.items()]
     return set_against(rows, "reference")
 
@@ -133,7 +133,7 @@ print(format_table(table(), FULL_COLUMNS))
 # ## A search
 #
 # Curves with parameters make a small space: a Beta distribution's two parameters bend the mask ratio,
-# three scales set temperatures and guidance. Random search, on the select part only: what it finds is
+# three scales set temperatures and guidance. Random search, on the select split only: what it finds is
 # not judged where it was found. AutoNAT's own search, over all 4T - 2 numbers, is
 # `experiments/autonat_search.py`.
 
@@ -145,13 +145,13 @@ for _ in range(budget(24, 2)):
     spec = f"beta-cdf:a={a:.3f},b={b:.3f},remask={remask:.3f},w={w:.3f}"
     tried.append((distance_of(generator, spec), spec))
 distance, found = min(tried)
-print(f"best of {len(tried)} on the select part: {distance:.3f}, {found}")
+print(f"best of {len(tried)} on the select split: {distance:.3f}, {found}")
 schedule = run.folder / "searched.json"
 family(found, STEPS).save(schedule)
 policies["searched"] = find_policies(str(schedule), [STEPS], generator)[0][1]
 
 # %% [markdown]
-# ## A policy that sees the picture
+# ## A policy that sees the image
 #
 # AdaNAT starts from the searched schedule and adjusts each step to what the generator sees, by PPO
 # against a discriminator. With a good start there is little to gain on this task; `adaptivity` says
@@ -171,7 +171,7 @@ config = TrainingConfig.of(
 train(config, run.folder, lambda metrics: None)
 metrics = pd.read_csv(run.folder / "metrics.csv")
 run.write_figure(
-    "learning", learning_figure(metrics, "distance from the select part, the same noise each time")
+    "learning", learning_figure(metrics, "distance from the select split, the same noise each time")
 )
 policies["adanat"] = from_pretrained(run.folder / "policy")  # type: ignore[assignment]
 condition = balanced(generator.conditions(), budget(500, 50))
@@ -199,6 +199,4 @@ rows.append(evaluator.floor(parts["train"]))
 run.write_results(evaluator.manifest(), rows)
 print(format_table(rows, FULL_COLUMNS))
 page = write_report(run.folder, "The tutorial's run", evaluator.legend().splitlines())
-print(
-    f"{page}: {json.loads((run.folder / 'results.json').read_text())['protocol']['images']} pictures a seed"
-)
+print(f"{page}: {json.loads((run.folder / 'results.json').read_text())['protocol']['images']} images a seed")

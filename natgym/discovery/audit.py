@@ -1,9 +1,9 @@
-"""A category audit: which categories of the real data do a generator's pictures cover, and which cluster of
+"""A category audit: which categories of the real data do a generator's images cover, and which cluster of
 them is nobody's?
 
 Generalized category discovery turned on a generator: the real categories are the old ones, with labels; the
-generated pictures are unlabelled, and what they fill beside the old categories would be new ones. Clusters
-beyond the categories always find something to split off, so that real pictures that were held out are
+generated images are unlabelled, and what they fill beside the old categories would be new ones. Clusters
+beyond the categories always find something to split off, so that real images that were held out are
 clustered along as the control: a cluster is nobody's only if they are not in it.
 """
 
@@ -23,16 +23,16 @@ from natgym.discovery.kmeans import semi_supervised_kmeans
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """Clusters of generated and held-out real pictures: K categories first, then the clusters beyond them.
+    """Clusters of generated and held-out real images: K categories first, then the clusters beyond them.
 
     Attributes:
         names: of the K + extra clusters.
         generated_C, control_C: their shares, each summing to 1.
-        covered_K: whether a category gets at least `least` times the share that it has among real pictures.
-        nobodys_C: whether real pictures shun a cluster that generated ones fill: their share is below
+        covered_K: whether a category gets at least `least` times the share that it has among real images.
+        nobodys_C: whether real images shun a cluster that generated ones fill: their share is below
             `foreign` times the generated one, and not by chance (Fisher's exact test at 1 % over all extra
             clusters). False for the categories.
-        clusters_M: of the M generated pictures.
+        clusters_M: of the M generated images.
     """
 
     names: tuple[str, ...]
@@ -70,13 +70,13 @@ def audit(
     foreign: float = 0.25,
     seed: int = 0,
 ) -> Audit:
-    """Cluster generated and held-out real pictures together around the categories of labelled real ones.
+    """Cluster generated and held-out real images together around the categories of labelled real ones.
 
     Args:
-        real_ND: features of labelled real pictures, such as a classifier's or an encoder's.
+        real_ND: features of labelled real images, such as a classifier's or an encoder's.
         labels_N: their categories 0..K-1, each of which occurs.
-        control_RD: features of other real pictures, whose labels are not looked at.
-        generated_MD: features of generated pictures.
+        control_RD: features of other real images, whose labels are not looked at.
+        generated_MD: features of generated images.
         names: of the K categories.
         extra: clusters beyond the categories.
         least: a category is covered from this ratio of generated to real share on.
@@ -84,11 +84,11 @@ def audit(
         seed: of the clusters' starts.
 
     Raises:
-        ValueError: a category has no labelled picture, or there is nothing to compare.
+        ValueError: a category has no labelled image, or there is nothing to compare.
     """
     K, M, R = len(names), len(generated_MD), len(control_RD)
     if not M or not R or extra < 0:
-        raise ValueError(f"{M} generated pictures, {R} real ones, {extra} extra clusters: give some of each")
+        raise ValueError(f"{M} generated images, {R} real ones, {extra} extra clusters: give some of each")
     if sorted(set(labels_N.tolist())) != list(range(K)):
         raise ValueError(f"labels {sorted(set(labels_N.tolist()))}: each of the {K} categories needs some")
     features = np.concatenate([real_ND, control_RD, generated_MD])
@@ -110,13 +110,13 @@ def audit(
 
 
 def audit_figure(found: Audit, generated_MCHW: Tensor, note: str, columns: int = 8) -> Figure:
-    """Draw the shares of each cluster, and generated pictures of it.
+    """Draw the shares of each cluster, and generated images of it.
 
     Args:
         found: the audit.
-        generated_MCHW: its generated pictures, in [0, 1].
-        note: what the reader must know, under the picture.
-        columns: pictures per cluster.
+        generated_MCHW: its generated images, in [0, 1].
+        note: what the reader must know, under the image.
+        columns: images per cluster.
     """
     C = len(found.names)
     figure = Figure(figsize=(9, 0.42 * C + 1))
@@ -129,7 +129,7 @@ def audit_figure(found: Audit, generated_MCHW: Tensor, note: str, columns: int =
     axis.barh(place_C + 0.2, found.control_C, 0.4, color="#bbbbbb", label="real, held out")
     axis.set_yticks(place_C, [f"{row['cluster']}: {row['verdict']}" for row in found.rows()], fontsize=8)
     axis.set_ylim(C - 0.5, -0.5)
-    axis.set_xlabel("share of the pictures", fontsize=8)
+    axis.set_xlabel("share of the images", fontsize=8)
     axis.tick_params(axis="x", labelsize=7)
     axis.legend(fontsize=7, frameon=False)
     for side in ("top", "right"):

@@ -1,4 +1,4 @@
-"""Random views of a batch of pictures, each picture with its own crop, mirror and colours, on any device."""
+"""Random views of a batch of images, each image with its own crop, mirror and colors, on any device."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How far a view may be from its picture.
+    """How far a view may be from its image.
 
     Attributes:
-        least_area: of the crop, as a share of the picture.
+        least_area: of the crop, as a share of the image.
         jitter: brightness, contrast and saturation are multiplied by factors in [1 - jitter, 1 + jitter].
-        grey: share of the pictures that lose their colours.
-        mirror: whether half of the pictures are mirrored.
+        grey: share of the images that lose their colors.
+        mirror: whether half of the images are mirrored.
     """
 
     least_area: float
@@ -26,10 +26,10 @@ class Augmentation:
     mirror: bool
 
     def __call__(self, images_BCHW: Tensor, rng: torch.Generator) -> Tensor:
-        """Return one view (B, C, H, W) in [0, 1] of each picture.
+        """Return one view (B, C, H, W) in [0, 1] of each image.
 
         Args:
-            images_BCHW: pictures in [0, 1].
+            images_BCHW: images in [0, 1].
             rng: a CPU generator: the same views on every device.
         """
         B = len(images_BCHW)
@@ -42,12 +42,12 @@ class Augmentation:
         factor = uniform(1 - self.jitter, 1 + self.jitter, 3)[..., None, None, None]
         view = view * factor[:, 0]
         view = _towards(view.mean((1, 2, 3), keepdim=True), view, factor[:, 1])
-        colourless = uniform(0, 1)[:, None, None, None] < self.grey
-        view = _towards(view.mean(1, keepdim=True), view, torch.where(colourless, 0, factor[:, 2]))
+        colorless = uniform(0, 1)[:, None, None, None] < self.grey
+        view = _towards(view.mean(1, keepdim=True), view, torch.where(colorless, 0, factor[:, 2]))
         return view.clamp(0, 1)
 
     def _crop(self, images_BCHW: Tensor, area_B: Tensor, offset_B2: Tensor, side_B: Tensor) -> Tensor:
-        """Cut a square of the given share out at an offset in [-1, 1], and scale it to the picture's size."""
+        """Cut a square of the given share out at an offset in [-1, 1], and scale it to the image's size."""
         scale_B = area_B.sqrt()
         affine_B23 = torch.zeros(len(images_BCHW), 2, 3, device=images_BCHW.device)
         affine_B23[:, 0, 0] = torch.where(side_B < 0, -scale_B, scale_B) if self.mirror else scale_B

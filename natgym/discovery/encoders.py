@@ -1,4 +1,4 @@
-"""Image features without labels: a small convolutional encoder trained by SimCLR (Chen et al. 2020), a colour
+"""Image features without labels: a small convolutional encoder trained by SimCLR (Chen et al. 2020), a color
 histogram and histograms of oriented gradients (Dalal and Triggs 2005).
 """
 
@@ -21,7 +21,7 @@ GRID = 4  # side of the last feature map
 
 
 class ConvEncoder(nn.Module):
-    """Pictures (B, C, H, W) in [0, 1] -> features (B, D): four convolutions, then mean and maximum.
+    """Images (B, C, H, W) in [0, 1] -> features (B, D): four convolutions, then mean and maximum.
 
     As many of the convolutions halve the map as leave a side of at least GRID.
     """
@@ -55,9 +55,9 @@ class SimCLRConfig:
     """The label-free training of the image encoder."""
 
     updates: int = 400
-    """Number of optimiser steps."""
+    """Number of optimizer steps."""
     batch_size: int = 192
-    """Pictures per step, each in two views."""
+    """Images per step, each in two views."""
     learning_rate: float = 2e-3
     """Peak learning rate of AdamW; cosine."""
     temperature: float = 0.2
@@ -77,11 +77,11 @@ def train_encoder(
     config: SimCLRConfig,
     progress: Callable[[float], object] = lambda loss: None,
 ) -> ConvEncoder:
-    """Return an encoder, in eval mode, that tells pictures apart whatever view it sees.
+    """Return an encoder, in eval mode, that tells images apart whatever view it sees.
 
     Args:
-        images_NCHW: all pictures, labelled or not; no label is used.
-        views: its two views per picture.
+        images_NCHW: all images, labelled or not; no label is used.
+        views: its two views per image.
         progress: called with the loss of each update.
     """
     with seeded(derive_seed(config.seed, "simclr")):
@@ -111,8 +111,8 @@ def _batches(images_NCHW: Tensor, config: SimCLRConfig) -> Iterator[tuple[Tensor
         yield images_NCHW[rows], rng
 
 
-def colour_histogram(images_BCHW: Tensor, levels: int = 4) -> Tensor:
-    """Return square roots of the shares of pixels by colour: levels ** C bins, levels ** 2 for grey ones."""
+def color_histogram(images_BCHW: Tensor, levels: int = 4) -> Tensor:
+    """Return square roots of the shares of pixels by color: levels ** C bins, levels ** 2 for grey ones."""
     levels = levels**2 if images_BCHW.shape[1] == 1 else levels
     level_BCN = (images_BCHW.flatten(2) * levels).long().clamp_max(levels - 1)
     place_C = levels ** torch.arange(images_BCHW.shape[1], device=images_BCHW.device)

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from generators.checkpoints import tensors_hash, write_atomic
 from generators.noise import derive_seed
 from natgym.discovery.augment import Augmentation, strong, weak
-from natgym.discovery.encoders import SimCLRConfig, colour_histogram, oriented_gradients, train_encoder
+from natgym.discovery.encoders import SimCLRConfig, color_histogram, oriented_gradients, train_encoder
 from natgym.discovery.modality import FrozenViews, LiveImages, LiveWords, Modality, drop_words
 from natgym.discovery.pairs import Pairs
 from natgym.discovery.pretrained import MINILM, ImageEncoder, SentenceEncoder, weights_stamp
@@ -37,10 +37,10 @@ BATCH = 256
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureConfig:
-    """How pictures and texts become features."""
+    """How images and texts become features."""
 
     image_encoder: str = "simclr"
-    """"simclr" (trained here; colours and gradients beside), "conv" (learns along), "timm:NAME-OR-FOLDER"."""
+    """"simclr" (trained here; colors and gradients beside), "conv" (learns along), "timm:NAME-OR-FOLDER"."""
     text_encoder: str = "tfidf"
     """"tfidf", "words" (learns along), "minilm", or "transformers:NAME-OR-FOLDER"."""
     views: int = 8
@@ -83,7 +83,7 @@ def encode_pairs(
         progress: called after each piece.
 
     Raises:
-        ValueError: a picture can't be read, or the texts hold no words.
+        ValueError: an image can't be read, or the texts hold no words.
     """
     work = {"image": (pairs.has_image_N, _images), "text": (pairs.has_text_N, _texts)}
     return {
@@ -114,7 +114,7 @@ def _images(
 def _image_blocks(
     pairs: Pairs, rows: np.ndarray, config: FeatureConfig, device: torch.device | str, progress: Progress
 ) -> Callable[[Tensor], list[Tensor]]:
-    """Return the function from pictures to blocks of features."""
+    """Return the function from images to blocks of features."""
     if config.image_encoder.startswith("timm:"):
         pretrained = ImageEncoder(config.image_encoder.removeprefix("timm:"), device)
         return lambda images: [pretrained(images)]
@@ -126,7 +126,7 @@ def _image_blocks(
         progress(f"image encoder, loss {loss:.3f}", done, config.simclr.updates)
 
     encoder = train_encoder(pairs.images(rows).to(device), strong(pairs.mirrored), config.simclr, count)
-    return lambda images: [encoder(images), colour_histogram(images), oriented_gradients(images)]
+    return lambda images: [encoder(images), color_histogram(images), oriented_gradients(images)]
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ def confusion_figure(accuracy: Accuracy, class_names: Sequence[str], num_old: in
         accuracy: of the unlabelled samples, their categories ordered old ones first.
         class_names: of the K categories, in that order.
         num_old: how many are old; lines part them from the new ones.
-        note: what the reader must know, under the picture.
+        note: what the reader must know, under the image.
     """
     K, counts_CK = len(class_names), accuracy.counts_CK
     place_C = np.where(accuracy.category_C >= 0, accuracy.category_C, np.iinfo(int).max)
@@ -61,7 +61,7 @@ def confusion_figure(accuracy: Accuracy, class_names: Sequence[str], num_old: in
 
 
 def plane(features_ND: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return a map (N, 2) of features by t-SNE after principal components; read neighbours, not distances."""
+    """Return a map (N, 2) of features by t-SNE after principal components; read neighbors, not distances."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
@@ -72,23 +72,23 @@ def plane(features_ND: np.ndarray, seed: int = 0) -> np.ndarray:
 
 def map_figure(
     points_N2: np.ndarray,
-    colourings: Sequence[tuple[str, np.ndarray]],
+    colorings: Sequence[tuple[str, np.ndarray]],
     names: Sequence[str],
     labelled_N: np.ndarray,
     note: str,
 ) -> Figure:
-    """Draw the same map once per colouring.
+    """Draw the same map once per coloring.
 
     Args:
         points_N2: positions.
-        colourings: (title, category of each sample, -1 for none).
+        colorings: (title, category of each sample, -1 for none).
         names: of the categories.
         labelled_N: labelled samples, which are drawn as crosses.
-        note: what the reader must know, under the picture.
+        note: what the reader must know, under the image.
     """
-    figure = Figure(figsize=(5 * len(colourings) + 1.6, 4.6))
-    axes = figure.subplots(1, len(colourings), squeeze=False)[0]
-    for axis, (title, category_N) in zip(axes, colourings, strict=True):
+    figure = Figure(figsize=(5 * len(colorings) + 1.6, 4.6))
+    axes = figure.subplots(1, len(colorings), squeeze=False)[0]
+    for axis, (title, category_N) in zip(axes, colorings, strict=True):
         for category, name in enumerate(names):
             for rows, marker in (
                 ((category_N == category) & ~labelled_N, "o"),
@@ -100,7 +100,7 @@ def map_figure(
                     s=9,
                     marker=marker,
                     linewidths=0.7,
-                    color=_colour(category, len(names)),
+                    color=_color(category, len(names)),
                     label=label,
                 )
         axis.scatter(*points_N2[category_N < 0].T, s=4, color="#bbbbbb")
@@ -116,12 +116,12 @@ def map_figure(
 def examples_figure(
     pairs: Pairs, rows_of: Sequence[tuple[str, np.ndarray]], note: str, columns: int = 6
 ) -> Figure:
-    """Draw samples of categories, pictures above their texts.
+    """Draw samples of categories, images above their texts.
 
     Args:
-        pairs: pictures and texts.
+        pairs: images and texts.
         rows_of: (title, rows of its samples, the best first) of each category.
-        note: what the reader must know, under the picture.
+        note: what the reader must know, under the image.
         columns: samples shown per category.
     """
     figure = Figure(figsize=(1.5 * columns + 1.3, 1.75 * len(rows_of) + 0.3))
@@ -157,7 +157,7 @@ def examples_figure(
 
 
 def show_picture(axis: Axes, image_CHW: Tensor) -> None:
-    """Draw one picture in [0, 1], grey or RGB."""
+    """Draw one image in [0, 1], grey or RGB."""
     picture = (
         image_CHW.permute(1, 2, 0).expand(-1, -1, 3) if len(image_CHW) == 1 else image_CHW.permute(1, 2, 0)
     )
@@ -171,5 +171,5 @@ def _bare(axis: Axes) -> None:
         side.set_visible(False)
 
 
-def _colour(category: int, number: int) -> tuple[float, ...]:
+def _color(category: int, number: int) -> tuple[float, ...]:
     return colormaps["tab10"](category) if number <= 10 else colormaps["turbo"](category / (number - 1))

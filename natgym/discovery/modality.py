@@ -1,4 +1,4 @@
-"""What feeds a branch: frozen features in precomputed views, or raw pictures and words with an encoder that
+"""What feeds a branch: frozen features in precomputed views, or raw images and words with an encoder that
 learns along.
 
 A modality hands out inputs by rows, clean or in two random views, and makes the encoder that reads them.
@@ -96,11 +96,11 @@ class UnitLength(nn.Module):
 
 
 class LiveImages:
-    """Pictures, augmented anew in each batch, with a convolutional encoder that learns along.
+    """Images, augmented anew in each batch, with a convolutional encoder that learns along.
 
     Args:
         images_NCHW: in [0, 1], anything where there is none.
-        present_N: whether a sample has a picture.
+        present_N: whether a sample has an image.
         augmentation: of the random views.
     """
 

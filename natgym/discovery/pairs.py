@@ -1,7 +1,7 @@
-"""Pairs of picture and text with the categories of some or all: image folders with metadata.csv, and digits.
+"""Pairs of image and text with the categories of some or all: image folders with metadata.csv, and digits.
 
-A row of metadata.csv (the image-folder convention of Hugging Face's datasets library) names a picture, a text
-and a category. Any of the three may be empty: a sample without picture or text is judged by what it has, one
+A row of metadata.csv (the image-folder convention of Hugging Face's datasets library) names an image, a text
+and a category. Any of the three may be empty: a sample without image or text is judged by what it has, one
 without category is unlabelled for good.
 """
 
@@ -31,12 +31,12 @@ class Pairs:
     Attributes:
         names: what to call them: file names or row numbers.
         texts: "" where there is none.
-        has_image_N: whether a sample has a picture.
+        has_image_N: whether a sample has an image.
         pixels: of those that have one, in their order, uint8.
         labels_N: categories 0..K-1, -1 where unknown.
         class_names: of the K categories.
         white: the pixel value that becomes 1.
-        mirrored: whether a picture means the same seen in a mirror.
+        mirrored: whether an image means the same seen in a mirror.
     """
 
     names: tuple[str, ...]
@@ -61,11 +61,11 @@ class Pairs:
         return self.has_image_N.cumsum() - 1
 
     def images(self, rows: np.ndarray) -> Tensor:
-        """Return pictures (B, C, H, W) in [0, 1] of rows that have one; ValueError if one can't be read."""
+        """Return images (B, C, H, W) in [0, 1] of rows that have one; ValueError if one can't be read."""
         try:
             return self.pixels[torch.from_numpy(self._place_N[rows])].float() / self.white
         except OSError as error:
-            raise ValueError(f"a picture can't be read: {error}; mend it or empty its file_name") from None
+            raise ValueError(f"an image can't be read: {error}; mend it or empty its file_name") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class PairsConfig:
     """Which pairs, and what of them."""
 
     data: str = DIGITS
-    """"digits", or a folder of pictures with metadata.csv."""
+    """"digits", or a folder of images with metadata.csv."""
     text_column: str = "text"
     """Column of metadata.csv with the texts."""
     label_column: str = "label"
@@ -83,7 +83,7 @@ class PairsConfig:
     min_members: int = 2
     """Categories with fewer samples are left out."""
     size: int = 32
-    """Side in pixels of the squares that a folder's pictures are resized and centre-cropped to."""
+    """Side in pixels of the squares that a folder's images are resized and centre-cropped to."""
 
     def __post_init__(self) -> None:
         for name, least in (("min_members", 2), ("size", 8)):
@@ -135,13 +135,13 @@ def _folder_pairs(
     texts = tuple(row[config.text_column].strip() for row in rows)
     if absent := [name for name in files if name and not (folder / name).is_file()]:
         raise ValueError(
-            f"{folder}: {len(absent)} of {len(files)} pictures are missing, first {absent[0]}; "
+            f"{folder}: {len(absent)} of {len(files)} images are missing, first {absent[0]}; "
             "leave file_name empty where there is none"
         )
     if bare := [
         row for row, (name, text) in enumerate(zip(files, texts, strict=True)) if not name and not text
     ]:
-        raise ValueError(f"{folder}: {len(bare)} samples have neither picture nor text; leave them out")
+        raise ValueError(f"{folder}: {len(bare)} samples have neither image nor text; leave them out")
     number = {name: index for index, name in enumerate(class_names)}
     return Pairs(
         tuple(name or f"row {row}" for row, name in enumerate(files)),
@@ -182,7 +182,7 @@ _PHRASES: dict[str, str] = {
 def described_digits(phrases: int = 2) -> Pairs:
     """Return scikit-learn's 1,797 real digits with texts made for them.
 
-    The pictures are real; **the texts are not**: each is `phrases` statements drawn among those that fit the
+    The images are real; **the texts are not**: each is `phrases` statements drawn among those that fit the
     digit, so they are as informative as they were made to be. They show that everything runs and what a
     result looks like; nothing about the method can be concluded from them.
     """

@@ -55,7 +55,7 @@ class ImageEncoder:
 
     @torch.no_grad()
     def __call__(self, images_BCHW: Tensor) -> Tensor:
-        """Return features (B, D) of pictures in [0, 1], grey or RGB, of any size."""
+        """Return features (B, D) of images in [0, 1], grey or RGB, of any size."""
         images = images_BCHW.expand(-1, self.mean.shape[1], -1, -1)
         images = F.interpolate(images, self.size, mode="bicubic", antialias=True).clamp(0, 1)
         return self.model((images - self.mean) / self.std)

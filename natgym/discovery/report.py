@@ -66,16 +66,16 @@ class Discovery:
         new = [c for c in range(len(self.split.old), len(self.names)) if (self.clusters_N == c).any()]
         if new:
             drawn["examples"] = self._examples(new)
-        colourings, names = [("assigned", self.clusters_N)], self.names
+        colorings, names = [("assigned", self.clusters_N)], self.names
         if self.split.judged_N.any():
-            drawn["confusion"], colourings, names = self._confusion()
-        drawn["map"] = self._map(colourings, names)
+            drawn["confusion"], colorings, names = self._confusion()
+        drawn["map"] = self._map(colorings, names)
         return drawn
 
-    def _map(self, colourings: Sequence[tuple[str, np.ndarray]], names: Sequence[str]) -> Figure:
+    def _map(self, colorings: Sequence[tuple[str, np.ndarray]], names: Sequence[str]) -> Figure:
         N = len(self.clusters_N)
         rows = np.random.default_rng(0).permutation(N)[:MAPPED]
-        shown = [(title, category_N[rows]) for title, category_N in colourings]
+        shown = [(title, category_N[rows]) for title, category_N in colorings]
         which = "" if len(rows) == N else f"; {len(rows):,} of {N:,} samples"
         note = f"{self.title}; t-SNE of the branches' features; crosses are labelled samples{which}"
         return map_figure(plane(self.features_ND[rows]), shown, names, self.split.targets_N[rows] >= 0, note)
@@ -87,7 +87,7 @@ class Discovery:
         return examples_figure(self.pairs, rows_of, note)
 
     def _confusion(self) -> tuple[Figure, list[tuple[str, np.ndarray]], list[str]]:
-        """Return the figure, colourings of the map by true and by matched category, and their names."""
+        """Return the figure, colorings of the map by true and by matched category, and their names."""
         class_names, old, rows = self.pairs.class_names, self.split.old, self.split.judged_N
         order = [*old, *(category for category in range(len(class_names)) if category not in old)]
         place_N = np.append(np.argsort(order), -1)[self.pairs.labels_N]  # an unknown label, -1, stays so
@@ -99,7 +99,7 @@ class Discovery:
         )
         matched = np.full(len(self.names), -1)
         matched[: len(accuracy.category_C)] = accuracy.category_C
-        by_match = ("assigned, in the colour of the matched category", matched[self.clusters_N])
+        by_match = ("assigned, in the color of the matched category", matched[self.clusters_N])
         return figure, [("true category", place_N), by_match], names
 
 
@@ -131,14 +131,14 @@ def summarize(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def differences(
-    frame: pd.DataFrame, ours: str, interval: Callable[[pd.DataFrame, pd.DataFrame, str], tuple[float, float]]
+    frame: pd.DataFrame, ours: str, difference: Callable[[pd.DataFrame, pd.DataFrame, str], Any]
 ) -> list[dict[str, Any]]:
     """Return, for each other method and for the better single modality of each split, ours minus it.
 
     Args:
         frame: of `frame_of`.
         ours: the method to compare with all others.
-        interval: (our rows, their rows, share) -> mean and half-width over the common splits.
+        difference: (our rows, their rows, share) -> `mean` and `half_width` over the common splits.
     """
     # The index goes, because pandas would pair by it instead of by the split.
     ordered = frame.sort_values("seed", kind="stable")
@@ -154,7 +154,8 @@ def differences(
     for name, theirs in groups.items():
         row: dict[str, Any] = {"method": name}
         for share in SHARES:
-            row[share], row[f"{share}_half_width"] = interval(mine, theirs, share)
+            paired = difference(mine, theirs, share)
+            row[share], row[f"{share}_half_width"] = paired.mean, paired.half_width
         rows.append(row)
     return rows
 

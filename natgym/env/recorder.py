@@ -1,7 +1,7 @@
-"""The picture being revealed, step by step: an animation and a strip, written by Pillow.
+"""The image being revealed, step by step: an animation and a strip, written by Pillow.
 
 Gymnasium's `RecordVideo` misses the last frame of an environment that resets in the same step, which here is
-the finished picture.
+the finished image.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from generators.tokenizers import Tokenizer
 from natgym.env.rendering import reveal_ids
 from natgym.rollouts import Rollout
 
-Frame = Sequence[np.ndarray]  # the pictures (H, W, 3) uint8 of some rows at one moment
-_GAP = 4  # pixels between pictures
-_HOLD = 4  # frames for which an animation shows the finished pictures
+Frame = Sequence[np.ndarray]  # the images (H, W, 3) uint8 of some rows at one moment
+_GAP = 4  # pixels between images
+_HOLD = 4  # frames for which an animation shows the finished images
 
 
 def strip(frames: Sequence[Frame]) -> np.ndarray:
-    """Return one image (H, W, 3): a line for each picture, a column for each moment."""
+    """Return one image (H, W, 3): a line for each image, a column for each moment."""
     padded = [
         [np.pad(picture, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=255) for picture in frame]
         for frame in frames
@@ -38,7 +38,7 @@ def strip(frames: Sequence[Frame]) -> np.ndarray:
 
 
 def save_film(path: Path | str, frames: Sequence[Frame], *, fps: float = 4) -> None:
-    """Write an animation (.gif, the pictures side by side) or a strip (.png).
+    """Write an animation (.gif, the images side by side) or a strip (.png).
 
     Raises:
         ValueError: no frames, another ending, or the file exists.
@@ -61,7 +61,7 @@ def save_film(path: Path | str, frames: Sequence[Frame], *, fps: float = 4) -> N
 def film(drawn: Rollout, tokenizer: Tokenizer, *, rows: int = 8) -> list[Frame]:
     """Return the frames of the first rows of a rollout that kept its trail, all masked at first.
 
-    A revealed token looks as it does in the finished picture, whatever neighbours a tokenizer mixes in.
+    A revealed token looks as it does in the finished image, whatever neighbors a tokenizer mixes in.
     """
     if drawn.ids_TNL is None:
         raise ValueError("the rollout kept no trail; draw it with trail=True")

@@ -1,4 +1,4 @@
-"""Pictures of pictures: grids, and the tokens of a picture being revealed."""
+"""Images of images: grids, and the tokens of an image being revealed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from generators.decoding import DecodeState
 from generators.tokenizers import Tokenizer
 
-_HIDDEN = (0.35, 0.45, 0.60)  # the colour of a masked token
-_SMALLEST = 96  # pixels; small pictures are enlarged by whole factors
+_HIDDEN = (0.35, 0.45, 0.60)  # the color of a masked token
+_SMALLEST = 96  # pixels; small images are enlarged by whole factors
 
 
 def as_rgb(images_BCHW: Tensor) -> Tensor:
@@ -29,17 +29,17 @@ def to_uint8(images_BCHW: Tensor) -> np.ndarray:
 
 
 def reveal(tokenizer: Tokenizer, state: DecodeState, mask_id: int) -> Iterator[np.ndarray]:
-    """Yield the picture of each row of a state, (H, W, 3) uint8, as `reveal_ids` shows it."""
+    """Yield the image of each row of a state, (H, W, 3) uint8, as `reveal_ids` shows it."""
     return reveal_ids(tokenizer, state.ids_BL, mask_id, state.drawn_BL)
 
 
 def reveal_ids(
     tokenizer: Tokenizer, ids_BL: Tensor, mask_id: int, drawn_BL: Tensor | None = None
 ) -> Iterator[np.ndarray]:
-    """Yield each row's picture (H, W, 3) uint8: revealed tokens decoded, masked ones in one colour.
+    """Yield each row's image (H, W, 3) uint8: revealed tokens decoded, masked ones in one color.
 
     Args:
-        drawn_BL: what stands under the masks, for tokenizers that look at neighbours; by default code 0.
+        drawn_BL: what stands under the masks, for tokenizers that look at neighbors; by default code 0.
     """
     masked_BL = ids_BL == mask_id
     images = as_rgb(tokenizer.decode(ids_BL.masked_fill(masked_BL, 0) if drawn_BL is None else drawn_BL))

@@ -4,14 +4,71 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from natgym.evaluation.protocol import Comparison, compare
+from generators import former
 from natgym.evaluation.statistics import paired_difference
 from natgym.evaluation.tables import format_table
+
+# What each field of a protocol does to a comparison. A difference in what is not here blocks it.
+_WHY = {
+    "task": "the images are of different tasks",
+    "split": "they are compared with different splits of the data",
+    "reference_images": "the numbers of real images differ, and with them every bias",
+    "reference": "the real images are not the same",
+    "extractor": "the features come from different networks, whose scales have nothing in common",
+    "images": "a Frechet distance falls with the number of generated images",
+    "conditions": "the conditions follow different laws",
+    "distance": "the distances are not the same quantity",
+    "kernel": "the kernel distances are not the same quantity",
+    "quantisation": "images of different depth are judged",
+    "neighbors": "precision, recall, density and coverage use balls of different size",
+    "name": "they follow different conventions",
+}
+_COMPARABLE = {
+    "generator": "different generators, which is what may be compared",
+    "tokenizer": "different tokenizers: the reconstruction bounds each distance from below",
+    "seeds": "different evaluation seeds: means may be compared, paired intervals can't be formed",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How two protocols differ, in sentences: what forbids a ranking, and what a reader should know."""
+
+    forbidding: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Comparison:
+    """Explain where two manifests differ.
+
+    A field that only one of them has, or that no version of natgym knew, forbids a ranking too.
+    """
+    found, ours, theirs = Comparison(), former.manifest(ours), former.manifest(theirs)
+    for name in dict.fromkeys((*ours, *theirs)):
+        a, b = (_said(manifest, name) for manifest in (ours, theirs))
+        if a == b:
+            continue
+        if name in _COMPARABLE:
+            found.notes.append(f"{name}: {a} against {b} ({_COMPARABLE[name]})")
+        else:
+            found.forbidding.append(f"{name}: {a} against {b} ({_WHY.get(name, 'unknown to this version')})")
+    return found
+
+
+def _said(manifest: Mapping[str, Any], name: str) -> str:
+    if name not in manifest:
+        return "not said"
+    value = manifest[name]
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
 
 Row = Mapping[str, Any]
 
@@ -19,7 +76,7 @@ Row = Mapping[str, Any]
 def read_results(path: Path | str) -> list[dict[str, Any]]:
     """Return the rows of a results.json (or of the run folder that holds it), each with its protocol.
 
-    Rows of real pictures are left out: they are no policy's.
+    Rows of real images are left out: they are no policy's.
 
     Raises:
         ValueError: the file is not there, or holds no table of policies.
@@ -68,6 +125,6 @@ def _differences(ours: Sequence[Row], theirs: Sequence[Row]) -> list[str]:
             if same and "per_seed" in first and "per_seed" in second:
                 pair = pd.DataFrame(first["per_seed"]), pd.DataFrame(second["per_seed"])
                 if list(pair[0]["seed"]) == list(pair[1]["seed"]):
-                    mean, half = paired_difference(*pair)
-                    lines.append(f"A - B, {first['policy']}, T = {first['steps']}: {mean:+.3f} ± {half:.3f}")
+                    difference = paired_difference(*pair)
+                    lines.append(f"A - B, {first['policy']}, T = {first['steps']}: {difference}")
     return lines

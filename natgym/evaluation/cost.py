@@ -1,4 +1,4 @@
-"""What drawing a picture costs in floating-point operations: 2 per multiply-add, as torch counts them."""
+"""What drawing an image costs in floating-point operations: 2 per multiply-add, as torch counts them."""
 
 from __future__ import annotations
 

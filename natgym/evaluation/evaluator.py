@@ -21,12 +21,13 @@ from torch import Tensor
 
 from generators.checkpoints import weights_hash
 from generators.conditions import Condition
-from generators.data import Part, PartName
+from generators.data import Split, SplitName
 from generators.noise import derive_seed
 from generators.rules import DecodeRules
-from natgym.evaluation.judge import METRICS, Judge
-from natgym.evaluation.protocol import EIGHT_BITS, ConditionLaw, Protocol
+from natgym.evaluation.protocol import EIGHT_BITS, ConditionLaw, EvaluationProtocol
+from natgym.evaluation.scorer import Scorer
 from natgym.evaluation.statistics import moments
+from natgym.metrics import METRICS
 from natgym.metrics.contract import Metrics
 from natgym.metrics.extractors import CHUNK
 from natgym.rollouts import Policy, at_random, balanced, rollout
@@ -53,7 +54,7 @@ RESERVED = (
 class EvaluationConfig:
     """How policies are judged; all of it stands in the protocol."""
 
-    split: PartName | Literal["-"] = "report"
+    split: SplitName | Literal["-"] = "report"
     """Real images to compare with; "-" for statistics from a file."""
     images: int = 5000
     """Generated per evaluation seed."""
@@ -75,9 +76,9 @@ class Evaluator:
     """Evaluate policies of one task's generator against one reference, all on the same conditions and noise.
 
     Args:
-        task: of generator, tokenizer and, unless a judge is given, of extractor and real images.
+        task: of generator, tokenizer and, unless a scorer is given, of extractor and real images.
         config: how.
-        judge: of the images, with its own reference; by default the task's score extractor on the split.
+        scorer: of the images, with its own reference; by default the task's score extractor on the split.
         rules: of policies that have none of their own; by default AutoNAT's.
         metrics: of one's own, {column: maker of a `Metric`}.
         threads: batches drawn at once; results don't depend on it.
@@ -88,7 +89,7 @@ class Evaluator:
         task: Task,
         config: EvaluationConfig | None = None,
         *,
-        judge: Judge | None = None,
+        scorer: Scorer | None = None,
         rules: str | DecodeRules | None = None,
         metrics: Metrics | None = None,
         threads: int = 1,
@@ -96,31 +97,31 @@ class Evaluator:
         _check_metrics(metrics or {})
         config = config or EvaluationConfig()
         self.task, self.generator, self.tokenizer = task, task.generator, task.tokenizer
-        if judge is None:
+        if scorer is None:
             if config.split == "-":
                 raise ValueError("split '-' stands for statistics from a file; give the judge that has them")
-            judge = Judge(task.score_extractor, task.split(config.split))  # type: ignore[arg-type]
-        if config.images < (width := judge.extractor.num_features):
+            scorer = Scorer(task.score_extractor, task.split(config.split))  # type: ignore[arg-type]
+        if config.images < (width := scorer.extractor.num_features):
             raise ValueError(
                 f"images {config.images}: the extractor has {width} features, and a covariance of fewer "
                 f"images is singular, so that the distance is mostly bias; give at least {width}"
             )
-        self.judge, self.metrics, self.threads = judge, metrics or {}, threads
+        self.scorer, self.metrics, self.threads = scorer, metrics or {}, threads
         self.rules = None if rules is None else DecodeRules.of(rules, self.generator.grid)
-        features = judge.reference.features_Nd
-        self.protocol = Protocol(
+        features = scorer.reference.features_Nd
+        self.protocol = EvaluationProtocol(
             task=task.name or "-",
-            part=config.split,
+            split=config.split,
             reference_images=0 if features is None else len(features),
-            reference=judge.reference.name,
+            reference=scorer.reference.name,
             generator=weights_hash(self.generator),  # type: ignore[arg-type]
             tokenizer=weights_hash(self.tokenizer),  # type: ignore[arg-type]
-            extractor=weights_hash(judge.extractor),
+            extractor=weights_hash(scorer.extractor),
             images=config.images,
             seeds=tuple(config.seeds),
             conditions=config.conditions,
-            distance=judge.extractor.meaning,
-            quantisation=EIGHT_BITS if judge.quantise else "none",
+            distance=scorer.extractor.meaning,
+            quantisation=EIGHT_BITS if scorer.quantise else "none",
             name=config.convention,
         )
 
@@ -135,13 +136,13 @@ class Evaluator:
                 self.generator,
                 self.tokenizer,
                 condition,
-                seed=derive_seed("evaluation", self.protocol.part, seed),
+                seed=derive_seed("evaluation", self.protocol.split, seed),
                 rules=self.rules,
                 threads=self.threads,
                 progress=progress,
             )
             took = time.perf_counter() - began
-            scores = self.judge.score(drawn.images_NCHW, condition) | self._own(drawn.images_NCHW, condition)
+            scores = self.scorer.score(drawn.images_NCHW, condition) | self._own(drawn.images_NCHW, condition)
             rows.append(
                 {"seed": seed, **scores, "nfe": drawn.nfe_N.mean(), "images_per_second": images / took}
             )
@@ -154,8 +155,8 @@ class Evaluator:
             return balanced(pool, images)
         return at_random(pool, images, derive_seed("conditions", seed))
 
-    def floor(self, part: Part) -> dict[str, Any]:
-        """Return a table row for real pictures of another part, which no generator of these tokens should
+    def floor(self, part: Split) -> dict[str, Any]:
+        """Return a table row for real images of another part, which no generator of these tokens should
         beat.
 
         With enough of them it is taken like the others, as many for each evaluation seed; else the row is of
@@ -163,7 +164,7 @@ class Evaluator:
         """
         images, total = self.protocol.images, len(part)
         if total < images:
-            scores = self.judge.score(part.images_NCHW, part.condition) | self._own(
+            scores = self.scorer.score(part.images_NCHW, part.condition) | self._own(
                 part.images_NCHW, part.condition
             )
             return {"policy": f"real, n={total:,}", "comparable": False, **scores}
@@ -172,16 +173,16 @@ class Evaluator:
             rng = np.random.default_rng(derive_seed("floor", seed))
             chosen = torch.from_numpy(rng.choice(total, images, replace=False))
             images_NCHW, condition = part.images_NCHW[chosen], part.condition[chosen]
-            rows.append(self.judge.score(images_NCHW, condition) | self._own(images_NCHW, condition))
+            rows.append(self.scorer.score(images_NCHW, condition) | self._own(images_NCHW, condition))
         return {"policy": f"real, n={images:,}", "comparable": True, **moments(pd.DataFrame(rows))}
 
     def _own(self, images_NCHW: Tensor, condition: Condition) -> dict[str, float]:
         """Return the metrics of one's own, fed in chunks; ValueError if one is not a finite number."""
         making = {name: make() for name, make in self.metrics.items()}
         for rows in torch.arange(len(images_NCHW)).split(CHUNK) if making else ():
-            seen_BCHW = self.judge.seen(images_NCHW[rows])
+            seen_BCHW = self.scorer.seen(images_NCHW[rows])
             for metric in making.values():
-                metric.update(seen_BCHW, condition[rows], self.judge.features(images_NCHW[rows]))
+                metric.update(seen_BCHW, condition[rows], self.scorer.features(images_NCHW[rows]))
         found = {name: float(metric.compute()) for name, metric in making.items()}
         if wrong := [name for name, value in found.items() if not math.isfinite(value)]:
             raise ValueError(
@@ -196,12 +197,12 @@ class Evaluator:
     def legend(self) -> str:
         """Say in three lines what the numbers of a table are."""
         p = self.protocol
-        against = f"{p.reference_images:,} real pictures" if p.reference_images else "statistics from a file"
+        against = f"{p.reference_images:,} real images" if p.reference_images else "statistics from a file"
         return (
             f"{p.distance}; kernel distance: {p.kernel}.\n"
-            f"Against {against} ({p.task}, {p.part} part); {p.images:,} generated "
+            f"Against {against} ({p.task}, {p.split} split); {p.images:,} generated "
             f"per evaluation seed, {len(p.seeds)} seeds: mean and standard deviation.\n"
-            f"A row of real pictures with n other than {p.images:,} is a guide, not comparable to the digit."
+            f"A row of real images with n other than {p.images:,} is a guide, not comparable to the digit."
         )
 
 

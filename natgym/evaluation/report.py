@@ -12,9 +12,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from generators import former
 from generators.checkpoints import write_atomic
 from generators.schedules import CONVENTION
-from natgym.evaluation.tables import COLUMNS, FULL_COLUMNS
+from natgym.evaluation.tables import COLUMNS, FULL_COLUMNS, cell
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --quiet: #777; --paper: #fff; --ink: #1b1b1b; }
@@ -36,7 +37,7 @@ pre { overflow-x: auto; font-size: .78rem; line-height: 1.35; overflow-wrap: nor
 
 
 def write_report(folder: Path, title: str, notes: Sequence[str] = ()) -> Path:
-    """Write report.html into a run folder, from its config.json, results.json and pictures.
+    """Write report.html into a run folder, from its config.json, results.json and images.
 
     Args:
         folder: of a run; what is missing is left out.
@@ -73,7 +74,7 @@ def _results(folder: Path) -> Iterator[str]:
     if pairs := list(_differences(content)):
         yield "<h2>Paired differences in distance, with 95 % t-intervals</h2>"
         yield '<div class="wide">' + _table(pairs) + "</div>"
-    protocol = content.get("protocol", {})
+    protocol = former.manifest(content.get("protocol", {}))
     if protocol.get("distance"):
         yield f'<p class="quiet">{escape(_told(protocol))}</p>'
 
@@ -99,8 +100,8 @@ def _told(protocol: Mapping[str, Any]) -> str:
     real, images = protocol.get("reference_images"), protocol.get("images")
     seeds = ", ".join(map(str, protocol.get("seeds", [])))
     return (
-        f"Distance: {protocol['distance']}. Reference: {real} real pictures of {protocol.get('task')}, "
-        f"{protocol.get('part')} part; {images} generated for each of the evaluation seeds {seeds}; "
+        f"Distance: {protocol['distance']}. Reference: {real} real images of {protocol.get('task')}, "
+        f"{protocol.get('split')} split; {images} generated for each of the evaluation seeds {seeds}; "
         f"conditions {protocol.get('conditions')}; quantisation {protocol.get('quantisation')}. "
         "Numbers of another protocol don't compare."
     )
@@ -113,7 +114,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = ["".join(f"<th>{escape(header)}</th>" for header, _ in shown.values())]
     for row in rows:
         cells = ((row.get(name), form) for name, (_, form) in shown.items())
-        said = ["–" if value is None or _hollow(value) else form.format(value) for value, form in cells]
+        said = ["–" if _hollow(value) else cell(value, form) for value, form in cells]
         lines.append("".join(f"<td>{escape(cell)}</td>" for cell in said))
     best = [bool(ranked) and "steps" in row and row.get("distance") == min(ranked) for row in rows]
     classes = ["", *(' class="best"' if one else "" for one in best)]
@@ -122,8 +123,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _hollow(value: Any) -> bool:
-    """Tell whether a difference has no interval, as over a single seed."""
-    return isinstance(value, Mapping) and value.get("half_width") is None
+    """Tell whether there is no value, or a difference without interval, as over a single seed."""
+    return value is None or (isinstance(value, Mapping) and value.get("half_width") is None)
 
 
 def _figures(folder: Path) -> Iterator[str]:

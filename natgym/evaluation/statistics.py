@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,10 +23,55 @@ def means_by_run(frames: Sequence[pd.DataFrame], first: int = 0) -> pd.DataFrame
     return means.assign(seed=np.arange(first, first + len(frames)))
 
 
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference of a metric: of one policy minus that of another, over common pairs.
+
+    Attributes:
+        mean: of the pairs' differences.
+        half_width: of its 95 % t-interval; NaN for a single pair.
+        each: the pairs' differences.
+        metric: of which it is.
+        policy, minus: whose; empty where that is plain.
+        over: what a pair is of, such as "evaluation seeds" or "trainings".
+    """
+
+    mean: float
+    half_width: float
+    each: tuple[float, ...]
+    metric: str = "distance"
+    policy: str = ""
+    minus: str = ""
+    over: str = "evaluation seeds"
+
+    @property
+    def n(self) -> int:
+        """Number of pairs."""
+        return len(self.each)
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.3f}" + ("" if math.isnan(self.half_width) else f" ± {self.half_width:.3f}")
+
+    def row(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return asdict(self) | {"each": list(self.each), "n": self.n}
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Difference:
+        """Return the difference of `row`, of files of before as well, which say less."""
+        told = {name: row[name] for name in ("metric", "policy", "minus", "over") if row.get(name)}
+        mean, half_width = (math.nan if row[name] is None else row[name] for name in ("mean", "half_width"))
+        return cls(mean, half_width, tuple(row.get("each", ())), **told)
+
+
 def paired_difference(
-    ours: pd.DataFrame, theirs: pd.DataFrame, metric: str = "distance"
-) -> tuple[float, float]:
-    """Return the mean of ours - theirs over common seeds and the half-width of its 95 % t-interval.
+    ours: pd.DataFrame, theirs: pd.DataFrame, metric: str = "distance", **told: str
+) -> Difference:
+    """Return ours - theirs over common seeds.
+
+    Args:
+        ours, theirs: frames of an `Evaluator`, or of `means_by_run`.
+        told: `policy`, `minus` and `over` of the record.
 
     Raises:
         ValueError: the seeds differ.
@@ -32,11 +80,12 @@ def paired_difference(
         raise ValueError(
             f"seeds {list(ours['seed'])} and {list(theirs['seed'])} are not paired; use the same ones"
         )
-    difference = (ours[metric] - theirs[metric]).to_numpy()
-    if len(difference) < 2:
-        return float(difference.mean()), float("nan")
-    error = difference.std(ddof=1) / np.sqrt(len(difference))
-    return float(difference.mean()), float(stats.t.ppf(0.975, len(difference) - 1) * error)
+    each = (ours[metric] - theirs[metric]).to_numpy()
+    half_width = math.nan
+    if len(each) > 1:
+        error = each.std(ddof=1) / np.sqrt(len(each))
+        half_width = float(stats.t.ppf(0.975, len(each) - 1) * error)
+    return Difference(float(each.mean()), half_width, tuple(each.tolist()), metric, **told)
 
 
 def moments(per_seed: pd.DataFrame) -> dict[str, float]:

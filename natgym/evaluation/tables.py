@@ -10,24 +10,44 @@ from typing import Any
 
 import pandas as pd
 
-from generators.data import PartName
+from generators.data import SplitName
 from generators.rules import DecodeRules
 from generators.schedules import Schedule
+from natgym.evaluation.cost import gflop_per_image
 from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
-from natgym.evaluation.statistics import measured, moments, paired_difference
+from natgym.evaluation.statistics import Difference, measured, moments, paired_difference
 from natgym.metrics.contract import Metrics
 from natgym.policies import FixedPolicy, named_policies
 from natgym.rollouts import Policy, rules_of
 from natgym.task import Task
 
 
-def summarize(policy: str, steps: int, per_seed: pd.DataFrame, images_spent: int) -> dict[str, Any]:
+def summarize(policy: str, steps: int, per_seed: pd.DataFrame, images_spent: int | None) -> dict[str, Any]:
     """Return a table row: means over the seeds and, of the distances, the sample standard deviation; beside
     them the scores of each seed, from which paired differences are formed later."""
     means = {name: float(per_seed[name].mean()) for name in ("nfe", "images_per_second")}
     counts = {"seeds": len(per_seed), "images_spent": images_spent}
     scores = per_seed[["seed", *measured(per_seed)]].to_dict("list")
     return {"policy": policy, "steps": steps, **moments(per_seed), **means, **counts, "per_seed": scores}
+
+
+def table_row(
+    policy_name: str,
+    policy: Policy,
+    evaluator: Evaluator,
+    per_seed: pd.DataFrame,
+    images_spent: int | None = 0,
+) -> dict[str, Any]:
+    """Return a row of `summarize` with what belongs to its numbers: rules, cost and protocol.
+
+    Args:
+        per_seed: the evaluator's frame for the policy, or the means over several runs of it.
+        images_spent: on finding the policy; None where that is not known.
+    """
+    row = summarize(policy_name, policy.steps, per_seed, images_spent)
+    row["rules"] = rules_of(policy, evaluator.rules).text
+    row["gflop"] = gflop_per_image(policy, evaluator.generator, rules=evaluator.rules)
+    return row | {"protocol": evaluator.manifest()}
 
 
 def set_against(rows: Sequence[dict[str, Any]], baseline: str) -> list[dict[str, Any]]:
@@ -42,9 +62,8 @@ def set_against(rows: Sequence[dict[str, Any]], baseline: str) -> list[dict[str,
         if row["policy"] != baseline and rivals:
             rival = min(rivals, key=lambda r: (r["steps"] != row["steps"], abs(r["nfe"] - row["nfe"])))
             pair = (pd.DataFrame(given["per_seed"]) for given in (row, rival))
-            mean, half_width = paired_difference(*pair)
-            against = {"policy": baseline, "steps": rival["steps"]}
-            row = row | {"difference": against | {"mean": mean, "half_width": half_width}}
+            difference = paired_difference(*pair, policy=row["policy"], minus=baseline)
+            row = row | {"difference": difference.row() | {"steps": rival["steps"]}}
         found.append(row)
     return found
 
@@ -74,7 +93,7 @@ FULL_COLUMNS: Mapping[str, tuple[str, str]] = {
     "gflop": COLUMNS["gflop"],
     "distance": COLUMNS["distance"],
     "distance_std": COLUMNS["distance_std"],
-    "difference": ("difference", "{0[mean]:+.3f} ± {0[half_width]:.3f}"),
+    "difference": ("difference", "{}"),
     "kernel_distance": COLUMNS["kernel_distance"],
     "score": ("score", "{:.2f}"),
     "accuracy": COLUMNS["accuracy"],
@@ -92,20 +111,18 @@ def format_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[
     lines = [[header for header, _ in columns.values()]]
     for row in rows:
         cells = ((row.get(name), form) for name, (_, form) in columns.items())
-        lines.append([_cell(value, form) for value, form in cells])
+        lines.append([cell(value, form) for value, form in cells])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     aligned = ([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines)
     text = ["  ".join(cells) for cells in aligned]
     return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
 
 
-def _cell(value: Any, form: str) -> str:
+def cell(value: Any, form: str) -> str:
     """Return a value as text; - for what there is none of, such as the spread over one seed."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
-    if isinstance(value, Mapping) and math.isnan(value["half_width"]):
-        return f"{value['mean']:+.3f}"
-    return form.format(value)
+    return form.format(Difference.of_row(value) if isinstance(value, Mapping) else value)
 
 
 @dataclass(frozen=True)
@@ -140,12 +157,12 @@ def evaluate(
     steps: int = 8,
     images: int = 5000,
     seeds: Sequence[int] = (0, 1, 2),
-    split: PartName = "report",
+    split: SplitName = "report",
     rules: str | DecodeRules = "confidence",
     metrics: Metrics | None = None,
     threads: int = 1,
 ) -> Table:
-    """Judge policies of a task's generator against a split, all on the same conditions and noise.
+    """Scorer policies of a task's generator against a split, all on the same conditions and noise.
 
     Args:
         policies: {label: policy}; a text is a schedule family or rule ("reference", "linear:w=2",
@@ -171,8 +188,7 @@ def evaluate(
     rows = []
     for label, given in policies.items():
         policy = _policy(given, steps, found)
-        row = summarize(label, policy.steps, evaluator(policy), 0)
-        rows.append(row | {"rules": rules_of(policy, rules).text})
+        rows.append(table_row(label, policy, evaluator, evaluator(policy)))
     against = next(iter(policies))
     own = {name: (name, "{:.3f}") for name in metrics or {}}
     note = f"difference: to {against}, paired over the seeds, with 95 % t-interval"

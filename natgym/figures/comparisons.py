@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
+from natgym.evaluation.statistics import Difference
 from natgym.figures.style import (
     COLORS,
     MARKERS,
@@ -21,7 +22,7 @@ from natgym.figures.style import (
 
 
 def frontier_figure(rows: Sequence[Mapping[str, Any]], note: str) -> Figure:
-    """Place policies by what they cost and how far they are from real pictures; bars: 95 % t-intervals.
+    """Place policies by what they cost and how far they are from real images; bars: 95 % t-intervals.
 
     Args:
         rows: of `natgym.evaluation.summarize`; points of one policy are joined.
@@ -48,24 +49,22 @@ def frontier_figure(rows: Sequence[Mapping[str, Any]], note: str) -> Figure:
     return finish(figure, note)
 
 
-def differences_figure(differences: Sequence[Mapping[str, Any]], note: str) -> Figure:
+def differences_figure(differences: Sequence[Difference], note: str) -> Figure:
     """Draw paired differences with their intervals, one line per control; dots are single runs.
 
     Args:
-        differences: `minus`, the control's name; `mean`, `half_width`; `each`, one number per run.
+        differences: of the policy to each control.
         note: what the reader must know, under the panel.
     """
     figure = Figure(figsize=(6.4, 0.42 * len(differences) + 1.1))
     axis = figure.subplots()
     for place, pair in enumerate(differences):
-        axis.plot(pair["each"], [place] * len(pair["each"]), "o", color=COLORS[0], alpha=0.35, markersize=3)
-        axis.errorbar(
-            pair["mean"], place, xerr=pair["half_width"], color=COLORS[0], marker="D", markersize=4.5
-        )
+        axis.plot(pair.each, [place] * pair.n, "o", color=COLORS[0], alpha=0.35, markersize=3)
+        axis.errorbar(pair.mean, place, xerr=pair.half_width, color=COLORS[0], marker="D", markersize=4.5)
     axis.axvline(0, color="0.5", linewidth=0.8)
-    axis.set_yticks(range(len(differences)), [pair["minus"] for pair in differences], fontsize=SMALL + 1)
+    axis.set_yticks(range(len(differences)), [pair.minus for pair in differences], fontsize=SMALL + 1)
     axis.invert_yaxis()
-    plain(axis, "", "difference in distance; left of 0: the policy is nearer to real pictures")
+    plain(axis, "", "difference in distance; left of 0: the policy is nearer to real images")
     return finish(figure, note)
 
 

@@ -1,4 +1,4 @@
-"""Policies side by side, in pictures: film strips from the same noise, and where two disagree most."""
+"""Policies side by side, in images: film strips from the same noise, and where two disagree most."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from natgym.figures.style import COLORS, SMALL, finish, picture, plain
 
 
 def film_figure(films: Mapping[str, Sequence[np.ndarray]], note: str) -> Figure:
-    """Draw strips of pictures being revealed, a row per strip and a column per step.
+    """Draw strips of images being revealed, a row per strip and a column per step.
 
     Args:
-        films: title of the strip -> pictures (H, W, 3) uint8, all masked at first: one row of
+        films: title of the strip -> images (H, W, 3) uint8, all masked at first: one row of
             `natgym.env.recorder.film`.
     """
     moments = max(len(strip) for strip in films.values())
@@ -71,11 +71,11 @@ def disagreement_figure(
     *,
     samples: Sequence[int],
 ) -> Figure:
-    """Draw both pictures of some samples, and below them the parameter in which the policies differ most.
+    """Draw both images of some samples, and below them the parameter in which the policies differ most.
 
     Args:
         frames: two policies -> frames of the same samples.
-        pictures: the same policies -> (N, H, W, 3) uint8, row i of sample i.
+        images: the same policies -> (N, H, W, 3) uint8, row i of sample i.
         samples: which, as the first ones of `disagreement`.
     """
     figure = Figure(figsize=(1.75 * len(samples) + 0.6, 5.0))

@@ -37,13 +37,13 @@ def schedules_figure(schedules: Mapping[str, Schedule], note: str) -> Figure:
 
 
 def search_figure(logs: Mapping[str, pd.DataFrame], note: str) -> Figure:
-    """Draw distance against pictures spent, a panel for each optimiser, four in a row.
+    """Draw distance against images spent, a panel for each optimizer, four in a row.
 
     Dots are evaluations, the line their median in each generation, the diamond the winner of the second look
     with its standard error.
 
     Args:
-        logs: optimiser -> the log of one search: columns evaluation, generation, images, distance, error.
+        logs: optimizer -> the log of one search: columns evaluation, generation, images, distance, error.
         note: what the reader must know, under the panels.
     """
     columns, rows = min(4, len(logs)), -(-len(logs) // 4)
@@ -61,14 +61,14 @@ def search_figure(logs: Mapping[str, pd.DataFrame], note: str) -> Figure:
         winner = log.loc[log[final]["distance"].idxmin()]
         point = winner["spent"], winner["distance"], winner["error"]
         axis.errorbar(*point, color=COLORS[1], marker="D", markersize=4.5, capsize=2)
-        plain(axis, name, "thousand pictures spent")
+        plain(axis, name, "thousand images spent")
         axis.set_yscale("log")
         axis.set_ylim(0.9 * seen.min(), 1.1 * seen.max())
         for which in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
             which(FormatStrFormatter("%g"))
         axis.tick_params(which="minor", labelsize=SMALL)
     for axis in axes[: len(logs) : columns]:
-        axis.set_ylabel("distance from the select part", fontsize=SMALL + 1)
+        axis.set_ylabel("distance from the select split", fontsize=SMALL + 1)
     return finish(figure, note)
 
 

@@ -1,4 +1,4 @@
-"""What all figures share: colours, plain axes, a note under the panels, tiled pictures."""
+"""What all figures share: colors, plain axes, a note under the panels, tiled images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from natgym.env.rendering import as_rgb, to_uint8
 
-# Okabe and Ito's palette (2008), which people of all kinds of colour vision tell apart.
+# Okabe and Ito's palette (2008), which people of all kinds of color vision tell apart.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
 DASHES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D")
@@ -37,7 +37,7 @@ def plain(axis: Axes, title: str = "", x: str = "", y: str = "") -> None:
 
 
 def picture(axis: Axes, pixels: Any, title: str = "") -> None:
-    """Show a picture without ticks or frame."""
+    """Show an image without ticks or frame."""
     axis.imshow(pixels, interpolation="nearest")
     axis.set_title(title, fontsize=SMALL)
     axis.set_xticks([])
@@ -54,6 +54,6 @@ def finish(figure: Figure, note: str) -> Figure:
 
 
 def tiled(pictures_NCHW: Tensor, columns: int) -> np.ndarray:
-    """Return one picture (R * H, C * W, 3) uint8, a dark line between neighbours."""
+    """Return one image (R * H, C * W, 3) uint8, a dark line between neighbors."""
     padded = np.pad(to_uint8(as_rgb(pictures_NCHW)), ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=90)
     return rearrange(padded, "(r k) h w c -> (r h) (k w) c", k=columns)

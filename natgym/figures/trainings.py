@@ -15,7 +15,7 @@ from natgym.figures.style import (
 
 
 def learning_figure(metrics: pd.DataFrame, note: str) -> Figure:
-    """Draw a training's distance from the select part, with the level it started from, and its moving reward.
+    """Draw a training's distance from the select split, the level it started from, and its moving reward.
 
     Args:
         metrics: metrics.csv of a training, whose `distance` is that of the last measurement.
@@ -35,7 +35,7 @@ def learning_figure(metrics: pd.DataFrame, note: str) -> Figure:
             reward.plot(
                 metrics["update"], metrics[name], color=color, linewidth=1.2, label=name.replace("_", " ")
             )
-    plain(distance, "distance from the select part", "update")
+    plain(distance, "distance from the select split", "update")
     if "discriminator_accuracy" in metrics:
         reward.set_ylim(0, 1)
         plain(reward, "adversarial reward (moving: not comparable over updates)", "update")
@@ -53,7 +53,7 @@ def training_figure(metrics: pd.DataFrame, note: str) -> Figure:
         metrics: metrics.csv of a training; `distance` and `sample_accuracy` are empty between measurements.
         note: what the reader must know, under the panels.
     """
-    titles = {"loss": "loss a hidden token", "distance": "distance from the select part"}
+    titles = {"loss": "loss a hidden token", "distance": "distance from the select split"}
     titles |= {"sample_accuracy": "share of samples of the right class"}
     shown = {name: title for name, title in titles.items() if metrics[name].notna().any()}
     figure = Figure(figsize=(3.6 * len(shown), 2.9))

@@ -5,9 +5,23 @@ from natgym.metrics.kernel import kernel_distance
 from natgym.metrics.manifold import precision_recall_density_coverage
 
 __all__ = [
+    "METRICS",
     "FrechetDistance",
     "Moments",
     "MomentsAccumulator",
     "kernel_distance",
     "precision_recall_density_coverage",
 ]
+
+# Of a row of scores, in this order; reference and extractor may allow only some.
+METRICS = (
+    "distance",
+    "kernel_distance",
+    "score",
+    "accuracy",
+    "class_drift",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+)

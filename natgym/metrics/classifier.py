@@ -1,5 +1,5 @@
 """The task's classifier: a small convolutional net whose penultimate features and log-probabilities judge
-pictures.
+images.
 
 It is the feature extractor of the small tasks' Frechet distance. That is NOT the Inception FID: its numbers
 compare only with numbers of the same weights, which manifests name by hash.
@@ -93,13 +93,13 @@ def fit_classifier(
     device: torch.device | str = "cpu",
     progress: Callable[[float], object] = lambda loss: None,
 ) -> Classifier:
-    """Train a classifier with AdamW on batches of 128 pictures under Gaussian noise of 0.2.
+    """Train a classifier with AdamW on batches of 128 images under Gaussian noise of 0.2.
 
     Args:
         config: its geometry.
-        images: N pictures, in memory or read when asked for.
+        images: N images, in memory or read when asked for.
         classes_N: their classes.
-        updates: optimiser steps; the learning rate falls to 0 on a cosine.
+        updates: optimizer steps; the learning rate falls to 0 on a cosine.
         seed: of weights, batches, noise and dropout.
         device: where it trains, and stays.
         progress: called with the loss after each update.
@@ -125,7 +125,7 @@ def fit_classifier(
 
 @torch.no_grad()
 def judge(classifier: Classifier, images: ImageRows) -> tuple[Tensor, Tensor]:
-    """Return features (N, d) and logits (N, K) of many pictures, a few megapixels at a time, on the host."""
+    """Return features (N, d) and logits (N, K) of many images, a few megapixels at a time, on the host."""
     _, height, width = classifier.config.image_shape
     device, together = classifier.feature_scale.device, max(1, 2**21 // (height * width))
     outputs = [classifier(images[rows].to(device)) for rows in torch.arange(len(images)).split(together)]

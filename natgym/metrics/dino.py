@@ -21,7 +21,7 @@ WIDTHS = {"small": 384, "base": 768, "large": 1024}
 class DINOv2(nn.Module):
     """Images (B, 1 or 3, H, W) in [0, 1] -> class-token features (B, d); it has no logits.
 
-    Pictures are resized to 224 x 224 (bicubic, antialiased) and normalised by ImageNet's mean and spread.
+    Images are resized to 224 x 224 (bicubic, antialiased) and normalized by ImageNet's mean and spread.
 
     Args:
         network: timm's vision transformer.
@@ -55,7 +55,7 @@ class DINOv2(nn.Module):
         return cls(network)
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, None]:
-        """Return features; grey pictures become three equal channels."""
+        """Return features; grey images become three equal channels."""
         x = images_BCHW.expand(-1, 3, -1, -1)
         x = F.interpolate(x, (SIDE, SIDE), mode="bicubic", align_corners=False, antialias=True)
         return self.network.forward_features((x.clamp(0, 1) - self.mean) / self.spread)[:, 0], None

@@ -8,14 +8,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from generators.images import eight_bits
 from natgym.metrics.dino import DINOv2
 from natgym.metrics.inception import Inception
 
-CHUNK = 1000  # pictures judged at once
+CHUNK = 1000  # images judged at once
 
 
 class Extractor(Protocol):
-    """Features of pictures in [0, 1], (B, d), and logits (B, K) of some classes, if it has any."""
+    """Features of images in [0, 1], (B, d), and logits (B, K) of some classes, if it has any."""
 
     meaning: str
     """What a Frechet distance in these features is."""
@@ -46,14 +47,9 @@ def load_extractor(kind: str, weights: Path | str | None, device: torch.device |
     return DINOv2.load(weights, size or "base").to(device)
 
 
-def eight_bits(images_NCHW: Tensor) -> Tensor:
-    """Return the pictures as they are after saving without loss: rounded to multiples of 1 / 255."""
-    return (images_NCHW.clamp(0, 1) * 255).round() / 255
-
-
 @torch.no_grad()
 def extract(extractor: Extractor, images_NCHW: Tensor, quantise: bool = True) -> tuple[Tensor, Tensor | None]:
-    """Return features (N, d) and logits (N, K) of pictures, rounded to 8 bits or as they are, in chunks."""
+    """Return features (N, d) and logits (N, K) of images, rounded to 8 bits or as they are, in chunks."""
     outputs = [extractor(eight_bits(chunk) if quantise else chunk) for chunk in images_NCHW.split(CHUNK)]
     logits = [logits for _, logits in outputs if logits is not None]
     return torch.cat([features for features, _ in outputs]), torch.cat(logits) if logits else None

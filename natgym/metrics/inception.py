@@ -1,7 +1,7 @@
 """The FID Inception network: InceptionV3 with the pools of the 2015 TensorFlow graph (torch-fidelity's keys).
 
 Four things set it apart from torchvision's: average pools leave the padding out, the last block pools by
-maximum, there are 1,008 classes, and pictures are enlarged as TensorFlow 1 does it. Weights are read from a
+maximum, there are 1,008 classes, and images are enlarged as TensorFlow 1 does it. Weights are read from a
 local file, `pt_inception-2015-12-05-6726825d.pth` of torch-fidelity; nothing is fetched.
 """
 
@@ -154,7 +154,7 @@ class Inception(nn.Module):
         return network
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features and logits; grey pictures become three equal channels."""
+        """Return features and logits; grey images become three equal channels."""
         x = self._enlarged(images_BCHW.expand(-1, 3, -1, -1))
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
         x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(F.max_pool2d(x, 3, 2)))

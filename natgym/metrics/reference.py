@@ -1,4 +1,4 @@
-"""What generated pictures are compared with: features of real pictures, or published statistics of them."""
+"""What generated images are compared with: features of real images, or published statistics of them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 
 from generators.checkpoints import tensors_hash
-from generators.data import Part
+from generators.data import Split
 from natgym.metrics import Moments, MomentsAccumulator
 from natgym.metrics.extractors import Extractor, extract
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Real pictures as an extractor sees them.
+    """Real images as an extractor sees them.
 
     Attributes:
-        moments: of the features; a count of 0 where a file does not say how many pictures they are of.
-        name: a hash of pictures or statistics, for the protocol.
+        moments: of the features; a count of 0 where a file does not say how many images they are of.
+        name: a hash of images or statistics, for the protocol.
         features_Nd: None for statistics from a file, which then allow a Frechet distance only.
     """
 
@@ -30,8 +30,8 @@ class Reference:
     features_Nd: Tensor | None = None
 
     @classmethod
-    def of(cls, part: Part, extractor: Extractor, *, quantise: bool = True) -> Reference:
-        """Judge the pictures of a part."""
+    def of(cls, part: Split, extractor: Extractor, *, quantise: bool = True) -> Reference:
+        """Scorer the images of a part."""
         features_Nd, _ = extract(extractor, part.images_NCHW, quantise)
         accumulator = MomentsAccumulator(extractor.num_features)
         accumulator.update(features_Nd)
@@ -41,7 +41,7 @@ class Reference:
     def load(cls, path: Path | str, extractor: Extractor) -> Reference:
         """Read ADM's statistics, `mu` and `sigma` of an .npz; ValueError if they are not there or don't fit.
 
-        The 10,000 pictures that ADM's file also holds are not the reference of the distance.
+        The 10,000 images that ADM's file also holds are not the reference of the distance.
         """
         try:
             with np.load(path, allow_pickle=False) as file:

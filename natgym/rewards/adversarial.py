@@ -68,7 +68,7 @@ class AdversarialConfig:
 
 
 class Discriminator(nn.Module):
-    """Spectrally normalised convolutions down to a grid of at most 4x4, one logit per position."""
+    """Spectrally normalized convolutions down to a grid of at most 4x4, one logit per position."""
 
     def __init__(self, image_shape: tuple[int, int, int], condition_width: int, channels: int) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class Discriminator(nn.Module):
 
 
 class FeatureDiscriminator(nn.Module):
-    """Two spectrally normalised layers on a frozen classifier's features, one logit."""
+    """Two spectrally normalized layers on a frozen classifier's features, one logit."""
 
     def __init__(self, classifier: Classifier, condition_width: int, width: int = 128) -> None:
         super().__init__()

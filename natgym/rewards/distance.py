@@ -1,7 +1,7 @@
-"""The Frechet distance as reward: one number for a whole group of images, or each picture's share of it.
+"""The Frechet distance as reward: one number for a whole group of images, or each image's share of it.
 
 A distance belongs to many images. Given to all of them it is AdaNAT's warning, a reward without credit for
-any single one (arXiv 2409.00342, section 3.3); its influence function gives each picture its own.
+any single one (arXiv 2409.00342, section 3.3); its influence function gives each image its own.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from generators.conditions import Condition
-from generators.data import Part
+from generators.data import Split
 from natgym.metrics import FrechetDistance
 from natgym.metrics.extractors import extract
 from natgym.metrics.reference import Reference
@@ -22,7 +22,7 @@ GROUP = 64  # images that share a distance
 
 
 class DistanceReward:
-    """Minus the Frechet distance of a group of neighbouring images, the same for all of a group.
+    """Minus the Frechet distance of a group of neighboring images, the same for all of a group.
 
     Args:
         extractor: of the features.
@@ -31,7 +31,7 @@ class DistanceReward:
 
     needs_batch = True
 
-    def __init__(self, extractor: Any, real: Part) -> None:
+    def __init__(self, extractor: Any, real: Split) -> None:
         self.extractor = extractor
         self.frechet = FrechetDistance(Reference.of(real, extractor).moments)
 
@@ -55,9 +55,9 @@ class DistanceReward:
 
 
 class InfluenceReward(DistanceReward):
-    """Minus what each picture adds to the Frechet distance of its batch, to first order; of mean 0.
+    """Minus what each image adds to the Frechet distance of its batch, to first order; of mean 0.
 
-    A picture earns by making up for what the others lack, so that variety pays; rewards depend on the whole
+    An image earns by making up for what the others lack, so that variety pays; rewards depend on the whole
     batch, which should be of hundreds.
     """
 

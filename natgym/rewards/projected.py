@@ -1,6 +1,6 @@
 """AdaNAT's discriminator: projected (Sauer et al. 2021, 2023) on a frozen DINO ViT-S/16.
 
-Features of a frozen network at five depths, a small spectrally normalised head on each, one logit per token,
+Features of a frozen network at five depths, a small spectrally normalized head on each, one logit per token,
 conditioned by projection. Sizes and conventions are those of AdaNAT's code, whose files are read by
 `natgym.rewards.official`.
 """
@@ -23,7 +23,7 @@ GROUP = 8  # rows that a local norm sees together
 DEPTHS = (2, 5, 8, 11)  # blocks whose outputs are read, from 0
 ROWS = 128  # judged at once, as on each of the paper's GPUs
 FROZEN = "backbone."  # beginning of the names of what does not learn
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and spread of its pictures
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and spread of its images
 
 
 def groups_of(num_rows: int) -> int:
@@ -142,9 +142,9 @@ class Head(nn.Module):
 
 
 class VisionMaps(nn.Module):
-    """Pictures (B, 1 or 3, H, W) in [0, 1] -> the feature maps (B, C, N) of a frozen vision transformer.
+    """Images (B, 1 or 3, H, W) in [0, 1] -> the feature maps (B, C, N) of a frozen vision transformer.
 
-    One per depth, then the embedded patches; the class token is added to each patch token. Pictures are
+    One per depth, then the embedded patches; the class token is added to each patch token. Images are
     resized by areas to the network's side; `crop` is the chance that a batch of larger ones is cropped
     instead, at one place drawn from torch's generator.
 
@@ -206,7 +206,7 @@ class ProjectedConfig:
 
 @register(ProjectedConfig)
 class ProjectedDiscriminator(nn.Module):
-    """Pictures in [0, 1] and condition vectors (B, E) -> logits (B, 5 N) of being real."""
+    """Images in [0, 1] and condition vectors (B, E) -> logits (B, 5 N) of being real."""
 
     def __init__(self, config: ProjectedConfig) -> None:
         super().__init__()

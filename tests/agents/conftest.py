@@ -8,7 +8,7 @@ from agents.adanat.network import PolicyConfig
 
 @pytest.fixture(scope="session")
 def tiny() -> TrainingConfig:
-    """Three updates of 32 pictures at two steps, on a small policy network."""
+    """Three updates of 32 images at two steps, on a small policy network."""
     return TrainingConfig.of(
         steps=2,
         updates=3,

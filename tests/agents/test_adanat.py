@@ -1,4 +1,4 @@
-"""AdaNAT's training: it moves the policy, resumes exactly, and never looks at the report part."""
+"""AdaNAT's training: it moves the policy, resumes exactly, and never looks at the report split."""
 
 import importlib
 import os
@@ -19,7 +19,7 @@ from agents.adanat.trainer import AdaNATTrainer, train
 from agents.autonat.search import GridConfig, SearchConfig
 from generators import data
 from generators.checkpoints import from_pretrained, load_state
-from generators.data import Part, load_part
+from generators.data import Split, load_split
 from generators.reveal import Halton, halton_order
 from generators.rules import DecodeRules
 from natgym.rewards import AdversarialReward, Images, make_reward
@@ -217,7 +217,7 @@ def test_a_blind_policy_decides_by_the_step_alone(tiny: TrainingConfig, tmp_path
 def test_the_warm_up_explores_as_the_first_update_does(
     tiny: TrainingConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The actions that its pictures come from have the first standard deviation, around zero."""
+    """The actions that its images come from have the first standard deviation, around zero."""
     played: list[Tensor] = []
 
     def spying_step(env: Any, actions: Any) -> Any:
@@ -251,7 +251,7 @@ def test_the_discriminator_sees_only_real_pictures_of_the_train_part(
     config = tiny.but(updates=1, real=real)
     with pytest.raises(Killed):
         train(config, tmp_path, until(1))
-    part, images = load_part("digits", "train"), load_part("digits", "train").images_NCHW
+    part, images = load_split("digits", "train"), load_split("digits", "train").images_NCHW
     if real == "tokens":
         tokenizer = Task.load("digits").tokenizer
         images = tokenizer.decode(tokenizer.encode(images))
@@ -265,10 +265,10 @@ def test_neither_search_nor_training_touches_the_report_part(
 ) -> None:
     asked: list[str] = []
 
-    def guarded(part: Any) -> Part:
+    def guarded(part: Any) -> Split:
         asked.append(part)
         if part == "report":
-            raise PermissionError("the report part is for the tables")
+            raise PermissionError("the report split is for the tables")
         return digits(part)
 
     digits = data.DATA_SETS["digits"]

@@ -163,7 +163,7 @@ def test_a_policy_that_sees_finds_the_planted_difference_and_a_blind_one_can_not
         plays |= {"start": FixedPolicy(trainer.env.action_map.schedule)}
         for kind, policy in plays.items():
             images = rollout(policy, *nets, condition, seed=8).images_NCHW
-            distances[name, kind] = trainer.monitor.judge.distance(images)
+            distances[name, kind] = trainer.monitor.scorer.distance(images)
     assert ratios["sees"] < 0.8 and ratios["blind"] == pytest.approx(1)
     assert distances["sees", "policy"] < 0.5 * distances["sees", "start"]
     assert distances["blind", "policy"] < 0.5 * distances["blind", "start"]

@@ -8,9 +8,9 @@ import torch
 from agents.adanat.config import TrainingConfig
 from agents.adanat.trainer import AdaNATTrainer
 from agents.studies.agreement import PARTS, Agreement, Episodes, agreement, explore, follow, gradients, parts
-from generators.data import load_part
+from generators.data import load_split
 from generators.schedules import PARAMETERS
-from natgym.evaluation.judge import Judge
+from natgym.evaluation.scorer import Scorer
 
 N, C, T, K, STD = 40_000, 4, 2, 3, 0.5
 
@@ -60,13 +60,13 @@ def test_parts_add_up_and_the_class_part_has_no_mean() -> None:
 
 
 def test_episodes_are_the_same_for_every_reward_and_a_step_is_one_of_the_action_map() -> None:
-    judge = None
+    scorer = None
     found = []
     for reward in ("influence", "classifier"):
         config = TrainingConfig.of(steps=2, reward=reward, trajectories=50, warmup=0, action_std=(0.4, 0.4))
         trainer = AdaNATTrainer.of(config)
-        judge = judge or Judge(trainer.monitor.judge.classifier, load_part("digits", "train"))
-        found.append(explore(trainer, judge, episodes=90, seed=1))
+        scorer = scorer or Scorer(trainer.monitor.scorer.classifier, load_split("digits", "train"))
+        found.append(explore(trainer, scorer, episodes=90, seed=1))
     one, other = found
     assert one.actions_NTk.shape == (100, 2, 4) and one.actions_NTk.std() == pytest.approx(0.4, rel=0.1)
     for name in ("actions_NTk", "classes_N", "truth_N"):

@@ -92,12 +92,12 @@ def test_vitals_say_what_a_slow_look_says(tiny: TrainingConfig, tmp_path: Path) 
     vitals = trainer.monitor.measure(trainer.actor())
     assert vitals.idle == 0.5, "of the two steps before the last"
     images, condition = trainer.monitor.held_out
-    judge = trainer.env.reward(images, condition)
+    scorer = trainer.env.reward(images, condition)
     assert len(images) == 200 and 0 <= vitals.told_apart <= 1
     fake = balanced(trainer.env.generator.conditions(), 30)
     nets, seed = (trainer.actor(), trainer.env.generator, trainer.env.tokenizer), derive_seed(0, "select")
     drawn = rollout(*nets, fake, seed=seed, rules=DecodeRules(min_reveal=0)).images_NCHW
     rewards = torch.cat([trainer.env.reward(drawn[row : row + 1], fake[row : row + 1]) for row in range(30)])
-    assert vitals.reward_gap == pytest.approx((judge.mean() - rewards.mean()).item(), abs=1e-6)
-    right = sum(reward > 0.5 for reward in judge) / 200 + sum(reward < 0.5 for reward in rewards) / 30
+    assert vitals.reward_gap == pytest.approx((scorer.mean() - rewards.mean()).item(), abs=1e-6)
+    right = sum(reward > 0.5 for reward in scorer) / 200 + sum(reward < 0.5 for reward in rewards) / 30
     assert vitals.told_apart == pytest.approx(float(right) / 2)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.autonat.measure import Evaluation, Measurement, Meter
+from agents.autonat.scorer import Evaluation, Measurement, ScheduleScorer
 from agents.autonat.search import GridConfig, OptimizerName, Search, SearchConfig
 from generators.noise import derive_seed
 from generators.schedules import Schedule, maskgit, reference
@@ -30,7 +30,7 @@ GOAL = maskgit(STEPS).table_T4
 
 
 def distance(evaluation: Evaluation) -> Measurement:
-    """A known function instead of pictures: squared distance from a schedule, and noise of the seed."""
+    """A known function instead of images: squared distance from a schedule, and noise of the seed."""
     noise = np.random.default_rng(evaluation.seed % 2**32).normal() / evaluation.images
     return Measurement(float((evaluation.schedule.table_T4 - GOAL).square().mean()) + noise, 0.5)
 
@@ -180,20 +180,20 @@ def test_a_budget_below_one_generation_is_refused(tmp_path: Path) -> None:
 
 def test_a_schedule_is_measured_by_pictures_of_the_select_part() -> None:
     """Balanced conditions and the row seeds of the evaluation, or random ones."""
-    meter, schedule = Meter("digits"), reference(2, remask=8)
-    measured = meter(Evaluation(7, 3, schedule, 200, 11, True))
-    condition = balanced(meter.generator.conditions(), 200)
-    drawn = rollout(FixedPolicy(schedule), meter.generator, meter.tokenizer, condition, seed=11)
-    assert measured.distance == meter.judge.distance(drawn.images_NCHW)
-    assert Meter("digits", threads=2)(Evaluation(0, 0, schedule, 200, 11, True)) == measured
-    other = meter(Evaluation(7, 3, schedule, 200, 11, False))
+    scorer, schedule = ScheduleScorer("digits"), reference(2, remask=8)
+    measured = scorer(Evaluation(7, 3, schedule, 200, 11, True))
+    condition = balanced(scorer.generator.conditions(), 200)
+    drawn = rollout(FixedPolicy(schedule), scorer.generator, scorer.tokenizer, condition, seed=11)
+    assert measured.distance == scorer.scorer.distance(drawn.images_NCHW)
+    assert ScheduleScorer("digits", threads=2)(Evaluation(0, 0, schedule, 200, 11, True)) == measured
+    other = scorer(Evaluation(7, 3, schedule, 200, 11, False))
     assert other.distance != measured.distance and abs(other.distance - measured.distance) < 0.5
 
 
 def test_the_error_is_the_spread_of_repeated_measurements() -> None:
-    """Of independent pictures; the classes are drawn at random too, as in a plain bootstrap."""
-    meter, schedule = Meter("digits"), reference(1)
-    seen = [meter(Evaluation(0, 0, schedule, 200, seed, False)) for seed in range(0, 40_000, 1000)]
+    """Of independent images; the classes are drawn at random too, as in a plain bootstrap."""
+    scorer, schedule = ScheduleScorer("digits"), reference(1)
+    seen = [scorer(Evaluation(0, 0, schedule, 200, seed, False)) for seed in range(0, 40_000, 1000)]
     spread = float(np.std([one.distance for one in seen], ddof=1))
     assert np.mean([one.error for one in seen]) == pytest.approx(spread, rel=0.4)
 

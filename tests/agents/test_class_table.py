@@ -25,7 +25,7 @@ TABLE = ClassTable((reference(2), maskgit(2), random_order(2)), (0, 1, 2, 0, 1, 
 
 
 def test_each_row_plays_the_schedule_of_its_class() -> None:
-    """The same pictures as those of the static schedules, row by row."""
+    """The same images as those of the static schedules, row by row."""
     generator = Task.load("digits").generator
     tokenizer = Task.load("digits").tokenizer
     condition = balanced(generator.conditions(), 40)

@@ -17,7 +17,7 @@ from agents.adanat.monitor import Monitor
 from agents.adanat.teacher import Teacher
 from agents.adanat.trainer import AdaNATTrainer, train
 from generators.checkpoints import from_pretrained, load_state
-from generators.data import load_part
+from generators.data import load_split
 from generators.noise import derive_seed
 from generators.recipes import build, recipe
 from generators.training import Trainer
@@ -107,7 +107,7 @@ def test_the_control_is_the_usual_training_gone_on_with(
 ) -> None:
     """To the bit what the generator's own trainer gives, so that no policy had a part in it."""
     generator = Task.load("digits").generator
-    tokenizer, part = Task.load("digits").tokenizer, load_part("digits", "train")
+    tokenizer, part = Task.load("digits").tokenizer, load_split("digits", "train")
     config = dataclasses.replace(
         recipe("digits", "nat"),
         learning_rate=3e-4,
@@ -151,7 +151,7 @@ def test_metrics_count_the_updates_of_the_generator(
     assert [int(row["generator_updates"]) for row in rows] == [2, 4, 6]
     assert all(0 < float(row["generator_loss"]) < 10 for row in rows)
     assert int(rows[-1]["images_spent"]) == configs["visited"].total_images, (
-        "learning from real pictures draws none"
+        "learning from real images draws none"
     )
 
 
@@ -177,7 +177,7 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(
 
 
 def test_an_enat_learns_with_reuse() -> None:
-    tokenizer, part = Task.load("digits").tokenizer, load_part("digits", "train")
+    tokenizer, part = Task.load("digits").tokenizer, load_split("digits", "train")
     generator = build("enat", "digits", tokenizer, part.condition.geometry)
     before = weights(generator)
     config, ids_NL = CotrainingConfig(updates=1), tokenizer.encode(part.images_NCHW)

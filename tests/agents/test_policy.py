@@ -166,7 +166,7 @@ def test_recorded_sinusoid_of_the_step(golden: Any) -> None:
 
 @pytest.mark.golden
 def test_three_recorded_updates(recorded: Any) -> None:
-    """AdaNAT's returns, advantages and loss are SB3's PPO with normalised returns, step by step."""
+    """AdaNAT's returns, advantages and loss are SB3's PPO with normalized returns, step by step."""
     tensors, meta = recorded
     run = {key.removeprefix("ppo."): value for key, value in tensors.items() if key.startswith("ppo.")}
     T, N = meta["ppo"]["T"], meta["ppo"]["rollouts"] * meta["ppo"]["batch"]

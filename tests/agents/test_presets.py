@@ -82,7 +82,7 @@ def test_standard_deviation_and_learning_rate_over_the_updates() -> None:
 
 
 def test_the_paper_s_settings_undo_those_of_sb3() -> None:
-    """Adam's epsilon, clipping, standardised advantages, full batches, returns: as in the golden updates."""
+    """Adam's epsilon, clipping, standardized advantages, full batches, returns: as in the golden updates."""
     trainer = AdaNATTrainer.of(preset("adanat_paper").but(**TINY))
     ppo: Any = trainer.ppo
     assert ppo.policy.optimizer.defaults["eps"] == 1e-8 and ppo.max_grad_norm == math.inf

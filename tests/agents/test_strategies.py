@@ -84,7 +84,7 @@ def test_the_numbers_of_a_family() -> None:
 
 @pytest.mark.parametrize("space", [Around(reference(4)), Family(4), Family(4, "beta-cdf")])
 def test_any_vector_is_a_schedule(space: Any) -> None:
-    """An optimiser that runs away still asks for something that can be drawn."""
+    """An optimizer that runs away still asks for something that can be drawn."""
     for size in (1.0, 30.0, 1e6):
         for seed in range(20):
             vector = size * np.random.default_rng(seed).normal(size=len(space.start))

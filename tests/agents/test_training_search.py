@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from agents.autonat.masks import LawSearchConfig, sample_laws, train_law
-from agents.autonat.measure import Evaluation, Measurement
+from agents.autonat.scorer import Evaluation, Measurement
 from generators.checkpoints import from_pretrained
 from generators.conditions import Labels
 from generators.masking import MaskLaw
@@ -37,7 +37,7 @@ def new_trainer(updates: int = 5) -> Trainer:
     return Trainer(generator, tokens_NL, Labels(torch.arange(40) % 10, 10), config)
 
 
-class Meter:
+class ScheduleScorer:
     """Measures how far the averaged weights have come, and notes what it was asked."""
 
     def __init__(self, trainer: Trainer) -> None:
@@ -52,10 +52,10 @@ class Meter:
 
 def rungs(folder: Path, stop: int | None = None) -> list[tuple[int, Measurement]]:
     trainer = new_trainer()
-    meter: Any = Meter(trainer)
-    found = train_law(trainer, meter, maskgit(2), CONFIG, 3, folder)
+    scorer: Any = ScheduleScorer(trainer)
+    found = train_law(trainer, scorer, maskgit(2), CONFIG, 3, folder)
     reached = list(itertools.islice(found, stop))
-    assert len({(one.seed, one.images, one.balanced) for one in meter.asked}) == 1, "the same noise at each"
+    assert len({(one.seed, one.images, one.balanced) for one in scorer.asked}) == 1, "the same noise at each"
     return reached
 
 

@@ -258,7 +258,7 @@ def test_a_stopped_trial_stays_stopped(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 def test_a_trial_that_is_behind_ends_at_its_rung(tmp_path: Path) -> None:
-    """One trial after the other: the first can't be stopped, and the second, of 40 pictures with too little
+    """One trial after the other: the first can't be stopped, and the second, of 40 images with too little
     variety, is far behind it."""
     good = BASE.but(updates=4, evaluate_every=2, schedule="random-order")
     configs = [good, good.but(schedule="maskgit")]

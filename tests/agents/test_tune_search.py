@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from agents.autonat.measure import Evaluation, Measurement, Meter
+from agents.autonat.scorer import Evaluation, Measurement, ScheduleScorer
 from agents.autonat.search import Search, SearchConfig
 from agents.distributed.cluster import quiet
 from generators.schedules import Schedule, as_schedule, maskgit
@@ -30,10 +30,10 @@ def new_search(log: Path, seed: int = 0) -> Search:
 
 
 def measured_in_process(log: Path, seed: int = 0) -> Search:
-    search, meter = new_search(log, seed), Meter("digits")
+    search, scorer = new_search(log, seed), ScheduleScorer("digits")
     while search.result is None:
         for evaluation in search.open():
-            search.finish(evaluation, meter(evaluation))
+            search.finish(evaluation, scorer(evaluation))
     return search
 
 
@@ -103,15 +103,15 @@ def test_finished_searches_finish_the_shell(tmp_path: Path) -> None:
 
 def test_a_trial_measures_as_the_search_does_in_this_process() -> None:
     """The actor keeps its generator from trial to trial, unless it is another one."""
-    meter, schedule = Meter("digits"), maskgit(2)
-    expected = meter(Evaluation(0, 0, schedule, 30, 9, True))
+    scorer, schedule = ScheduleScorer("digits"), maskgit(2)
+    expected = scorer(Evaluation(0, 0, schedule, 30, 9, True))
     config = {**FIXED, "schedule": schedule.table_T4.tolist(), "images": 30, "seed": 9, "balanced": True}
     trial = ScheduleTrial(config)
     assert trial.step() == {**expected._asdict(), "done": True}
-    kept = trial.meter
-    assert trial.reset_config(config | {"seed": 10}) and trial.meter is kept
-    assert trial.step()["distance"] == meter(Evaluation(0, 0, schedule, 30, 10, True)).distance
-    assert trial.reset_config(config | {"threads": 2}) and trial.meter is not kept
+    kept = trial.scorer
+    assert trial.reset_config(config | {"seed": 10}) and trial.scorer is kept
+    assert trial.step()["distance"] == scorer(Evaluation(0, 0, schedule, 30, 10, True)).distance
+    assert trial.reset_config(config | {"threads": 2}) and trial.scorer is not kept
 
 
 @pytest.mark.parametrize(

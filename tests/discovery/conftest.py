@@ -1,4 +1,4 @@
-"""A small image folder with metadata.csv: coloured squares with texts, cheap to encode."""
+"""A small image folder with metadata.csv: colored squares with texts, cheap to encode."""
 
 import csv
 from collections.abc import Callable
@@ -17,18 +17,18 @@ Row = dict[str, str]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return a folder of 4 colours with 12 pictures each, and a column `shade` of two values."""
+    """Return a folder of 4 colors with 12 images each, and a column `shade` of two values."""
     rng = np.random.default_rng(0)
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     rows = []
-    for colour, rgb in COLOURS.items():
+    for color, rgb in COLOURS.items():
         for number in range(12):
             noise = rng.integers(-25, 26, (16, 16, 3))
-            name = f"pictures/{colour}-{number}.png"
+            name = f"images/{color}-{number}.png"
             Image.fromarray((np.array(rgb) + noise).clip(0, 255).astype(np.uint8)).save(tmp_path / name)
-            text = f"a {colour} square, number {number}, {'dark' if number % 2 else 'light'}"
+            text = f"a {color} square, number {number}, {'dark' if number % 2 else 'light'}"
             shade = "dark" if number % 2 else "light"
-            rows.append({"file_name": name, "text": text, "label": colour, "shade": shade})
+            rows.append({"file_name": name, "text": text, "label": color, "shade": shade})
     write_rows(tmp_path, rows)
     return tmp_path
 

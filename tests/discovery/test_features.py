@@ -14,7 +14,7 @@ from natgym.discovery.augment import Augmentation, strong, weak
 from natgym.discovery.encoders import (
     ConvEncoder,
     SimCLRConfig,
-    colour_histogram,
+    color_histogram,
     oriented_gradients,
     train_encoder,
 )
@@ -38,11 +38,11 @@ def frozen(modalities: dict, name: str) -> FrozenViews:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_colour_histogram_by_pixel(channels: int) -> None:
+def test_color_histogram_by_pixel(channels: int) -> None:
     images = torch.rand(2, channels, 5, 4, generator=torch.Generator().manual_seed(0))
     images[0, :, 0, 0] = 1.0
     levels = 4 if channels == 3 else 16
-    found = colour_histogram(images)
+    found = color_histogram(images)
     assert found.shape == (2, levels**channels)
     for i, image in enumerate(images):
         counts = np.zeros(levels**channels)
@@ -140,9 +140,7 @@ def test_pairs_become_two_modalities_cached_once(pairs: Pairs, tmp_path: Path) -
     again = encode_pairs(pairs, CONFIG, tmp_path / "c", progress=lambda *_: pytest.fail("not from the cache"))
     for name, modality in first.items():
         assert torch.equal(frozen(again, name).features_NVD, modality.features_NVD)
-    assert (image.features_NVD[:, 0] != image.features_NVD[:, 1]).any(1).all(), (
-        "views differ from the picture"
-    )
+    assert (image.features_NVD[:, 0] != image.features_NVD[:, 1]).any(1).all(), "views differ from the image"
 
 
 def test_a_damaged_or_foreign_cache_is_replaced(pairs: Pairs, tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ def test_a_folder_is_read_row_by_row(folder: Path) -> None:
     assert len(pairs) == 48 and pairs.class_names == ("blue", "green", "red", "white")
     assert pairs.has_image_N.all() and pairs.has_text_N.all()
     for row in (0, 17, 47):
-        colour = pairs.class_names[pairs.labels_N[row]]
-        assert colour in pairs.names[row] and colour in pairs.texts[row]
+        color = pairs.class_names[pairs.labels_N[row]]
+        assert color in pairs.names[row] and color in pairs.texts[row]
     images = pairs.images(np.array([3, 40]))
     assert images.shape == (2, 3, 16, 16) and 0 <= images.min() and images.max() <= 1
     assert images[0, 0].mean() > 0.7 and images[0, 1].mean() < 0.3, "row 3 is red"
@@ -48,7 +48,7 @@ def test_a_sample_may_lack_picture_or_text_or_label(folder: Path, edit: Edit) ->
     assert pairs.has_text_N.tolist() == [True, False] + [True] * 46
     assert pairs.labels_N[2] == -1 and (np.delete(pairs.labels_N, 2) >= 0).all()
     whole = load_pairs(PairsConfig(data=str(folder), size=16)).images(np.arange(1, 48))
-    assert torch.equal(pairs.images(np.array([1, 47])), whole[[0, 46]]), "rows, not places among the pictures"
+    assert torch.equal(pairs.images(np.array([1, 47])), whole[[0, 46]]), "rows, not places among the images"
 
 
 def test_small_categories_are_left_out(folder: Path, edit: Edit) -> None:
@@ -62,10 +62,10 @@ def test_small_categories_are_left_out(folder: Path, edit: Edit) -> None:
     ("change", "words"),
     [
         (
-            lambda rows: rows[5].update(file_name="pictures/none.png"),
-            "1 of 48 pictures are missing.*none.png",
+            lambda rows: rows[5].update(file_name="images/none.png"),
+            "1 of 48 images are missing.*none.png",
         ),
-        (lambda rows: rows[5].update(file_name="", text=""), "1 samples have neither picture nor text"),
+        (lambda rows: rows[5].update(file_name="", text=""), "1 samples have neither image nor text"),
         (lambda rows: [row.update(label="red") for row in rows], "1 categories .*needs two"),
         (lambda rows: [row.update(label="") for row in rows], "0 categories"),
         (lambda rows: [row.pop("text") for row in rows], "no column text; it has file_name, label, shade"),
@@ -78,7 +78,7 @@ def test_bad_data_is_told(folder: Path, edit: Edit, change: Callable, words: str
 
 
 def test_an_unreadable_picture_is_named(folder: Path) -> None:
-    (folder / "pictures" / "red-3.png").write_bytes(b"not a picture")
+    (folder / "images" / "red-3.png").write_bytes(b"not an image")
     pairs = load_pairs(PairsConfig(data=str(folder), size=16))
     with pytest.raises(ValueError, match="red-3.png.*empty its file_name"):
         pairs.images(np.arange(48))
@@ -86,7 +86,7 @@ def test_an_unreadable_picture_is_named(folder: Path) -> None:
 
 def test_a_short_row_and_no_folder_are_told(folder: Path, tmp_path: Path) -> None:
     with open(folder / "metadata.csv", "a") as file:
-        file.write("pictures/red-1.png,only\n")
+        file.write("images/red-1.png,only\n")
     with pytest.raises(ValueError, match="row 50"):
         load_pairs(PairsConfig(data=str(folder)))
     with pytest.raises(ValueError, match="neither digits nor a folder"):

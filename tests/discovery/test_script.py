@@ -192,7 +192,7 @@ def test_nothing_is_overwritten(call: Call, folder: Path, tmp_path: Path) -> Non
 def test_the_audit_of_a_schedule(call: Call, tmp_path: Path) -> None:
     line = ["--policy", "maskgit", "--steps", 4, "--images", 200, "--output", "run"]
     code, out, _ = call(*line, script="audit_categories.py")
-    assert code == 0 and "200 generated and 400 held-out pictures" in out
+    assert code == 0 and "200 generated and 400 held-out images" in out
     rows = results(tmp_path / "run")["rows"]
     assert [row["cluster"] for row in rows] == [*"0123456789", "beyond 1", "beyond 2", "beyond 3"]
     assert sum(row["generated"] for row in rows) == pytest.approx(1)

@@ -79,7 +79,7 @@ def aligned(present: dict[str, Tensor], weights: dict[str, float]) -> tuple[dict
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (0.2, 0.8), (0.0, 1.0)])
 def test_the_alignments_written_out(weights: tuple[float, float]) -> None:
-    """Samples 1 and 4 lack the text, sample 2 the picture: only 0, 3 and 5 can be aligned."""
+    """Samples 1 and 4 lack the text, sample 2 the image: only 0, 3 and 5 can be aligned."""
     present = {name: torch.ones(6, dtype=torch.bool) for name in ("image", "text")}
     present["text"][[1, 4]], present["image"][2] = False, False
     weighted = dict(zip(("image", "text"), weights, strict=True))

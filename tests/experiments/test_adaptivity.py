@@ -35,7 +35,7 @@ def test_trained_policies_meet_their_controls_and_a_stopped_study_goes_on(call: 
     study = Path("study")
     found = json.loads((study / "results.json").read_text())
     rows = {row["policy"]: row for row in found["rows"]}
-    assert list(rows)[:-1] == ROWS and found["protocol"]["part"] == "report"
+    assert list(rows)[:-1] == ROWS and found["protocol"]["split"] == "report"
     trials = [read_metrics(Path("trained") / "trials" / name / "metrics.csv")[-1] for name in ("000", "001")]
     searched = sum(int(row["images"]) for row in read_metrics(Path("trained/search.csv")))
     cost = searched + sum(int(row["images_spent"]) for row in trials) / 2

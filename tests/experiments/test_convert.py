@@ -172,10 +172,10 @@ def test_a_training_checkpoint_holds_a_policy_and_a_discriminator(tmp_path: Path
     network = spread(ActorNetwork(config))
     actor = official(network, ADANAT_POLICY)
     critic = {key.replace("actor", "critic"): tensor for key, tensor in actor.items()}
-    judge = spread(
+    scorer = spread(
         ProjectedDiscriminator(ProjectedConfig(condition_width=3, mapping_width=4, side=32, width=6))
     )
-    judged = {f"module.{key}": value for key, value in official(judge, DISCRIMINATOR).items()}
+    judged = {f"module.{key}": value for key, value in official(scorer, DISCRIMINATOR).items()}
     content = {"model": actor | critic, "discriminator": judged, "args": argparse.Namespace(lr=1e-5)}
     torch.save(content, tmp_path / "ckpt_7.pth")
     done = convert("ckpt_7.pth", "policy", "--steps", 5, "--actions", "paper")
@@ -191,8 +191,8 @@ def test_a_training_checkpoint_holds_a_policy_and_a_discriminator(tmp_path: Path
     done = convert("ckpt_7.pth", "judge", "--entry", "discriminator", "--heads", 6)
     assert not done.code and "AdaNAT discriminator" in done.out, done.err
     found = from_pretrained(tmp_path / "judge")
-    assert found.config == judge.config
-    for name, tensor in judge.state_dict().items():
+    assert found.config == scorer.config
+    for name, tensor in scorer.state_dict().items():
         assert torch.equal(found.state_dict()[name], tensor), name
     assert_one_line(
         convert("ckpt_7.pth", "x", "--entry", "ema"), "no entry 'ema'; it has model, discriminator"

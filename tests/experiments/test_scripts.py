@@ -205,7 +205,7 @@ def test_a_run_leaves_everything_behind(reference: tuple[Path, Done]) -> None:
 def test_the_results_keep_their_schema(reference: tuple[Path, Done]) -> None:
     found = results(reference[0])
     protocol, rows = found["protocol"], found["rows"]
-    assert protocol["task"] == "digits" and protocol["part"] == "report"
+    assert protocol["task"] == "digits" and protocol["split"] == "report"
     assert (protocol["images"], protocol["seeds"], protocol["reference_images"]) == (120, [0, 1, 2], 400)
     assert [row["policy"] for row in rows[:-1]] == POLICIES and rows[-1]["policy"].startswith("real")
     for row in rows[:-1]:
@@ -299,9 +299,9 @@ def test_cotraining_sets_three_generators_side_by_side(
     policy = Path("policy", "model.safetensors")
     assert (outside / "cotrained" / "frozen" / policy).read_bytes() == (reference[0] / policy).read_bytes()
     folder = outside / "cotrained" / "co-trained"
-    judge = ["--policy", folder.parent / "static-search.json", folder, "--steps", 2, "--images", 120]
-    judge += ["--generators", folder / "generator", "--seeds", 0, 1, "--output", "rejudged"]
-    done = console("evaluate.py", *judge)
+    scorer = ["--policy", folder.parent / "static-search.json", folder, "--steps", 2, "--images", 120]
+    scorer += ["--generators", folder / "generator", "--seeds", 0, 1, "--output", "rejudged"]
+    done = console("evaluate.py", *scorer)
     assert done.code == 0, done.err
     judged = {row["policy"]: row["distance"] for row in results(outside / "rejudged")["rows"]}
     assert judged["static-search"] == rows["co-trained static-search"]["distance"]
@@ -459,7 +459,7 @@ def test_a_killed_train_tokenizer_resumes_to_the_same_weights(console: Console, 
     """Killed after update 5, one after the last checkpoint."""
     done = console("train_tokenizer.py", *TINY_TOKENIZER, "--output", "vq")
     assert done.code == 0, done.err
-    said = r"vq: \d+ codes used \(\d+\.\d%\), squared error \d\.\d+, distance \d+\.\d+ on the select part"
+    said = r"vq: \d+ codes used \(\d+\.\d%\), squared error \d\.\d+, distance \d+\.\d+ on the select split"
     assert re.fullmatch(said, done.out.strip())
     kill(outside, "train_tokenizer.py", 5, *TINY_TOKENIZER, "--output", "vq-killed")
     assert not (outside / "vq-killed" / "config.json").exists()
@@ -514,7 +514,7 @@ def test_train_classifier(console: Console, outside: Path) -> None:
         options = ["--updates", 30, "--features", 8, "--seed", seed, "--output", name]
         done = console("train_classifier.py", *options)
         assert done.code == 0, done.err
-        accuracy = re.search(r"accuracy (\d\.\d+) on the select part", done.out)
+        accuracy = re.search(r"accuracy (\d\.\d+) on the select split", done.out)
         assert accuracy is not None and float(accuracy[1]) > 0.2, "ten classes"
     found = files(outside / "classifier")
     assert found == files(outside / "classifier-again") != files(outside / "classifier-other")
@@ -617,7 +617,7 @@ def test_evaluate_makes_one_table_of_several_generators(console: Console, outsid
     same = [[row["distance"] for row in results["rows"][at : at + 3]] for at in (0, 3)]
     assert same[0] == same[1], "one generator under two names"
     assert results["rows"][2]["gflop"] > results["rows"][0]["gflop"] > 0
-    assert results["rows"][1]["difference"]["policy"] == "digits maskgit"
+    assert results["rows"][1]["difference"]["minus"] == "digits maskgit"
     assert "GFLOP" in done.out and len(list((outside / "judged" / "figures").iterdir())) == 7
     assert_one_line(console("evaluate.py", "--generators", "nowhere"), "evaluate.py", "nowhere")
 
@@ -695,7 +695,7 @@ def test_autonat_search_repeats_searches(console: Console, outside: Path) -> Non
         ("--start nowhere --warm none", "nowhere"),
         ("--resume nowhere", "nowhere config.json"),
         ("--table.candidates -1", "candidates -1"),
-        ("--optimiser cma", "--optimiser"),
+        ("--optimizer cma", "--optimiser"),
     ],
 )
 def test_autonat_search_refuses_the_impossible(

@@ -93,7 +93,7 @@ def embed(values: Tensor, **sizes: int | None) -> Tensor:
 
 
 def test_embedding_gives_condition_tokens() -> None:
-    """One normalised token per class, the null class included; a projection of each text token."""
+    """One normalized token per class, the null class included; a projection of each text token."""
     tokens = embed(torch.arange(5), num_classes=4, text_width=None)
     assert tokens.shape == (5, 1, 8)
     assert_rounded(tokens.mean(-1), torch.zeros(5, 1), size=1)

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from generators.checkpoints import PRETRAINED, from_pretrained
 from generators.data import (
-    Part,
-    PartName,
-    load_part,
-    open_part,
-    stratified_parts,
+    Split,
+    SplitName,
+    load_split,
+    open_split,
+    stratified_splits,
     tokens,
 )
 from generators.tokenizers import PatchKMeans, PatchKMeansConfig
@@ -37,21 +37,21 @@ MNIST = {
 }  # sizes and fingerprints
 
 
-def digest(part: Part) -> str:
-    """Name pictures and labels of a part, in order."""
-    pixels, labels = part.images_NCHW.mul(16).byte(), part.condition.values.byte()
+def digest(split: Split) -> str:
+    """Name images and labels of a split, in order."""
+    pixels, labels = split.images_NCHW.mul(16).byte(), split.condition.values.byte()
     return hashlib.sha256(pixels.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()[:16]
 
 
 def test_digits_split_never_drifts() -> None:
-    """A library's new shuffle would let training pictures into the tables."""
-    parts = {name: load_part("digits", name) for name in get_args(PartName)}
-    assert {name: (len(part), digest(part)) for name, part in parts.items()} == DIGITS
+    """A library's new shuffle would let training images into the tables."""
+    splits = {name: load_split("digits", name) for name in get_args(SplitName)}
+    assert {name: (len(split), digest(split)) for name, split in splits.items()} == DIGITS
 
 
 def test_digits_parts_are_disjoint_and_complete() -> None:
-    """Compared by their pixels: no picture in two parts, none left out."""
-    found = [{image.tobytes() for image in load_part("digits", name).images_NCHW.numpy()} for name in DIGITS]
+    """Compared by their pixels: no image in two splits, none left out."""
+    found = [{image.tobytes() for image in load_split("digits", name).images_NCHW.numpy()} for name in DIGITS]
     everything = {(image / 16).astype("float32").tobytes() for image in load_digits().images}
     assert sum(map(len, found)) == len(everything) == 1797 and set.union(*found) == everything
 
@@ -63,36 +63,36 @@ def test_digits_keep_their_labels_and_shares() -> None:
     }
     shares = np.bincount(data.target) / len(data.target)
     for name, (size, _) in DIGITS.items():
-        part = load_part("digits", name)
-        labels = part.condition.values
+        split = load_split("digits", name)
+        labels = split.condition.values
         assert [
-            truth[image.tobytes()] for image in part.images_NCHW.mul(16).byte().numpy()
+            truth[image.tobytes()] for image in split.images_NCHW.mul(16).byte().numpy()
         ] == labels.tolist()
         assert np.abs(labels.bincount(minlength=10).numpy() - size * shares).max() <= 1.5, name
 
 
 def test_a_cut_is_a_partition_whatever_the_classes() -> None:
     labels = np.repeat([0, 1, 2], [70, 20, 30])
-    parts = stratified_parts(labels, train=60, select=24, report=36)
-    assert {name: len(rows) for name, rows in parts.items()} == {"train": 60, "select": 24, "report": 36}
-    assert np.array_equal(np.sort(np.concatenate(list(parts.values()))), np.arange(120))
-    assert np.bincount(labels[parts["train"]]).tolist() == [35, 10, 15]
-    assert np.bincount(labels[parts["select"]]).tolist() == [14, 4, 6]
+    splits = stratified_splits(labels, train=60, select=24, report=36)
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 60, "select": 24, "report": 36}
+    assert np.array_equal(np.sort(np.concatenate(list(splits.values()))), np.arange(120))
+    assert np.bincount(labels[splits["train"]]).tolist() == [35, 10, 15]
+    assert np.bincount(labels[splits["select"]]).tolist() == [14, 4, 6]
 
 
-@pytest.mark.parametrize("name", get_args(PartName))
-def test_pictures_are_in_range_and_conditions_fit(name: PartName) -> None:
-    part = load_part("digits", name)
-    assert part.images_NCHW.dtype == torch.float32 and part.images_NCHW.ndim == 4
-    assert part.images_NCHW.min() >= 0 and 0.9 < part.images_NCHW.max() <= 1
-    assert len(part) == len(part.images_NCHW) == len(part.condition)
+@pytest.mark.parametrize("name", get_args(SplitName))
+def test_pictures_are_in_range_and_conditions_fit(name: SplitName) -> None:
+    split = load_split("digits", name)
+    assert split.images_NCHW.dtype == torch.float32 and split.images_NCHW.ndim == 4
+    assert split.images_NCHW.min() >= 0 and 0.9 < split.images_NCHW.max() <= 1
+    assert len(split) == len(split.images_NCHW) == len(split.condition)
 
 
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="task 'digit' is not one of digits"):
-        load_part("digit", "train")
-    with pytest.raises(ValueError, match="part 'test' is not one of train, select, report"):
-        load_part("digits", "test")  # type: ignore[arg-type]
+        load_split("digit", "train")
+    with pytest.raises(ValueError, match="split 'test' is not one of train, select, report"):
+        load_split("digits", "test")  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -102,18 +102,18 @@ def mnist(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("mnist")
 def test_mnist_split_never_drifts() -> None:
-    parts = {name: open_part("mnist", name) for name in get_args(PartName)}
-    found = {name: (len(part), part.fingerprint()) for name, part in parts.items()}
+    splits = {name: open_split("mnist", name) for name in get_args(SplitName)}
+    found = {name: (len(split), split.fingerprint()) for name, split in splits.items()}
     assert found == MNIST
-    rows = torch.cat([parts["train"].rows_N, parts["select"].rows_N])
+    rows = torch.cat([splits["train"].rows_N, splits["select"].rows_N])
     assert torch.equal(rows.sort().values, torch.arange(60_000)), "disjoint and complete"
-    part = load_part("mnist", "report")
-    assert part.condition.values[:5].tolist() == [7, 2, 1, 0, 4], "the official test set, in order"
-    assert part.images_NCHW.shape == (10_000, 1, 28, 28) and part.images_NCHW.max() == 1
+    split = load_split("mnist", "report")
+    assert split.condition.values[:5].tolist() == [7, 2, 1, 0, 4], "the official test set, in order"
+    assert split.images_NCHW.shape == (10_000, 1, 28, 28) and split.images_NCHW.max() == 1
 
 
 def test_cifar10_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With pictures of 2x2 pixels in the place of torchvision's."""
+    """With images of 2x2 pixels in the place of torchvision's."""
 
     class Few:
         classes = list("abcdefghij")
@@ -128,11 +128,11 @@ def test_cifar10_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NATGYM_DATA", raising=False)
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", Few)
     for name, size in (("train", 45_000), ("select", 5_000), ("report", 10_000)):
-        part = load_part("cifar10", name)  # type: ignore[arg-type]
-        assert part.images_NCHW.shape == (size, 3, 2, 2) and part.class_names == tuple("abcdefghij")
-        assert torch.equal(part.images_NCHW[:, 2, 0, 0].mul(255).round().long(), part.condition.values)
-        assert part.images_NCHW[:, :2].max() == 0
-        assert part.condition.values.bincount().tolist() == [size // 10] * 10
+        split = load_split("cifar10", name)  # type: ignore[arg-type]
+        assert split.images_NCHW.shape == (size, 3, 2, 2) and split.class_names == tuple("abcdefghij")
+        assert torch.equal(split.images_NCHW[:, 2, 0, 0].mul(255).round().long(), split.condition.values)
+        assert split.images_NCHW[:, :2].max() == 0
+        assert split.condition.values.bincount().tolist() == [size // 10] * 10
 
 
 @pytest.mark.parametrize(("task", "files"), [("mnist", "MNIST/raw"), ("cifar10", "cifar-10-batches-py")])
@@ -148,58 +148,58 @@ def test_absent_data_without_a_network_is_one_line(
     with pytest.raises(
         ValueError, match=f"no data in {tmp_path}/{files} .*no network.* set NATGYM_DATA"
     ) as caught:
-        load_part(task, "train")
+        load_split(task, "train")
     assert "\n" not in str(caught.value)
 
 
 def draw(path: Path, value: int, size: tuple[int, int] = (4, 4), mode: str = "RGB") -> None:
-    """Write a picture whose pixels all have one value."""
+    """Write an image whose pixels all have one value."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size, value if mode == "L" else (value,) * len(mode)).save(path)
 
 
-def values(part: Part) -> list[int]:
-    """The one value of each picture."""
-    return part.images_NCHW[:, 0, 0, 0].mul(255).round().int().tolist()
+def values(split: Split) -> list[int]:
+    """The one value of each image."""
+    return split.images_NCHW[:, 0, 0, 0].mul(255).round().int().tolist()
 
 
-def every_part(task: str) -> dict[str, Part]:
-    return {name: load_part(task, name) for name in get_args(PartName)}
+def every_part(task: str) -> dict[str, Split]:
+    return {name: load_split(task, name) for name in get_args(SplitName)}
 
 
 def test_a_folder_of_classes_is_cut_in_three(tmp_path: Path) -> None:
     for value in range(100):
         draw(tmp_path / ("many" if value < 60 else "some") / f"{value:03}.png", value)
-    parts = every_part(str(tmp_path))
-    assert {name: len(part) for name, part in parts.items()} == {"train": 80, "select": 10, "report": 10}
-    assert sorted(value for part in parts.values() for value in values(part)) == list(range(100))
+    splits = every_part(str(tmp_path))
+    assert {name: len(split) for name, split in splits.items()} == {"train": 80, "select": 10, "report": 10}
+    assert sorted(value for split in splits.values() for value in values(split)) == list(range(100))
     for name, few in (("train", 32), ("select", 4), ("report", 4)):
-        part = parts[name]
-        assert part.class_names == ("many", "some") and part.images_NCHW.shape[1:] == (3, 4, 4)
-        assert part.condition.values.tolist() == [int(value >= 60) for value in values(part)]
-        assert part.condition.values.sum() == few, "stratified"
+        split = splits[name]
+        assert split.class_names == ("many", "some") and split.images_NCHW.shape[1:] == (3, 4, 4)
+        assert split.condition.values.tolist() == [int(value >= 60) for value in values(split)]
+        assert split.condition.values.sum() == few, "stratified"
     again = every_part(str(tmp_path))
-    assert all(values(again[name]) == values(parts[name]) for name in parts)
+    assert all(values(again[name]) == values(splits[name]) for name in splits)
 
 
 @pytest.mark.parametrize("test", ["test", "val"])
 def test_a_folder_with_a_test_part_keeps_it(tmp_path: Path, test: str) -> None:
     for value in range(60):
         draw(tmp_path / (test if value < 20 else "train") / "ab"[value % 2] / f"{value}.png", value)
-    parts = every_part(str(tmp_path))
-    assert sorted(values(parts["report"])) == list(range(20))
-    assert (len(parts["train"]), len(parts["select"])) == (36, 4)
-    assert sorted(values(parts["train"]) + values(parts["select"])) == list(range(20, 60))
+    splits = every_part(str(tmp_path))
+    assert sorted(values(splits["report"])) == list(range(20))
+    assert (len(splits["train"]), len(splits["select"])) == (36, 4)
+    assert sorted(values(splits["train"]) + values(splits["select"])) == list(range(20, 60))
     (tmp_path / test / "c").mkdir()
     draw(tmp_path / test / "c" / "1.png", 1)
     with pytest.raises(ValueError, match="differ in the classes c"):
-        load_part(str(tmp_path), "train")
+        load_split(str(tmp_path), "train")
 
 
 @pytest.fixture
 def annotated(tmp_path: Path) -> Path:
-    """60 pictures with a metadata.csv; the file of row i has value 3 i."""
-    rows = [f"images/{row}.png,picture {row},{'xy'[row % 2]},{row % 12}" for row in range(60)]
+    """60 images with a metadata.csv; the file of row i has value 3 i."""
+    rows = [f"images/{row}.png,image {row},{'xy'[row % 2]},{row % 12}" for row in range(60)]
     for row in range(60):
         draw(tmp_path / "images" / f"{row}.png", 3 * row)
     (tmp_path / "metadata.csv").write_text("\n".join(["file_name,text,group,subgroup", *rows]) + "\n")
@@ -207,22 +207,22 @@ def annotated(tmp_path: Path) -> Path:
 
 
 def test_a_column_of_metadata_labels_the_pictures(annotated: Path) -> None:
-    parts = every_part(str(annotated))
-    assert sorted(value for part in parts.values() for value in values(part)) == list(range(0, 180, 3))
-    for part in parts.values():
-        assert part.class_names == ("x", "y"), "group, the first of label, class and group that is there"
-        assert part.condition.values.tolist() == [value // 3 % 2 for value in values(part)]
-    part = load_part(f"{annotated}#subgroup", "train")
-    assert len(part) == 48, "12 classes of 5 pictures can't be stratified and need not be"
-    assert [part.class_names[label] for label in part.condition.values] == [
-        str(value // 3 % 12) for value in values(part)
+    splits = every_part(str(annotated))
+    assert sorted(value for split in splits.values() for value in values(split)) == list(range(0, 180, 3))
+    for split in splits.values():
+        assert split.class_names == ("x", "y"), "group, the first of label, class and group that is there"
+        assert split.condition.values.tolist() == [value // 3 % 2 for value in values(split)]
+    split = load_split(f"{annotated}#subgroup", "train")
+    assert len(split) == 48, "12 classes of 5 images can't be stratified and need not be"
+    assert [split.class_names[label] for label in split.condition.values] == [
+        str(value // 3 % 12) for value in values(split)
     ]
 
 
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        ("{}#colour", "no column 'colour'; name one of file_name, text, group, subgroup"),
+        ("{}#color", "no column 'color'; name one of file_name, text, group, subgroup"),
         ("{}#size=0", "'size=0' is neither a column nor size=N"),
         ("{}#group,width=3", "'width=3' is neither"),
         ("{}/images", "neither metadata.csv nor train and test folders nor class folders"),
@@ -232,27 +232,27 @@ def test_a_column_of_metadata_labels_the_pictures(annotated: Path) -> None:
 )
 def test_a_folder_that_cannot_be_read_says_why(annotated: Path, task: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        load_part(task.format(annotated), "train")
+        load_split(task.format(annotated), "train")
 
 
 def test_metadata_without_a_usual_column_needs_a_name(annotated: Path) -> None:
     text = (annotated / "metadata.csv").read_text().replace("group", "kind")
     (annotated / "metadata.csv").write_text(text)
     with pytest.raises(ValueError, match="none of the columns label, class, group; name one of .*subkind"):
-        load_part(str(annotated), "train")
-    assert load_part(f"{annotated}#kind", "train").class_names == ("x", "y")
+        load_split(str(annotated), "train")
+    assert load_split(f"{annotated}#kind", "train").class_names == ("x", "y")
 
 
 def test_pictures_of_several_sizes_need_one(tmp_path: Path) -> None:
-    """The middle is kept: both sides of a wide picture are black and cut off."""
+    """The middle is kept: both sides of a wide image are black and cut off."""
     for number in range(10):
         wide = Image.new("L", (24, 8))
         wide.paste(200, (8, 0, 16, 8))
         (tmp_path / "a").mkdir(exist_ok=True)
         (wide if number else Image.new("L", (4, 4), 200)).save(tmp_path / "a" / f"{number}.png")
     with pytest.raises(ValueError, match=r"24 x 8 pixels, 0.png 4 x 4: name one size, as in PATH#size=4"):
-        load_part(str(tmp_path), "train")
-    images = load_part(f"{tmp_path}#size=8", "train").images_NCHW
+        load_split(str(tmp_path), "train")
+    images = load_split(f"{tmp_path}#size=8", "train").images_NCHW
     assert images.shape == (8, 1, 8, 8) and torch.equal(images, torch.full_like(images, 200 / 255))
 
 
@@ -260,16 +260,16 @@ def test_modes_are_made_one_and_transparency_white(tmp_path: Path) -> None:
     for number in range(9):
         draw(tmp_path / "a" / f"{number}.png", 0, mode="RGB" if number % 2 == 0 else "L")
     draw(tmp_path / "a" / "9.png", 0, mode="RGBA")
-    colors = [color for part in every_part(str(tmp_path)).values() for color in values(part)]
+    colors = [color for split in every_part(str(tmp_path)).values() for color in values(split)]
     assert sorted(colors) == [0] * 9 + [255]
-    assert load_part(str(tmp_path), "train").images_NCHW.shape[1] == 3
+    assert load_split(str(tmp_path), "train").images_NCHW.shape[1] == 3
 
 
 def test_few_pictures_cannot_be_cut(tmp_path: Path) -> None:
     for number in range(9):
         draw(tmp_path / "a" / f"{number}.png", 0)
-    with pytest.raises(ValueError, match="9 pictures; three parts need at least 10"):
-        load_part(str(tmp_path), "train")
+    with pytest.raises(ValueError, match="9 images; three splits need at least 10"):
+        load_split(str(tmp_path), "train")
 
 
 class Counting(PatchKMeans):
@@ -291,16 +291,16 @@ def counting() -> Counting:
 
 @pytest.mark.parametrize("mirror", [False, True])
 def test_tokens_are_those_of_the_pictures(counting: Counting, tmp_path: Path, mirror: bool) -> None:
-    part, told = load_part("digits", "select"), []
+    split, told = load_split("digits", "select"), []
     ids_NL, condition = tokens(
         *("digits", "select", counting, tmp_path),
         mirror=mirror,
         batch_size=64,
         progress=lambda done, total: told.append((done, total)),
     )
-    images = torch.cat([part.images_NCHW, part.images_NCHW.flip(-1)]) if mirror else part.images_NCHW
+    images = torch.cat([split.images_NCHW, split.images_NCHW.flip(-1)]) if mirror else split.images_NCHW
     assert ids_NL.dtype == torch.uint16 and torch.equal(ids_NL.long(), counting.encode(images))
-    assert condition.values.tolist() == part.condition.values.tolist() * (2 if mirror else 1)
+    assert condition.values.tolist() == split.condition.values.tolist() * (2 if mirror else 1)
     assert told == [(64, 200), (128, 200), (192, 200), (200, 200)]
 
 

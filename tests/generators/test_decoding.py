@@ -268,7 +268,7 @@ def test_no_score_makes_a_visible_token_masked(model: NAT, score: float) -> None
 @pytest.mark.parametrize("rows", [[0], [1], [2], [3], [4], [5], [4, 0, 5, 2, 1, 3], [3, 1]])
 @pytest.mark.parametrize("same_params", [True, False])
 def test_a_row_does_not_depend_on_its_batch(model: NAT, rows: list[int], same_params: bool) -> None:
-    """Rows alone, permuted or with fewer neighbours go the same way, each with parameters of its own."""
+    """Rows alone, permuted or with fewer neighbors go the same way, each with parameters of its own."""
     tables = random_tables()
     if same_params:
         tables = tables[:, :1].expand(-1, B, -1)

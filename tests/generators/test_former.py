@@ -13,7 +13,7 @@ from agents.adanat.config import TrainingConfig
 from agents.adanat.network import PolicyConfig
 from generators.checkpoints import from_pretrained, save_pretrained
 from generators.rules import DecodeRules
-from natgym.evaluation.protocol import compare
+from natgym.evaluation.comparison import compare
 from natgym.runs import read_config
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"

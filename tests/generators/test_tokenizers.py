@@ -108,7 +108,7 @@ def conv(config: ConvVQConfig = SMALL) -> ConvVQ:
 
 
 def colored(number: int = 40, seed: int = 0) -> Tensor:
-    """Pictures of 4x4 squares in 5 colours."""
+    """Images of 4x4 squares in 5 colors."""
     generator = torch.Generator().manual_seed(seed)
     colors = torch.rand(5, 3, generator=torch.Generator().manual_seed(9))
     squares = colors[torch.randint(5, (number, 2, 3), generator=generator)].movedim(-1, 1)

@@ -65,7 +65,7 @@ def test_seeds_differ_and_the_global_state_is_left_alone() -> None:
 
 
 def test_it_learns() -> None:
-    """Two pictures, learnt by heart: the loss falls from that of a uniform guess to nearly none."""
+    """Two images, learnt by heart: the loss falls from that of a uniform guess to nearly none."""
     torch.manual_seed(0)
     model = NAT(nat_digits(width=32, dropout=0.0))
     config = small_recipe(updates=100, batch_size=32, warmup=10, learning_rate=3e-2, label_dropout=0)
@@ -147,7 +147,7 @@ def drawn(config: TrainingConfig, condition: Any) -> tuple[Tensor, Tensor, Any, 
     ids_BL, labels_BL = (torch.cat([batch[index] for batch in spy.batches]) for index in (0, 1))
     originals_BL = torch.where(ids_BL == Flat.mask_id, labels_BL, ids_BL)
     same_BN = (originals_BL[:, None] == tokens()).all(-1)
-    assert (same_BN.sum(1) == 1).all(), "every picture is one of the training set, hidden tokens restored"
+    assert (same_BN.sum(1) == 1).all(), "every image is one of the training set, hidden tokens restored"
     return (
         ids_BL,
         labels_BL,
@@ -157,7 +157,7 @@ def drawn(config: TrainingConfig, condition: Any) -> tuple[Tensor, Tensor, Any, 
 
 
 def test_what_a_training_draws() -> None:
-    """Pictures equally often, the share of null labels, the law of the mask ratio, labels where hidden."""
+    """Images equally often, the share of null labels, the law of the mask ratio, labels where hidden."""
     config = TrainingConfig(
         updates=60, batch_size=100, label_dropout=0.3, mask_law=MaskLaw("beta", 12.0, 3.0)
     )
@@ -203,7 +203,7 @@ REUSE = dataclasses.replace(SMALL, batch_size=400, reuse=0.5, mask_law=MaskLaw("
 
 
 def test_an_earlier_state_of_each_picture() -> None:
-    """Half of the pictures have one with a uniform share of their visible tokens, the others show nothing."""
+    """Half of the images have one with a uniform share of their visible tokens, the others show nothing."""
     run = enat_trainer(dataclasses.replace(REUSE, batch_size=4000))
     ids_BL, _, _, earlier_BL = run._batch(np.random.default_rng(0))
     visible_BL, before_BL = ids_BL != 128, earlier_BL != 128

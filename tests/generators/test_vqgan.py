@@ -75,7 +75,7 @@ def test_recorded_picture_that_is_not_square(golden: Any) -> None:
 
 
 def test_each_latent_gets_its_nearest_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In reading order, also where the comparison goes in parts that don't end with a picture."""
+    """In reading order, also where the comparison goes in parts that don't end with an image."""
     model, images = tiny(), pictures(5, 3, 12, 8)
     monkeypatch.setattr(vqgan, "ROWS_AT_ONCE", 7)
     ids_BL, latents = model.encode(images), model.latents(images).double()

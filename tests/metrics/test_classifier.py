@@ -1,4 +1,4 @@
-"""The classifier's geometry and its training on pictures that are read when asked for."""
+"""The classifier's geometry and its training on images that are read when asked for."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def test_a_side_that_cannot_be_halved_is_refused() -> None:
 
 
 class Read:
-    """Pictures behind rows, dark or bright, and how many were asked for at once."""
+    """Images behind rows, dark or bright, and how many were asked for at once."""
 
     def __init__(self, number: int, side: int) -> None:
         self.number, self.side, self.asked = number, side, list[int]()

@@ -56,7 +56,7 @@ def test_inception_gives_the_recorded_features(golden: Any, weights: Path) -> No
 
 @pytest.mark.golden
 def test_inception_is_torch_fidelitys(golden: Any, weights: Path) -> None:
-    """Its resizing and scaling too, on pictures of 8 bits."""
+    """Its resizing and scaling too, on images of 8 bits."""
     pytest.importorskip("torch_fidelity")
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -113,7 +113,7 @@ def test_dino_reads_a_file_and_gives_the_class_token(vit: Any, tmp_path: Path) -
 
 
 def test_dino_reads_metas_own_file(vit: Any, tmp_path: Path) -> None:
-    """There is a mask token, and pictures were of 518 pixels."""
+    """There is a mask token, and images were of 518 pixels."""
     state = vit.state_dict() | {
         "mask_token": torch.zeros(1, 384),
         "pos_embed": torch.randn(1, 37 * 37 + 1, 384),

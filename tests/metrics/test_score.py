@@ -46,7 +46,7 @@ def test_official_values(golden: Any) -> None:
 
 
 def test_its_ends() -> None:
-    """All pictures alike give 1; every class once, without a doubt, gives their number."""
+    """All images alike give 1; every class once, without a doubt, gives their number."""
     assert inception_score(torch.zeros(20, 5)) == pytest.approx(1)
     assert inception_score(1e4 * torch.eye(8).repeat(10, 1), splits=1) == pytest.approx(8)
 

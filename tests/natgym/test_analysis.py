@@ -1,4 +1,4 @@
-"""Figures and pictures: what is drawn is what was given."""
+"""Figures and images: what is drawn is what was given."""
 
 import io
 from typing import Any
@@ -41,7 +41,7 @@ def test_samples_stand_in_a_panel_per_policy_and_a_column_per_class(policies: in
     for axis, pictures in zip(figure.axes, images.values(), strict=True):
         assert [label.get_text() for label in axis.get_xticklabels()] == ["a", "b", "c"]
         grid = axis.images[0].get_array()
-        assert grid.shape == (2 * 5, 3 * 6, 3), "a line of one pixel after each picture"
+        assert grid.shape == (2 * 5, 3 * 6, 3), "a line of one pixel after each image"
         assert axis.get_xticks().tolist() == [3, 9, 15]
         for i, picture in enumerate(pictures):
             row, column = divmod(i, 3)
@@ -162,5 +162,5 @@ def test_reveal_shows_every_step_of_the_digits(steps: int, digits: Any) -> None:
         pictures = list(reveal(digits.tokenizer, state, digits.generator.mask_id))
         assert [picture.shape for picture in pictures] == [(96, 96, 3)] * 10
         for picture, masked in zip(pictures, state.masked_B.tolist(), strict=True):
-            coloured = (picture[..., 0] != picture[..., 2]).sum()  # only what is hidden is not grey
-            assert coloured == masked * 24 * 24
+            colored = (picture[..., 0] != picture[..., 2]).sum()  # only what is hidden is not grey
+            assert colored == masked * 24 * 24

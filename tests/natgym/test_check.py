@@ -1,6 +1,7 @@
 """The checkers pass what natgym ships, and each names what is wrong with a broken one."""
 
 import copy
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,11 @@ from agents.adanat.actor import Actor, ActorConfig
 from agents.adanat.network import PolicyConfig
 from agents.named import NAMES, find_policies
 from generators.conditions import Labels
-from generators.data import load_part
+from generators.data import load_split
 from generators.noise import seeded
 from generators.schedules import DecodeParams, reference
+from natgym._former import MODULES
+from natgym.evaluation.scorer import Scorer
 from natgym.rewards import NAMED, AdversarialConfig, AdversarialReward, make_reward
 from natgym.task import Task
 
@@ -32,7 +35,7 @@ def test_shipped_generators_pass(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*NAMED, {"classifier": 1.0, "influence": 0.5}], ids=str)
 def test_named_rewards_and_a_sum_pass(name: Any) -> None:
-    images = load_part("digits", "select").images_NCHW[:20]
+    images = load_split("digits", "select").images_NCHW[:20]
     natgym.check_reward(make_reward(name, "digits"), (1, 8, 8), TWENTY, images)
 
 
@@ -218,16 +221,29 @@ else:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-def test_a_former_home_warns(recwarn: Any) -> None:
-    from agents import fixed
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_of_before_is_found_and_warns(module: str) -> None:
+    home = importlib.import_module(MODULES[module][0])
+    public = {
+        name: value for name, value in vars(home).items() if not name.startswith("_") and callable(value)
+    }
+    name, value = next(iter(public.items()))
+    with pytest.warns(DeprecationWarning, match=f"{module}.{name} is now {home.__name__}.{name}"):
+        assert getattr(importlib.import_module(module), name) is value
+    with pytest.raises(AttributeError, match=f"module '{module}' has no attribute 'nobody'"):
+        _ = importlib.import_module(module).nobody
 
-    assert fixed.FixedPolicy is natgym.FixedPolicy
-    assert "agents.fixed.FixedPolicy is now natgym.policies.FixedPolicy" in str(recwarn.pop().message)
-    from agents import policy
-    from agents.adanat.actor import Actor as TodaysActor
 
-    assert policy.Actor is TodaysActor
-    assert "agents.policy.Actor is now agents.adanat.actor.Actor" in str(recwarn.pop().message)
-    generator, name = natgym.load_generator("digits")
+def test_names_of_before_are_found_and_warn() -> None:
+    from generators import data
+
+    with pytest.warns(DeprecationWarning, match="natgym.judge.Judge is now natgym.evaluation.scorer.Scorer"):
+        from natgym.judge import Judge
+    assert Judge is Scorer
+    with pytest.warns(DeprecationWarning, match="data.load_part is now generators.data.load_split"):
+        assert data.load_part is data.load_split
+    with pytest.warns(DeprecationWarning, match="load_generator is now Task.load"):
+        generator, name = natgym.load_generator("digits")
     assert name == "digits" and generator.codebook_size == 128
-    assert "load_generator is now Task.load(name).generator" in str(recwarn.pop().message)
+    with pytest.raises(AttributeError, match="module 'generators.data' has no attribute 'load_nothing'"):
+        _ = data.load_nothing

@@ -63,7 +63,7 @@ def sum_of_pixels(images_BCHW: Tensor, condition: Condition) -> Tensor:
 
 
 class Flat(nn.Module):
-    """A generator that finds every code equally likely: for tests of everything but the pictures."""
+    """A generator that finds every code equally likely: for tests of everything but the images."""
 
     codebook_size = mask_id = 128
     grid, num_tokens, width = (4, 4), 16, 2
@@ -508,7 +508,7 @@ def test_actions_may_be_torch_and_carry_a_gradient() -> None:
     assert played[-1][-1]["tokens"].tolist() == plain
 
 
-def test_render_shows_revealed_patches_and_one_colour_where_masked(digits: Any) -> None:
+def test_render_shows_revealed_patches_and_one_color_where_masked(digits: Any) -> None:
     env = vector(render_mode="rgb_array")
     env.reset(seed=0)
     pictures = env.render()
@@ -542,7 +542,7 @@ def test_render_shows_the_finished_pictures_until_the_next_step_or_reset() -> No
     play(alone, some_actions()[:, 0], seed=0)
     assert len(np.unique(alone.render().reshape(-1, 3), axis=0)) > 1
     alone.reset()
-    assert len(np.unique(alone.render().reshape(-1, 3), axis=0)) == 1, "a new picture, not the old one"
+    assert len(np.unique(alone.render().reshape(-1, 3), axis=0)) == 1, "a new image, not the old one"
     for env in (vector(), single()):
         env.reset(seed=0)
         assert env.render() is None
@@ -644,7 +644,7 @@ def test_the_action_played_before_is_observed() -> None:
         expected = actions[step] if step % T == 0 else 0.8 * expected + 0.2 * actions[step]
         shown = observation["previous_action"]
         if step % T == T - 1:
-            assert not shown.any(), "a new picture"
+            assert not shown.any(), "a new image"
         else:
             assert_rounded(shown, expected)
     assert "previous_action" not in vector().reset(seed=0)[0]
@@ -687,7 +687,7 @@ def test_every_kind_of_observation_is_of_the_same_picture() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_a_generator_in_half_precision_plays(dtype: str, digits: Any) -> None:
-    """Observations have the declared type, and the pictures are still of their classes."""
+    """Observations have the declared type, and the images are still of their classes."""
     half = copy.deepcopy(digits.generator).bfloat16()
     live: dict[str, Any] = {"generator": half, "tokenizer": digits.tokenizer}
     reward = ClassifierReward(digits.score_extractor)

@@ -15,14 +15,15 @@ from torch import Tensor
 
 from generators.checkpoints import weights_hash
 from generators.conditions import Labels
-from generators.data import Part, load_part
+from generators.data import Split, load_split
 from generators.noise import derive_seed
 from generators.rules import DecodeRules
 from generators.schedules import maskgit, reference
 from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
-from natgym.evaluation.judge import METRICS, Judge
-from natgym.evaluation.statistics import paired_difference
+from natgym.evaluation.scorer import Scorer
+from natgym.evaluation.statistics import Difference, paired_difference
 from natgym.evaluation.tables import COLUMNS, format_table, summarize
+from natgym.metrics import METRICS
 from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
 
@@ -30,22 +31,22 @@ IMAGES = 40
 
 
 @pytest.fixture(scope="module")
-def select() -> Part:
-    return load_part("digits", "select")
+def select() -> Split:
+    return load_split("digits", "select")
 
 
 @pytest.fixture(scope="module")
-def noisy(select: Part) -> Tensor:
-    """Pictures that are somewhat wrong."""
+def noisy(select: Split) -> Tensor:
+    """Images that are somewhat wrong."""
     images = select.images_NCHW[:150]
     return (images + 0.3 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
 
 
-def evaluator(digits: Any, part: Part, **arguments: Any) -> Evaluator:
+def evaluator(digits: Any, part: Split, **arguments: Any) -> Evaluator:
     how = {name: arguments.pop(name) for name in ("rules", "threads", "metrics") if name in arguments}
     given = {"split": "select", "images": IMAGES, "seeds": (0, 1)} | arguments
-    judge = Judge(digits.score_extractor, part)
-    return Evaluator(digits, EvaluationConfig(**given), judge=judge, **how)
+    scorer = Scorer(digits.score_extractor, part)
+    return Evaluator(digits, EvaluationConfig(**given), scorer=scorer, **how)
 
 
 def frechet(first_Nd: np.ndarray, second_Md: np.ndarray) -> float:
@@ -57,32 +58,32 @@ def frechet(first_Nd: np.ndarray, second_Md: np.ndarray) -> float:
 
 
 def features_of(digits: Any, images_NCHW: Tensor, bits: int | None = 8) -> np.ndarray:
-    """Round, then look, picture by picture."""
+    """Round, then look, image by image."""
     if bits is not None:
         images_NCHW = torch.from_numpy(np.rint(images_NCHW.numpy() * 255).astype(np.uint8)) / 255
     return np.stack([digits.score_extractor(image[None])[0][0].double().numpy() for image in images_NCHW])
 
 
 def test_distance_is_zero_for_the_part_itself_and_the_textbooks_for_others(
-    digits: Any, select: Part, noisy: Tensor
+    digits: Any, select: Split, noisy: Tensor
 ) -> None:
-    judge = Judge(digits.score_extractor, select)
-    assert judge.distance(select.images_NCHW) == pytest.approx(0, abs=1e-6)
+    scorer = Scorer(digits.score_extractor, select)
+    assert scorer.distance(select.images_NCHW) == pytest.approx(0, abs=1e-6)
     expected = frechet(*(features_of(digits, images) for images in (noisy, select.images_NCHW)))
     assert expected > 0.1
     for _ in range(2):  # nothing is left over from the call before
-        assert judge.distance(noisy) == pytest.approx(expected, rel=1e-4)
-    assert judge.score(noisy, select.condition[:150])["distance"] == judge.distance(noisy)
+        assert scorer.distance(noisy) == pytest.approx(expected, rel=1e-4)
+    assert scorer.score(noisy, select.condition[:150])["distance"] == scorer.distance(noisy)
 
 
-def test_accuracy_is_counted_one_by_one(digits: Any, select: Part, noisy: Tensor) -> None:
-    judge = Judge(digits.score_extractor, select)
+def test_accuracy_is_counted_one_by_one(digits: Any, select: Split, noisy: Tensor) -> None:
+    scorer = Scorer(digits.score_extractor, select)
     seen = torch.from_numpy(np.rint(noisy.numpy() * 255).astype(np.uint8)) / 255
     right = [
         int(digits.score_extractor(seen[i : i + 1])[1].argmax()) == int(select.condition.values[i])
         for i in range(150)
     ]
-    scores = judge.score(noisy, select.condition[:150])
+    scores = scorer.score(noisy, select.condition[:150])
     assert 0.2 < sum(right) / 150 < 1 and scores["accuracy"] == pytest.approx(sum(right) / 150)
     assert tuple(scores) == METRICS and all(math.isfinite(score) for score in scores.values())
     seen_classes = digits.score_extractor(seen)[1].argmax(1).tolist()
@@ -90,16 +91,16 @@ def test_accuracy_is_counted_one_by_one(digits: Any, select: Part, noisy: Tensor
     moved = [abs(asked.count(label) - seen_classes.count(label)) for label in range(10)]
     assert scores["class_drift"] == pytest.approx(sum(moved) / 2 / 150) and sum(moved) > 0
     swapped = Labels((select.condition.values[:150] + 1) % 10, 10)
-    assert judge.score(noisy, swapped)["accuracy"] < 0.2
+    assert scorer.score(noisy, swapped)["accuracy"] < 0.2
 
 
-def test_many_pictures_are_judged_in_chunks_that_do_not_show(digits: Any, select: Part) -> None:
-    judge, many = Judge(digits.score_extractor, select), select.images_NCHW.repeat(6, 1, 1, 1)[:1100]
+def test_many_pictures_are_judged_in_chunks_that_do_not_show(digits: Any, select: Split) -> None:
+    judge, many = Scorer(digits.score_extractor, select), select.images_NCHW.repeat(6, 1, 1, 1)[:1100]
     expected = frechet(*(features_of(digits, images) for images in (many, select.images_NCHW)))
     assert judge.distance(many) == pytest.approx(expected, abs=1e-5)
 
 
-def test_scores_follow_from_the_evaluation_seed(digits: Any, select: Part) -> None:
+def test_scores_follow_from_the_evaluation_seed(digits: Any, select: Split) -> None:
     policy = FixedPolicy(reference(2))
     first, again = (evaluator(digits, select)(policy).drop(columns="images_per_second") for _ in range(2))
     pd.testing.assert_frame_equal(first, again)
@@ -111,13 +112,13 @@ def test_scores_follow_from_the_evaluation_seed(digits: Any, select: Part) -> No
     assert other["distance"][0] not in set(first["distance"]) and other["distance"][1] == first["distance"][1]
 
 
-def test_a_row_of_scores_is_one_rollout_judged(digits: Any, select: Part) -> None:
+def test_a_row_of_scores_is_one_rollout_judged(digits: Any, select: Split) -> None:
     counted: list[int] = []
     row = evaluator(digits, select, seeds=(3,))(FixedPolicy(reference(2)), counted.append).iloc[0]
     condition = balanced(digits.generator.conditions(), IMAGES)
     seed = derive_seed("evaluation", "select", 3)
     drawn = rollout(FixedPolicy(reference(2)), digits.generator, digits.tokenizer, condition, seed=seed)
-    scores = Judge(digits.score_extractor, select).score(drawn.images_NCHW, condition)
+    scores = Scorer(digits.score_extractor, select).score(drawn.images_NCHW, condition)
     assert {name: row[name] for name in METRICS} == scores
     assert row["nfe"] == drawn.nfe_N.mean() and sum(counted) == IMAGES and row["images_per_second"] > 0
     played = evaluator(digits, select, seeds=(3,), rules=DecodeRules(min_reveal=0))(
@@ -129,16 +130,16 @@ def test_a_row_of_scores_is_one_rollout_judged(digits: Any, select: Part) -> Non
     assert played["distance"][0] != clamped["distance"][0], "min_reveal reaches the decoding"
 
 
-def test_the_protocol_names_everything_a_number_depends_on(digits: Any, select: Part) -> None:
+def test_the_protocol_names_everything_a_number_depends_on(digits: Any, select: Split) -> None:
     told = evaluator(digits, select).manifest()
     assert json.loads(json.dumps(told)) == told | {"seeds": [0, 1]}
     assert told["generator"] == weights_hash(digits.generator)
     assert told["tokenizer"] == weights_hash(digits.tokenizer)
     assert told["extractor"] == weights_hash(digits.score_extractor)
     assert "not the Inception FID" in told["distance"]
-    few = Part(select.images_NCHW[:100], select.condition[:100])
+    few = Split(select.images_NCHW[:100], select.condition[:100])
     changes: dict[str, Any] = {
-        "part": evaluator(digits, select, split="report"),
+        "split": evaluator(digits, select, split="report"),
         "images": evaluator(digits, select, images=41),
         "seeds": evaluator(digits, select, seeds=(0,)),
         "reference_images": evaluator(digits, few),
@@ -146,37 +147,37 @@ def test_the_protocol_names_everything_a_number_depends_on(digits: Any, select: 
     for name, other in changes.items():
         assert other.protocol != evaluator(digits, select).protocol
         assert other.manifest()[name] != told[name]
-    altered = Part(select.images_NCHW.flip(0), select.condition)
+    altered = Split(select.images_NCHW.flip(0), select.condition)
     assert evaluator(digits, altered).protocol != evaluator(digits, select).protocol
     with pytest.raises(dataclasses.FrozenInstanceError):
         evaluator(digits, select).protocol.images = 1  # type: ignore[misc]
 
 
-def test_few_real_pictures_make_a_row_that_does_not_compare(digits: Any, select: Part) -> None:
-    report = load_part("digits", "report")
-    judge = evaluator(digits, select, images=len(report) + 1)
-    row = judge.floor(report)
+def test_few_real_pictures_make_a_row_that_does_not_compare(digits: Any, select: Split) -> None:
+    report = load_split("digits", "report")
+    scorer = evaluator(digits, select, images=len(report) + 1)
+    row = scorer.floor(report)
     assert row["comparable"] is False and row["policy"] == "real, n=400"
-    assert row["distance"] == judge.judge.distance(report.images_NCHW)
-    assert "not comparable" in judge.legend() and len(judge.legend().splitlines()) == 3
+    assert row["distance"] == scorer.scorer.distance(report.images_NCHW)
+    assert "not comparable" in scorer.legend() and len(scorer.legend().splitlines()) == 3
 
 
-def test_real_pictures_are_judged_at_the_tables_number(digits: Any, select: Part) -> None:
+def test_real_pictures_are_judged_at_the_tables_number(digits: Any, select: Split) -> None:
     """As many as are generated, others for each seed, none twice."""
-    report = load_part("digits", "report")
-    judge = evaluator(digits, select, images=100, seeds=(0, 1))
+    report = load_split("digits", "report")
+    scorer = evaluator(digits, select, images=100, seeds=(0, 1))
     seen: list[Any] = []
-    score = judge.judge.score
+    score = scorer.scorer.score
 
     def watched(images_NCHW: Any, condition: Any) -> Any:
         seen.append(images_NCHW)
         return score(images_NCHW, condition)
 
-    judge.judge.score = watched  # type: ignore[method-assign]
-    row = judge.floor(report)
+    scorer.scorer.score = watched  # type: ignore[method-assign]
+    row = scorer.floor(report)
     assert row["comparable"] is True and row["policy"] == "real, n=100"
     assert [len(images.unique(dim=0)) for images in seen] == [100, 100] and not seen[0].equal(seen[1])
-    distances = [judge.judge.distance(images) for images in seen]
+    distances = [scorer.scorer.distance(images) for images in seen]
     assert row["distance"] == pytest.approx(np.mean(distances))
     assert row["distance_std"] == pytest.approx(np.std(distances, ddof=1))
 
@@ -190,19 +191,26 @@ def test_the_paired_interval_is_scipys() -> None:
     rng = np.random.default_rng(0)
     for n in (2, 3, 10):
         ours, theirs = rng.normal(1, 1, n), rng.normal(0, 1, n)
-        mean, half = paired_difference(frame(ours.tolist()), frame(theirs.tolist()))
+        found = paired_difference(frame(ours.tolist()), frame(theirs.tolist()))
         interval = ttest_rel(ours, theirs).confidence_interval(0.95)
-        assert (mean - half, mean + half) == pytest.approx(tuple(interval))
-        assert mean == pytest.approx((ours - theirs).mean())
+        ends = found.mean - found.half_width, found.mean + found.half_width
+        assert ends == pytest.approx(tuple(interval)) and found.n == n
+        assert found.mean == pytest.approx((ours - theirs).mean())
+        assert found.each == pytest.approx(tuple(ours - theirs))
     ours, theirs = frame([1.0, 2.0]), frame([1.0, 2.0])
     ours["accuracy"] = [0.5, 0.7]
-    assert paired_difference(ours, theirs) == (0, 0)
-    assert paired_difference(ours, theirs, "accuracy")[0] == pytest.approx(0.6 - 1.5)
+    none = paired_difference(ours, theirs, policy="a", minus="b")
+    assert (none.mean, none.half_width, str(none)) == (0, 0, "+0.000 ± 0.000")
+    other = paired_difference(ours, theirs, "accuracy", over="trainings")
+    assert other.mean == pytest.approx(0.6 - 1.5) and (other.metric, other.over) == ("accuracy", "trainings")
+    assert Difference.of_row(json.loads(json.dumps(none.row()))) == none
 
 
 def test_one_seed_gives_no_interval() -> None:
-    mean, half = paired_difference(frame([2.0]), frame([0.5]))
-    assert mean == 1.5 and math.isnan(half)
+    found = paired_difference(frame([2.0]), frame([0.5]))
+    assert found.mean == 1.5 and math.isnan(found.half_width) and str(found) == "+1.500"
+    before = {"policy": "a", "minus": "b", "mean": 0.25, "half_width": None}
+    assert str(Difference.of_row(before)) == "+0.250", "a file of before, which has no n"
 
 
 @pytest.mark.parametrize("seeds", [[0, 2], [1, 0], [0]])
@@ -238,7 +246,7 @@ def test_a_table_is_aligned_and_prints_what_is_missing_as_a_dash() -> None:
         assert first[edge - 1].isdigit() and second[edge - 2 : edge] == " -"
 
 
-def test_policies_differ_by_more_than_their_names(digits: Any, select: Part) -> None:
-    judge = evaluator(digits, select)
-    mean, _ = paired_difference(judge(FixedPolicy(reference(4))), judge(FixedPolicy(maskgit(4))))
-    assert mean != 0
+def test_policies_differ_by_more_than_their_names(digits: Any, select: Split) -> None:
+    scorer = evaluator(digits, select)
+    found = paired_difference(scorer(FixedPolicy(reference(4))), scorer(FixedPolicy(maskgit(4))))
+    assert found.mean != 0

@@ -114,7 +114,7 @@ def test_a_schedule_does_not_adapt_and_a_constant_has_no_shares() -> None:
     )
 
 
-def test_positions_are_coloured_by_their_mean_step() -> None:
+def test_positions_are_colored_by_their_mean_step() -> None:
     at = {"p": torch.tensor([[0, 1, 2, 2], [0, 0, 2, 1]], dtype=torch.int16), "q": torch.full((3, 4), 1)}
     figure = reveal_figure(at, (2, 2), "note")
     maps = [axis.images[0].get_array() for axis in figure.axes[:2]]
@@ -215,7 +215,7 @@ PROTANOPE = [
 
 
 @pytest.mark.parametrize("matrix", [np.eye(3), DEUTERANOPE, PROTANOPE], ids=["all", "deutan", "protan"])
-def test_colours_differ_for_all_kinds_of_colour_vision(matrix: Any) -> None:
+def test_colors_differ_for_all_kinds_of_color_vision(matrix: Any) -> None:
     rgb = np.array([to_rgb(color) for color in COLORS])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     seen = np.clip(linear @ np.array(matrix).T, 0, 1) ** (1 / 2.2)

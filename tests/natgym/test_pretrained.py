@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from generators.checkpoints import PRETRAINED, from_pretrained
-from generators.data import Part, PartName, load_part
+from generators.data import Split, SplitName, load_split
 from generators.masking import MaskLaw, mask_tokens, masked_cross_entropy
 from generators.schedules import Schedule, maskgit, reference
-from natgym.evaluation.judge import Judge
+from natgym.evaluation.scorer import Scorer
 from natgym.metrics.classifier import judge
 from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
@@ -63,26 +63,26 @@ def test_mnist_samples_are_of_their_class(kind: str, share: float) -> None:
 
 
 def test_the_tokenizer_loses_little(digits: Any) -> None:
-    images = load_part("digits", "select").images_NCHW
+    images = load_split("digits", "select").images_NCHW
     error = (digits.tokenizer.decode(digits.tokenizer.encode(images)) - images).square().mean().item()
     assert error == pytest.approx(0.0036, abs=1e-4)
 
 
 @pytest.mark.parametrize(("part", "card"), [("select", 0.990), ("report", 0.988)])
-def test_the_classifier_is_right(part: PartName, card: float, digits: Any) -> None:
-    real = load_part("digits", part)
+def test_the_classifier_is_right(part: SplitName, card: float, digits: Any) -> None:
+    real = load_split("digits", part)
     right = digits.score_extractor(real.images_NCHW)[1].argmax(-1) == real.condition.values
     assert right.double().mean().item() == pytest.approx(card, abs=0.006)
 
 
 def test_the_scale_of_the_features_is_that_of_the_train_part(digits: Any) -> None:
-    features = digits.score_extractor(load_part("digits", "train").images_NCHW)[0]
+    features = digits.score_extractor(load_split("digits", "train").images_NCHW)[0]
     assert features.var(0).mean().item() == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize(("part", "card"), [("train", 2.14), ("select", 2.37)])
-def test_the_generator_predicts_hidden_tokens(part: PartName, card: float, digits: Any) -> None:
-    real, rng = load_part("digits", part), np.random.default_rng(0)
+def test_the_generator_predicts_hidden_tokens(part: SplitName, card: float, digits: Any) -> None:
+    real, rng = load_split("digits", part), np.random.default_rng(0)
     rows = torch.arange(1200) % len(real)
     ids_BL, condition = digits.tokenizer.encode(real.images_NCHW)[rows], real.condition[rows]
     ratios_B, uniform_BL = (
@@ -102,19 +102,19 @@ def test_samples_belong_to_their_class(digits: Any) -> None:
     drawn = rollout(FixedPolicy(reference(4)), digits.generator, digits.tokenizer, condition, seed=0)
     right = digits.score_extractor(drawn.images_NCHW)[1].argmax(-1) == condition.values
     assert right.double().mean() > 0.97
-    assert len(drawn.tokens_NL.unique(dim=0)) > 950, "and they are not one picture"
+    assert len(drawn.tokens_NL.unique(dim=0)) > 950, "and they are not one image"
 
 
 @pytest.fixture(scope="module")
-def mnist(shared_data: Path) -> Part:
-    """The first 2,000 pictures of the select part."""
+def mnist(shared_data: Path) -> Split:
+    """The first 2,000 images of the select split."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NATGYM_DATA", str(shared_data))
-        part = load_part("mnist", "select")
-    return Part(part.images_NCHW[:2000], part.condition[:2000])
+        part = load_split("mnist", "select")
+    return Split(part.images_NCHW[:2000], part.condition[:2000])
 
 
-def test_mnist_codes_are_all_used_and_lose_little(mnist: Part) -> None:
+def test_mnist_codes_are_all_used_and_lose_little(mnist: Split) -> None:
     tokenizer = Task.load("mnist").tokenizer
     assert (tokenizer.codebook_size, tokenizer.grid, tokenizer.image_shape) == (256, (7, 7), (1, 28, 28))
     ids_NL = torch.cat([tokenizer.encode(images) for images in mnist.images_NCHW.split(500)])
@@ -122,10 +122,10 @@ def test_mnist_codes_are_all_used_and_lose_little(mnist: Part) -> None:
     assert ids_NL.unique().numel() == 256
     assert (coded_NCHW - mnist.images_NCHW).square().mean().item() == pytest.approx(0.0041, abs=2e-4)
     classifier = Task.load("mnist").score_extractor
-    assert Judge(classifier, mnist).distance(coded_NCHW) < 0.06
+    assert Scorer(classifier, mnist).distance(coded_NCHW) < 0.06
 
 
-def test_the_mnist_classifier_is_right(mnist: Part) -> None:
+def test_the_mnist_classifier_is_right(mnist: Split) -> None:
     features_Nd, logits_NK = judge(Task.load("mnist").score_extractor, mnist.images_NCHW)
     right_N = logits_NK.argmax(-1) == mnist.condition.values
     assert right_N.double().mean().item() == pytest.approx(0.989, abs=0.005)
@@ -149,7 +149,7 @@ def test_the_searched_digits_are_nearer_than_hand_made_ones() -> None:
     task: Any = Task.load("digits")
     tokenizer, classifier = task.tokenizer, task.score_extractor
     judge_select, condition = (
-        Judge(classifier, load_part("digits", "select")),
+        Scorer(classifier, load_split("digits", "select")),
         balanced(generator.conditions(), 1000),
     )
     searched = Schedule.load(PRETRAINED / "digits" / "nat" / "strategies" / "autonat-T4.json")

@@ -204,9 +204,9 @@ def test_the_reward_learns_goes_on_and_judges_large_batches_by_groups(tmp_path: 
 
 def test_text_conditions_are_scaled_to_length_one() -> None:
     images, vectors = pictures()
-    judge = tiny(mapping_width=None).eval()
-    torch.testing.assert_close(judge(images, 7 * vectors), judge(images, vectors))
-    assert not torch.equal(judge(images, vectors.flip(0)), judge(images, vectors))
+    scorer = tiny(mapping_width=None).eval()
+    torch.testing.assert_close(scorer(images, 7 * vectors), scorer(images, vectors))
+    assert not torch.equal(scorer(images, vectors.flip(0)), scorer(images, vectors))
 
 
 def test_dino_weights_come_from_a_local_file_or_a_saved_discriminator(tmp_path: Path) -> None:

@@ -12,20 +12,21 @@ import torch
 from scipy.stats import ttest_rel
 from torch import Tensor, nn
 
-from generators.data import load_part
-from natgym.evaluation.comparison import compare_results, read_results
+from generators.data import load_split
+from generators.images import eight_bits
+from natgym.evaluation.comparison import compare, compare_results, read_results
 from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
-from natgym.evaluation.judge import METRICS, Judge
-from natgym.evaluation.protocol import Protocol, compare
+from natgym.evaluation.protocol import EvaluationProtocol
+from natgym.evaluation.scorer import Scorer
 from natgym.evaluation.tables import set_against, summarize
-from natgym.metrics import MomentsAccumulator
-from natgym.metrics.extractors import eight_bits, extract, load_extractor
+from natgym.metrics import METRICS, MomentsAccumulator
+from natgym.metrics.extractors import extract, load_extractor
 from natgym.metrics.reference import Reference
 from rounding import assert_rounded
 
-BASE = Protocol(
+BASE = EvaluationProtocol(
     task="digits",
-    part="report",
+    split="report",
     reference_images=400,
     reference="aaa",
     generator="ggg",
@@ -37,7 +38,7 @@ BASE = Protocol(
 )
 OTHER: dict[str, Any] = {
     "task": "mnist",
-    "part": "select",
+    "split": "select",
     "reference_images": 10_000,
     "reference": "bbb",
     "extractor": "fff",
@@ -53,7 +54,7 @@ COMPARABLE: dict[str, Any] = {"generator": "hhh", "tokenizer": "uuu", "seeds": (
 
 
 def test_every_field_is_either_compared_or_forbids_it() -> None:
-    fields = {field.name for field in dataclasses.fields(Protocol)}
+    fields = {field.name for field in dataclasses.fields(EvaluationProtocol)}
     assert fields == set(OTHER) | set(COMPARABLE)
 
 
@@ -147,14 +148,20 @@ def test_rows_are_set_against_the_baseline_of_their_steps() -> None:
     assert [r["nfe"] for r in found] == [7, 7, 12, 15, 15]
     told = {(r["policy"], r["steps"]): r.get("difference") for r in found}
     assert told["a", 4] is None is told["a", 8]
-    assert told["b", 4] | {"half_width": 0} == {"policy": "a", "steps": 4, "mean": 1.0, "half_width": 0}
+    assert {key: told["b", 4][key] for key in ("policy", "minus", "steps", "mean", "n")} == {
+        "policy": "b",
+        "minus": "a",
+        "steps": 4,
+        "mean": 1.0,
+        "n": 2,
+    }
     assert told["b", 8]["steps"] == 8 and told["b", 8]["mean"] == pytest.approx(0.1)
     assert told["adaptive", 49]["steps"] == 8, "the nearest NFE"
     assert told["adaptive", 49]["mean"] == pytest.approx(4 - 1.05)
 
 
 class Halves(nn.Module):
-    """Two features of a picture, the means of its halves; logits of two classes."""
+    """Two features of an image, the means of its halves; logits of two classes."""
 
     num_features, meaning = 2, "a distance of halves"
 
@@ -179,20 +186,20 @@ def moments(part: Any) -> dict[str, np.ndarray]:
 
 
 def test_statistics_of_a_file_give_the_distance_that_their_pictures_give(tmp_path: Path, digits: Any) -> None:
-    """All that needs the pictures themselves is left out."""
-    select, report = load_part("digits", "select"), load_part("digits", "report")
+    """All that needs the images themselves is left out."""
+    select, report = load_split("digits", "select"), load_split("digits", "report")
     np.savez(tmp_path / "adm.npz", **moments(select), arr_0=np.zeros((3, 8, 8, 3), np.uint8))
     reference = Reference.load(tmp_path / "adm.npz", Halves())
-    of_file = Judge(digits.score_extractor, reference, extractor=Halves())
-    of_part = Judge(digits.score_extractor, select, extractor=Halves())
+    of_file = Scorer(digits.score_extractor, reference, extractor=Halves())
+    of_part = Scorer(digits.score_extractor, select, extractor=Halves())
     found, expected = (judge.score(report.images_NCHW, report.condition) for judge in (of_file, of_part))
     assert set(found) == {"distance", "score", "accuracy", "class_drift"} and set(expected) == set(METRICS)
     assert found["distance"] == pytest.approx(expected["distance"], rel=1e-9)
     assert (found["score"], found["accuracy"]) == (expected["score"], expected["accuracy"])
-    without = Judge(None, select, extractor=Halves()).score(report.images_NCHW, report.condition)
+    without = Scorer(None, select, extractor=Halves()).score(report.images_NCHW, report.condition)
     assert "accuracy" not in without and without["distance"] == expected["distance"]
     with pytest.raises(ValueError, match="a classifier or an extractor"):
-        Judge(None, select)
+        Scorer(None, select)
 
 
 def test_other_files_are_no_reference(tmp_path: Path) -> None:
@@ -228,11 +235,11 @@ def test_the_law_of_the_conditions(digits: Any) -> None:
 
 def test_what_is_kept_of_the_real_pictures_changes_no_number(digits: Any) -> None:
     """Radii and kernel means of the reference are taken once, and are those taken anew."""
-    select, report = load_part("digits", "select"), load_part("digits", "report")
-    judge = Judge(digits.score_extractor, select)
-    first = judge.score(report.images_NCHW, report.condition)
-    assert judge.score(report.images_NCHW, report.condition) == first
-    assert Judge(digits.score_extractor, select).score(report.images_NCHW, report.condition) == first
+    select, report = load_split("digits", "select"), load_split("digits", "report")
+    scorer = Scorer(digits.score_extractor, select)
+    first = scorer.score(report.images_NCHW, report.condition)
+    assert scorer.score(report.images_NCHW, report.condition) == first
+    assert Scorer(digits.score_extractor, select).score(report.images_NCHW, report.condition) == first
     accumulator = MomentsAccumulator(32)
     accumulator.update(extract(digits.score_extractor, select.images_NCHW)[0])
-    assert torch.equal(accumulator.compute().mean, judge.reference.moments.mean)
+    assert torch.equal(accumulator.compute().mean, scorer.reference.moments.mean)

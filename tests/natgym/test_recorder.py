@@ -1,4 +1,4 @@
-"""The recorder: every frame is what the environment rendered, the finished pictures included."""
+"""The recorder: every frame is what the environment rendered, the finished images included."""
 
 from pathlib import Path
 from typing import Any

@@ -23,7 +23,7 @@ ROWS: list[dict[str, Any]] = [
     | {"difference": {"mean": -0.25, "half_width": 0.125}, "per_seed": {"seed": [0]}},
     {"policy": "real, n=9", "comparable": False, "distance": 0.1},
 ]
-PROTOCOL = {"distance": "a distance", "images": 9, "seeds": [0, 1], "part": "report"}
+PROTOCOL = {"distance": "a distance", "images": 9, "seeds": [0, 1], "split": "report"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +97,7 @@ def test_the_table_has_every_number_and_marks_the_best_policy(folder: Path) -> N
     assert (mine["NFE"], mine["std"], mine["difference"]) == ("15.0", "–", "-0.250 ± 0.125")
     assert by_name["real, n=9"]["T"] == "–" and by_name["real, n=9"]["distance"] == "0.100"
     best = re.findall(r'<tr class="best">(.*?)</tr>', text)
-    assert len(best) == 1 and "mine" in best[0], "real pictures are no policy"
+    assert len(best) == 1 and "mine" in best[0], "real images are no policy"
     assert ["es - grid", "+0.500 ± 0.250"] in rows
     assert ["adanat - reference", "-0.250 ± 0.500"] in rows and not any("one-seed" in row[0] for row in rows)
 

@@ -14,8 +14,8 @@ from torch.nn import Conv2d, Linear
 
 from generators.checkpoints import save_pretrained
 from generators.conditions import Labels
-from generators.data import load_part
-from natgym.evaluation.judge import Judge
+from generators.data import load_split
+from natgym.evaluation.scorer import Scorer
 from natgym.rewards import (
     AdversarialConfig,
     AdversarialReward,
@@ -40,11 +40,11 @@ def test_only_who_looks_at_real_images_loads_them(monkeypatch: pytest.MonkeyPatc
     def refuse(task: str, part: str) -> Any:
         raise AssertionError(f"{task}'s {part} part is loaded")
 
-    monkeypatch.setattr("natgym.task.load_part", refuse)
+    monkeypatch.setattr("natgym.task.load_split", refuse)
     images, condition = batch(4)
     make_reward("classifier", "digits")(images, Labels(condition.values, 10))
     for name in ("feature-distance", "influence", "distance"):
-        with pytest.raises(AssertionError, match="digits's train part is loaded"):
+        with pytest.raises(AssertionError, match="digits's train split is loaded"):
             make_reward(name, "digits")
 
 
@@ -55,7 +55,7 @@ def batch(rows: int = 64, seed: int = 0) -> Images:
 
 
 def halves(rows: int = 64, seed: int = 0) -> Images:
-    """Pictures that match their class: bright above for class 0, bright below for class 1."""
+    """Images that match their class: bright above for class 0, bright below for class 1."""
     images, condition = batch(rows, seed)
     bright = torch.arange(8)[None, :] // 4 == condition.ids_B[:, None]
     return Images(images / 2 + bright[:, None, :, None] / 2, condition)
@@ -100,7 +100,7 @@ def test_rewards_are_found_by_name_or_used_as_they_are(digits: Any) -> None:
 
 
 def test_the_feature_distance_is_a_slow_loop(digits: Any) -> None:
-    real = load_part("digits", "train").images_NCHW[:40]
+    real = load_split("digits", "train").images_NCHW[:40]
     images, condition = batch(6)[0], Labels(torch.arange(6), 10)
     reward = FeatureDistanceReward(digits.reward_extractor, real)
     real_Nd = digits.reward_extractor(real)[0].double()
@@ -111,10 +111,10 @@ def test_the_feature_distance_is_a_slow_loop(digits: Any) -> None:
         features = digits.reward_extractor(images[row : row + 1])[0][0].double()
         nearest = min((features - other).norm().item() for other in real_Nd)
         assert found[row].item() == pytest.approx(-nearest / unit, rel=1e-4)
-    assert reward(real[:3], condition[:3]).abs().max() < 1e-3, "a real picture is its own neighbour"
+    assert reward(real[:3], condition[:3]).abs().max() < 1e-3, "a real image is its own neighbor"
     named: Any = make_reward("feature-distance", "digits")
     nearer = named(images, condition) * named.unit >= found * reward.unit - 1e-4
-    assert len(named.real_Nd) == 1197 and nearer.all(), "more real pictures come nearer"
+    assert len(named.real_Nd) == 1197 and nearer.all(), "more real images come nearer"
 
 
 def test_a_weighted_sum_is_one_and_learns_where_a_part_does(digits: Any) -> None:
@@ -145,17 +145,17 @@ def test_a_weighted_sum_is_one_and_learns_where_a_part_does(digits: Any) -> None
 
 
 def test_distance_rewards_are_those_of_a_judge_of_the_train_part(digits: Any) -> None:
-    """The shared one group by group; each picture's own sums to the change when it is left out, nearly."""
+    """The shared one group by group; each image's own sums to the change when it is left out, nearly."""
     images, condition = halves(128)
-    judge = Judge(digits.reward_extractor, load_part("digits", "train"))
+    scorer = Scorer(digits.reward_extractor, load_split("digits", "train"))
     shared = make_reward("distance", "digits")(images, condition)
     for group in (slice(0, 64), slice(64, 128)):
-        expected = torch.full((64,), -judge.distance(images[group]))
+        expected = torch.full((64,), -scorer.distance(images[group]))
         torch.testing.assert_close(shared[group], expected)
     own = make_reward("influence", "digits")(images, condition)
     assert own.mean().abs() < 1e-4
-    whole, rows = judge.distance(images), torch.arange(128)
-    left_out = [128 * (judge.distance(images[rows != row]) - whole) for row in range(128)]
+    whole, rows = scorer.distance(images), torch.arange(128)
+    left_out = [128 * (scorer.distance(images[rows != row]) - whole) for row in range(128)]
     assert np.corrcoef(own, left_out)[0, 1] > 0.98
 
 
@@ -196,7 +196,7 @@ def test_members_of_an_ensemble_learn_as_if_alone(backbone: str, digits: Any) ->
 
 
 def test_mismatched_pairs_teach_the_condition() -> None:
-    """Real pictures against themselves: only those under another's condition tell them apart."""
+    """Real images against themselves: only those under another's condition tell them apart."""
     images, condition = halves(64)
     taught, plain = (
         AdversarialReward((1, 8, 8), 2, AdversarialConfig(channels=4, mismatched=share)) for share in (0.9, 0)
@@ -253,7 +253,7 @@ def test_it_learns_to_tell_two_easy_sets_apart(loss: Any) -> None:
 
 
 def test_it_looks_at_the_condition() -> None:
-    """Real pictures match their class, generated ones are the same pictures of the other class."""
+    """Real images match their class, generated ones are the same images of the other class."""
     reward = AdversarialReward((1, 8, 8), 2, SMALL)
     images, condition = halves()
     swapped = Labels(1 - condition.ids_B, 2)
@@ -269,7 +269,7 @@ def test_it_looks_at_the_condition() -> None:
 
 def test_judging_leaves_the_power_iteration_alone_and_learning_moves_it_on() -> None:
     reward = AdversarialReward((1, 8, 8), 2, SMALL)
-    assert len(buffers(reward)) == 2 * 5, "two vectors for each of five normalised layers"
+    assert len(buffers(reward)) == 2 * 5, "two vectors for each of five normalized layers"
     for _ in range(2):  # freshly made, and after training
         before = buffers(reward)
         first = reward(*batch())

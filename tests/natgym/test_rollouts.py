@@ -1,4 +1,4 @@
-"""Rollouts: the same pictures however the work is cut, and a frame whose books balance."""
+"""Rollouts: the same images however the work is cut, and a frame whose books balance."""
 
 from typing import Any
 

@@ -55,8 +55,8 @@ def test_a_setting_is_found_by_its_path_or_last_words(name: str, path: tuple[str
 
 
 def test_what_is_unknown_or_several_is_told() -> None:
-    with pytest.raises(ValueError, match="Whole has no setting 'colour'; it has env, net"):
-        place(Whole, "colour")
+    with pytest.raises(ValueError, match="Whole has no setting 'color'; it has env, net"):
+        place(Whole, "color")
 
     @dataclass(frozen=True)
     class Twins:

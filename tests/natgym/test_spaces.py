@@ -124,7 +124,7 @@ def test_each_column_moves_only_its_parameter_and_monotonically(number: int, pre
     actions = ActionMap.preset(preset, schedule)
     for step in range(8):
         zero = actions(torch.zeros(1, 4), step).table[0]
-        # Zero itself plays the schedule also below the floor, where its neighbours play the floor.
+        # Zero itself plays the schedule also below the floor, where its neighbors play the floor.
         table = actions(column(number, [a for a in np.linspace(-10, 10, 101) if abs(a) > 1e-9]), step).table
         assert (table[:, number].diff() > 0).all()
         others = [at for at in range(4) if at != number]

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import natgym
+from generators.images import eight_bits
 from generators.noise import derive_seed
 from generators.rules import DecodeRules
 from generators.schedules import maskgit, reference
 from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
-from natgym.metrics.extractors import eight_bits
 from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
 
@@ -45,10 +45,10 @@ def test_the_rows_are_those_of_an_evaluator(tmp_path: Path, digits: Any) -> None
         scores = evaluator(FixedPolicy(schedule))
         assert rows[label]["distance"] == scores["distance"].mean()
         assert rows[label]["per_seed"]["distance"] == scores["distance"].tolist()
-    assert rows["live"]["difference"]["policy"] == "reference" and "difference" not in rows["reference"]
+    assert rows["live"]["difference"]["minus"] == "reference" and "difference" not in rows["reference"]
     assert table.protocol == evaluator.manifest() and len(table.frame) == 3
     said = str(table)
-    assert "reference" in said and "Against 400 real pictures" in said and "difference: to reference" in said
+    assert "reference" in said and "Against 400 real images" in said and "difference: to reference" in said
 
 
 def test_a_metric_of_ones_own_is_a_column(digits: Any) -> None:

@@ -12,7 +12,7 @@ import torch
 import natgym.task
 from agents.adanat.config import TrainingConfig
 from generators.checkpoints import PRETRAINED, from_pretrained, save_pretrained, weights_hash
-from generators.data import load_part
+from generators.data import load_split
 from generators.enat import ENAT
 from generators.nat import NAT
 from natgym.env.vector import DecodeVectorEnv
@@ -42,7 +42,7 @@ def test_what_judges_is_never_what_rewards_look_through(name: str) -> None:
     task: Any = Task.load(name)
     assert weights_hash(task.score_extractor) != weights_hash(task.reward_extractor)
     assert task.score_extractor.num_features == task.reward_extractor.num_features
-    part = load_part(task.data, "select") if name == "digits" else None
+    part = load_split(task.data, "select") if name == "digits" else None
     if part is not None:
         right = task.reward_extractor(part.images_NCHW)[1].argmax(-1) == part.condition.values
         assert right.float().mean() > 0.97
@@ -57,12 +57,12 @@ def test_a_shipped_task_says_what_its_images_are(name: str) -> None:
         images = task.images("select")
         assert images.image_shape == (1, *(task.description.image_size or ()))
         assert images.class_names == task.description.class_names
-        assert torch.equal(task.split("select").images_NCHW, load_part("digits", "select").images_NCHW)
+        assert torch.equal(task.split("select").images_NCHW, load_split("digits", "select").images_NCHW)
 
 
 def test_nothing_is_loaded_before_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(natgym.task, "from_pretrained", lambda *_: pytest.fail("a network was loaded"))
-    monkeypatch.setattr(natgym.task, "load_part", lambda *_: pytest.fail("images were loaded"))
+    monkeypatch.setattr(natgym.task, "load_split", lambda *_: pytest.fail("images were loaded"))
     task = Task.load("digits")
     assert all(task.has(kind) for kind in KINDS) and "digits" in str(task)
     assert not Task.load("cifar10").has("tokenizer")
@@ -191,7 +191,7 @@ def test_options_of_named_rewards_reach_them_and_unknown_ones_are_told() -> None
         "adversarial": {"channels": 2}
     }
     for options, said in (
-        ({"adversarial": {"colour": 1}}, "reward 'adversarial' has no option 'colour'"),
+        ({"adversarial": {"color": 1}}, "reward 'adversarial' has no option 'color'"),
         ({"adversrial": {}}, "options of reward 'adversrial', which is not one of adversarial"),
     ):
         with pytest.raises(ValueError, match=said):
@@ -230,6 +230,11 @@ def test_paths_mean_what_they_meant_wherever_they_are_read(copied: Path, monkeyp
     for one in (task, pickle.loads(sent), config.env.load_task()):
         assert one.generator is not None and one.reward_extractor is not None
     assert TrainingConfig.of(task="mnist/enat", schedule="maskgit").env.task == "mnist/enat"
+    monkeypatch.chdir(copied.parent)
+    for name in ("reference", "reward", "digits"):  # run folders, perhaps, of these names
+        Path(name).mkdir()
+    env = TrainingConfig.of(task="digits", schedule="reference", extractor="reward").env
+    assert (env.task, env.schedule, env.extractor) == ("digits", "reference", "reward")
     monkeypatch.chdir(copied)
     assert Task.load(".").name == Task.load("nat").name == "numerals"
 

@@ -53,7 +53,7 @@ NOT_WORKING = {
     **dict.fromkeys(("FlattenObservation", "GrayscaleObservation", "ResizeObservation"), SAME_STEP),
     **dict.fromkeys(("ReshapeObservation", "RescaleObservation", "DtypeObservation"), SAME_STEP),
     "NormalizeObservation": SAME_STEP,
-    "RecordVideo": f"{LIBRARY} (moviepy), and misses the finished picture; see natgym.env.recorder",
+    "RecordVideo": f"{LIBRARY} (moviepy), and misses the finished image; see natgym.env.recorder",
     "HumanRendering": f"{LIBRARY} (pygame)",
     **dict.fromkeys(("ArrayConversion", "JaxToNumpy", "JaxToTorch", "NumpyToTorch"), LIBRARY),
 }

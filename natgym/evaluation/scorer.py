@@ -1,4 +1,4 @@
-"""Pictures against real ones: distances, manifold metrics, accuracy, in the features of one extractor."""
+"""Images against real ones: distances, manifold metrics, accuracy, in the features of one extractor."""
 
 from __future__ import annotations
 
@@ -8,43 +8,32 @@ from typing import Any
 from torch import Tensor
 
 from generators.conditions import Condition
-from generators.data import Part
+from generators.data import Split
+from generators.images import eight_bits
 from natgym.metrics import FrechetDistance, kernel_distance, precision_recall_density_coverage
 from natgym.metrics.classifier import Classifier
-from natgym.metrics.extractors import eight_bits, extract
+from natgym.metrics.extractors import extract
 from natgym.metrics.kernel import mean_within
 from natgym.metrics.manifold import ball_radii
 from natgym.metrics.reference import Reference
 from natgym.metrics.score import inception_score
 
-METRICS = (
-    "distance",
-    "kernel_distance",
-    "score",
-    "accuracy",
-    "class_drift",
-    "precision",
-    "recall",
-    "density",
-    "coverage",
-)
 
-
-class Judge:
-    """Compare pictures with real ones, in the features of an extractor.
+class Scorer:
+    """Compare images with real ones, in the features of an extractor.
 
     Args:
         classifier: judge of the class, and the extractor unless another one is given; None leaves accuracy
             out.
-        real: a part, whose pictures are untouched by the tokenizer; or a reference made before.
+        real: a part, whose images are untouched by the tokenizer; or a reference made before.
         extractor: another source of features.
-        quantise: judge all pictures as they are after saving, rounded to 8 bits.
+        quantise: judge all images as they are after saving, rounded to 8 bits.
     """
 
     def __init__(
         self,
         classifier: Classifier | None,
-        real: Part | Reference,
+        real: Split | Reference,
         *,
         extractor: Any = None,
         quantise: bool = True,
@@ -60,11 +49,11 @@ class Judge:
         self.frechet = FrechetDistance(real.moments)
 
     def seen(self, images_NCHW: Tensor) -> Tensor:
-        """Return pictures as they are judged: rounded to 8 bits, or as they are."""
+        """Return images as they are judged: rounded to 8 bits, or as they are."""
         return eight_bits(images_NCHW) if self.quantise else images_NCHW
 
     def features(self, images_NCHW: Tensor) -> Tensor:
-        """Return the features (N, d) that pictures are compared in."""
+        """Return the features (N, d) that images are compared in."""
         return extract(self.extractor, images_NCHW, self.quantise)[0]
 
     def distance(self, images_NCHW: Tensor) -> float:
@@ -72,7 +61,7 @@ class Judge:
         return self._frechet(self.features(images_NCHW))
 
     def distance_and_error(self, images_NCHW: Tensor) -> tuple[float, float]:
-        """Return the Frechet distance and its standard error over draws of as many pictures."""
+        """Return the Frechet distance and its standard error over draws of as many images."""
         features_Nd = self.features(images_NCHW)
         variance = self.frechet.influence(features_Nd).square().mean() / len(features_Nd)
         return self._frechet(features_Nd), variance.sqrt().item()

@@ -1,4 +1,4 @@
-"""What a search of schedules measures: the distance of a schedule's pictures from the task's select part."""
+"""What a search of schedules measures: the distance of a schedule's images from the task's select split."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from generators.noise import derive_seed
 from generators.rules import DecodeRules
 from generators.schedules import Schedule
 from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
-from natgym.evaluation.judge import Judge
+from natgym.evaluation.scorer import Scorer
 from natgym.policies import FixedPolicy
 from natgym.rollouts import Policy, Rollout, at_random, balanced, rollout
 from natgym.task import Task
@@ -24,8 +24,8 @@ class Evaluation(NamedTuple):
         number: counts the evaluations of a search; the key of its log.
         generation: its evaluations are open together.
         schedule: what to measure.
-        images: pictures to draw.
-        seed: of the first picture's noise.
+        images: images to draw.
+        seed: of the first image's noise.
         balanced: conditions in turn; else drawn at random from the seed, as AutoNAT does.
     """
 
@@ -38,14 +38,14 @@ class Evaluation(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """Distance from the select part, and its standard error over draws of as many pictures."""
+    """Distance from the select split, and its standard error over draws of as many images."""
 
     distance: float
     error: float
 
 
-class Meter:
-    """Measure schedules of one generator: their pictures' distance from the task's select part.
+class ScheduleScorer:
+    """Measure schedules of one generator: their images' distance from the task's select split.
 
     Args:
         task: a `Task`, or what `Task.load` takes.
@@ -56,9 +56,9 @@ class Meter:
     def __init__(self, task: Any, *, rules: str | DecodeRules = "confidence", threads: int = 1) -> None:
         self.task = Task.load(task)
         self.generator, self.tokenizer = self.task.generator, self.task.tokenizer
-        self.judge = Judge(self.task.score_extractor, self.task.split("select"))  # type: ignore[arg-type]
+        self.scorer = Scorer(self.task.score_extractor, self.task.split("select"))  # type: ignore[arg-type]
         self.rules, self.threads = DecodeRules.of(rules, self.generator.grid), threads
-        self.first_pass = FirstPass(self.generator)  # every picture of a class begins with the same one
+        self.first_pass = FirstPass(self.generator)  # every image of a class begins with the same one
 
     def __call__(self, evaluation: Evaluation) -> Measurement:
         pool, images, seed = self.generator.conditions(), evaluation.images, evaluation.seed
@@ -67,15 +67,15 @@ class Meter:
         else:
             condition = at_random(pool, images, derive_seed(seed, "conditions"))
         drawn_NCHW = self.draw(FixedPolicy(evaluation.schedule), condition, seed).images_NCHW
-        return Measurement(*self.judge.distance_and_error(drawn_NCHW))
+        return Measurement(*self.scorer.distance_and_error(drawn_NCHW))
 
     def evaluator(self, images: int, seeds: Sequence[int]) -> Evaluator:
-        """Return what evaluates policies of this generator on the report part, which is opened only here."""
+        """Return what evaluates policies of this generator on the report split, which is opened only here."""
         config = EvaluationConfig(images=images, seeds=tuple(seeds))
         return Evaluator(self.task, config, rules=self.rules, threads=self.threads)
 
     def draw(self, policy: Policy, condition: Condition, seed: int) -> Rollout:
-        """Draw one picture per condition."""
+        """Draw one image per condition."""
         return rollout(
             policy,
             self.generator,
