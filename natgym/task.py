@@ -254,7 +254,7 @@ def read_task(folder: Path) -> Description:
 
 
 def at_hand(spec: Any, *, images: bool = False) -> Any:
-    """Return what a path stands for wherever it is read: absolute, if it is a file, a saved network or a task.
+    """Return a path as it can be read from anywhere: absolute, if it is a file, a saved network or a task.
 
     Any other folder is one only where `images` may be meant; what is live or has a name stays as it is.
     """

@@ -48,8 +48,9 @@ class EnvConfig:
     """Rules of the decoding step: confidence, random, halton, with limits if need be (generators.rules);
     adanat lets a step reveal nothing."""
     reward: str = "adversarial"
-    """What judges finished images: adversarial, or by name influence, distance, classifier or
-    feature-distance, which don't learn; or a sum, as in "adversarial=1,influence=0.5"."""
+    """What judges finished images: adversarial; mmd, which learns in closed form from each rollout;
+    influence, distance, classifier or feature-distance, which don't learn; or a sum, as in
+    "adversarial=1,mmd=0.5"."""
     rewards: RewardOptions = field(default_factory=RewardOptions)
     """Options of the rewards by name."""
     extractor: str = "reward"

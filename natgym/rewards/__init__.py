@@ -15,6 +15,7 @@ from natgym.rewards.distance import DistanceReward, InfluenceReward
 from natgym.rewards.features import ClassifierReward, FeatureDistanceReward
 from natgym.rewards.named import NAMED, RewardOptions, RewardSpec, make_reward, names_of, register_reward
 from natgym.rewards.sums import LearningSum, WeightedSum, parts_of, reward_weights
+from natgym.rewards.witness import WitnessConfig, WitnessReward
 
 __all__ = [
     "NAMED",
@@ -31,6 +32,8 @@ __all__ = [
     "RewardOptions",
     "RewardSpec",
     "WeightedSum",
+    "WitnessConfig",
+    "WitnessReward",
     "learned_state",
     "learns_from",
     "load_learned_state",

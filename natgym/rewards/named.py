@@ -12,6 +12,7 @@ from natgym.rewards.contract import Reward
 from natgym.rewards.distance import DistanceReward, InfluenceReward
 from natgym.rewards.features import ClassifierReward, FeatureDistanceReward
 from natgym.rewards.sums import reward_weights, weighted_sum
+from natgym.rewards.witness import WitnessConfig, WitnessReward
 from natgym.task import Task
 
 Recipe = Callable[..., Reward]
@@ -24,6 +25,7 @@ NAMED: dict[str, Recipe] = {
     "feature-distance": FeatureDistanceReward.from_task,
     "influence": InfluenceReward.from_task,
     "distance": DistanceReward.from_task,
+    "mmd": WitnessReward.from_task,
 }
 
 
@@ -43,6 +45,8 @@ class RewardOptions:
     """The discriminator."""
     feature_distance: FeatureDistanceOptions = field(default_factory=FeatureDistanceOptions)
     """The nearest real images."""
+    mmd: WitnessConfig = field(default_factory=WitnessConfig)
+    """The witness of the squared MMD."""
 
     def of(self, names: Sequence[str]) -> Options:
         """Return those of some rewards that are not the defaults, as `make_reward` takes them."""

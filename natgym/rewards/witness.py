@@ -1,0 +1,138 @@
+"""A discriminator in closed form: the witness of the squared MMD between real images and the policy's own.
+
+Of two distributions the witness is the function that tells them apart best within a kernel's reach: the mean
+kernel to the one minus the mean kernel to the other (Gretton et al. 2012, section 2.3). As a reward it is
+adversarial, since it is refitted on the policy's images after each update; exactly, and at no further image.
+The kernel is KID's, (x.y / d + 1)^3, on features of the task's reward extractor, standardized by the real
+images'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from generators.conditions import Condition
+from natgym.metrics.extractors import extract
+from natgym.rewards.contract import Images
+from natgym.task import Task
+
+BLOCK = 4096  # rows that a kernel is taken with at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class WitnessConfig:
+    """Options of the reward mmd."""
+
+    window: int = 2
+    """Rollouts of the policy that real images are set against."""
+    by_class: bool = False
+    """Compare each image with those of its own condition alone."""
+
+    def __post_init__(self) -> None:
+        if self.window < 1:
+            raise ValueError(f"window {self.window}: at least one rollout is needed")
+
+
+class Sample(NamedTuple):
+    """Standardized features (B, d) of images, and the vectors (B, E) of their conditions."""
+
+    features_Bd: Tensor
+    vectors_BE: Tensor
+
+
+class WitnessReward:
+    """Mean kernel to real images minus that to the policy's last ones; before there are any, the first alone.
+
+    Args:
+        extractor: of the features.
+        real: the real images, of the train split.
+        config: options.
+
+    Raises:
+        ValueError: with `by_class`, a condition comes that no real image has.
+    """
+
+    learns_from = "rollout"
+
+    def __init__(self, extractor: Any, real: Images, config: WitnessConfig | None = None) -> None:
+        self.config = config or WitnessConfig()
+        self.extractor = extractor
+        features_Nd = extract(extractor, real.images_BCHW, quantise=False)[0]
+        self.mean_d = features_Nd.mean(0)
+        self.std_d = features_Nd.std(0).clamp_min(1e-6)
+        self.real = Sample((features_Nd - self.mean_d) / self.std_d, real.condition.vectors)
+        self.rollouts: list[Sample] = []
+
+    @classmethod
+    def from_task(cls, task: Task, **options: Any) -> WitnessReward:
+        """Look through the task's reward extractor at its train split.
+
+        Args:
+            options: fields of `WitnessConfig`.
+        """
+        train = task.split("train")
+        return cls(
+            task.reward_extractor, Images(train.images_NCHW, train.condition), WitnessConfig(**options)
+        )
+
+    def reset(self, seed: int) -> None:
+        """Forget the policy's images; nothing is random."""
+        self.rollouts = []
+
+    @torch.no_grad()
+    def __call__(self, images_BCHW: Tensor, condition: Condition) -> Tensor:
+        """Return rewards (B,), each of its image alone."""
+        return self._witness(self._sample(images_BCHW, condition))
+
+    @torch.no_grad()
+    def update(self, real: Images, fake: Images) -> dict[str, float]:
+        """Set real images against a rollout's; `real` is not looked at, since all of the split is known.
+
+        Returns:
+            `mmd`: the squared MMD between the real images and those drawn since the last updates, with the
+            pairs of an image with itself: it does not fall to 0.
+        """
+        drawn = self._sample(*fake)
+        self.rollouts = [*self.rollouts, drawn][-self.config.window :]
+        gap = self._witness(self.real).mean() - self._witness(drawn).mean()
+        return {"mmd": gap.item()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the features and conditions of the last rollouts."""
+        return {"rollouts": [list(sample) for sample in self.rollouts]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.rollouts = [Sample(*parts) for parts in state["rollouts"]]
+
+    def _sample(self, images_BCHW: Tensor, condition: Condition) -> Sample:
+        features_Bd = extract(self.extractor, images_BCHW, quantise=False)[0]
+        return Sample((features_Bd - self.mean_d) / self.std_d, condition.vectors)
+
+    def _witness(self, sample: Sample) -> Tensor:
+        witness_B = self._mean_kernel(sample, [self.real])
+        return witness_B - self._mean_kernel(sample, self.rollouts) if self.rollouts else witness_B
+
+    def _mean_kernel(self, sample: Sample, others: Iterable[Sample]) -> Tensor:
+        """Return each row's mean kernel to all of some samples, or to those of its condition."""
+        total_B = torch.zeros_like(sample.features_Bd[:, 0])
+        count_B = torch.zeros_like(total_B)
+        width = sample.features_Bd.shape[1]
+        for other in others:
+            for features_Md, vectors_ME in zip(
+                other.features_Bd.split(BLOCK), other.vectors_BE.split(BLOCK), strict=True
+            ):
+                kernel_BM = (sample.features_Bd @ features_Md.T / width + 1).pow(3)
+                weight_BM = torch.ones_like(kernel_BM)
+                if self.config.by_class:
+                    weight_BM = (sample.vectors_BE @ vectors_ME.T > 0.5).to(kernel_BM)
+                total_B += (kernel_BM * weight_BM).sum(1)
+                count_B += weight_BM.sum(1)
+        if not (count_B > 0).all():
+            raise ValueError("a condition has no image to compare with; leave by_class out")
+        return total_B / count_B
