@@ -695,7 +695,7 @@ def test_autonat_search_repeats_searches(console: Console, outside: Path) -> Non
         ("--start nowhere --warm none", "nowhere"),
         ("--resume nowhere", "nowhere config.json"),
         ("--table.candidates -1", "candidates -1"),
-        ("--optimizer cma", "--optimiser"),
+        ("--optimiser cma", "--optimiser"),
     ],
 )
 def test_autonat_search_refuses_the_impossible(

@@ -38,7 +38,7 @@ def labels(*classes: int) -> Labels:
 
 def test_only_who_looks_at_real_images_loads_them(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(task: str, part: str) -> Any:
-        raise AssertionError(f"{task}'s {part} part is loaded")
+        raise AssertionError(f"{task}'s {part} split is loaded")
 
     monkeypatch.setattr("natgym.task.load_split", refuse)
     images, condition = batch(4)
