@@ -21,8 +21,9 @@ def snippets(text: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
-PROGRAM, EXAMPLE, AGENT, SWEEP = snippets(README)
-OPTIONS, REWARD, ROLLOUT = snippets(ENVIRONMENT)
+(PROGRAM,) = snippets(README)
+EXAMPLE, AGENT, OPTIONS, REWARD, ROLLOUT = snippets(ENVIRONMENT)
+(SWEEP,) = snippets((ROOT / "docs/autonat.md").read_text())
 
 
 def test_the_program_is_the_one_that_is_run_with_a_smaller_budget() -> None:

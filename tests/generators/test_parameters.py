@@ -75,7 +75,7 @@ def test_the_page_on_the_environment_has_ranges_and_bounds() -> None:
         assert f"| `{p.name}` | {p.range} | ±{p.bound:g} |" in text
 
 
-@pytest.mark.parametrize("path", ["README.md", "natgym/env/vector.py"])
+@pytest.mark.parametrize("path", ["docs/environment.md", "natgym/env/vector.py"])
 def test_the_tables_for_readers_are_the_table(path: str) -> None:
     found = re.findall(r"\| (\d) \| `?(\w+)`?[^|]*\|(.*)\|\n", (ROOT / path).read_text())
     found = [row for row in found if row[1] in TABLE]
