@@ -60,6 +60,9 @@ def main(
         defaults: (arguments) -> the config that flags change, where some defaults follow from other flags.
     """
     script = Path(sys.argv[0]).name
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal of ASCII gets ? for what it can't show
     sys.argv[1:] = written_out(renamed(sys.argv[1:]), config_class)
     try:
         work(parse(config_class, script, defaults))

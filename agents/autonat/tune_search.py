@@ -6,14 +6,17 @@ Tune's own state is never read again: a search goes on from its own log (`agents
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from ray import tune
-from ray.tune.search import Searcher
+
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # paths in trials mean what they meant
+from ray import tune  # noqa: E402
+from ray.tune.search import Searcher  # noqa: E402
 
 from agents.autonat.scorer import Evaluation, Measurement, ScheduleScorer
 from agents.autonat.search import Search

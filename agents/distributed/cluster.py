@@ -37,7 +37,7 @@ def cluster(address: str | None, **wanted: float) -> Iterator[None]:
     import ray
 
     if address is None:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init("local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     else:
         ray.init(address=address, log_to_driver=False)
     try:
