@@ -55,6 +55,29 @@ def test_pages_name_only_what_exists(page: Path) -> None:
             assert re.search(rf"\b{name}\b", source), f"{script} knows no --{flag}"
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "README.md", "CHANGELOG.md"])
+def test_files_that_the_front_door_names_exist(page: str) -> None:
+    """Those of "to add X, change these" as well."""
+    named = re.findall(
+        r"`((?:generators|natgym|agents|experiments|tests)/[\w./]*)`", (ROOT / page).read_text()
+    )
+    assert all((ROOT / path).exists() for path in named), named
+    assert len(named) > 10 or page != "CONTRIBUTING.md"
+
+
+def test_names_that_contributors_are_sent_to_exist() -> None:
+    """A registry, a table or a checker that the table names, in the file that it names beside it."""
+    rows = [line for line in (ROOT / "CONTRIBUTING.md").read_text().splitlines() if line.startswith("| a")]
+    missing = []
+    for row in rows:
+        files = [ROOT / path for path in re.findall(r"`((?:generators|natgym|agents)/[\w./]+)`", row)]
+        text = "".join(p.read_text() for f in files for p in ([f] if f.is_file() else f.glob("*.py")))
+        for name in re.findall(r"`([A-Z][A-Z_]+|check_\w+|register)\b", row):
+            source = text + (ROOT / "natgym" / "check.py").read_text()
+            missing += [(row, name)] if not re.search(rf"\b{name}\b", source) else []
+    assert len(rows) > 10 and not missing
+
+
 def test_the_page_on_evaluation_explains_every_name() -> None:
     text = (ROOT / "docs" / "evaluation.md").read_text()
     assert all(f"`{name}`" in text for name in NAMES)
