@@ -128,6 +128,7 @@ def test_the_planted_difference_is_undone_by_its_own_temperatures(nets: Any, tmp
         plant(generator, 1.0, 0.0)
 
 
+@pytest.mark.slow
 def test_a_policy_that_sees_finds_the_planted_difference_and_a_blind_one_can_not(tmp_path: Path) -> None:
     """The known answer: even classes want a sampling temperature of 0.6 / 1.6 of the odd ones'."""
     generator = Task.load("digits").generator
