@@ -1,4 +1,4 @@
-"""Scorer any number of policies side by side: one table, one protocol, one command."""
+"""Judge any number of policies side by side: one table, one protocol, one command."""
 
 import _root  # noqa: F401
 
@@ -18,7 +18,7 @@ from agents.named import describe, find_all, find_policies
 from generators.data import SplitName
 from generators.rules import DecodeRules
 from natgym.evaluation.comparison import compare_results
-from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
+from natgym.evaluation.evaluator import EvaluationConfig, Evaluator, refuse_too_few
 from natgym.evaluation.protocol import CONVENTIONS, ConditionLaw
 from natgym.evaluation.report import write_report
 from natgym.evaluation.scorer import Scorer
@@ -77,7 +77,7 @@ class Args:
     """Rules of policies that have none of their own: confidence, random, halton, with limits if need be
     (generators.rules); adanat lets a step reveal nothing."""
     quantise: bool = True
-    """Scorer images rounded to 8 bits."""
+    """Judge images rounded to 8 bits."""
     threads: int = 2
     """Batches drawn at once."""
     device: str = "cpu"
@@ -160,11 +160,7 @@ class Evaluation:
             raise ValueError(
                 f"{self.task} has no extractors/score; give --classifier, or --extractor inception"
             )
-        if args.num_images < (width := found.num_features):
-            raise ValueError(
-                f"images {args.num_images}: the extractor has {width} features, and a covariance of fewer "
-                f"images is singular, so that the distance is mostly bias; give at least {width}"
-            )
+        refuse_too_few(args.num_images, found)
         return found
 
     def real(self) -> tuple[Any, Any]:

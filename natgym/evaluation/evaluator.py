@@ -99,13 +99,9 @@ class Evaluator:
         self.task, self.generator, self.tokenizer = task, task.generator, task.tokenizer
         if scorer is None:
             if config.split == "-":
-                raise ValueError("split '-' stands for statistics from a file; give the judge that has them")
+                raise ValueError("split '-' stands for statistics from a file; give the scorer that has them")
             scorer = Scorer(task.score_extractor, task.split(config.split))  # type: ignore[arg-type]
-        if config.images < (width := scorer.extractor.num_features):
-            raise ValueError(
-                f"images {config.images}: the extractor has {width} features, and a covariance of fewer "
-                f"images is singular, so that the distance is mostly bias; give at least {width}"
-            )
+        refuse_too_few(config.images, scorer.extractor)
         self.scorer, self.metrics, self.threads = scorer, metrics or {}, threads
         self.rules = None if rules is None else DecodeRules.of(rules, self.generator.grid)
         features = scorer.reference.features_Nd
@@ -203,6 +199,15 @@ class Evaluator:
             f"Against {against} ({p.task}, {p.split} split); {p.images:,} generated "
             f"per evaluation seed, {len(p.seeds)} seeds: mean and standard deviation.\n"
             f"A row of real images with n other than {p.images:,} is a guide, not comparable to the digit."
+        )
+
+
+def refuse_too_few(images: int, extractor: Any) -> None:
+    """Raise ValueError if there are fewer images than an extractor has features."""
+    if images < (width := extractor.num_features):
+        raise ValueError(
+            f"images {images}: the extractor has {width} features, and a covariance of fewer "
+            f"images is singular, so that the distance is mostly bias; give at least {width}"
         )
 
 

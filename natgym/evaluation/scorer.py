@@ -41,7 +41,7 @@ class Scorer:
         self.classifier = classifier
         self.extractor: Any = classifier if extractor is None else extractor
         if self.extractor is None:
-            raise ValueError("a judge needs a classifier or an extractor; give one")
+            raise ValueError("a scorer needs a classifier or an extractor; give one")
         self.quantise = quantise
         if not isinstance(real, Reference):
             real = Reference.of(real, self.extractor, quantise=quantise)

@@ -162,7 +162,7 @@ def evaluate(
     metrics: Metrics | None = None,
     threads: int = 1,
 ) -> Table:
-    """Scorer policies of a task's generator against a split, all on the same conditions and noise.
+    """Judge policies of a task's generator against a split, all on the same conditions and noise.
 
     Args:
         policies: {label: policy}; a text is a schedule family or rule ("reference", "linear:w=2",

@@ -31,7 +31,7 @@ class Reference:
 
     @classmethod
     def of(cls, part: Split, extractor: Extractor, *, quantise: bool = True) -> Reference:
-        """Scorer the images of a part."""
+        """Take the moments of a part's images, as an extractor sees them."""
         features_Nd, _ = extract(extractor, part.images_NCHW, quantise)
         accumulator = MomentsAccumulator(extractor.num_features)
         accumulator.update(features_Nd)

@@ -28,7 +28,7 @@ class Images(NamedTuple):
 
 
 class Reward(Protocol):
-    """Scorer finished images: images (B, C, H, W) in [0, 1] and their conditions -> rewards (B,).
+    """Judge finished images: images (B, C, H, W) in [0, 1] and their conditions -> rewards (B,).
 
     Row i should depend on image i alone. A reward that looks at neighbors, as the papers' discriminator does
     with its norm over groups of 8 rows, makes rewards (never images) a matter of the batch. One that cannot

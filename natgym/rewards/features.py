@@ -24,7 +24,7 @@ class ClassifierReward:
 
     @classmethod
     def from_task(cls, task: Task) -> ClassifierReward:
-        """Scorer with the task's reward extractor."""
+        """Judge with the task's reward extractor."""
         return cls(task.reward_extractor)
 
     @torch.no_grad()
