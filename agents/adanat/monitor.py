@@ -86,8 +86,10 @@ class Monitor:
         real_B, fake_B = judged(env.reward, *self.held_out), judged(env.reward, *fake)
         told_apart = math.nan
         for adversary in (part for part in parts_of(env.reward) if isinstance(part, AdversarialReward)):
-            real, drawn_too = adversary(*self.held_out) > 0.5, adversary(*fake) < 0.5
-            told_apart = (real.float().mean() + drawn_too.float().mean()).item() / 2
+            real, drawn_too = real_B, fake_B
+            if adversary is not env.reward:
+                real, drawn_too = adversary(*self.held_out), adversary(*fake)
+            told_apart = ((real > 0.5).float().mean() + (drawn_too < 0.5).float().mean()).item() / 2
         before = drawn.frame[(drawn.frame["step"] < policy.steps - 1) & (drawn.frame["masked_before"] > 0)]
         measured = ("distance", "recall", "coverage", "class_drift")
         return Vitals(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -99,8 +100,8 @@ class WitnessReward:
         """
         drawn = self._sample(*fake)
         self.rollouts = [*self.rollouts, drawn][-self.config.window :]
-        gap = self._witness(self.real).mean() - self._witness(drawn).mean()
-        return {"mmd": gap.item()}
+        real_N = self._real_to_real_N - self._mean_kernel(self.real, self.rollouts)
+        return {"mmd": (real_N.mean() - self._witness(drawn).mean()).item()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the features and conditions of the last rollouts."""
@@ -113,6 +114,10 @@ class WitnessReward:
     def _sample(self, images_BCHW: Tensor, condition: Condition) -> Sample:
         features_Bd = extract(self.extractor, images_BCHW, quantise=False)[0]
         return Sample((features_Bd - self.mean_d) / self.std_d, condition.vectors)
+
+    @cached_property
+    def _real_to_real_N(self) -> Tensor:  # of all pairs, and so once: it never changes
+        return self._mean_kernel(self.real, [self.real])
 
     def _witness(self, sample: Sample) -> Tensor:
         witness_B = self._mean_kernel(sample, [self.real])
@@ -128,11 +133,13 @@ class WitnessReward:
                 other.features_Bd.split(BLOCK), other.vectors_BE.split(BLOCK), strict=True
             ):
                 kernel_BM = (sample.features_Bd @ features_Md.T / width + 1).pow(3)
-                weight_BM = torch.ones_like(kernel_BM)
                 if self.config.by_class:
-                    weight_BM = (sample.vectors_BE @ vectors_ME.T > 0.5).to(kernel_BM)
-                total_B += (kernel_BM * weight_BM).sum(1)
-                count_B += weight_BM.sum(1)
+                    same_BM = (sample.vectors_BE @ vectors_ME.T > 0.5).to(kernel_BM)
+                    total_B += (kernel_BM * same_BM).sum(1)
+                    count_B += same_BM.sum(1)
+                else:
+                    total_B += kernel_BM.sum(1)
+                    count_B += len(features_Md)
         if not (count_B > 0).all():
             raise ValueError("a condition has no image to compare with; leave by_class out")
         return total_B / count_B
