@@ -61,12 +61,7 @@ def claim(folder: Path, told: dict[str, Any]) -> TrainingFolder:
     """
     path = folder / TRAINING
     if path.is_file():
-        found = json.loads(path.read_text())
-        if differences := list(_differences(found, json.loads(json.dumps(told)))):
-            name, theirs, ours = differences[0]
-            raise ValueError(
-                f"{folder} holds a training with {name} {theirs}, this one has {ours}; give another folder"
-            )
+        _refuse_differences(folder, json.loads(path.read_text()), told)
         return TrainingFolder(folder)
     _refuse_foreign(folder, told)
     return take(folder, told)
@@ -96,10 +91,7 @@ def _refuse_foreign(folder: Path, told: dict[str, Any]) -> None:
         },
     }
     ours = {"adanat": told["adanat"], "env": {name: told["env"][name] for name in theirs["env"]}}
-    for name, before, now in _differences(*(json.loads(json.dumps(one)) for one in (theirs, ours))):
-        raise ValueError(
-            f"{folder} holds a training with {name} {before}, this one has {now}; give another folder"
-        )
+    _refuse_differences(folder, theirs, ours)
 
 
 def manifest(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any = None) -> dict[str, Any]:
@@ -157,6 +149,14 @@ def policy_name(policy: Any) -> str | None:
         return None
     found = policy if isinstance(policy, type) else type(policy)
     return f"{found.__module__}:{found.__qualname__}"
+
+
+def _refuse_differences(folder: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Raise ValueError at the first value that differs, once both are what JSON makes of them."""
+    for name, before, now in _differences(*(json.loads(json.dumps(one)) for one in (theirs, ours))):
+        raise ValueError(
+            f"{folder} holds a training with {name} {before}, this one has {now}; give another folder"
+        )
 
 
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], above: str = "") -> Any:

@@ -83,7 +83,7 @@ def run_trials(
     rung: int | None = None,
     **where: Any,
 ) -> None:
-    """Train AdaNAT with each of several configs; other arguments as for `run_jobs`.
+    """Train AdaNAT with each of several configs; other arguments as for `run_trainable`.
 
     Args:
         folder: for Ray's own files; on a cluster the trials' folders must be on shared storage, too.

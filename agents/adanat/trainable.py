@@ -46,9 +46,8 @@ class AdaNATTrainable(tune.Trainable):
         torch.set_num_threads(1)  # as everywhere: sums in one order, whatever Ray's default
         if trainings is None:
             self.trainer, folder = AdaNATTrainer.of((base or TrainingConfig()).but(config)), Path(self.logdir)
-            self.run = folders.take(
-                folder, self.trainer.manifest
-            )  # a scheduler may change a trial's settings
+            # taken, not claimed: a scheduler may change a trial's settings
+            self.run = folders.take(folder, self.trainer.manifest)
         else:
             training, folder = trainings[config["trial"]]
             self.trainer = AdaNATTrainer.of(training)

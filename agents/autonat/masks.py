@@ -111,7 +111,7 @@ def search_laws(
         updates: of a training that is never stopped.
         report: called in the driver with the law's index after each measurement.
         folder: gets a folder for each law, and Ray's own files; on a cluster it must be on shared storage.
-        where: `cpus_per_trial`, `gpus_per_trial` and `address` of `agents.distributed.jobs.run_jobs`.
+        where: `cpus_per_trial`, `gpus_per_trial` and `address` of `agents.distributed.jobs.run_trainable`.
 
     Returns:
         All laws, and the index of the best of those trained to the end.

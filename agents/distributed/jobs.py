@@ -13,28 +13,20 @@ def run_jobs(
     work: Callable[[int, Callable[[dict[str, Any]], object]], object],
     count: int,
     report: Callable[[int, dict[str, Any]], object],
-    *,
-    folder: Path,
-    cpus_per_trial: int = 1,
-    gpus_per_trial: float = 0.0,
-    address: str | None = None,
-    scheduler: Any = None,
+    **where: Any,
 ) -> list[dict[str, Any]]:
     """Run numbered jobs as Ray Tune trials, as many at once as the cluster has room for.
 
     Args:
         work: (number, tell) -> does job 0..count-1 in a process of its own and tells metrics as it goes on.
         report: called in the driver with the job's number and whatever it told.
-        folder: for Ray's own files; on a cluster it must be on shared storage.
-        address: of a running cluster; None starts one on this machine and ends it afterwards.
-        scheduler: a Tune scheduler that may stop jobs; by default all run to their ends.
+        where: `folder`, `cpus_per_trial`, `gpus_per_trial`, `address` and `scheduler` of `run_trainable`.
 
     Returns:
         What each job told last, by number.
 
     Raises:
-        ValueError: the cluster is too small for a trial, which would wait for ever.
-        RuntimeError: a job failed.
+        ValueError, RuntimeError: see `run_trainable`.
     """
     quiet()
     from ray import tune
@@ -45,16 +37,7 @@ def run_jobs(
         torch.set_num_threads(1)  # as everywhere: sums in one order, whatever Ray's default
         work(choice["trial"], tune.report)
 
-    return run_trainable(
-        job,
-        count,
-        report,
-        folder=folder,
-        cpus_per_trial=cpus_per_trial,
-        gpus_per_trial=gpus_per_trial,
-        address=address,
-        scheduler=scheduler,
-    )
+    return run_trainable(job, count, report, **where)
 
 
 def run_trainable(
@@ -68,7 +51,23 @@ def run_trainable(
     address: str | None = None,
     scheduler: Any = None,
 ) -> list[dict[str, Any]]:
-    """Run trials whose config is {"trial": 0..count-1}; as `run_jobs`."""
+    """Run trials whose config is {"trial": 0..count-1}, as many at once as the cluster has room for.
+
+    Args:
+        trainable: of Ray Tune, a class or a function.
+        report: called in the driver with the trial's number and each of its results.
+        folder: for Ray's own files; on a cluster it must be on shared storage.
+        cpus_per_trial, gpus_per_trial: what a trial asks of the cluster.
+        address: of a running cluster; None starts one on this machine and ends it afterwards.
+        scheduler: a Tune scheduler that may stop trials; by default all run to their ends.
+
+    Returns:
+        Each trial's last result, by number.
+
+    Raises:
+        ValueError: the cluster is too small for a trial, which would wait for ever.
+        RuntimeError: a trial failed.
+    """
     from ray import tune
 
     class Listener(tune.Callback):
