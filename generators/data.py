@@ -50,8 +50,7 @@ def open_split(task: str, split: SplitName) -> Pictures:
 
 def load_split(task: str, split: SplitName) -> Split:
     """Return one split of a task with all its images as floats; see `open_split`."""
-    pictures = open_split(task, split)
-    return Split(pictures[torch.arange(len(pictures))], pictures.condition, pictures.class_names)
+    return open_split(task, split).load()
 
 
 def tokens(

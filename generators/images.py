@@ -89,6 +89,10 @@ class Pictures:
         """Return images (B, C, H, W) in [0, 1] of some rows 0..N-1."""
         return self.pixels[self.rows_N[rows]].float().div(self.white)
 
+    def load(self) -> Split:
+        """Return all images as floats."""
+        return Split(self[torch.arange(len(self))], self.condition, self.class_names)
+
     def fingerprint(self) -> str:
         """Name the images and their order, so that what was made of others is noticed."""
         return f"{self.pixels.fingerprint()}-{tensors_hash({'rows': self.rows_N})}"

@@ -22,7 +22,7 @@ import torch
 
 from generators.checkpoints import FILES, PRETRAINED, config_from_dict, from_pretrained, read_description
 from generators.contract import Generator
-from generators.data import DATA_SETS, Split, SplitName, load_split, open_split
+from generators.data import DATA_SETS, Split, SplitName, open_split
 from generators.images import Pictures
 from generators.recipes import RECIPES
 from generators.tokenizers import Tokenizer
@@ -100,7 +100,7 @@ class Task:
             raise TypeError(f"Task has no {', '.join(sorted(unknown))}; it has {', '.join(_SIGNS)}")
         self.name, self.description, self.folder = name, description, folder
         self.device = torch.device(device)
-        self.networks = {kind: at_hand(given) for kind, given in networks.items() if given is not None}
+        self.networks = {kind: at_hand(network) for kind, network in _given(networks).items()}
         self.spec: str | None = None
 
     @classmethod
@@ -118,18 +118,16 @@ class Task:
             ValueError: there is no such task.
         """
         if isinstance(spec, Task):
-            return spec.like(**networks) if any(net is not None for net in networks.values()) else spec
+            return spec.like(**networks) if _given(networks) else spec
         found = _find(str(spec))
-        networks = dict(found.networks) | {
-            kind: given for kind, given in networks.items() if given is not None
-        }
+        networks = dict(found.networks) | _given(networks)
         task = cls(found.name, found.description, folder=found.folder, device=device, **networks)
         task.spec = found.spec
         return task
 
     def like(self, **networks: Any) -> Task:
         """Return a copy with other networks, which shares all that is loaded and is not changed."""
-        given = {kind: at_hand(network) for kind, network in networks.items() if network is not None}
+        given = _given(networks)
         task = Task(
             self.name, self.description, folder=self.folder, device=self.device, **self.networks | given
         )
@@ -186,7 +184,7 @@ class Task:
 
     def split(self, split: SplitName) -> Split:
         """Return the real images of a split as floats, on the task's device; see `images`."""
-        return load_split(self.data, split).to(self.device)
+        return self.images(split).load().to(self.device)
 
     @property
     def data(self) -> str:
@@ -333,6 +331,10 @@ def _network_folder(given: str | Path, kind: str) -> Path:
         f"{str(given)!r} is neither a folder with a saved {kind} nor a task with one; shipped are "
         + ", ".join(shipped())
     )
+
+
+def _given(networks: Mapping[str, Any]) -> dict[str, Any]:
+    return {kind: network for kind, network in networks.items() if network is not None}
 
 
 def _saved(folder: Path) -> bool:

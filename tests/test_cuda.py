@@ -14,13 +14,12 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from tiny import TINY
 from torch import Tensor
 from torch import distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import natgym  # noqa: F401  (registers the environment)
-from agents.adanat.config import TrainingConfig as AdaNATTraining
-from agents.adanat.network import PolicyConfig
 from agents.adanat.trainer import AdaNATTrainer, train
 from agents.distributed import workers
 from generators.checkpoints import from_pretrained, load_state, save_state
@@ -362,19 +361,7 @@ def test_the_environment_of_one_image() -> None:
     env.close()
 
 
-TINY = AdaNATTraining.of(
-    steps=2,
-    updates=3,
-    trajectories=32,
-    epochs=1,
-    minibatch=32,
-    discriminator_batch=16,
-    warmup=1,
-    evaluate_every=2,
-    evaluation_images=40,
-    policy=PolicyConfig(width=16, channels=8, hidden=(16, 16), frequencies=8),
-    device="cuda",
-)
+TINY_CUDA = TINY.but({"device": "cuda"})
 CONFIGS: dict[str, dict[str, Any]] = {
     "features": {},
     "tokens": {"observation": "tokens"},
@@ -390,7 +377,7 @@ def test_an_update_of_adanat(name: str, request: pytest.FixtureRequest) -> None:
     if CONFIGS[name].get("task") == "mnist":
         folder = request.getfixturevalue("shared_data")
         request.getfixturevalue("monkeypatch").setenv("NATGYM_DATA", str(folder))
-    learner = AdaNATTrainer.of(TINY.but(**CONFIGS[name]))
+    learner = AdaNATTrainer.of(TINY_CUDA.but(**CONFIGS[name]))
     metrics = learner.update()
     assert all(math.isfinite(metrics[name]) for name in ("reward", "value_loss", "distance"))
     assert {parameter.device.type for parameter in learner.ppo.policy.parameters()} == {"cuda"}
@@ -409,10 +396,10 @@ def test_a_resumed_training_of_adanat(tmp_path: Path) -> None:
 
     for name in ("straight", "killed"):
         (tmp_path / name).mkdir()
-    train(TINY, tmp_path / "straight", lambda metrics: None)
+    train(TINY_CUDA, tmp_path / "straight", lambda metrics: None)
     with pytest.raises(Stopped):
-        train(TINY, tmp_path / "killed", stop)
-    train(TINY, tmp_path / "killed", lambda metrics: None)
+        train(TINY_CUDA, tmp_path / "killed", stop)
+    train(TINY_CUDA, tmp_path / "killed", lambda metrics: None)
     rows = [read_metrics(tmp_path / name / "metrics.csv") for name in ("straight", "killed")]
     assert [row["update"] for row in rows[0]] == [row["update"] for row in rows[1]]
     weights = [from_pretrained(tmp_path / name / "policy").state_dict() for name in ("straight", "killed")]

@@ -6,27 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import TINY
 
-from agents.adanat.config import TrainingConfig
-from agents.adanat.network import PolicyConfig
 from agents.adanat.trainable import AdaNATTrainable
 from agents.adanat.trainer import train
 from agents.distributed.cluster import cluster
 from generators.checkpoints import load_state
 from natgym.runs import read_metrics
 
-BASE = TrainingConfig.of(
-    steps=2,
-    updates=3,
-    trajectories=32,
-    epochs=1,
-    minibatch=32,
-    discriminator_batch=16,
-    warmup=0,
-    evaluate_every=1,
-    evaluation_images=40,
-    policy=PolicyConfig(width=16, channels=8, hidden=(16, 16), frequencies=8),
-).but({"adversarial.channels": 2})
+BASE = TINY.but({"warmup": 0, "evaluate_every": 1, "adversarial.channels": 2})
 
 
 def trial(folder: Path, config: dict[str, Any]) -> AdaNATTrainable:

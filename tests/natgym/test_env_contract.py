@@ -60,7 +60,7 @@ def test_worker_processes_of_gymnasium_start_whatever_the_number_of_threads(rewa
 
 
 def test_the_default_reward_needs_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("natgym.task.load_split", lambda *_: pytest.fail("data were loaded"))
+    monkeypatch.setattr("natgym.task.open_split", lambda *_: pytest.fail("data were loaded"))
     single().reset(seed=0)
 
 

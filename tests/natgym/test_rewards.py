@@ -40,7 +40,7 @@ def test_only_who_looks_at_real_images_loads_them(monkeypatch: pytest.MonkeyPatc
     def refuse(task: str, part: str) -> Any:
         raise AssertionError(f"{task}'s {part} split is loaded")
 
-    monkeypatch.setattr("natgym.task.load_split", refuse)
+    monkeypatch.setattr("natgym.task.open_split", refuse)
     images, condition = batch(4)
     make_reward("classifier", "digits")(images, Labels(condition.values, 10))
     for name in ("feature-distance", "influence", "distance"):

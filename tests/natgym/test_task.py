@@ -62,7 +62,7 @@ def test_a_shipped_task_says_what_its_images_are(name: str) -> None:
 
 def test_nothing_is_loaded_before_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(natgym.task, "from_pretrained", lambda *_: pytest.fail("a network was loaded"))
-    monkeypatch.setattr(natgym.task, "load_split", lambda *_: pytest.fail("images were loaded"))
+    monkeypatch.setattr(natgym.task, "open_split", lambda *_: pytest.fail("images were loaded"))
     task = Task.load("digits")
     assert all(task.has(kind) for kind in KINDS) and "digits" in str(task)
     assert not Task.load("cifar10").has("tokenizer")
