@@ -161,9 +161,7 @@ class Task:
 
     def has(self, kind: str) -> bool:
         """Tell whether a network is given or lies in the folder, without loading it."""
-        if kind in self.networks:
-            return True
-        return self.folder is not None and _saved(self.folder / self._place(kind))
+        return kind in self.networks or (self.folder is not None and _saved(self.folder / self._place(kind)))
 
     @property
     def recipe(self) -> str | None:
@@ -220,12 +218,11 @@ class Task:
 
     def _network(self, kind: str) -> Any:
         given = self.networks.get(kind)
-        if given is not None and not isinstance(given, str | Path):
-            return given
-        if given is not None:
+        if isinstance(given, str | Path):
             return _load(_network_folder(given, kind), kind, self.device)
-        if self.has(kind):
-            assert self.folder is not None
+        if given is not None:
+            return given
+        if self.folder is not None and self.has(kind):
             return _load(self.folder / self._place(kind), kind, self.device)
         where = f" or train {self.folder / self._place(kind)}" if self.folder else ", or train one"
         raise ValueError(
