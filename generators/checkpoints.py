@@ -1,7 +1,7 @@
-"""Weights and states on disk: `save_pretrained`, `from_pretrained` (config.json, safetensors), atomic writes.
+"""Weights and states on disk: `save_pretrained`, `from_pretrained` (config.json, safetensors).
 
 Loading never executes code: JSON, safetensors and `torch.load(weights_only=True)` only. Every file is written
-to a temporary name, flushed and renamed, so that a reader never sees half a file.
+as `generators.files` writes.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,11 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from generators import former
+from generators.files import FILES as FILES
+from generators.files import PRETRAINED as PRETRAINED
+from generators.files import config_from_dict, read_description, replacing, write_atomic
 
 REGISTRY: dict[str, tuple[type, type[nn.Module]]] = {}
-PRETRAINED = Path(__file__).parent / "pretrained"
-FILES = ("config.json", "model.safetensors")  # of a saved module
 
 ModuleType = TypeVar("ModuleType", bound=type[nn.Module])
 
@@ -36,29 +34,6 @@ def register(config_class: type) -> Callable[[ModuleType], ModuleType]:
         return module_class
 
     return add
-
-
-@contextmanager
-def replacing(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary name; what is written there replaces `path` in one step.
-
-    A crash leaves the old file or the new one, never a part.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_atomic(path: Path | str, data: bytes | str) -> None:
-    """Replace `path` by `data` in one step."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def save_state(path: Path | str, state: dict[str, Any]) -> None:
@@ -101,6 +76,8 @@ def from_pretrained(folder: Path | str, device: torch.device | str = "cpu") -> n
     Raises:
         ValueError: the folder holds no such module, or one of an unknown type.
     """
+    from generators import enat, nat, planted, tokenizers, vqgan  # noqa: F401  (they register themselves)
+
     folder = Path(folder)
     description = read_description(folder)
     if description["type"] not in REGISTRY:
@@ -112,32 +89,6 @@ def from_pretrained(folder: Path | str, device: torch.device | str = "cpu") -> n
         module = module_class(config_from_dict(config_class, description["config"]))
     module.load_state_dict(load_file(folder / "model.safetensors", device=str(device)), assign=True)
     return module.eval().requires_grad_(False)
-
-
-def read_description(folder: Path | str) -> dict[str, Any]:
-    """Return the type, config and metadata of a saved module; ValueError if there is none."""
-    path = Path(folder) / "config.json"
-    if not all((Path(folder) / file).is_file() for file in FILES):
-        raise ValueError(f"{folder} holds no saved module; expected {' and '.join(FILES)} in it")
-    try:
-        description = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(description, dict) or not {"type", "config"} <= set(description):
-        raise ValueError(f"{path} is not a module's description; expected the keys type, config and metadata")
-    return former.description(description)
-
-
-def config_from_dict(config_class: type, values: dict[str, Any]) -> Any:
-    """Build a config dataclass from JSON values, lists becoming tuples; ValueError if the keys don't fit."""
-    fields = [field.name for field in dataclasses.fields(config_class)]
-    values = former.settings(values, fields)
-    if unknown := sorted(set(values) - set(fields)):
-        raise ValueError(f"{config_class.__name__} has no {', '.join(unknown)}; it has {', '.join(fields)}")
-    try:
-        return config_class(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
-    except TypeError as error:
-        raise ValueError(f"{config_class.__name__} can't be built from {sorted(values)}: {error}") from None
 
 
 def weights_hash(module: nn.Module) -> str:

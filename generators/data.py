@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -20,13 +20,13 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from generators import former
-from generators.checkpoints import tensors_hash, weights_hash, write_atomic
+from generators.checkpoints import tensors_hash, weights_hash
 from generators.conditions import Condition, Labels
+from generators.config import SplitName as SplitName
+from generators.files import write_atomic
 from generators.folders import FolderSpec, ImageFiles, list_folder
 from generators.images import ArrayPixels, Pictures, Pixels, Split
 from generators.tokenizers import Tokenizer
-
-SplitName = Literal["train", "select", "report"]
 
 
 def open_split(task: str, split: SplitName) -> Pictures:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from generators.parameters import stacked
+from generators.text import split as split
 
 OFFSET = 1e-3
 Curve = Callable[[Tensor], Tensor]
@@ -175,17 +176,6 @@ def parse(spec: str) -> dict[str, Any]:
         ValueError: a name, a key or a value is not one of these.
     """
     return arguments(*split(spec), spec)
-
-
-def split(spec: str) -> tuple[str, dict[str, str]]:
-    """Return the name and the settings of NAME:KEY=VALUE,...; ValueError if it is not of this form."""
-    name, _, tail = spec.partition(":")
-    given = {}
-    for item in filter(None, tail.split(",")):
-        key, equals, value = (part.strip() for part in item.partition("="))
-        _require(bool(equals), f"{item!r} in {spec!r} is not of the form key=value")
-        given[key] = value
-    return name, given
 
 
 def arguments(name: str, given: Mapping[str, str], spec: str, also: Collection[str] = ()) -> dict[str, Any]:

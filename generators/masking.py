@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from generators.config import MaskLaw as MaskLaw
 
 IGNORE = -1
 
@@ -18,48 +19,6 @@ class RatioLaw(Protocol):
 
     def sample(self, num_samples: int, rng: np.random.Generator) -> Tensor:
         """Draw mask ratios (B,), float32, in [0, 1]."""
-
-
-@dataclass(frozen=True)
-class MaskLaw:
-    """The distribution of mask ratios over training samples, in [0, 1].
-
-    Attributes:
-        name: "beta" is Beta(a, b), of which AutoNAT's search found a=12, b=3; "gaussian" is a Gaussian of
-            mean a and standard deviation b, truncated to [0, 1]; "cosine" is MaskGIT's cos(pi u / 2) and has
-            no parameters.
-        a: first parameter.
-        b: second parameter.
-    """
-
-    name: str = "beta"
-    a: float = 12.0
-    b: float = 3.0
-
-    def __post_init__(self) -> None:
-        if self.name not in ("beta", "gaussian", "cosine"):
-            raise ValueError(f"mask law {self.name!r} is not one of beta, gaussian, cosine")
-        if self.name == "beta" and not min(self.a, self.b) > 0:
-            raise ValueError(f"Beta({self.a}, {self.b}) is no distribution; both parameters must be positive")
-        if self.name == "gaussian" and not (0 <= self.a <= 1 and self.b > 0):
-            raise ValueError(
-                f"a Gaussian of mean {self.a} and deviation {self.b}: the mean is a share between 0 and 1, "
-                "the deviation positive"
-            )
-
-    def sample(self, num_samples: int, rng: np.random.Generator) -> Tensor:
-        """Draw mask ratios (B,), float32."""
-        if self.name == "beta":
-            ratios = rng.beta(self.a, self.b, num_samples)
-        elif self.name == "gaussian":
-            # By inverse distribution function, between those of 0 and of 1.
-            ends = torch.special.ndtr((torch.tensor([0.0, 1.0], dtype=torch.float64) - self.a) / self.b)
-            uniform = torch.from_numpy(rng.random(num_samples))
-            normal = torch.special.ndtri(ends[0] + (ends[1] - ends[0]) * uniform)
-            return (self.a + self.b * normal).clamp(0, 1).float()
-        else:
-            ratios = np.cos(np.pi / 2 * rng.random(num_samples))
-        return torch.from_numpy(ratios).float()
 
 
 def mask_tokens(

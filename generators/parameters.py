@@ -14,11 +14,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+if TYPE_CHECKING:  # names and ranges are read without torch, so that flags are quick
+    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +33,16 @@ class Activation:
         return shipped.get(id(self), (Activation, (self.forward, self.inverse)))
 
 
-SIGMOID = Activation(torch.sigmoid, torch.logit)
-EXPONENTIAL = Activation(torch.exp, torch.log)
+def _softplus(x: Tensor) -> Tensor:
+    from torch.nn.functional import softplus  # which tensors lack as a method
+
+    return softplus(x)
+
+
+SIGMOID = Activation(lambda x: x.sigmoid(), lambda share: share.logit())
+EXPONENTIAL = Activation(lambda x: x.exp(), lambda value: value.log())
 # log(exp(w) - 1), in the form that does not overflow.
-SOFTPLUS = Activation(F.softplus, lambda w: w + torch.log(-torch.expm1(-w)))
+SOFTPLUS = Activation(_softplus, lambda w: w + (-(-w).expm1()).log())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,7 +79,7 @@ class DecodingParameter:
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
             raise ValueError(f"parameter name {self.name!r} is no identifier, which a column needs")
-        if not self.holds(torch.tensor(self.neutral)):
+        if not self._spans(self.neutral, self.neutral):
             raise ValueError(f"{self.name}'s neutral value {self.neutral} must be {self.range}")
         if not (0 < self.bound < math.inf and 0 < self.unit < math.inf):
             raise ValueError(f"{self.name} has bound {self.bound}, unit {self.unit}: both must be positive")
@@ -99,8 +104,10 @@ class DecodingParameter:
 
     def holds(self, values: Tensor) -> bool:
         """Return whether all values lie in the range."""
-        above = values.min() > 0 if self.positive else values.min() >= 0
-        return bool(above & (values.max() <= self.high))
+        return self._spans(values.min(), values.max())
+
+    def _spans(self, least: Any, most: Any) -> bool:
+        return bool((least > 0 if self.positive else least >= 0) and most <= self.high)
 
     def decides(self, steps: int) -> int:
         """Return in how many of `steps` steps it has an effect."""
@@ -197,6 +204,8 @@ def completed(table: Tensor) -> Tensor:
     Raises:
         ValueError: it has fewer columns than the papers' parameters, or more than are registered.
     """
+    import torch
+
     missing = list(sealed().values())[table.shape[-1] :]
     if not len(STANDARD) <= table.shape[-1] <= len(_table):
         raise ValueError(f"a table has {len(_table)} columns ({', '.join(_table)}), not {table.shape[-1]}")
@@ -208,6 +217,8 @@ def completed(table: Tensor) -> Tensor:
 
 def stacked(columns: Mapping[str, Tensor]) -> Tensor:
     """Return a table (N, K) of columns (N,) by name: neutral values for those not given."""
+    import torch
+
     if strangers := set(columns) - set(sealed()):
         raise ValueError(f"{', '.join(sorted(strangers))} are not among {', '.join(_table)}")
     like = next(iter(columns.values()))

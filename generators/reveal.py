@@ -9,14 +9,15 @@ Shapes: B images, L tokens, V codes.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # names and settings are checked without torch, so that flags are quick
+    from torch import Tensor
 
-from generators.noise import Noise
+    from generators.noise import Noise
 
 
 class Proposal(NamedTuple):
@@ -54,6 +55,8 @@ class RandomOrder:
     """Reveal uniformly random tokens, another order for each row."""
 
     def __call__(self, proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int) -> Tensor:
+        import torch
+
         shape = proposal.drawn_BL.shape
         return torch.as_tensor(noise.gumbel(step, shape[1]), device=proposal.drawn_BL.device).expand(shape)
 
@@ -75,6 +78,8 @@ class Halton:
 
 def halton_order(grid: tuple[int, int]) -> Tensor:
     """Return the L positions in the order in which the sequence of bases 2 (row), 3 (column) meets them."""
+    import torch
+
     rows, columns = grid
     found: dict[int, None] = {}
     index = 1
@@ -128,7 +133,7 @@ class EntropyBound:
         self, proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int
     ) -> tuple[Tensor, Tensor]:
         entropy_BL = entropies(proposal.logits_BLV.log_softmax(-1))
-        rising_BL = entropy_BL.masked_fill(~proposal.masked_BL, torch.inf).sort(-1).values
+        rising_BL = entropy_BL.masked_fill(~proposal.masked_BL, math.inf).sort(-1).values
         # The sum without the largest of the first k is the sum of the first k - 1.
         before_BL = rising_BL.cumsum(-1) - rising_BL
         revealed_BL = (before_BL <= self.epsilon) & rising_BL.isfinite()

@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from generators.reveal import REVEAL, Confidence, RevealRule
+
+if TYPE_CHECKING:  # a text is checked without torch, so that flags are quick
+    from torch import Tensor
 
 # Rows with a smaller scale skip the unconditional pass. The reference schedule's first scale, 0.001 / T, lies
 # below it for every T, also after the rounding of an action map.
@@ -96,8 +96,8 @@ class DecodeRules:
         At least one token is visible after the first step, and no visible token is ever masked again.
         """
         wanted_B = wanted_B.clamp_max(num_tokens - 1)
-        allowed_B = torch.minimum(wanted_B, masked_B - self.min_reveal).clamp_min(self.min_masked)
-        return torch.minimum(allowed_B, masked_B)
+        allowed_B = wanted_B.minimum(masked_B - self.min_reveal).clamp_min(self.min_masked)
+        return allowed_B.minimum(masked_B)
 
 
 def reveal_settings(name: str) -> list[str]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from generators import families, parameters
-from generators.checkpoints import write_atomic
+from generators.files import write_atomic
 
 TABLE = parameters.sealed()
 PARAMETERS = tuple(TABLE)

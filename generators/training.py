@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,70 +20,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from generators.conditions import Condition
-from generators.masking import IGNORE, MaskLaw, RatioLaw, hide_more, mask_tokens, masked_cross_entropy
+from generators.config import TrainingConfig as TrainingConfig
+from generators.config import small_recipe as small_recipe
+from generators.masking import IGNORE, RatioLaw, hide_more, mask_tokens, masked_cross_entropy
 from generators.noise import derive_seed, seeded
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """Hyper-parameters of a generator's training; the defaults are AutoNAT's on ImageNet-256."""
-
-    updates: int = 500_000
-    """Number of optimizer steps."""
-    batch_size: int = 2048
-    """Images per step, over all ranks."""
-    learning_rate: float = 4e-4
-    """Peak learning rate of AdamW."""
-    decay: Literal["cosine", "constant"] = "constant"
-    """Learning rate after the warm-up."""
-    warmup: int = 5000
-    """Steps of linear warm-up."""
-    weight_decay: float = 0.03
-    """Of AdamW, on all parameters."""
-    betas: tuple[float, float] = (0.99, 0.99)
-    """Of AdamW."""
-    ema: float = 0.9999
-    """Decay of the moving average, which is the trained generator; it starts as a copy."""
-    label_dropout: float = 0.15
-    """Share of conditions replaced by null, for guidance; ENAT's code comes to 0.235."""
-    label_smoothing: float = 0.1
-    """Of the cross-entropy."""
-    mask_law: MaskLaw = field(default_factory=MaskLaw)
-    """Distribution of the share of hidden tokens."""
-    shared_mask: bool = False
-    """One share of hidden tokens for the whole batch, and one token visible at least: ENAT's code."""
-    reuse: float = 0.0
-    """Share of images trained on what the averaged network computed with fewer tokens visible; for ENAT,
-    whose paper has 0.5. With `shared_mask` a whole batch is, or is not."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the forward passes; weights stay float32."""
-    seed: int = 0
-    """Everything random follows from it."""
-
-    def __post_init__(self) -> None:
-        for name in ("updates", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
-        for name in ("label_dropout", "label_smoothing", "reuse"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it is a share between 0 and 1")
-
-
-def small_recipe(**overrides: Any) -> TrainingConfig:
-    """Return the recipe of the small tasks, minutes on a CPU: short, so that the averages are short too."""
-    base: dict = dict(
-        updates=2000,
-        batch_size=128,
-        learning_rate=3e-3,
-        decay="cosine",
-        warmup=100,
-        betas=(0.9, 0.99),
-        ema=0.99,
-        label_dropout=0.1,
-        label_smoothing=0.0,
-        mask_law=MaskLaw("cosine"),
-    )
-    return TrainingConfig(**(base | overrides))
 
 
 def warmup_then_cosine(done: int, peak: float, warmup: int, updates: int) -> float:

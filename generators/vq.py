@@ -8,49 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from generators.config import VQTrainingConfig as VQTrainingConfig
 from generators.images import ImageRows
 from generators.noise import derive_seed, seeded
 from generators.tokenizers import ConvVQ
 from generators.training import warmup_then_cosine
-
-
-@dataclass(frozen=True, kw_only=True)
-class VQTrainingConfig:
-    """Hyper-parameters of a tokenizer's training."""
-
-    updates: int = 2000
-    """Number of optimizer steps."""
-    batch_size: int = 64
-    """Images per step."""
-    learning_rate: float = 2e-3
-    """Peak learning rate of AdamW; linear warm-up, then cosine."""
-    warmup: int = 100
-    """Steps of linear warm-up."""
-    weight_decay: float = 0.01
-    """Of AdamW."""
-    commitment: float = 0.25
-    """Weight of the squared distance between a vector and its code."""
-    code_decay: float = 0.99
-    """Of the moving averages that the codes are."""
-    reset_below: float = 0.1
-    """A code is put elsewhere when it is used this many times less than evenly used codes; 0 never does."""
-    seed: int = 0
-    """Everything random follows from it."""
-
-    def __post_init__(self) -> None:
-        for name in ("updates", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
-        for name in ("code_decay", "reset_below"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be in [0, 1)")
 
 
 class VQTrainer:

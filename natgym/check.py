@@ -18,7 +18,8 @@ from generators.conditions import Condition
 from generators.contract import Generator, Prediction
 from generators.decoding import predict
 from generators.noise import HashNoise
-from natgym.rewards import (
+from natgym.rewards.checks import as_rewards
+from natgym.rewards.contract import (
     Images,
     LearningReward,
     Reward,
@@ -27,7 +28,6 @@ from natgym.rewards import (
     load_learned_state,
     needs_batch,
 )
-from natgym.rewards.checks import as_rewards
 from natgym.rollouts import Policy, balanced, play
 
 ROWS = 6

@@ -12,7 +12,7 @@ Memory of one rollout buffer, for T = 8 steps of 1,024 rows with 256 tokens of w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -23,11 +23,10 @@ from torch.nn import functional as F
 
 from generators.contract import Generator
 from generators.decoding import DecodeState
+from natgym.names.spaces import FeatureType, Kind
 from natgym.spaces import ACTION_BOUND, action_space
 
 Observation = dict[str, Tensor]
-Kind = Literal["features", "pooled", "tokens"]
-FeatureType = Literal["float32", "float16"]
 
 
 def observe(state: DecodeState, mask_id: int) -> Observation:

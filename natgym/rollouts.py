@@ -28,7 +28,7 @@ from generators.schedules import PARAMETERS
 from generators.tokenizers import Tokenizer
 from natgym.observations import Observation, observe
 from natgym.policies import ACTIONS, DecidingPolicy, Decision, Policy
-from natgym.rewards import Reward
+from natgym.rewards.contract import Reward
 from natgym.task import Task
 
 BATCH = 250  # rows per forward pass; small batches stay in a CPU's cache

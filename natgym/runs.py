@@ -12,13 +12,14 @@ import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from generators import former
-from generators.checkpoints import config_from_dict, write_atomic
+from generators.files import config_from_dict, write_atomic
 from natgym.settings import grouped, groups
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from generators.parameters import EXPONENTIAL, SIGMOID, SOFTPLUS, Activation
 from generators.schedules import PARAMETERS, TABLE, DecodeParams, Schedule
+from natgym.names.spaces import Preset, check_actions, check_preset
 
 ACTION_BOUND = 10.0
 """Of the paper's presets and of searches; never met in practice."""
-Preset = Literal["default", "paper", "paper-no-residual"]
 __all__ = [
     "EXPONENTIAL",
     "SIGMOID",
@@ -87,16 +87,10 @@ class ActionMap:
     smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        known = [name for name in PARAMETERS if name in self.parameters]
-        if not known or known != list(self.parameters):
-            raise ValueError(
-                f"parameters {self.parameters} are not one or more of {PARAMETERS}, in this order"
-            )
+        check_actions(self.parameters, self.smoothing)
         for name in ("activations", "scale", "bounds"):
             if len(getattr(self, name)) != len(PARAMETERS):
                 raise ValueError(f"{len(getattr(self, name))} {name} for the parameters {PARAMETERS}")
-        if not 0 <= self.smoothing < 1:
-            raise ValueError(f"smoothing {self.smoothing}: it must be in [0, 1); 0 is none")
 
     @classmethod
     def preset(cls, name: Preset, schedule: Schedule, **options: Any) -> ActionMap:
@@ -112,8 +106,7 @@ class ActionMap:
             activations = tuple(p.activation or p.paper_activation for p in table)
             scale, bounds = tuple(p.unit for p in table), tuple(p.bound for p in table)
             return cls(schedule, activations, scale, bounds, floor=1e-2, **options)
-        if name not in get_args(Preset):
-            raise ValueError(f"action preset {name!r} is not one of {', '.join(get_args(Preset))}")
+        check_preset(name)
         activations = tuple(p.paper_activation for p in table)
         return cls(schedule, activations, residual=name == "paper", **options)
 

@@ -11,25 +11,24 @@ Each network is loaded when it is first asked for. An extractor with logits is a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from generators.checkpoints import FILES, PRETRAINED, config_from_dict, from_pretrained, read_description
+from generators.checkpoints import from_pretrained
+from generators.config import SplitName
 from generators.contract import Generator
-from generators.data import DATA_SETS, Split, SplitName, open_split
+from generators.data import Split, open_split
+from generators.files import PRETRAINED
 from generators.images import Pictures
-from generators.recipes import RECIPES
 from generators.tokenizers import Tokenizer
 from natgym.metrics import classifier  # noqa: F401  (the class registers itself)
 from natgym.metrics.extractors import Extractor
+from natgym.names.tasks import TASK_FILE, Description, Found, at_hand, find, read_task, saved, shipped
 
-TASK_FILE = "task.json"
 PLACES = {
     "tokenizer": "tokenizer",
     "score_extractor": "extractors/score",
@@ -43,29 +42,6 @@ _MAKERS = {
     "score_extractor": "experiments/train_classifier.py",
     "reward_extractor": "experiments/train_classifier.py --seed 1",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Description:
-    """What task.json says.
-
-    Attributes:
-        data: a data set of `generators.data`, or an image folder, PATH#COLUMN,size=N, from the task's folder.
-        kind: of task; "images" alone, so far.
-        image_size: height and width in pixels.
-        color_mode: Pillow's name of it, "L" or "RGB".
-        class_names: of the conditions.
-        generator: folder of the generator that the task's bare name stands for.
-        recipe: of `generators.recipes`, by which its networks are trained unless flags say otherwise.
-    """
-
-    data: str
-    kind: str = "images"
-    image_size: tuple[int, int] | None = None
-    color_mode: str | None = None
-    class_names: tuple[str, ...] = ()
-    generator: str = "nat"
-    recipe: str | None = None
 
 
 class Task:
@@ -119,7 +95,7 @@ class Task:
         """
         if isinstance(spec, Task):
             return spec.like(**networks) if _given(networks) else spec
-        found = _find(str(spec))
+        found = find(str(spec), _of_images)
         networks = dict(found.networks) | _given(networks)
         task = cls(found.name, found.description, folder=found.folder, device=device, **networks)
         task.spec = found.spec
@@ -161,7 +137,7 @@ class Task:
 
     def has(self, kind: str) -> bool:
         """Tell whether a network is given or lies in the folder, without loading it."""
-        return kind in self.networks or (self.folder is not None and _saved(self.folder / self._place(kind)))
+        return kind in self.networks or (self.folder is not None and saved(self.folder / self._place(kind)))
 
     @property
     def recipe(self) -> str | None:
@@ -231,66 +207,8 @@ class Task:
         )
 
 
-def read_task(folder: Path) -> Description:
-    """Return what a folder's task.json says; ValueError if it is none."""
-    path = folder / TASK_FILE
-    try:
-        found: Description = config_from_dict(Description, json.loads(path.read_text()))
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} does not describe a task: {error}") from None
-    if found.kind != "images":
-        raise ValueError(f"{path}: kind {found.kind!r} is not one of images")
-    if found.recipe is not None and found.recipe not in RECIPES:
-        raise ValueError(f"{path}: recipe {found.recipe!r} is not one of {', '.join(RECIPES)}")
-    near = folder / found.data.partition("#")[0]
-    if found.data in DATA_SETS or not near.is_dir():
-        return found
-    return replace(found, data=str(near.resolve()) + "".join(found.data.partition("#")[1:]))
-
-
-def at_hand(spec: Any, *, images: bool = False) -> Any:
-    """Return a path as it can be read from anywhere: absolute, if it is a file, a saved network or a task.
-
-    Any other folder is one only where `images` may be meant; what is live or has a name stays as it is.
-    """
-    if not isinstance(spec, str | Path):
-        return spec
-    place, mark, options = str(spec).partition("#")
-    path = Path(place)
-    named = (PRETRAINED / path).exists() or place in DATA_SETS
-    folder = images and path.is_dir() and not named
-    if path.is_file() or _saved(path) or (path / TASK_FILE).is_file() or folder:
-        return f"{path.resolve()}{mark}{options}"
-    return str(spec)
-
-
-def shipped() -> list[str]:
-    """Return the names of the shipped tasks."""
-    return sorted(path.parent.name for path in PRETRAINED.glob(f"*/{TASK_FILE}"))
-
-
-@dataclass(frozen=True)
-class _Found:
-    """Where a task is: all that is known before anything is loaded."""
-
-    spec: str
-    name: str
-    description: Description | None
-    folder: Path | None = None
-    networks: Mapping[str, Any] = field(default_factory=dict)
-
-
-def _find(spec: str) -> _Found:
-    """Return the task that a text names, from the folder at hand, then from what is shipped."""
-    for root, stands_for in ((Path(), lambda path: str(path.resolve())), (PRETRAINED, lambda path: spec)):
-        path = root / spec
-        if (path / TASK_FILE).is_file():
-            return _Found(stands_for(path), path.resolve().name, read_task(path), path)
-        if _saved(path) and (path.parent / TASK_FILE).is_file():
-            description = replace(read_task(path.parent), generator=path.resolve().name)
-            return _Found(stands_for(path), path.resolve().parent.name, description, path.parent)
-        if _saved(path):  # a generator of a run, which says its task
-            return _of_generator(path, stands_for(path))
+def _of_images(spec: str) -> Found:
+    """Return a task of real images alone, once they are seen to be there."""
     try:
         open_split(spec, "train")
     except ValueError as error:
@@ -299,30 +217,18 @@ def _find(spec: str) -> _Found:
             f"({', '.join(shipped())}), and no images either: {error}"
         ) from None
     here = at_hand(spec, images=True)
-    return _Found(here, spec, Description(data=here))
-
-
-def _of_generator(folder: Path, spec: str) -> _Found:
-    own = read_description(folder).get("metadata", {}).get("task")
-    try:
-        found = _find(own) if own else _Found(spec, str(folder), None)
-    except ValueError as error:
-        raise ValueError(
-            f"the generator in {folder} was made for the task {own!r}, which is not here; give the task, and "
-            f"the generator beside it ({error})"
-        ) from None
-    return _Found(spec, found.name, found.description, found.folder, {"generator": folder})
+    return Found(here, spec, Description(data=here))
 
 
 def _network_folder(given: str | Path, kind: str) -> Path:
     """Return the folder of a saved network: the one given, or that of the task given."""
     for root in (Path(), PRETRAINED):
         folder = root / given
-        if _saved(folder):  # a run folder may have a task's name, too
+        if saved(folder):  # a run folder may have a task's name, too
             return folder
         if (folder / TASK_FILE).is_file():
             place = read_task(folder).generator if kind == "generator" else PLACES[kind]
-            if _saved(folder / place):
+            if saved(folder / place):
                 return folder / place
     raise ValueError(
         f"{str(given)!r} is neither a folder with a saved {kind} nor a task with one; shipped are "
@@ -332,10 +238,6 @@ def _network_folder(given: str | Path, kind: str) -> Path:
 
 def _given(networks: Mapping[str, Any]) -> dict[str, Any]:
     return {kind: network for kind, network in networks.items() if network is not None}
-
-
-def _saved(folder: Path) -> bool:
-    return all((folder / file).is_file() for file in FILES)
 
 
 def _load(folder: Path, kind: str, device: torch.device) -> Any:

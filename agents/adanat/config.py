@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from agents.adanat.alarms import AlarmConfig
-from agents.adanat.cotraining import CotrainingConfig
-from agents.adanat.network import PolicyConfig, small_policy
+from agents.adanat.parts import CotrainingConfig, PolicyConfig, small_policy
 from generators.rules import DecodeRules
-from generators.schedules import PARAMETERS, reference
-from natgym.env.vector import DecodeVectorEnv
-from natgym.observations import Kind
-from natgym.rewards import AdversarialConfig, Reward, RewardOptions, names_of
-from natgym.rewards.projected import groups_of
+from natgym.names.spaces import PARAMETERS, Kind, Preset, check_actions, check_preset
+from natgym.names.tasks import at_hand
+from natgym.rewards.config import AdversarialConfig, RewardOptions, groups_of
+from natgym.rewards.contract import Reward
+from natgym.rewards.named import names_of
 from natgym.settings import changed
-from natgym.spaces import ActionMap, Preset
-from natgym.task import Task, at_hand
+
+if TYPE_CHECKING:  # flags and their mistakes are told without torch
+    from natgym.env.vector import DecodeVectorEnv
+    from natgym.task import Task
 
 SEARCHED = "static-search"  # the schedule that a script searches before the training
 
@@ -69,8 +70,8 @@ class EnvConfig:
                 raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
         names_of(self.reward)
         DecodeRules.of(self.rules, (1, 1))  # says what is wrong with them, as the next
-        options = {"parameters": self.parameters, "smoothing": self.smoothing}
-        ActionMap.preset(self.actions, reference(1), **options)
+        check_preset(self.actions)
+        check_actions(self.parameters, self.smoothing)
 
     @property
     def adversary(self) -> bool:
@@ -79,11 +80,15 @@ class EnvConfig:
 
     def load_task(self) -> Task:
         """Return the task, with the generator and the reward extractor asked for."""
+        from natgym.task import Task
+
         extractor = None if self.extractor == "reward" else self.extractor
         return Task.load(self.task, device=self.device, generator=self.generator, reward_extractor=extractor)
 
     def build(self, reward: Reward | None = None) -> DecodeVectorEnv:
         """Return the environment, with a live reward in place of the one by name if that is given."""
+        from natgym.env.vector import DecodeVectorEnv
+
         return DecodeVectorEnv(
             self.trajectories,
             task=self.load_task(),

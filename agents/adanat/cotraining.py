@@ -11,36 +11,19 @@ import copy
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from agents.adanat.parts import CotrainingConfig
 from generators.checkpoints import save_pretrained
 from generators.conditions import Condition
 from generators.noise import derive_seed
 from generators.recipes import recipe
 from generators.training import Trainer, TrainingConfig
 from natgym.env.vector import DecodeVectorEnv
-
-
-@dataclass(frozen=True, kw_only=True)
-class CotrainingConfig:
-    """How the generator learns beside the policy; the rest is the task's recipe (`generators.recipes`)."""
-
-    updates: int = 0
-    """Updates of the generator after each update of the policy; 0 leaves it frozen."""
-    learning_rate: float = 3e-4
-    """Of the generator, constant (AdamW)."""
-    masks: Literal["visited", "usual"] = "visited"
-    """Mask ratios: those of the policy's last rollout, or the recipe's law, which knows no policy."""
-
-    def __post_init__(self) -> None:
-        if self.updates < 0:
-            raise ValueError(f"cotraining.updates {self.updates}: it must be at least 0")
-        if not self.learning_rate > 0:
-            raise ValueError(f"cotraining.learning_rate {self.learning_rate}: it must be positive")
 
 
 @dataclass(frozen=True, eq=False)

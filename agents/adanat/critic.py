@@ -19,7 +19,8 @@ from agents.adanat.trainings import read_training
 from generators.checkpoints import load_state
 from generators.rules import DecodeRules
 from natgym.observations import Observation
-from natgym.rewards import Reward, load_learned_state, make_reward, names_of
+from natgym.rewards.contract import Reward, load_learned_state
+from natgym.rewards.named import make_reward, names_of
 from natgym.rollouts import Decision
 from natgym.task import Task
 

@@ -18,7 +18,7 @@ from agents.adanat.trainings import read_training
 from generators.checkpoints import load_state, save_state, tensors_hash, weights_hash, write_atomic
 from generators.rules import DecodeRules
 from natgym.env.vector import DecodeVectorEnv
-from natgym.rewards import parts_of
+from natgym.rewards.sums import parts_of
 from natgym.runs import MetricsLog
 
 TRAINING = "training.json"  # config.json is a script's

@@ -14,9 +14,10 @@ from agents.adanat.config import AdaNATConfig
 from generators.noise import derive_seed
 from natgym.env.vector import DecodeVectorEnv
 from natgym.evaluation.scorer import Scorer
-from natgym.rewards import AdversarialReward, parts_of
+from natgym.rewards.adversarial import AdversarialReward
 from natgym.rewards.checks import judged
 from natgym.rewards.projected import GROUP
+from natgym.rewards.sums import parts_of
 from natgym.rollouts import Policy, balanced, rollout
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,35 +18,11 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agents.adanat.parts import PolicyConfig
+from agents.adanat.parts import small_policy as small_policy
 from natgym.observations import Observation
 
 CHUNK_BYTES = 2**26  # of features in float32 that a policy reads at once
-
-
-@dataclass(frozen=True, kw_only=True)
-class PolicyConfig:
-    """Widths of the policy network; the defaults are the paper's.
-
-    Attributes:
-        width: of the token features inside the network.
-        channels: after the strided convolution.
-        hidden: of the two linear layers.
-        frequencies: width of the sinusoid of the step.
-        blind: hide the features from the actor, so that the step alone decides: the control of what
-            adapting is worth. Its critic still sees, like any policy's: it decides nothing, and what it
-            explains is no noise in the gradient.
-    """
-
-    width: int = 512
-    channels: int = 128
-    hidden: tuple[int, int] = (1024, 512)
-    frequencies: int = 256
-    blind: bool = False
-
-
-def small_policy() -> PolicyConfig:
-    """Size the network for the small tasks."""
-    return PolicyConfig(width=64, channels=32, hidden=(128, 64), frequencies=32)
 
 
 class AdaptiveNorm(nn.Module):

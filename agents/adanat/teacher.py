@@ -14,7 +14,14 @@ from agents.adanat.config import AdaNATConfig
 from generators.data import Split
 from generators.noise import derive_seed, seeded
 from natgym.env.vector import DecodeVectorEnv
-from natgym.rewards import Images, LearningReward, learned_state, learns_from, load_learned_state, reset
+from natgym.rewards.contract import (
+    Images,
+    LearningReward,
+    learned_state,
+    learns_from,
+    load_learned_state,
+    reset,
+)
 
 KEPT = (Tensor, int, float, str, bool, type(None))  # that a checkpoint can hold
 

@@ -11,40 +11,18 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from agents.autonat.config import ClassTableConfig
 from agents.autonat.strategies import Around
-from generators.checkpoints import write_atomic
+from generators.files import write_atomic
 from generators.noise import derive_seed
 from generators.schedules import DecodeParams, Schedule
 from natgym.env.vector import Observation
 from natgym.metrics import FrechetDistance, Moments, MomentsAccumulator
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassTableConfig:
-    """How many schedules to try for each class, and on how many images."""
-
-    candidates: int = 0
-    """Schedules tried for every class, such as 26; the first is the static one. 0 leaves the class table out.
-    """
-    images_per_class: int = 300
-    """Images per candidate and class."""
-    split: Literal["train", "select"] = "train"
-    """Real images that the assignment is chosen by; what fits a few hundred of them does not carry over."""
-    reach: float = 0.7
-    """Standard deviation of the candidates around the static schedule, in units of the action map."""
-
-    def __post_init__(self) -> None:
-        for name, bound in (("candidates", 0), ("images_per_class", 2)):
-            if getattr(self, name) < bound:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least {bound}")
-        if not self.reach > 0:
-            raise ValueError(f"reach {self.reach}: it must be positive")
 
 
 @dataclass(frozen=True, eq=False)

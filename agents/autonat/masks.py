@@ -11,13 +11,13 @@ bit; each training is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
 
+from agents.autonat.config import LawSearchConfig
 from agents.autonat.scorer import Evaluation, Measurement, ScheduleScorer
 from agents.distributed.cluster import quiet
 from agents.distributed.jobs import run_jobs
@@ -29,23 +29,6 @@ from generators.training import Trainer
 
 MakeTrainer = Callable[[MaskLaw], Trainer]
 Report = Callable[[int, dict[str, Any]], object]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LawSearchConfig:
-    """How many laws to try, and how long to train each."""
-
-    laws: int = 12
-    """Laws tried in each round; the first two are MaskGIT's cosine and AutoNAT's Beta(12, 3)."""
-    rung: int = 200
-    """Updates before the first comparison, where the worse half stops; the next rungs are twice as long."""
-    images: int = 1000
-    """Images per measurement, all on the same noise."""
-
-    def __post_init__(self) -> None:
-        for name, bound in (("laws", 2), ("rung", 1), ("images", 2)):
-            if getattr(self, name) < bound:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least {bound}")
 
 
 class Trained(NamedTuple):

@@ -8,18 +8,17 @@ along a family of few numbers, which is a cheap warm start. Guidance is l_c + w 
 from __future__ import annotations
 
 import math
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from agents.autonat.config import Ratio
 from generators.families import beta_cdf, cosine, table
 from generators.parameters import STANDARD, stacked
 from generators.schedules import TABLE, Schedule, reference
 from natgym.spaces import ACTION_BOUND, SOFTPLUS, ActionMap
-
-Ratio = Literal["power-cosine", "beta-cdf"]
 
 
 class Space(Protocol):

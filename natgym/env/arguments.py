@@ -11,7 +11,7 @@ import torch
 from generators.conditions import Condition
 from generators.contract import Generator
 from generators.schedules import PARAMETERS, Schedule, as_schedule
-from natgym.rewards import reward_weights
+from natgym.rewards.config import reward_weights
 from natgym.spaces import ActionMap, Preset
 from natgym.task import Task
 

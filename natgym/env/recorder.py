@@ -17,7 +17,7 @@ import torch
 from gymnasium.vector import VectorWrapper
 from PIL import Image
 
-from generators.checkpoints import write_atomic
+from generators.files import write_atomic
 from generators.tokenizers import Tokenizer
 from natgym.env.rendering import reveal_ids
 from natgym.rollouts import Rollout

@@ -29,8 +29,9 @@ from natgym.env.infos import Info, check_options, masked, own, with_final
 from natgym.env.isolation import unaffected
 from natgym.env.rendering import reveal
 from natgym.observations import FeatureType, Kind, Observation, Observer
-from natgym.rewards import RewardSpec, make_reward, needs_batch
 from natgym.rewards.checks import as_rewards
+from natgym.rewards.contract import needs_batch
+from natgym.rewards.named import RewardSpec, make_reward
 from natgym.spaces import ActionMap, BatchedBox, Preset, batched
 from natgym.task import Task
 

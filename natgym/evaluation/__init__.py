@@ -3,7 +3,7 @@
 from natgym._lazy import lazily
 
 _HOMES = {
-    "EvaluationConfig": "natgym.evaluation.evaluator",
+    "EvaluationConfig": "natgym.evaluation.protocol",
     "Evaluator": "natgym.evaluation.evaluator",
     "evaluate": "natgym.evaluation.tables",
 }

@@ -11,8 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,10 +20,10 @@ from torch import Tensor
 
 from generators.checkpoints import weights_hash
 from generators.conditions import Condition
-from generators.data import Split, SplitName
+from generators.data import Split
 from generators.noise import derive_seed
 from generators.rules import DecodeRules
-from natgym.evaluation.protocol import EIGHT_BITS, ConditionLaw, EvaluationProtocol
+from natgym.evaluation.protocol import EIGHT_BITS, EvaluationConfig, EvaluationProtocol
 from natgym.evaluation.scorer import Scorer
 from natgym.evaluation.statistics import moments
 from natgym.metrics import METRICS
@@ -48,28 +47,6 @@ RESERVED = (
     "per_seed",
     "to_reference",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
-    """How policies are judged; all of it stands in the protocol."""
-
-    split: SplitName | Literal["-"] = "report"
-    """Real images to compare with; "-" for statistics from a file."""
-    images: int = 5000
-    """Generated per evaluation seed."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Evaluation seeds; the paired intervals are over these."""
-    conditions: ConditionLaw = "balanced"
-    """Every condition in turn, or random ones, anew for each seed."""
-    convention: str = "natgym"
-    """Name of the published protocol that all of this follows."""
-
-    def __post_init__(self) -> None:
-        if self.images < 1:
-            raise ValueError(f"images {self.images}: at least one is needed")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds {tuple(self.seeds)}: give at least one, and none twice")
 
 
 class Evaluator:

@@ -9,11 +9,33 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
-from generators.data import SplitName
+from generators.config import SplitName
 
 ConditionLaw = Literal["balanced", "random"]
 KERNEL = "unbiased squared MMD, kernel (x.y / d + 1)^3, same features"
 EIGHT_BITS = "8 bits"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How policies are judged; all of it stands in the protocol."""
+
+    split: SplitName | Literal["-"] = "report"
+    """Real images to compare with; "-" for statistics from a file."""
+    images: int = 5000
+    """Generated per evaluation seed."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Evaluation seeds; the paired intervals are over these."""
+    conditions: ConditionLaw = "balanced"
+    """Every condition in turn, or random ones, anew for each seed."""
+    convention: str = "natgym"
+    """Name of the published protocol that all of this follows."""
+
+    def __post_init__(self) -> None:
+        if self.images < 1:
+            raise ValueError(f"images {self.images}: at least one is needed")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {tuple(self.seeds)}: give at least one, and none twice")
 
 
 @dataclass(frozen=True)

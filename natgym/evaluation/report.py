@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from generators import former
-from generators.checkpoints import write_atomic
+from generators.files import write_atomic
 from generators.schedules import CONVENTION
 from natgym.evaluation.tables import COLUMNS, FULL_COLUMNS, cell
 

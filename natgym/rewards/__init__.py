@@ -1,47 +1,34 @@
 """Rewards: what judges a finished image."""
 
-from natgym.rewards.adversarial import AdversarialConfig, AdversarialReward
-from natgym.rewards.contract import (
-    Images,
-    LearningReward,
-    Reward,
-    learned_state,
-    learns_from,
-    load_learned_state,
-    needs_batch,
-    reset,
-)
-from natgym.rewards.distance import DistanceReward, InfluenceReward
-from natgym.rewards.features import ClassifierReward, FeatureDistanceReward
-from natgym.rewards.named import NAMED, RewardOptions, RewardSpec, make_reward, names_of, register_reward
-from natgym.rewards.sums import LearningSum, WeightedSum, parts_of, reward_weights
-from natgym.rewards.witness import WitnessConfig, WitnessReward
+from natgym._lazy import lazily
 
-__all__ = [
-    "NAMED",
-    "AdversarialConfig",
-    "AdversarialReward",
-    "ClassifierReward",
-    "DistanceReward",
-    "FeatureDistanceReward",
-    "Images",
-    "InfluenceReward",
-    "LearningReward",
-    "LearningSum",
-    "Reward",
-    "RewardOptions",
-    "RewardSpec",
-    "WeightedSum",
-    "WitnessConfig",
-    "WitnessReward",
-    "learned_state",
-    "learns_from",
-    "load_learned_state",
-    "make_reward",
-    "names_of",
-    "needs_batch",
-    "parts_of",
-    "register_reward",
-    "reset",
-    "reward_weights",
-]
+_HOMES = {
+    "AdversarialConfig": "natgym.rewards.config",
+    "AdversarialReward": "natgym.rewards.adversarial",
+    "ClassifierReward": "natgym.rewards.features",
+    "DistanceReward": "natgym.rewards.distance",
+    "FeatureDistanceReward": "natgym.rewards.features",
+    "Images": "natgym.rewards.contract",
+    "InfluenceReward": "natgym.rewards.distance",
+    "LearningReward": "natgym.rewards.contract",
+    "LearningSum": "natgym.rewards.sums",
+    "NAMED": "natgym.rewards.named",
+    "Reward": "natgym.rewards.contract",
+    "RewardOptions": "natgym.rewards.config",
+    "RewardSpec": "natgym.rewards.named",
+    "WeightedSum": "natgym.rewards.sums",
+    "WitnessConfig": "natgym.rewards.config",
+    "WitnessReward": "natgym.rewards.witness",
+    "learned_state": "natgym.rewards.contract",
+    "learns_from": "natgym.rewards.contract",
+    "load_learned_state": "natgym.rewards.contract",
+    "make_reward": "natgym.rewards.named",
+    "names_of": "natgym.rewards.named",
+    "needs_batch": "natgym.rewards.contract",
+    "parts_of": "natgym.rewards.sums",
+    "register_reward": "natgym.rewards.named",
+    "reset": "natgym.rewards.contract",
+    "reward_weights": "natgym.rewards.config",
+}
+__all__ = [*_HOMES]  # noqa: PLE0604
+__getattr__, __dir__ = lazily(__name__, _HOMES)

@@ -7,10 +7,9 @@ reward is moving: runs are compared on a frozen metric, never on it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,51 +19,10 @@ from torch.nn.utils.parametrizations import spectral_norm
 from generators.conditions import Condition
 from generators.noise import seeded
 from natgym.metrics.classifier import Classifier
+from natgym.rewards.config import AdversarialConfig
 from natgym.rewards.contract import Images
 from natgym.rewards.projected import FROZEN, ProjectedConfig, judged_at_once, load_projected
 from natgym.task import Task
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdversarialConfig:
-    """Hyper-parameters of the discriminator and of its training."""
-
-    backbone: str = "small"
-    """"small" trains a network of its own; "classifier" is two layers on the features of a frozen classifier;
-    "dino" is the paper's, on DINO ViT-S/16 (timm gets the weights); else a local file of those weights, or
-    the folder of a saved discriminator to go on with."""
-    members: int = 1
-    """Discriminators that are trained alike from different weights; the reward takes their mean logit."""
-    mismatched: float = 0.0
-    """Weight of real images under another's condition among the negatives; generated ones have the rest."""
-    condition: Literal["class", "text"] = "class"
-    """How the projected discriminator reads conditions: mapped classes, or text vectors of length 1."""
-    crop: float = 0.5
-    """Chance that it sees one place of a batch of images larger than 224, not all of them made smaller."""
-    channels: int = 32
-    """Of the small network's first layer; doubled at each halving of the image, up to 4 times as many."""
-    learning_rate: float = 1e-3
-    """Of Adam."""
-    betas: tuple[float, float] = (0.5, 0.99)
-    """Of Adam."""
-    loss: Literal["logistic", "hinge"] = "logistic"
-    """Loss of the discriminator."""
-
-    def __post_init__(self) -> None:
-        if self.backbone not in ("small", "classifier", "dino") and not Path(self.backbone).exists():
-            raise ValueError(
-                f"backbone {self.backbone!r} is not small, classifier, dino, a file or a folder; give one of "
-                "these"
-            )
-        if self.members < 1:
-            raise ValueError(f"members {self.members}: at least one discriminator is needed")
-        if not 0 <= self.mismatched < 1:
-            raise ValueError(f"mismatched {self.mismatched}: it is a share in [0, 1)")
-
-    @property
-    def projected(self) -> bool:
-        """Whether the discriminator is the paper's, whose batches have to be cut into equal groups."""
-        return self.backbone not in ("small", "classifier")
 
 
 class Discriminator(nn.Module):

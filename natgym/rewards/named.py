@@ -2,62 +2,48 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from typing import Any
 
-from natgym.rewards.adversarial import AdversarialConfig, AdversarialReward
+from natgym.rewards.config import Options, reward_weights
+from natgym.rewards.config import RewardOptions as RewardOptions
 from natgym.rewards.contract import Reward
-from natgym.rewards.distance import DistanceReward, InfluenceReward
-from natgym.rewards.features import ClassifierReward, FeatureDistanceReward
-from natgym.rewards.sums import reward_weights, weighted_sum
-from natgym.rewards.witness import WitnessConfig, WitnessReward
-from natgym.task import Task
 
 Recipe = Callable[..., Reward]
 RewardSpec = str | Reward | Mapping[str, float] | Sequence[tuple[str | Reward, float]]
-Options = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class FromTask:
+    """The `from_task` of a shipped class, whose module is imported when it is first asked for: names are read
+    without torch."""
+
+    module: str
+    name: str
+
+    @property
+    def recipe(self) -> Recipe:
+        return getattr(importlib.import_module(f"natgym.rewards.{self.module}"), self.name).from_task
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.recipe)
+
+    def __call__(self, task: Any, **options: Any) -> Reward:
+        return self.recipe(task, **options)
+
 
 NAMED: dict[str, Recipe] = {
-    "adversarial": AdversarialReward.from_task,
-    "classifier": ClassifierReward.from_task,
-    "feature-distance": FeatureDistanceReward.from_task,
-    "influence": InfluenceReward.from_task,
-    "distance": DistanceReward.from_task,
-    "mmd": WitnessReward.from_task,
+    "adversarial": FromTask("adversarial", "AdversarialReward"),
+    "classifier": FromTask("features", "ClassifierReward"),
+    "feature-distance": FromTask("features", "FeatureDistanceReward"),
+    "influence": FromTask("distance", "InfluenceReward"),
+    "distance": FromTask("distance", "DistanceReward"),
+    "mmd": FromTask("witness", "WitnessReward"),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureDistanceOptions:
-    """Options of the reward feature-distance."""
-
-    real_images: int = 5000
-    """Real images of the train split that it compares with."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RewardOptions:
-    """Options of the named rewards that have any."""
-
-    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
-    """The discriminator."""
-    feature_distance: FeatureDistanceOptions = field(default_factory=FeatureDistanceOptions)
-    """The nearest real images."""
-    mmd: WitnessConfig = field(default_factory=WitnessConfig)
-    """The witness of the squared MMD."""
-
-    def of(self, names: Sequence[str]) -> Options:
-        """Return those of some rewards that are not the defaults, as `make_reward` takes them."""
-        usual, found = RewardOptions(), {}
-        for field_ in fields(self):
-            name = field_.name.replace("_", "-")
-            ours, theirs = vars(getattr(self, field_.name)), vars(getattr(usual, field_.name))
-            changed = {key: value for key, value in ours.items() if value != theirs[key]}
-            if name in names and changed:
-                found[name] = changed
-        return found
 
 
 def register_reward(name: str, recipe: Recipe) -> None:
@@ -98,6 +84,9 @@ def make_reward(spec: Any, task: Any = None, *, options: Options | None = None) 
     Raises:
         ValueError: the name or an option is unknown, or the task has not what the reward needs.
     """
+    from natgym.rewards.sums import weighted_sum  # names and options are read without torch
+    from natgym.task import Task
+
     if unknown := sorted(set(options or {}) - set(NAMED)):
         raise ValueError(f"options of reward {unknown[0]!r}, which is not one of {', '.join(NAMED)}")
     if isinstance(spec, str) and set(spec) & set(",="):

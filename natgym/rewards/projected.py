@@ -18,28 +18,13 @@ from torch.nn import functional as F
 
 from generators.checkpoints import from_pretrained, register
 from natgym.metrics.weights import read_weights
+from natgym.rewards.config import GROUP as GROUP
+from natgym.rewards.config import groups_of
 
-GROUP = 8  # rows that a local norm sees together
 DEPTHS = (2, 5, 8, 11)  # blocks whose outputs are read, from 0
 ROWS = 128  # judged at once, as on each of the paper's GPUs
 FROZEN = "backbone."  # beginning of the names of what does not learn
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and spread of its images
-
-
-def groups_of(num_rows: int) -> int:
-    """Return in how many groups of equal size the local norm cuts a batch: ceil(B / 8).
-
-    Raises:
-        ValueError: they are not equal.
-    """
-    groups = math.ceil(num_rows / GROUP)
-    if num_rows < 1 or num_rows % groups:
-        below, above = num_rows - num_rows % GROUP, num_rows + -num_rows % GROUP
-        raise ValueError(
-            f"a batch of {num_rows} does not fit the discriminator, whose norm cuts it into {groups} equal "
-            f"groups of at most {GROUP}; {below} and {above} fit, as all multiples of {GROUP} do"
-        )
-    return groups
 
 
 def judged_at_once(num_rows: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from generators.conditions import Condition
 from generators.noise import derive_seed
 from natgym.rewards.checks import judged
+from natgym.rewards.config import reward_weights as reward_weights
 from natgym.rewards.contract import (
     Images,
     LearningReward,
@@ -100,22 +100,3 @@ def weighted_sum(parts: Sequence[tuple[Reward, float]]) -> WeightedSum:
     """Return the sum of rewards with weights, one that learns if any of them does."""
     learns = any(isinstance(reward, LearningReward) for reward, _ in parts)
     return LearningSum(parts) if learns else WeightedSum(parts)
-
-
-def reward_weights(text: str) -> dict[str, float]:
-    """Return {name: weight} of a sum as text, "adversarial=1,influence=0.5"; a name alone weighs 1.
-
-    Raises:
-        ValueError: a part is not NAME=NUMBER, or a name comes twice.
-    """
-    weights: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, number = part.strip().partition("=")
-        try:
-            weight = float(number or 1)
-        except ValueError:
-            weight = math.nan
-        if not math.isfinite(weight) or name in weights:
-            raise ValueError(f"{part.strip()!r} in reward {text!r}: give NAME=NUMBER, each name once")
-        weights[name] = weight
-    return weights

@@ -10,7 +10,6 @@ images'.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -19,24 +18,11 @@ from torch import Tensor
 
 from generators.conditions import Condition
 from natgym.metrics.extractors import extract
+from natgym.rewards.config import WitnessConfig
 from natgym.rewards.contract import Images
 from natgym.task import Task
 
 BLOCK = 4096  # rows that a kernel is taken with at once
-
-
-@dataclass(frozen=True, kw_only=True)
-class WitnessConfig:
-    """Options of the reward mmd."""
-
-    window: int = 2
-    """Rollouts of the policy that real images are set against."""
-    by_class: bool = False
-    """Compare each image with those of its own condition alone."""
-
-    def __post_init__(self) -> None:
-        if self.window < 1:
-            raise ValueError(f"window {self.window}: at least one rollout is needed")
 
 
 class Sample(NamedTuple):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from generators import checkpoints
+from generators import files
 from generators.checkpoints import (
     config_from_dict,
     from_pretrained,
@@ -112,7 +112,7 @@ def test_a_crash_while_writing_leaves_the_old_file(
     def crash(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoints.os, failing, crash)
+    monkeypatch.setattr(files.os, failing, crash)
     with pytest.raises(KeyboardInterrupt):
         save_state(path, {"update": 2})
     assert load_state(path) == {"update": 1}
@@ -128,8 +128,8 @@ def test_data_is_on_disk_before_the_name_changes(tmp_path: Path, monkeypatch: py
         order.append("replace")
         replace(source, target)
 
-    monkeypatch.setattr(checkpoints.os, "replace", watch_replace)
-    monkeypatch.setattr(checkpoints.os, "fsync", lambda file: (order.append("fsync"), fsync(file)))
+    monkeypatch.setattr(files.os, "replace", watch_replace)
+    monkeypatch.setattr(files.os, "fsync", lambda file: (order.append("fsync"), fsync(file)))
     write_atomic(tmp_path / "a.txt", "new")
     assert order == ["fsync", "replace"] and os.listdir(tmp_path) == ["a.txt"]
 

@@ -1,0 +1,50 @@
+"""Settings of AdaNAT's parts: the policy network and the generator's learning; read without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """Widths of the policy network; the defaults are the paper's.
+
+    Attributes:
+        width: of the token features inside the network.
+        channels: after the strided convolution.
+        hidden: of the two linear layers.
+        frequencies: width of the sinusoid of the step.
+        blind: hide the features from the actor, so that the step alone decides: the control of what
+            adapting is worth. Its critic still sees, like any policy's: it decides nothing, and what it
+            explains is no noise in the gradient.
+    """
+
+    width: int = 512
+    channels: int = 128
+    hidden: tuple[int, int] = (1024, 512)
+    frequencies: int = 256
+    blind: bool = False
+
+
+def small_policy() -> PolicyConfig:
+    """Size the network for the small tasks."""
+    return PolicyConfig(width=64, channels=32, hidden=(128, 64), frequencies=32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CotrainingConfig:
+    """How the generator learns beside the policy; the rest is the task's recipe (`generators.recipes`)."""
+
+    updates: int = 0
+    """Updates of the generator after each update of the policy; 0 leaves it frozen."""
+    learning_rate: float = 3e-4
+    """Of the generator, constant (AdamW)."""
+    masks: Literal["visited", "usual"] = "visited"
+    """Mask ratios: those of the policy's last rollout, or the recipe's law, which knows no policy."""
+
+    def __post_init__(self) -> None:
+        if self.updates < 0:
+            raise ValueError(f"cotraining.updates {self.updates}: it must be at least 0")
+        if not self.learning_rate > 0:
+            raise ValueError(f"cotraining.learning_rate {self.learning_rate}: it must be positive")

@@ -1,0 +1,123 @@
+"""Settings of the searches; read without torch, so that flags are quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Literal
+
+OptimizerName = Literal["paper", "grid", "random", "spsa", "gradient", "coordinate", "cma"]
+Warm = Literal["grid", "family", "none"]
+Ratio = Literal["power-cosine", "beta-cdf"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridConfig:
+    """Scales of the reference schedule whose combinations are all tried."""
+
+    remask: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0)
+    """Factors of the re-mask temperature 1 - r."""
+    sampling: tuple[float, ...] = (0.8, 0.9, 1.0)
+    """Sampling temperatures."""
+    guidance: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 4.0)
+    """Factors of the guidance ramp k / T."""
+
+    def __post_init__(self) -> None:
+        if not self.points:
+            raise ValueError("a grid needs at least one value of each scale")
+        if min(self.sampling) <= 0 or min(*self.remask, *self.guidance) < 0:
+            raise ValueError("a grid's sampling temperatures must be positive, its other scales at least 0")
+
+    @property
+    def points(self) -> list[tuple[float, float, float]]:
+        """All combinations, in the order of evaluation."""
+        return list(product(self.remask, self.sampling, self.guidance))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """How to search, and how many images to spend."""
+
+    images_per_evaluation: int = 1000
+    """Images per evaluated schedule."""
+    budget: int = 85_000
+    """Images that the whole search may spend, its finalists included."""
+    finalists: int = 5
+    """Schedules evaluated again at the end; the choice is made on this second look alone."""
+    final_images: int = 2000
+    """Images per finalist, on fresh noise."""
+    grid: GridConfig = field(default_factory=GridConfig)
+    """Points of the optimizer `grid`."""
+    warm: Warm = "grid"
+    """Where random, spsa, gradient, coordinate and cma begin: around the best of a coarse grid, of a family
+    of five or six numbers searched by cma, or around `start` (none)."""
+    coarse: GridConfig = field(
+        default_factory=lambda: GridConfig(
+            remask=(2.0, 6.0, 16.0), sampling=(0.9, 1.0), guidance=(0, 0.5, 1, 2)
+        )
+    )
+    """Points of the coarse grid."""
+    family: Ratio = "power-cosine"
+    """Mask ratios of the family."""
+    family_share: float = 0.3
+    """Share of the budget for the family."""
+    start: str = "reference"
+    """Schedule to search around without a warm start: a name or a file."""
+
+    def __post_init__(self) -> None:
+        for name in ("images_per_evaluation", "budget", "finalists", "final_images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        if not 0 < self.family_share < 1:
+            raise ValueError(
+                f"family_share {self.family_share}: it is a share of the budget, between 0 and 1"
+            )
+        if self.budget <= self.finalists * self.final_images:
+            raise ValueError(
+                f"budget {self.budget}: {self.finalists} finalists alone take "
+                f"{self.finalists * self.final_images} images; raise it or take fewer"
+            )
+
+    @property
+    def explored(self) -> int:
+        """Images for all but the finalists."""
+        return self.budget - self.finalists * self.final_images
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassTableConfig:
+    """How many schedules to try for each class, and on how many images."""
+
+    candidates: int = 0
+    """Schedules tried for every class, such as 26; the first is the static one. 0 leaves the class table out.
+    """
+    images_per_class: int = 300
+    """Images per candidate and class."""
+    split: Literal["train", "select"] = "train"
+    """Real images that the assignment is chosen by; what fits a few hundred of them does not carry over."""
+    reach: float = 0.7
+    """Standard deviation of the candidates around the static schedule, in units of the action map."""
+
+    def __post_init__(self) -> None:
+        for name, bound in (("candidates", 0), ("images_per_class", 2)):
+            if getattr(self, name) < bound:
+                raise ValueError(f"{name} {getattr(self, name)}: it must be at least {bound}")
+        if not self.reach > 0:
+            raise ValueError(f"reach {self.reach}: it must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LawSearchConfig:
+    """How many laws to try, and how long to train each."""
+
+    laws: int = 12
+    """Laws tried in each round; the first two are MaskGIT's cosine and AutoNAT's Beta(12, 3)."""
+    rung: int = 200
+    """Updates before the first comparison, where the worse half stops; the next rungs are twice as long."""
+    images: int = 1000
+    """Images per measurement, all on the same noise."""
+
+    def __post_init__(self) -> None:
+        for name, bound in (("laws", 2), ("rung", 1), ("images", 2)):
+            if getattr(self, name) < bound:
+                raise ValueError(f"{name} {getattr(self, name)}: it must be at least {bound}")

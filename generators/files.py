@@ -1,0 +1,68 @@
+"""Files as all of natgym writes and reads them, without torch: whole ones, descriptions, configs of JSON.
+
+Every file is written to a temporary name, flushed and renamed, so that a reader never sees half a file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from generators import former
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+FILES = ("config.json", "model.safetensors")  # of a saved module
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary name; what is written there replaces `path` in one step.
+
+    A crash leaves the old file or the new one, never a part.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path | str, data: bytes | str) -> None:
+    """Replace `path` by `data` in one step."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def read_description(folder: Path | str) -> dict[str, Any]:
+    """Return the type, config and metadata of a saved module; ValueError if there is none."""
+    path = Path(folder) / "config.json"
+    if not all((Path(folder) / file).is_file() for file in FILES):
+        raise ValueError(f"{folder} holds no saved module; expected {' and '.join(FILES)} in it")
+    try:
+        description = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(description, dict) or not {"type", "config"} <= set(description):
+        raise ValueError(f"{path} is not a module's description; expected the keys type, config and metadata")
+    return former.description(description)
+
+
+def config_from_dict(config_class: type, values: dict[str, Any]) -> Any:
+    """Build a config dataclass from JSON values, lists becoming tuples; ValueError if the keys don't fit."""
+    fields = [field.name for field in dataclasses.fields(config_class)]
+    values = former.settings(values, fields)
+    if unknown := sorted(set(values) - set(fields)):
+        raise ValueError(f"{config_class.__name__} has no {', '.join(unknown)}; it has {', '.join(fields)}")
+    try:
+        return config_class(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+    except TypeError as error:
+        raise ValueError(f"{config_class.__name__} can't be built from {sorted(values)}: {error}") from None

@@ -1,0 +1,1 @@
+"""What names and texts stand for, read without torch, so that flags and their mistakes are quick."""

@@ -1,0 +1,134 @@
+"""Which task a text names, and what its task.json says; no network is loaded and no image read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from generators.config import DATA_SET_NAMES, RECIPES
+from generators.files import FILES, PRETRAINED, config_from_dict, read_description
+
+TASK_FILE = "task.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What task.json says.
+
+    Attributes:
+        data: a data set of `generators.data`, or an image folder, PATH#COLUMN,size=N, from the task's folder.
+        kind: of task; "images" alone, so far.
+        image_size: height and width in pixels.
+        color_mode: Pillow's name of it, "L" or "RGB".
+        class_names: of the conditions.
+        generator: folder of the generator that the task's bare name stands for.
+        recipe: of `generators.recipes`, by which its networks are trained unless flags say otherwise.
+    """
+
+    data: str
+    kind: str = "images"
+    image_size: tuple[int, int] | None = None
+    color_mode: str | None = None
+    class_names: tuple[str, ...] = ()
+    generator: str = "nat"
+    recipe: str | None = None
+
+
+def read_task(folder: Path) -> Description:
+    """Return what a folder's task.json says; ValueError if it is none."""
+    path = folder / TASK_FILE
+    try:
+        found: Description = config_from_dict(Description, json.loads(path.read_text()))
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} does not describe a task: {error}") from None
+    if found.kind != "images":
+        raise ValueError(f"{path}: kind {found.kind!r} is not one of images")
+    if found.recipe is not None and found.recipe not in RECIPES:
+        raise ValueError(f"{path}: recipe {found.recipe!r} is not one of {', '.join(RECIPES)}")
+    near = folder / found.data.partition("#")[0]
+    if found.data in DATA_SET_NAMES or not near.is_dir():
+        return found
+    return replace(found, data=str(near.resolve()) + "".join(found.data.partition("#")[1:]))
+
+
+def at_hand(spec: Any, *, images: bool = False) -> Any:
+    """Return a path as it can be read from anywhere: absolute, if it is a file, a saved network or a task.
+
+    Any other folder is one only where `images` may be meant; what is live or has a name stays as it is.
+    """
+    if not isinstance(spec, str | Path):
+        return spec
+    place, mark, options = str(spec).partition("#")
+    path = Path(place)
+    named = (PRETRAINED / path).exists() or place in DATA_SET_NAMES
+    folder = images and path.is_dir() and not named
+    if path.is_file() or saved(path) or (path / TASK_FILE).is_file() or folder:
+        return f"{path.resolve()}{mark}{options}"
+    return str(spec)
+
+
+def shipped() -> list[str]:
+    """Return the names of the shipped tasks."""
+    return sorted(path.parent.name for path in PRETRAINED.glob(f"*/{TASK_FILE}"))
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where a task is: all that is known before anything is loaded."""
+
+    spec: str
+    name: str
+    description: Description | None
+    folder: Path | None = None
+    networks: Mapping[str, Any] = field(default_factory=dict)
+
+
+def find(spec: str, of_images: Callable[[str], Found]) -> Found:
+    """Return the task that a text names, from the folder at hand, then from what is shipped.
+
+    Args:
+        of_images: makes something of a text that is no folder of a task or generator, or raises ValueError.
+    """
+    for root, stands_for in ((Path(), lambda path: str(path.resolve())), (PRETRAINED, lambda path: spec)):
+        path = root / spec
+        if (path / TASK_FILE).is_file():
+            return Found(stands_for(path), path.resolve().name, read_task(path), path)
+        if saved(path) and (path.parent / TASK_FILE).is_file():
+            description = replace(read_task(path.parent), generator=path.resolve().name)
+            return Found(stands_for(path), path.resolve().parent.name, description, path.parent)
+        if saved(path):  # a generator of a run, which says its task
+            return _of_generator(path, stands_for(path), of_images)
+    return of_images(spec)
+
+
+def _of_generator(folder: Path, spec: str, of_images: Callable[[str], Found]) -> Found:
+    own = read_description(folder).get("metadata", {}).get("task")
+    try:
+        found = find(own, of_images) if own else Found(spec, str(folder), None)
+    except ValueError as error:
+        raise ValueError(
+            f"the generator in {folder} was made for the task {own!r}, which is not here; give the task, and "
+            f"the generator beside it ({error})"
+        ) from None
+    return Found(spec, found.name, found.description, found.folder, {"generator": folder})
+
+
+def recipe_of(spec: str) -> str | None:
+    """Return the recipe of a task; None where it names none, or is not there, which is said later."""
+
+    def images_alone(spec: str) -> Found:
+        return Found(spec, spec, None)
+
+    try:
+        found = find(spec, images_alone)
+    except ValueError:
+        return None
+    return None if found.description is None else found.description.recipe
+
+
+def saved(folder: Path) -> bool:
+    """Tell whether a folder holds a saved module."""
+    return all((folder / file).is_file() for file in FILES)

@@ -1,0 +1,134 @@
+"""Options of rewards, and the text of their sums; read without torch, so that flags are quick."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+Options = Mapping[str, Mapping[str, Any]]
+GROUP = 8  # rows that a local norm sees together
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversarialConfig:
+    """Hyper-parameters of the discriminator and of its training."""
+
+    backbone: str = "small"
+    """"small" trains a network of its own; "classifier" is two layers on the features of a frozen classifier;
+    "dino" is the paper's, on DINO ViT-S/16 (timm gets the weights); else a local file of those weights, or
+    the folder of a saved discriminator to go on with."""
+    members: int = 1
+    """Discriminators that are trained alike from different weights; the reward takes their mean logit."""
+    mismatched: float = 0.0
+    """Weight of real images under another's condition among the negatives; generated ones have the rest."""
+    condition: Literal["class", "text"] = "class"
+    """How the projected discriminator reads conditions: mapped classes, or text vectors of length 1."""
+    crop: float = 0.5
+    """Chance that it sees one place of a batch of images larger than 224, not all of them made smaller."""
+    channels: int = 32
+    """Of the small network's first layer; doubled at each halving of the image, up to 4 times as many."""
+    learning_rate: float = 1e-3
+    """Of Adam."""
+    betas: tuple[float, float] = (0.5, 0.99)
+    """Of Adam."""
+    loss: Literal["logistic", "hinge"] = "logistic"
+    """Loss of the discriminator."""
+
+    def __post_init__(self) -> None:
+        if self.backbone not in ("small", "classifier", "dino") and not Path(self.backbone).exists():
+            raise ValueError(
+                f"backbone {self.backbone!r} is not small, classifier, dino, a file or a folder; give one of "
+                "these"
+            )
+        if self.members < 1:
+            raise ValueError(f"members {self.members}: at least one discriminator is needed")
+        if not 0 <= self.mismatched < 1:
+            raise ValueError(f"mismatched {self.mismatched}: it is a share in [0, 1)")
+
+    @property
+    def projected(self) -> bool:
+        """Whether the discriminator is the paper's, whose batches have to be cut into equal groups."""
+        return self.backbone not in ("small", "classifier")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WitnessConfig:
+    """Options of the reward mmd."""
+
+    window: int = 2
+    """Rollouts of the policy that real images are set against."""
+    by_class: bool = False
+    """Compare each image with those of its own condition alone."""
+
+    def __post_init__(self) -> None:
+        if self.window < 1:
+            raise ValueError(f"window {self.window}: at least one rollout is needed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureDistanceOptions:
+    """Options of the reward feature-distance."""
+
+    real_images: int = 5000
+    """Real images of the train split that it compares with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardOptions:
+    """Options of the named rewards that have any."""
+
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    """The discriminator."""
+    feature_distance: FeatureDistanceOptions = field(default_factory=FeatureDistanceOptions)
+    """The nearest real images."""
+    mmd: WitnessConfig = field(default_factory=WitnessConfig)
+    """The witness of the squared MMD."""
+
+    def of(self, names: Sequence[str]) -> Options:
+        """Return those of some rewards that are not the defaults, as `make_reward` takes them."""
+        usual, found = RewardOptions(), {}
+        for field_ in fields(self):
+            name = field_.name.replace("_", "-")
+            ours, theirs = vars(getattr(self, field_.name)), vars(getattr(usual, field_.name))
+            changed = {key: value for key, value in ours.items() if value != theirs[key]}
+            if name in names and changed:
+                found[name] = changed
+        return found
+
+
+def groups_of(num_rows: int) -> int:
+    """Return in how many groups of equal size the local norm cuts a batch: ceil(B / 8).
+
+    Raises:
+        ValueError: they are not equal.
+    """
+    groups = math.ceil(num_rows / GROUP)
+    if num_rows < 1 or num_rows % groups:
+        below, above = num_rows - num_rows % GROUP, num_rows + -num_rows % GROUP
+        raise ValueError(
+            f"a batch of {num_rows} does not fit the discriminator, whose norm cuts it into {groups} equal "
+            f"groups of at most {GROUP}; {below} and {above} fit, as all multiples of {GROUP} do"
+        )
+    return groups
+
+
+def reward_weights(text: str) -> dict[str, float]:
+    """Return {name: weight} of a sum as text, "adversarial=1,influence=0.5"; a name alone weighs 1.
+
+    Raises:
+        ValueError: a part is not NAME=NUMBER, or a name comes twice.
+    """
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = part.strip().partition("=")
+        try:
+            weight = float(number or 1)
+        except ValueError:
+            weight = math.nan
+        if not math.isfinite(weight) or name in weights:
+            raise ValueError(f"{part.strip()!r} in reward {text!r}: give NAME=NUMBER, each name once")
+        weights[name] = weight
+    return weights
