@@ -1,36 +1,29 @@
 """Learn a decoding policy with PPO and an adversarial reward, and compare it with the hand-made schedules."""
 
+from __future__ import annotations
+
 import _root  # noqa: F401
 
 import dataclasses
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
-import pandas as pd
-import torch
 import tyro
 from _cli import PLACES, Places, given_flags, main, open_run
 from _progress import progress
-from _table import differences, judge, show_differences
-from _trials import train_trials
 
 from agents.adanat.config import SEARCHED, PresetName, TrainingConfig, preset
-from agents.adanat.sweeps import Trial, check_rung, sample_configs
-from agents.autonat.scorer import ScheduleScorer
-from agents.autonat.search import OptimizerName, Search, SearchConfig, explore
-from generators.checkpoints import from_pretrained
-from generators.schedules import as_schedule
-from natgym.evaluation.report import write_report
-from natgym.evaluation.tables import format_table
-from natgym.figures.policies import parameters_figure, samples_figure
-from natgym.figures.trainings import learning_figure
-from natgym.policies import FixedPolicy, baselines
-from natgym.rollouts import Policy, balanced
+from agents.autonat.config import OptimizerName, SearchConfig
 from natgym.runs import Run, read_metrics, write_config
 from natgym.settings import setting
-from natgym.task import Task
+
+if TYPE_CHECKING:  # torch is imported where it is needed, so that flags and their mistakes are quick
+    from agents.adanat.sweeps import Trial
+    from agents.autonat.scorer import ScheduleScorer
+    from natgym.rollouts import Policy
+    from natgym.task import Task
 
 # With co-training: the generators that policies are trained with, all from the same one, and what makes them.
 ARMS: dict[str, dict[str, Any]] = {
@@ -100,6 +93,12 @@ def defaults(arguments: list[str]) -> Args:
 
 def load(args: Args) -> ScheduleScorer:
     """Return what measures schedules; ValueError for what would fail later."""
+    import torch
+
+    from agents.adanat.sweeps import check_rung, sample_configs
+    from agents.autonat.search import explore
+    from generators.schedules import as_schedule
+
     torch.set_num_threads(1)  # sums in one order; the CPUs are used by drawing batches side by side
     config = args.train
     if config.env.schedule != SEARCHED:
@@ -115,6 +114,8 @@ def load(args: Args) -> ScheduleScorer:
 
 def scorer_of(args: Args, task: Task) -> ScheduleScorer:
     """Return what draws and measures with a task's generator."""
+    from agents.autonat.scorer import ScheduleScorer
+
     return ScheduleScorer(task, rules=args.train.env.rules, threads=args.threads)
 
 
@@ -127,6 +128,8 @@ class Experiment:
     """The three stages, one progress bar over all of them, counted in images."""
 
     def __init__(self, args: Args, run: Run, scorer: ScheduleScorer) -> None:
+        from natgym.policies import baselines
+
         self.args, self.run, self.config, self.scorer = args, run, args.train, scorer
         self.env = self.config.env
         self.policies: dict[str, Policy] = dict(baselines(self.env.steps))
@@ -140,6 +143,9 @@ class Experiment:
 
     def search(self) -> None:
         """Find the best static schedule on the select split."""
+        from agents.autonat.search import Search
+        from natgym.policies import FixedPolicy
+
         self.bar.set_description("static search")
         log, seed = self.run.folder / "search.csv", self.config.adanat.seed
         search = Search(self.args.optimizer, self.args.search, self.env.steps, seed, log)
@@ -167,6 +173,10 @@ class Experiment:
 
     def _sweep(self, base: TrainingConfig, before: int) -> None:
         """Train all trials; of those that ASHA did not stop keep the one whose last distance is smallest."""
+        from _trials import train_trials
+
+        from agents.adanat.sweeps import sample_configs
+
         configs = sample_configs(base, self.args.space, self.args.num_samples)
         names = [f"trials/{trial:03d}" for trial in range(len(configs))] if len(configs) > 1 else ["."]
         trials = self._trials(dict(zip(names, configs, strict=True)))
@@ -187,6 +197,8 @@ class Experiment:
 
     def _cotrain(self, base: TrainingConfig, before: int) -> None:
         """Train a policy on each of ARMS; keep all, and the searched schedule on each generator."""
+        from _trials import train_trials
+
         configs = {name: base.but(cotraining=changed) for name, changed in ARMS.items()}
         trials = self._trials(configs)
         last = train_trials(trials, self.args, self.bar, "adanat", folder=self.run.folder)
@@ -209,6 +221,8 @@ class Experiment:
 
     def _keep(self, arm: str, folder: Path, spent: int) -> None:
         """Take a trained policy into the table; with its generator, if that learned, and a schedule's row."""
+        from generators.checkpoints import from_pretrained
+
         name, static = f"{arm}adanat", f"{arm}{SEARCHED}"
         if (folder / "generator").is_dir():
             task = self.scorer.task.like(generator=folder / "generator")
@@ -219,6 +233,11 @@ class Experiment:
 
     def judge(self) -> None:
         """Evaluate all policies on the report split; print the table and write results.json."""
+        import pandas as pd
+        from _table import differences, judge, show_differences
+
+        from natgym.evaluation.tables import format_table
+
         shape = self.args.images, self.args.evaluation_seeds
         scorers = {name: self.scorers.get(name, self.scorer) for name in self.policies}
         of_meters = {scorer: scorer.evaluator(*shape) for scorer in set(scorers.values())}
@@ -249,6 +268,13 @@ class Experiment:
 
     def illustrate(self) -> None:
         """Write the three figures."""
+        import pandas as pd
+
+        from natgym.evaluation.report import write_report
+        from natgym.figures.policies import parameters_figure, samples_figure
+        from natgym.figures.trainings import learning_figure
+        from natgym.rollouts import balanced
+
         pool, shown = self.scorer.generator.conditions(), ("reference", SEARCHED, self.subject)
         plays = {
             name: partial(self.scorers.get(name, self.scorer).draw, self.policies[name]) for name in shown

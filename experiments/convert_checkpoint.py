@@ -8,19 +8,8 @@ from typing import Annotated
 
 import tyro
 from _cli import main
-from torch import nn
 
-from agents.official import POLICY_FORMATS, actor_from
-from generators.checkpoints import save_pretrained
-from generators.formats import FORMATS
-from generators.schedules import Schedule
-from generators.weights import convert, read
-from natgym.rewards.official import DISCRIMINATOR_FORMATS
-from natgym.spaces import Preset
-
-SCHEDULES = (".json", ".yaml", ".yml")
-KNOWN = {**FORMATS, **POLICY_FORMATS, **DISCRIMINATOR_FORMATS}
-GEOMETRY = ("grid", "heads", "decoder_depth", "steps", "actions", "smoothing")
+from natgym.names.spaces import Preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,47 +41,9 @@ class Args:
 
 
 def work(args: Args) -> None:
-    if args.output.exists():
-        raise ValueError(f"{args.output} exists and is not overwritten; choose another OUT")
-    if args.source.suffix.lower() in SCHEDULES:
-        if given := [flag for flag in (*GEOMETRY, "entry") if getattr(args, flag) is not None]:
-            raise ValueError(f"{args.source} is a schedule, which has no {', '.join(given)}")
-        convert_schedule(args.source, args.output)
-    else:
-        convert_weights(args)
+    import _convert_checkpoint  # torch, only now that the flags are read
 
-
-def convert_schedule(source: Path, output: Path) -> None:
-    """Write a schedule in the form that the name of `output` says."""
-    if output.suffix.lower() not in SCHEDULES:
-        raise ValueError(
-            f"{source} is a schedule, so OUT has to end in {' or '.join(SCHEDULES)}, not {output}"
-        )
-    schedule = Schedule.load(source)
-    schedule.save(output)
-    print(f"{output}: schedule of {schedule.steps} steps; guidance is l_c + w (l_c - l_u) in both files")
-
-
-def convert_weights(args: Args) -> None:
-    """Write the module of `args.source` and say what it is and what was left out."""
-    official = read(args.source, args.entry)
-    try:
-        converted = convert(official, formats=KNOWN, **{flag: getattr(args, flag) for flag in GEOMETRY})
-    except ValueError as error:
-        raise ValueError(f"{args.source}: {error}") from None
-    form = converted.format.name
-    if form in POLICY_FORMATS:
-        module: nn.Module = actor_from(converted)
-    else:
-        module = converted.build()
-    save_pretrained(module, args.output, source=args.source.name, format=form)
-    count = sum(parameter.numel() for parameter in module.parameters())
-    print(f"{args.output}: {form}, {len(converted.weights)} tensors, {count:,} parameters")
-    if form in POLICY_FORMATS:
-        told = converted.config
-        print(f"{told.steps} steps, actions {told.actions!r}, smoothing {told.smoothing:g}")
-    for key, why in converted.ignored.items():
-        print(f"left out {key}: {why}")
+    _convert_checkpoint.work(args)
 
 
 if __name__ == "__main__":

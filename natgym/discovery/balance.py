@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from natgym.discovery.methods import Balance, clean_features
-from natgym.discovery.modality import Modality
+from natgym.discovery.methods import Balance
+from natgym.discovery.modality import Modality, clean_features
 
 
 def reliability(features_ND: np.ndarray, targets_N: np.ndarray, *, seed: int = 0) -> float:

@@ -5,7 +5,6 @@ histogram and histograms of oriented gradients (Dalal and Triggs 2005).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 
 from generators.noise import derive_seed, seeded
 from natgym.discovery.augment import Augmentation
+from natgym.discovery.config import SimCLRConfig
 from natgym.discovery.losses import instance_contrast
 
 GRID = 4  # side of the last feature map
@@ -48,27 +48,6 @@ class ConvEncoder(nn.Module):
     def forward(self, images_BCHW: Tensor) -> Tensor:
         map_BDhw = self.trunk((2 * images_BCHW - 1).contiguous(memory_format=torch.channels_last))
         return torch.cat([map_BDhw.mean((2, 3)), map_BDhw.amax((2, 3))], dim=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SimCLRConfig:
-    """The label-free training of the image encoder."""
-
-    updates: int = 400
-    """Number of optimizer steps."""
-    batch_size: int = 192
-    """Images per step, each in two views."""
-    learning_rate: float = 2e-3
-    """Peak learning rate of AdamW; cosine."""
-    temperature: float = 0.2
-    """Of the contrastive loss."""
-    seed: int = 0
-    """Everything random follows from it."""
-
-    def __post_init__(self) -> None:
-        for name in ("updates", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
 
 
 def train_encoder(

@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,48 +20,20 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
-from generators.checkpoints import tensors_hash, write_atomic
+from generators.checkpoints import tensors_hash
+from generators.files import write_atomic
 from generators.noise import derive_seed
 from natgym.discovery.augment import Augmentation, strong, weak
-from natgym.discovery.encoders import SimCLRConfig, color_histogram, oriented_gradients, train_encoder
+from natgym.discovery.config import FeatureConfig
+from natgym.discovery.encoders import color_histogram, oriented_gradients, train_encoder
 from natgym.discovery.modality import FrozenViews, LiveImages, LiveWords, Modality, drop_words
 from natgym.discovery.pairs import Pairs
-from natgym.discovery.pretrained import MINILM, ImageEncoder, SentenceEncoder, weights_stamp
+from natgym.discovery.pretrained import ImageEncoder, SentenceEncoder, weights_stamp
 
 Progress = Callable[[str, int, int], object]
 """Called with what is done, how much of it, and of how much."""
 
 BATCH = 256
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureConfig:
-    """How images and texts become features."""
-
-    image_encoder: str = "simclr"
-    """"simclr" (trained here; colors and gradients beside), "conv" (learns along), "timm:NAME-OR-FOLDER"."""
-    text_encoder: str = "tfidf"
-    """"tfidf", "words" (learns along), "minilm", or "transformers:NAME-OR-FOLDER"."""
-    views: int = 8
-    """Random views per sample of frozen features."""
-    text_width: int = 100
-    """Width of TF-IDF after the singular value decomposition, and of word vectors."""
-    word_dropout: float = 0.3
-    """Share of the words that a random view of a text leaves out."""
-    simclr: SimCLRConfig = field(default_factory=SimCLRConfig)
-    """The image encoder's training."""
-
-    def __post_init__(self) -> None:
-        if self.image_encoder not in ("simclr", "conv") and not self.image_encoder.startswith("timm:"):
-            raise ValueError(f"image_encoder {self.image_encoder!r}: not simclr, conv or timm:NAME-OR-FOLDER")
-        if self.text_encoder not in ("tfidf", "words", MINILM) and not self.text_encoder.startswith(
-            "transformers:"
-        ):
-            raise ValueError(
-                f"text_encoder {self.text_encoder!r}: not tfidf, words, {MINILM} or transformers:NAME"
-            )
-        if self.views < 2 or self.text_width < 1 or not 0 <= self.word_dropout < 1:
-            raise ValueError("views must be at least 2, text_width at least 1, word_dropout in [0, 1)")
 
 
 def encode_pairs(

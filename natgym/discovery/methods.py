@@ -7,10 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
-
-from natgym.discovery.modality import FrozenViews, Modality, join
-from natgym.discovery.objective import DiscoveryConfig
+from natgym.discovery.config import DiscoveryConfig
 
 Balance = Literal["equal", "reliability"]
 
@@ -45,31 +42,6 @@ METHODS: dict[str, Method] = {
     "mm-gcd-no-output": Method("both", changes={"output_alignment": 0.0}),
     "mm-gcd-neither": Method("both", changes={"feature_alignment": 0.0, "output_alignment": 0.0}),
 }
-
-
-def modalities_of(method: Method, available: Mapping[str, Modality]) -> dict[str, Modality]:
-    """Return what a method's branches see.
-
-    Raises:
-        ValueError: the data has not what it needs for every sample, or features that learn can't be joined.
-    """
-    if method.sees == "both":
-        return dict(available)
-    if method.sees == "joined":
-        frozen = [modality for modality in available.values() if isinstance(modality, FrozenViews)]
-        if len(frozen) < len(available):
-            raise ValueError("joined features have to be frozen ones; choose encoders that don't learn along")
-        return {"joined": join(frozen)}
-    if method.sees not in available or not available[method.sees].present_N.all():
-        raise ValueError(f"not every sample has the modality {method.sees}; mm-gcd can do without")
-    return {method.sees: available[method.sees]}
-
-
-def clean_features(modality: Modality) -> np.ndarray:
-    """Return the frozen features (N, D) of the samples as they are."""
-    if not isinstance(modality, FrozenViews):
-        raise ValueError("k-means and the estimate of the number of categories need frozen features")
-    return modality.features_NVD[:, 0].float().cpu().numpy()
 
 
 def changed(config: DiscoveryConfig, changes: Mapping[str, Any]) -> DiscoveryConfig:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from natgym.discovery.augment import Augmentation
 from natgym.discovery.encoders import ConvEncoder
+from natgym.discovery.methods import Method
 
 
 class Modality(Protocol):
@@ -178,3 +179,28 @@ def drop_words(texts: Sequence[str], dropped: float, rng: np.random.Generator) -
         return " ".join(w for w, u in zip(words, drawn, strict=True) if u >= min(dropped, drawn.max()))
 
     return [thinned(text) for text in texts]
+
+
+def modalities_of(method: Method, available: Mapping[str, Modality]) -> dict[str, Modality]:
+    """Return what a method's branches see.
+
+    Raises:
+        ValueError: the data has not what it needs for every sample, or features that learn can't be joined.
+    """
+    if method.sees == "both":
+        return dict(available)
+    if method.sees == "joined":
+        frozen = [modality for modality in available.values() if isinstance(modality, FrozenViews)]
+        if len(frozen) < len(available):
+            raise ValueError("joined features have to be frozen ones; choose encoders that don't learn along")
+        return {"joined": join(frozen)}
+    if method.sees not in available or not available[method.sees].present_N.all():
+        raise ValueError(f"not every sample has the modality {method.sees}; mm-gcd can do without")
+    return {method.sees: available[method.sees]}
+
+
+def clean_features(modality: Modality) -> np.ndarray:
+    """Return the frozen features (N, D) of the samples as they are."""
+    if not isinstance(modality, FrozenViews):
+        raise ValueError("k-means and the estimate of the number of categories need frozen features")
+    return modality.features_NVD[:, 0].float().cpu().numpy()

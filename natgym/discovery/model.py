@@ -8,7 +8,6 @@ for frozen features, or a network that learns with it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -17,29 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from natgym.discovery.accuracy import match
-
-
-@dataclass(frozen=True, kw_only=True)
-class BranchConfig:
-    """Geometry of a branch."""
-
-    hidden: int = 192
-    """Width of the hidden layers."""
-    width: int = 128
-    """Width of the feature that prototypes and projections see."""
-    projection: int = 64
-    """Width P of the two projections."""
-    dropout: float = 0.2
-    """Of the encoder's features."""
-    scale: float = 8.0
-    """Factor of the encoder's features."""
-
-    def __post_init__(self) -> None:
-        for name in ("hidden", "width", "projection"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout {self.dropout}: it must be in [0, 1)")
+from natgym.discovery.config import BranchConfig
 
 
 class Heads(NamedTuple):

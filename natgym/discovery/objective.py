@@ -8,7 +8,6 @@ batch, `K` prototypes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from itertools import combinations
 
 import torch
@@ -16,63 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from natgym.discovery import losses
-from natgym.discovery.model import BranchConfig, Heads, fuse
+from natgym.discovery.config import DiscoveryConfig
+from natgym.discovery.model import Heads, fuse
 
 Views = tuple[Heads, Heads]
 """What a branch says of two views of the same B samples."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiscoveryConfig:
-    """Hyper-parameters of a training."""
-
-    epochs: int = 60
-    """Passes over all samples, labelled and unlabelled."""
-    batch_size: int = 256
-    """Samples per step, at most: an epoch is cut into even batches."""
-    learning_rate: float = 6e-3
-    """Initial learning rate of AdamW; cosine."""
-    weight_decay: float = 1e-4
-    """Of AdamW."""
-    supervised_weight: float = 0.35
-    """Weight lambda of the supervised losses; the unsupervised ones weigh 1 - lambda."""
-    entropy_weight: float = 4.0
-    """Weight epsilon of the divergence of the mean prediction from the prior."""
-    feature_alignment: float = 1.0
-    """Weight of the contrast between modalities; 0 leaves it out."""
-    output_alignment: float = 1.0
-    """Weight of the distillation from the fused prediction; 0 leaves it out."""
-    student_temperature: float = 0.1
-    """Of every prediction."""
-    teacher_start: float = 0.07
-    """Temperature of the teachers at first."""
-    teacher_end: float = 0.04
-    """Temperature of the teachers after the warm-up."""
-    teacher_warmup: float = 0.4
-    """Share of the training over which the teachers' temperature falls."""
-    instance_temperature: float = 0.2
-    """Of the unsupervised contrast."""
-    supervised_temperature: float = 0.1
-    """Of the supervised contrast."""
-    alignment_temperature: float = 0.1
-    """Of the contrast between modalities."""
-    branch: BranchConfig = field(default_factory=BranchConfig)
-    """Geometry of the branches."""
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
-        for name in ("supervised_weight", "teacher_warmup"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be in [0, 1]")
-        for name in ("entropy_weight", "feature_alignment", "output_alignment", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} {getattr(self, name)}: it must not be negative")
-        temperatures = [f"{of}_temperature" for of in ("student", "instance", "supervised", "alignment")]
-        for name in ("learning_rate", "teacher_start", "teacher_end", *temperatures):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be above 0")
 
 
 def mm_gcd_terms(

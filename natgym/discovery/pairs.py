@@ -20,8 +20,7 @@ from torch import Tensor
 
 from generators.folders import ImageFiles
 from generators.images import ArrayPixels, Pixels
-
-DIGITS = "digits"
+from natgym.discovery.config import DIGITS, PairsConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,32 +65,6 @@ class Pairs:
             return self.pixels[torch.from_numpy(self._place_N[rows])].float() / self.white
         except OSError as error:
             raise ValueError(f"an image can't be read: {error}; mend it or empty its file_name") from None
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairsConfig:
-    """Which pairs, and what of them."""
-
-    data: str = DIGITS
-    """"digits", or a folder of images with metadata.csv."""
-    text_column: str = "text"
-    """Column of metadata.csv with the texts."""
-    label_column: str = "label"
-    """Column of metadata.csv with the categories; rows where it is empty are unlabelled."""
-    exclude: tuple[str, ...] = ()
-    """Rows to leave out, each COLUMN=VALUE."""
-    min_members: int = 2
-    """Categories with fewer samples are left out."""
-    size: int = 32
-    """Side in pixels of the squares that a folder's images are resized and centre-cropped to."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("min_members", 2), ("size", 8)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least {least}")
-        for rule in self.exclude:
-            if "=" not in rule:
-                raise ValueError(f"exclude {rule!r}: write COLUMN=VALUE, as in subgroup=country-flag")
 
 
 def load_pairs(config: PairsConfig) -> Pairs:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-MINILM = "minilm"
+from natgym.discovery.config import MINILM
 
 
 def _library(name: str) -> ModuleType:

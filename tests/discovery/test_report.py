@@ -13,8 +13,8 @@ from scipy import stats
 from generators.schedules import as_schedule
 from natgym.discovery.audit import audit, audit_figure
 from natgym.discovery.balance import branch_weights, reliability
-from natgym.discovery.methods import METHODS, changed, modalities_of, parse_settings
-from natgym.discovery.modality import FrozenViews, LiveWords
+from natgym.discovery.methods import METHODS, changed, parse_settings
+from natgym.discovery.modality import FrozenViews, LiveWords, modalities_of
 from natgym.discovery.objective import DiscoveryConfig
 from natgym.discovery.pairs import PairsConfig, described_digits, load_pairs
 from natgym.discovery.report import BETTER, Discovery, differences, format_shares, frame_of, score, summarize

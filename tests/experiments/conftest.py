@@ -23,6 +23,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     def run(script: str, *arguments: Any) -> tuple[int, str, str]:
         capsys.readouterr()
         monkeypatch.setattr(sys, "argv", [str(EXPERIMENTS / script), *map(str, arguments)])
+        sys.modules.pop(f"_{Path(script).stem}", None)  # what it does is read anew, as it is itself
         code: Any = 0
         try:
             runpy.run_path(sys.argv[0], run_name="__main__")

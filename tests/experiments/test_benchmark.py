@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,9 +23,11 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(natgym.env.vector, "advance", natgym.env.vector.advance)
     monkeypatch.setattr(natgym.env.vector, "start", natgym.env.vector.start)
     before = set(sys.modules)
-    yield importlib.import_module("benchmark")
+    script: Any = importlib.import_module("benchmark")
+    work: Any = importlib.import_module("_benchmark")
+    yield SimpleNamespace(Args=script.Args, work=script.work, Bench=work.Bench, Stopwatch=work.Stopwatch)
     for name in set(sys.modules) - before:
-        if name in ("benchmark", "_cli", "_root"):
+        if name in ("benchmark", "_benchmark", "_cli", "_root"):
             del sys.modules[name]
 
 

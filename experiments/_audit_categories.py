@@ -1,0 +1,63 @@
+"""What audit_categories.py does: images drawn, clustered with real ones, and judged by cluster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from _progress import progress
+from torch import Tensor
+
+from agents.named import find_policy
+from natgym.discovery.audit import audit, audit_figure
+from natgym.metrics.extractors import Extractor
+from natgym.rollouts import balanced, rollout
+from natgym.runs import Run
+from natgym.task import Task
+
+if TYPE_CHECKING:
+    from audit_categories import Args
+
+
+@torch.no_grad()
+def features(classifier: Extractor, images_NCHW: Tensor) -> np.ndarray:
+    """Return the classifier's features (N, d)."""
+    return torch.cat([classifier(images)[0] for images in images_NCHW.split(256)]).numpy()
+
+
+def work(args: Args) -> None:
+    torch.set_num_threads(1)
+    task = Task.load(args.task or args.generator, generator=args.generator if args.task else None)
+    generator, classifier = task.generator, task.score_extractor
+    policy = find_policy(args.policy, args.steps, generator)
+    real, held_out = task.split("train"), task.split("report")
+    run = Run.create("audit_categories", args.output, args)
+    with progress(total=args.images, unit="img") as bar:
+        conditions = balanced(generator.conditions(), args.images)
+        drawn = rollout(
+            policy,
+            generator,
+            task.tokenizer,
+            conditions,
+            seed=args.seed,
+            progress=bar.update,
+        )
+    found = audit(
+        features(classifier, real.images_NCHW),
+        real.condition.values.numpy(),
+        features(classifier, held_out.images_NCHW),
+        features(classifier, drawn.images_NCHW),
+        names=real.class_names,
+        extra=args.extra,
+        seed=args.seed,
+    )
+    protocol = {"task": task.name, "images": args.images, "held_out": len(held_out), "labelled": len(real)}
+    run.write_results(protocol | {"policy": args.policy, "steps": policy.steps}, found.rows())
+    counts = f"{args.images:,} generated and {len(held_out):,} held-out images"
+    note = f"{task.name}, {args.policy}, T = {policy.steps}; {counts}"
+    run.write_figure("audit", audit_figure(found, drawn.images_NCHW, note))
+    print(pd.DataFrame(found.rows()).to_string(index=False, float_format="{:.3f}".format))
+    print(note)
+    print(f"{run.folder}: config.json, results.json, figures/")

@@ -1,0 +1,179 @@
+"""What evaluate.py does: policies side by side on one protocol, or two results compared."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from _cli import open_run
+from _progress import progress
+
+from agents.named import describe, find_all, find_policies
+from generators.data import SplitName
+from generators.rules import DecodeRules
+from natgym.evaluation.comparison import compare_results
+from natgym.evaluation.evaluator import EvaluationConfig, Evaluator, refuse_too_few
+from natgym.evaluation.report import write_report
+from natgym.evaluation.scorer import Scorer
+from natgym.evaluation.tables import FULL_COLUMNS, format_table, set_against, table_row
+from natgym.figures.comparisons import frontier_figure
+from natgym.figures.policies import samples_figure
+from natgym.metrics.extractors import load_extractor
+from natgym.metrics.reference import Reference
+from natgym.rollouts import Policy, balanced, rollout
+from natgym.runs import Run
+from natgym.task import Task
+
+if TYPE_CHECKING:
+    from evaluate import Args
+
+
+# Flags that say where to run, not what.
+PLACES = ("threads", "device", "resume")
+
+
+class Evaluation:
+    """Everything that the table is made of, loaded and checked before a folder is made."""
+
+    def __init__(self, args: Args) -> None:
+        torch.set_num_threads(1)
+        self.args = args
+        names = args.generators or (args.task or "digits",)
+        networks = {"tokenizer": args.tokenizer, "score_extractor": args.classifier}
+        self.task = Task.load(args.task or names[0], device=args.device, **networks)
+        self.tasks = {
+            name: self.task.like(generator=name) if args.generators else self.task for name in names
+        }
+        self.classifier: Any = self.task.score_extractor if self.task.has("score_extractor") else None
+        self.extractor = self._extractor()
+        self.statistics = None if args.reference is None else Reference.load(args.reference, self.extractor)
+        self.plays = {name: self._plays(task.generator) for name, task in self.tasks.items()}
+        labels = {label for plays in self.plays.values() for label, _ in plays}
+        self.against = args.against or next(iter(self.plays.values()))[0][0]
+        if self.against not in labels:
+            raise ValueError(f"against {self.against!r} is not one of {', '.join(sorted(labels))}")
+
+    def _plays(self, generator: Any) -> list[tuple[str, Policy]]:
+        find = partial(find_policies, steps=self.args.steps, generator=generator)
+        return [(label, policy) for label, _, policy in find_all(self.args.policy, find)]
+
+    def _extractor(self) -> Any:
+        """Return the source of features; ValueError if there is none, or too few images for it."""
+        args, found = self.args, self.classifier
+        if args.extractor != "classifier":
+            found = load_extractor(args.extractor, args.weights, args.device)
+        if found is None:
+            raise ValueError(
+                f"{self.task} has no extractors/score; give --classifier, or --extractor inception"
+            )
+        refuse_too_few(args.num_images, found)
+        return found
+
+    def real(self) -> tuple[Any, Any]:
+        """Return the reference, and a split of real images whose row is the floor, if there is one."""
+        if self.statistics is not None:
+            return self.statistics, None
+        args = self.args
+        other: SplitName = "select" if args.split == "train" else "train"
+        return self.task.split(args.split), self.task.split(other)
+
+    def judge(self, real: Any) -> Scorer:
+        """Return the judge of all generators' images."""
+        return Scorer(self.classifier, real, extractor=self.extractor, quantise=self.args.quantise)
+
+    def evaluator(self, task: Task, scorer: Scorer) -> Evaluator:
+        """Return what evaluates policies of one generator."""
+        args = self.args
+        config = EvaluationConfig(
+            split="-" if args.reference else args.split,
+            images=args.num_images,
+            seeds=args.seeds,
+            conditions=args.conditions,
+            convention=args.protocol,
+        )
+        rules = DecodeRules.of(args.rules, task.generator.grid)
+        return Evaluator(task, config, scorer=scorer, rules=rules, threads=args.threads)
+
+    def label(self, generator: str, policy: str) -> str:
+        return f"{generator} {policy}" if len(self.tasks) > 1 else policy
+
+    def show(self, label: str, policy: Policy, task: Task, run: Run) -> None:
+        """Draw ten rows of the first ten conditions, the same noise for every policy."""
+        pool = task.generator.conditions()[:10]
+        drawn = rollout(
+            policy,
+            task.generator,
+            task.tokenizer,
+            balanced(pool, 10 * len(pool)),
+            seed=0,
+            rules=DecodeRules.of(self.args.rules, task.generator.grid),
+        )
+        title = f"{label}, T = {policy.steps}"
+        note = f"{self.task.name}; unselected, the same noise for every policy"
+        run.write_figure(
+            f"samples-{label}-T{policy.steps}",
+            samples_figure({title: drawn.images_NCHW.cpu()}, pool.names, note),
+        )
+
+
+def judged(
+    label: str, policy: Policy, evaluator: Evaluator, progress: Callable[[int], object]
+) -> dict[str, Any]:
+    """Return a policy's row, with its cost, its protocol and what it takes to play it again."""
+    row = table_row(label, policy, evaluator, evaluator(policy, progress))
+    return row | {"sampler": describe(policy)}
+
+
+def finished(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return the rows that a stopped evaluation left, by policy and number of steps."""
+    if not (folder / "results.json").is_file():
+        return {}
+    rows = json.loads((folder / "results.json").read_text())["rows"]
+    return {(row["policy"], row["steps"]): row for row in rows if "steps" in row}
+
+
+def evaluate(args: Args) -> None:
+    """Draw and judge; print the table and write the run folder."""
+    args, run, evaluation = open_run("evaluate", args, PLACES, Evaluation)
+    known = finished(run.folder)
+    real, spare = evaluation.real()
+    scorer = evaluation.judge(real)
+    rows: list[dict[str, Any]] = []
+    count = sum(map(len, evaluation.plays.values()))
+    each = len(args.seeds) * args.num_images
+    with progress(total=count * each, unit="img", unit_scale=True) as bar:
+        for name, task in evaluation.tasks.items():
+            evaluator, found = evaluation.evaluator(task, scorer), []
+            for policy_name, policy in evaluation.plays[name]:
+                place = label, _ = evaluation.label(name, policy_name), policy.steps
+                bar.set_description(f"{label}, T = {policy.steps}")
+                if place in known:
+                    bar.update(each)
+                else:
+                    known[place] = judged(label, policy, evaluator, bar.update)
+                    run.write_results(evaluator.manifest(), list(known.values()))  # what a killed run leaves
+                    evaluation.show(label, policy, task, run)
+                found.append(known[place])
+            rows += set_against(found, evaluation.label(name, evaluation.against))
+    bars = f"{evaluation.task.name}; bars: 95 % t-intervals over {len(args.seeds)} evaluation seeds"
+    run.write_figure("frontier", frontier_figure(rows, bars))
+    if spare is not None:
+        rows.append(evaluator.floor(spare))
+    run.write_results(evaluator.manifest(), rows)
+    note = f"difference: to {evaluation.against} at the same T, paired over the seeds, with 95 % t-interval"
+    print(f"{format_table(rows, FULL_COLUMNS)}\n{evaluator.legend()}\n{note}")
+    write_report(run.folder, f"Policies on {evaluation.task.name}", [*evaluator.legend().splitlines(), note])
+    print(f"{run.folder}: config.json, results.json, figures/, report.html")
+
+
+def work(args: Args) -> None:
+    if args.compare:
+        found, said = compare_results(*args.compare)
+        print(said)
+        sys.exit(1 if found.forbidding else 0)
+    evaluate(args)

@@ -1,0 +1,166 @@
+"""What train_generator.py does: a training as the only process or as ranks, watched by the first."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from _cli import refuse_settings
+from _progress import progress
+
+from agents.distributed.workers import own_device, process_group, rank, run_workers
+from generators.checkpoints import load_state, save_pretrained, save_state
+from generators.data import tokens
+from generators.noise import derive_seed, seeded
+from generators.recipes import DEFAULT_SIZE, build
+from generators.schedules import as_schedule
+from generators.training import Trainer
+from natgym.evaluation.scorer import Scorer
+from natgym.figures.policies import samples_figure
+from natgym.figures.trainings import training_figure
+from natgym.policies import FixedPolicy
+from natgym.rollouts import balanced, rollout
+from natgym.runs import MetricsLog, Run, read_metrics
+from natgym.task import Task
+
+if TYPE_CHECKING:
+    from train_generator import Args
+
+
+def task_of(args: Args, device: torch.device | str = "cpu") -> Task:
+    """Return the task with the tokenizer and classifier that were asked for."""
+    return Task.load(args.data, device=device, tokenizer=args.tokenizer, score_extractor=args.classifier)
+
+
+def work(args: Args) -> None:
+    places = {name: getattr(args, name) for name in ("resume", "workers", "address", "device")}
+    folder = args.resume
+    if folder is not None:
+        refuse_settings(folder, places)
+        args = dataclasses.replace(Run.open(folder).config(type(args)), **places)
+    else:
+        if args.evaluate_every:
+            as_schedule(args.evaluation_schedule, args.evaluation_steps)
+        task_of(args).tokenizer  # noqa: B018  (before anything is written)
+        if rank() == 0:
+            folder = Run.create("train_generator", args.output, args).folder
+    if args.workers == 1:
+        with process_group(args.device):
+            train(args, folder)
+    else:
+        assert folder is not None, "torchrun's processes are no Ray workers"
+        args = dataclasses.replace(args, cache=args.cache.resolve())
+        with followed(folder, args.train.updates):
+            run_workers(
+                partial(train, args, folder.resolve()), args.workers, folder, args.device, args.address
+            )
+        print(folder / "generator")
+
+
+@contextmanager
+def followed(folder: Path, updates: int) -> Iterator[None]:
+    """Draw the progress that the workers write down."""
+    done = Event()
+
+    def follow() -> None:
+        with progress(total=updates, unit="update") as bar:
+            while not done.wait(1.0) or bar.n < len(read_metrics(folder / "metrics.csv")):
+                bar.update(len(read_metrics(folder / "metrics.csv")) - bar.n)
+
+    thread = Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def train(args: Args, folder: Path | None) -> None:
+    """Train as the only process or as one of the ranks; the first one writes into the run's folder."""
+    torch.set_num_threads(args.threads)
+    device = own_device(args.device)
+    task = task_of(args, device)
+    tokenizer: Any = task.tokenizer
+    ids_NL, condition = tokens(task.data, "train", tokenizer, args.cache, mirror=args.mirror)
+    with seeded(derive_seed(args.train.seed, "generator")):
+        size = args.size or task.recipe or DEFAULT_SIZE
+        depth = {"depth" if args.model == "nat" else "encoder_depth": args.depth}
+        sizes = {"width": args.width, "heads": args.heads, "dropout": args.dropout, **depth}
+        generator = build(args.model, size, tokenizer, condition.geometry, **sizes).to(device)
+    trainer = Trainer(generator, ids_NL.to(device), condition.to(device), args.train)
+    if folder is not None and (checkpoint := folder / "checkpoint.pt").is_file():
+        trainer.load_state_dict(load_state(checkpoint))  # each tensor goes where its parameter is
+    if rank() == 0 and folder is not None:
+        Watcher(args, Run(folder), trainer, tokenizer).watch()
+    else:
+        for _ in trainer:
+            pass
+
+
+class Watcher:
+    """What rank 0 does beside training: progress, checkpoints, curves, sample grids, the final weights."""
+
+    def __init__(self, args: Args, run: Run, trainer: Trainer, tokenizer: Any) -> None:
+        self.args, self.run, self.trainer, self.tokenizer = args, run, trainer, tokenizer
+        self.note = f"{args.data}, {args.model}; {args.evaluation_schedule} at T = {args.evaluation_steps}"
+        self.scorer = None
+        if args.evaluate_every:
+            task = task_of(args)
+            if task.has("score_extractor"):
+                self.scorer = Scorer(task.score_extractor, task.split("select"))  # type: ignore[arg-type]
+
+    def watch(self) -> None:
+        """Run the training to its end."""
+        args, trainer, folder = self.args, self.trainer, self.run.folder
+        log = MetricsLog(folder / "metrics.csv", "update", trainer.done + 1)
+        bar = progress(total=args.train.updates, initial=trainer.done, unit="update")
+        with bar:
+            for metrics in trainer:
+                last = trainer.done == args.train.updates
+                due = args.evaluate_every and (last or trainer.done % args.evaluate_every == 0)
+                scores = self.evaluate() if due else dict.fromkeys(("distance", "sample_accuracy"))
+                log.append(metrics | scores)
+                bar.set_postfix(
+                    loss=f"{metrics['loss']:.3f}",
+                    **{name: f"{value:.3f}" for name, value in scores.items() if value is not None},
+                )
+                bar.update()
+                if trainer.done % args.checkpoint_every == 0:
+                    save_state(folder / "checkpoint.pt", trainer.state_dict())
+        generator = trainer.ema
+        save_pretrained(generator, folder / "generator", task=task_of(args).home)
+        metrics = pd.read_csv(folder / "metrics.csv")
+        self.run.write_figure("training", training_figure(metrics, self.note))
+        count = sum(parameter.numel() for parameter in generator.parameters())
+        print(f"{folder / 'generator'}: {count:,} parameters")
+
+    def evaluate(self) -> dict[str, float | None]:
+        """Draw images with the averaged generator; save a grid, return distance and accuracy if judged."""
+        args = self.args
+        generator: Any = self.trainer.ema
+        every = generator.conditions()
+        pool = every[:20]
+        policy = FixedPolicy(as_schedule(args.evaluation_schedule, args.evaluation_steps))
+        drawn_of, count = (every, args.evaluation_images) if self.scorer else (pool, 10 * len(pool))
+        condition = balanced(drawn_of, count)
+        seed = derive_seed(args.train.seed, "evaluation")
+        images = rollout(policy, generator, self.tokenizer, condition, seed=seed).images_NCHW.cpu()
+        shown = images[torch.arange(count) % len(drawn_of) < len(pool)][: 10 * len(pool)]
+        shown = shown[: len(shown) // len(pool) * len(pool)]  # whole rows
+        title = f"update {self.trainer.done:,}"
+        self.run.write_figure(
+            f"samples-{self.trainer.done:06d}",
+            samples_figure({title: shown}, pool.names, self.note + "; unselected"),
+        )
+        if self.scorer is None:
+            return {"distance": None, "sample_accuracy": None}
+        scores = self.scorer.score(images, condition.to("cpu"))
+        return {"distance": scores["distance"], "sample_accuracy": scores["accuracy"]}

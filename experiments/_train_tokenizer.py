@@ -1,0 +1,96 @@
+"""What train_tokenizer.py does: a codebook of k-means or a trained VQ-VAE, and what it loses."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from _cli import refuse_settings
+from _progress import progress
+
+from generators.checkpoints import load_state, save_pretrained, save_state
+from generators.noise import derive_seed, seeded
+from generators.recipes import tokenizer_kind
+from generators.tokenizers import ConvVQ, ConvVQConfig, PatchKMeans, Tokenizer
+from generators.vq import VQTrainer
+from natgym.evaluation.scorer import Scorer
+from natgym.runs import MetricsLog, read_config, write_config
+from natgym.task import Task
+
+if TYPE_CHECKING:
+    from train_tokenizer import Args
+
+SETTINGS = "training.json"  # config.json is the saved module's
+
+
+def work(args: Args) -> None:
+    if args.resume is not None:
+        refuse_settings(args.resume, ("resume",))
+        if not (args.resume / SETTINGS).is_file():
+            raise ValueError(
+                f"{args.resume} has no {SETTINGS}: it is not the folder of a vq training; start anew"
+            )
+        args = dataclasses.replace(read_config(args.resume / SETTINGS, type(args)), output=args.resume)
+    elif args.output is None:
+        raise ValueError("neither --output nor --resume is given; name a new folder with --output")
+    elif args.output.exists():
+        raise ValueError(f"{args.output} exists and is not overwritten; choose another --output")
+    assert args.output is not None
+    kind = args.kind or tokenizer_kind(Task.load(args.task).recipe)
+    tokenizer = fit_kmeans(args) if kind == "kmeans" else train_vq(args, args.output)
+    save_pretrained(tokenizer, args.output, task=args.task)
+    print(f"{args.output}: {losses(tokenizer, args)} on the select split")
+
+
+def fit_kmeans(args: Args) -> PatchKMeans:
+    images_NCHW = Task.load(args.task).split("train").images_NCHW
+    size = args.codebook_size or 128
+    return PatchKMeans.fit(images_NCHW, patch=args.patch, codebook_size=size, seed=args.train.seed)
+
+
+def train_vq(args: Args, folder: Path) -> ConvVQ:
+    """Train to the last update, going on from the folder's checkpoint if there is one."""
+    torch.set_num_threads(args.threads)
+    pictures = Task.load(args.task).images("train")
+    config = ConvVQConfig(
+        image_shape=pictures.image_shape,
+        codebook_size=args.codebook_size or 256,
+        code_width=args.code_width,
+        width=args.width,
+        downsampling=args.downsampling,
+        blocks=args.blocks,
+    )
+    with seeded(derive_seed(args.train.seed, "tokenizer")):
+        tokenizer = ConvVQ(config).to(args.device)
+    trainer = VQTrainer(tokenizer, pictures, args.train)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(folder / SETTINGS, args)
+    if (checkpoint := folder / "checkpoint.pt").is_file():
+        trainer.load_state_dict(load_state(checkpoint, args.device))
+    log = MetricsLog(folder / "metrics.csv", "update", trainer.done + 1)
+    with progress(total=args.train.updates, initial=trainer.done, unit="update") as bar:
+        for metrics in trainer:
+            log.append(metrics)
+            bar.set_postfix(squared_error=f"{metrics['squared_error']:.5f}", codes=metrics["codes"])
+            bar.update()
+            if trainer.done % args.checkpoint_every == 0:
+                save_state(checkpoint, trainer.state_dict())
+    return tokenizer.eval()
+
+
+@torch.no_grad()
+def losses(tokenizer: Tokenizer, args: Args) -> str:
+    """Say what the select split loses: codes used, squared error and, given a classifier, distance."""
+    task = Task.load(args.task, score_extractor=args.classifier)
+    part = task.split("select")
+    device = args.device if isinstance(tokenizer, ConvVQ) else "cpu"
+    ids_NL = torch.cat([tokenizer.encode(images.to(device)).cpu() for images in part.images_NCHW.split(256)])
+    coded_NCHW = torch.cat([tokenizer.decode(ids.to(device)).cpu() for ids in ids_NL.split(256)])
+    used = ids_NL.unique().numel()
+    error = (coded_NCHW - part.images_NCHW).square().mean().item()
+    said = f"{used} codes used ({used / tokenizer.codebook_size:.1%}), squared error {error:.5f}"
+    if not task.has("score_extractor"):
+        return said
+    return f"{said}, distance {Scorer(task.score_extractor, part).distance(coded_NCHW):.3f}"  # type: ignore[arg-type]
