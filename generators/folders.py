@@ -23,6 +23,7 @@ from torch import Tensor
 
 LABEL_COLUMNS = ("label", "class", "group")  # the first that metadata.csv has, unless one is named
 TEST_FOLDERS = ("test", "val")
+LONGEST_FIELD = 2**30  # characters
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,7 @@ def _by_parts(train: Path, test: Path) -> Listing:
 
 
 def _by_metadata(path: Path, column: str | None) -> Listing:
-    with open(path / "metadata.csv", newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        rows, columns = list(reader), list(reader.fieldnames or [])
-    if "file_name" not in columns:
-        raise ValueError(f"{path}/metadata.csv has no column file_name; it has {', '.join(columns)}")
+    rows, columns = read_metadata(path / "metadata.csv", "file_name")
     chosen = column or next((name for name in LABEL_COLUMNS if name in columns), None)
     if chosen not in columns:
         said = f"no column {column!r}" if column else f"none of the columns {', '.join(LABEL_COLUMNS)}"
@@ -129,6 +126,35 @@ def _by_metadata(path: Path, column: str | None) -> Listing:
     return Listing(
         [path / row["file_name"] for row in rows], np.array([number[row[chosen]] for row in rows]), names
     )
+
+
+def read_metadata(file: Path, *needed: str) -> tuple[list[dict[str, str]], list[str]]:
+    """Return the rows of a metadata.csv, column -> text, and its columns.
+
+    Args:
+        file: UTF-8, with or without the byte order mark that spreadsheets write.
+        needed: columns that it must have.
+
+    Raises:
+        ValueError: a column is missing, or a row has another number of fields than the first line.
+    """
+    limit = csv.field_size_limit(LONGEST_FIELD)  # the csv module's own limit is less than a long article
+    try:
+        with open(file, newline="", encoding="utf-8-sig") as opened:
+            reader = csv.DictReader(opened)
+            rows = list(reader)
+            columns = list(reader.fieldnames or [])
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is no table of comma-separated values in UTF-8: {error}") from None
+    finally:
+        csv.field_size_limit(limit)
+    if missing := [column for column in needed if column not in columns]:
+        raise ValueError(f"{file} has no column {', '.join(missing)}; it has {', '.join(columns)}")
+    for number, row in enumerate(rows, start=2):
+        # DictReader fills up short rows with None, and puts what is too much under the key None.
+        if None in row.values() or None in row:
+            raise ValueError(f"{file}, row {number}: it has not {len(columns)} fields as the first line")
+    return rows, columns
 
 
 class ImageFiles:

@@ -7,7 +7,6 @@ without category is unlabelled for good.
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generators.folders import ImageFiles
+from generators.folders import ImageFiles, read_metadata
 from generators.images import ArrayPixels, Pixels
 from natgym.discovery.config import DIGITS, PairsConfig
 
@@ -67,6 +66,25 @@ class Pairs:
             raise ValueError(f"an image can't be read: {error}; mend it or empty its file_name") from None
 
 
+class PairImages:
+    """The images of the samples that have one, by their place among these (`generators.images.ImageRows`)."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs = pairs
+        self.rows = np.flatnonzero(pairs.has_image_N)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, places_B: Tensor) -> Tensor:
+        """Return images (B, C, H, W) in [0, 1]; ValueError if one can't be read."""
+        return self.pairs.images(self.rows[places_B.numpy()])
+
+    def load(self) -> Tensor:
+        """Return all of them."""
+        return self.pairs.images(self.rows)
+
+
 def load_pairs(config: PairsConfig) -> Pairs:
     """Return the pairs; ValueError naming the row if something is missing or there are not two categories."""
     if config.data == DIGITS:
@@ -88,16 +106,9 @@ def load_pairs(config: PairsConfig) -> Pairs:
 
 
 def _rows(file: Path, config: PairsConfig) -> list[dict[str, str]]:
-    with open(file, newline="", encoding="utf-8") as opened:
-        reader = csv.DictReader(opened)
-        rows, columns = list(reader), list(reader.fieldnames or [])
     excluded = [rule.partition("=")[::2] for rule in config.exclude]
-    wanted = ["file_name", config.text_column, config.label_column, *(column for column, _ in excluded)]
-    if missing := [column for column in wanted if column not in columns]:
-        raise ValueError(f"{file} has no column {', '.join(missing)}; it has {', '.join(columns)}")
-    for number, row in enumerate(rows, start=2):
-        if None in row.values() or None in row:
-            raise ValueError(f"{file}, row {number}: it has not {len(columns)} fields as the first line")
+    columns = ["file_name", config.text_column, config.label_column, *(column for column, _ in excluded)]
+    rows, _ = read_metadata(file, *columns)
     return [row for row in rows if not any(row[column] == value for column, value in excluded)]
 
 
