@@ -12,7 +12,7 @@ from torch import Tensor
 
 from agents.named import find_policy
 from natgym.discovery.audit import audit, audit_figure
-from natgym.metrics.extractors import Extractor
+from natgym.metrics.extractors import Extractor, extract
 from natgym.rollouts import balanced, rollout
 from natgym.runs import Run
 from natgym.task import Task
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from audit_categories import Args
 
 
-@torch.no_grad()
 def features(classifier: Extractor, images_NCHW: Tensor) -> np.ndarray:
     """Return the classifier's features (N, d)."""
-    return torch.cat([classifier(images)[0] for images in images_NCHW.split(256)]).numpy()
+    return extract(classifier, images_NCHW, quantise=False)[0].numpy()
 
 
 def work(args: Args) -> None:

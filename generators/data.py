@@ -15,17 +15,15 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from generators import former
-from generators.checkpoints import tensors_hash, weights_hash
+from generators.caches import cached
+from generators.checkpoints import weights_hash
 from generators.conditions import Condition, Labels
 from generators.config import SplitName as SplitName
-from generators.files import write_atomic
 from generators.folders import FolderSpec, ImageFiles, list_folder
-from generators.images import ArrayPixels, Pictures, Pixels, Split
+from generators.images import ArrayPixels, Pictures, Pixels, Split, batches
 from generators.tokenizers import Tokenizer
 
 
@@ -90,23 +88,8 @@ def tokens(
     name = "-".join([re.sub(r"\W+", "_", task), split, weights, *(["mirror"] if mirror else [])])
     path = Path(cache_folder) / f"{name}.safetensors"
     made_of = f"{task} {split} {weights} {mirror} {pictures.fingerprint()}"
-    if (ids_NL := _read_tokens(path, made_of)) is None:
-        ids_NL = _encode(pictures, tokenizer, flips, batch_size, progress)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        described = {"made_of": made_of, "hash": tensors_hash({"ids": ids_NL})}
-        write_atomic(path, save({"ids": ids_NL}, described))
+    ids_NL = cached(path, "ids", made_of, lambda: _encode(pictures, tokenizer, flips, batch_size, progress))
     return ids_NL, type(pictures.condition).cat([pictures.condition] * len(flips))
-
-
-def _read_tokens(path: Path, made_of: str) -> Tensor | None:
-    """Return the ids of a cache file; None if it is not there, made of something else or damaged."""
-    try:
-        with safe_open(path, "pt") as file:
-            described, ids_NL = file.metadata() or {}, file.get_tensor("ids")
-    except (OSError, SafetensorError):
-        return None
-    right = described.get("made_of") == made_of and described.get("hash") == tensors_hash({"ids": ids_NL})
-    return ids_NL if right else None
 
 
 @torch.no_grad()
@@ -119,8 +102,7 @@ def _encode(
 ) -> Tensor:
     device = next(iter(tokenizer.state_dict().values())).device
     encoded: dict[bool, list[Tensor]] = {flip: [] for flip in flips}
-    for rows in torch.arange(len(pictures)).split(batch_size):
-        images_BCHW = pictures[rows].to(device)
+    for rows, images_BCHW in batches(pictures, batch_size, device):
         for flip, ids in encoded.items():
             seen_BCHW = images_BCHW.flip(-1) if flip else images_BCHW
             ids.append(tokenizer.encode(seen_BCHW).cpu().to(torch.uint16))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -96,6 +97,20 @@ class Pictures:
     def fingerprint(self) -> str:
         """Name the images and their order, so that what was made of others is noticed."""
         return f"{self.pixels.fingerprint()}-{tensors_hash({'rows': self.rows_N})}"
+
+
+def batches(
+    images: ImageRows, size: int, device: torch.device | str | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the rows (B,) and the images (B, C, H, W) of N images, `size` at a time.
+
+    Args:
+        images: in memory, or read when asked for.
+        device: where the batches go; None leaves them where they are.
+    """
+    for rows in torch.arange(len(images)).split(size):
+        images_BCHW = images[rows]
+        yield rows, images_BCHW if device is None else images_BCHW.to(device)
 
 
 def eight_bits(images_NCHW: Tensor) -> Tensor:

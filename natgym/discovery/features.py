@@ -15,19 +15,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
-from generators.checkpoints import tensors_hash
-from generators.files import write_atomic
+from generators.caches import cached
+from generators.images import batches
 from generators.noise import derive_seed
-from natgym.discovery.augment import Augmentation, strong, weak
+from natgym.discovery.augment import strong, weak
 from natgym.discovery.config import FeatureConfig
 from natgym.discovery.encoders import color_histogram, oriented_gradients, train_encoder
 from natgym.discovery.modality import FrozenViews, LiveImages, LiveWords, Modality, drop_words
-from natgym.discovery.pairs import Pairs
+from natgym.discovery.pairs import PairImages, Pairs
 from natgym.discovery.pretrained import ImageEncoder, SentenceEncoder, weights_stamp
 
 Progress = Callable[[str, int, int], object]
@@ -67,28 +65,29 @@ def encode_pairs(
 def _images(
     pairs: Pairs, config: FeatureConfig, cache: Path, device: torch.device | str, progress: Progress
 ) -> Modality:
-    rows, present_N = np.flatnonzero(pairs.has_image_N), torch.from_numpy(pairs.has_image_N)
+    present_N = torch.from_numpy(pairs.has_image_N)
+    images = PairImages(pairs)
     if config.image_encoder == "conv":
-        return LiveImages(_scatter(pairs.images(rows), present_N), present_N, strong(pairs.mirrored))
+        return LiveImages(_scatter(images.load(), present_N), present_N, strong(pairs.mirrored))
     made_of: dict[str, Any] = {"encoder": config.image_encoder, "views": config.views}
     made_of |= {"pixels": pairs.pixels.fingerprint()} | weights_stamp(config.image_encoder)
     if config.image_encoder == "simclr":
         made_of["simclr"] = dataclasses.asdict(config.simclr)
 
     def compute() -> Tensor:
-        encode = _image_blocks(pairs, rows, config, device, progress)
-        return _image_views(pairs, rows, lambda images: encode(images.to(device)), config.views, progress)
+        encode = _image_blocks(images, config, device, progress)
+        return _image_views(images, lambda view: encode(view.to(device)), config.views, progress)
 
-    return FrozenViews(_scatter(_cached(cache, "image", made_of, compute), present_N), present_N)
+    return FrozenViews(_scatter(_features(cache, "image", made_of, compute), present_N), present_N)
 
 
 def _image_blocks(
-    pairs: Pairs, rows: np.ndarray, config: FeatureConfig, device: torch.device | str, progress: Progress
+    images: PairImages, config: FeatureConfig, device: torch.device | str, progress: Progress
 ) -> Callable[[Tensor], list[Tensor]]:
     """Return the function from images to blocks of features."""
     if config.image_encoder.startswith("timm:"):
         pretrained = ImageEncoder(config.image_encoder.removeprefix("timm:"), device)
-        return lambda images: [pretrained(images)]
+        return lambda view_BCHW: [pretrained(view_BCHW)]
     done = 0
 
     def count(loss: float) -> None:
@@ -96,28 +95,25 @@ def _image_blocks(
         done += 1
         progress(f"image encoder, loss {loss:.3f}", done, config.simclr.updates)
 
-    encoder = train_encoder(pairs.images(rows).to(device), strong(pairs.mirrored), config.simclr, count)
-    return lambda images: [encoder(images), color_histogram(images), oriented_gradients(images)]
+    views = strong(images.pairs.mirrored)
+    encoder = train_encoder(images.load().to(device), views, config.simclr, count)
+    return lambda view_BCHW: [encoder(view_BCHW), color_histogram(view_BCHW), oriented_gradients(view_BCHW)]
 
 
 @torch.no_grad()
 def _image_views(
-    pairs: Pairs,
-    rows: np.ndarray,
-    encode: Callable[[Tensor], list[Tensor]],
-    views: int,
-    progress: Progress,
+    images: PairImages, encode: Callable[[Tensor], list[Tensor]], views: int, progress: Progress
 ) -> Tensor:
-    augmentation: Augmentation = weak(pairs.mirrored)
-    encoded: list[list[list[Tensor]]] = [[] for _ in range(views + 1)]
-    for at in range(0, len(rows), BATCH):
-        images_BCHW = pairs.images(rows[at : at + BATCH])
-        for view, parts in enumerate(encoded):
-            rng = torch.Generator().manual_seed(derive_seed("image views", view, at))
+    augmentation = weak(images.pairs.mirrored)
+    encoded: list[list[list[Tensor]]] = [[] for _ in range(views + 1)]  # by view, batch and block
+    for rows, images_BCHW in batches(images, BATCH):
+        for view, batches_of_view in enumerate(encoded):
+            # By the batch's first row: the views of a sample depend on BATCH, which is no setting therefore.
+            rng = torch.Generator().manual_seed(derive_seed("image views", view, int(rows[0])))
             blocks = encode(augmentation(images_BCHW, rng) if view else images_BCHW)
-            parts.append([block.cpu() for block in blocks])
-        progress("image features", min(at + BATCH, len(rows)), len(rows))
-    return normalised([[torch.cat(blocks) for blocks in zip(*parts, strict=True)] for parts in encoded])
+            batches_of_view.append([block.cpu() for block in blocks])
+        progress("image features", int(rows[-1]) + 1, len(images))
+    return normalised([[torch.cat(block) for block in zip(*view, strict=True)] for view in encoded])
 
 
 def _texts(
@@ -146,7 +142,7 @@ def _texts(
             progress("text features", view + 1, config.views + 1)
         return normalised(encoded)
 
-    return FrozenViews(_scatter(_cached(cache, "text", made_of, compute), present_N), present_N)
+    return FrozenViews(_scatter(_features(cache, "text", made_of, compute), present_N), present_N)
 
 
 def _text_encoder(
@@ -186,19 +182,8 @@ def _scatter(values: Tensor, present_N: Tensor) -> Tensor:
     return spread
 
 
-def _cached(folder: Path, name: str, made_of: dict, compute: Callable[[], Tensor]) -> Tensor:
-    """Return the features of a cache file, or compute and write them; one that is damaged is replaced."""
+def _features(folder: Path, name: str, made_of: dict, compute: Callable[[], Tensor]) -> Tensor:
+    """Return the features of the cache file of these settings, float16; computed where there is none."""
     described = json.dumps(made_of, sort_keys=True)
     path = folder / f"{name}-{hashlib.sha256(described.encode()).hexdigest()[:12]}.safetensors"
-    try:
-        with safe_open(path, "pt") as file:
-            metadata, features = file.metadata() or {}, file.get_tensor("features")
-        if metadata == {"made_of": described, "hash": tensors_hash({"features": features})}:
-            return features
-    except (OSError, SafetensorError):
-        pass
-    features = compute().half()
-    folder.mkdir(parents=True, exist_ok=True)
-    metadata = {"made_of": described, "hash": tensors_hash({"features": features})}
-    write_atomic(path, save({"features": features}, metadata))
-    return features
+    return cached(path, "features", described, lambda: compute().half())

@@ -21,6 +21,7 @@ from torch import Tensor
 from generators.checkpoints import weights_hash
 from generators.conditions import Condition
 from generators.data import Split
+from generators.images import batches
 from generators.noise import derive_seed
 from generators.rules import DecodeRules
 from natgym.evaluation.protocol import EIGHT_BITS, EvaluationConfig, EvaluationProtocol
@@ -152,10 +153,11 @@ class Evaluator:
     def _own(self, images_NCHW: Tensor, condition: Condition) -> dict[str, float]:
         """Return the metrics of one's own, fed in chunks; ValueError if one is not a finite number."""
         making = {name: make() for name, make in self.metrics.items()}
-        for rows in torch.arange(len(images_NCHW)).split(CHUNK) if making else ():
-            seen_BCHW = self.scorer.seen(images_NCHW[rows])
+        for rows, images_BCHW in batches(images_NCHW, CHUNK) if making else ():
+            seen_BCHW = self.scorer.seen(images_BCHW)
+            features_Bd = self.scorer.features(images_BCHW)
             for metric in making.values():
-                metric.update(seen_BCHW, condition[rows], self.scorer.features(images_NCHW[rows]))
+                metric.update(seen_BCHW, condition[rows], features_Bd)
         found = {name: float(metric.compute()) for name, metric in making.items()}
         if wrong := [name for name, value in found.items() if not math.isfinite(value)]:
             raise ValueError(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from generators.checkpoints import register
 from generators.images import ImageRows
 from generators.noise import seeded
+from natgym.metrics.extractors import extract
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,12 +124,12 @@ def fit_classifier(
     return classifier
 
 
-@torch.no_grad()
 def judge(classifier: Classifier, images: ImageRows) -> tuple[Tensor, Tensor]:
     """Return features (N, d) and logits (N, K) of many images, a few megapixels at a time, on the host."""
     _, height, width = classifier.config.image_shape
-    device, together = classifier.feature_scale.device, max(1, 2**21 // (height * width))
-    outputs = [classifier(images[rows].to(device)) for rows in torch.arange(len(images)).split(together)]
-    return torch.cat([features.cpu() for features, _ in outputs]), torch.cat(
-        [logits.cpu() for _, logits in outputs]
+    together = max(1, 2**21 // (height * width))
+    features_Nd, logits_NK = extract(
+        classifier, images, quantise=False, chunk=together, device=classifier.feature_scale.device
     )
+    assert logits_NK is not None
+    return features_Nd.cpu(), logits_NK.cpu()

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from generators.images import eight_bits
+from generators.images import ImageRows, batches, eight_bits
 from natgym.metrics.dino import DINOv2
 from natgym.metrics.inception import Inception
 
@@ -48,8 +48,25 @@ def load_extractor(kind: str, weights: Path | str | None, device: torch.device |
 
 
 @torch.no_grad()
-def extract(extractor: Extractor, images_NCHW: Tensor, quantise: bool = True) -> tuple[Tensor, Tensor | None]:
-    """Return features (N, d) and logits (N, K) of images, rounded to 8 bits or as they are, in chunks."""
-    outputs = [extractor(eight_bits(chunk) if quantise else chunk) for chunk in images_NCHW.split(CHUNK)]
+def extract(
+    extractor: Extractor,
+    images: ImageRows,
+    quantise: bool = True,
+    *,
+    chunk: int = CHUNK,
+    device: torch.device | str | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Return features (N, d) and logits (N, K) of images, in chunks.
+
+    Args:
+        images: N of them, in memory or read when asked for.
+        quantise: round them to 8 bits first.
+        chunk: images looked at at once.
+        device: of the extractor; None where the images are on it.
+    """
+    outputs = [
+        extractor(eight_bits(images_BCHW) if quantise else images_BCHW)
+        for _, images_BCHW in batches(images, chunk, device)
+    ]
     logits = [logits for _, logits in outputs if logits is not None]
     return torch.cat([features for features, _ in outputs]), torch.cat(logits) if logits else None

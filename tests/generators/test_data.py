@@ -1,5 +1,6 @@
 """The splits: disjoint, complete, stratified, and the same for ever."""
 
+import csv
 import hashlib
 from pathlib import Path
 from typing import Any, get_args
@@ -23,6 +24,8 @@ from generators.data import (
     stratified_splits,
     tokens,
 )
+from generators.folders import read_metadata
+from generators.images import batches
 from generators.tokenizers import PatchKMeans, PatchKMeansConfig
 
 DIGITS = {
@@ -241,6 +244,41 @@ def test_metadata_without_a_usual_column_needs_a_name(annotated: Path) -> None:
     with pytest.raises(ValueError, match="none of the columns label, class, group; name one of .*subkind"):
         load_split(str(annotated), "train")
     assert load_split(f"{annotated}#kind", "train").class_names == ("x", "y")
+
+
+@pytest.mark.parametrize(("row", "words"), [("images/0.png,a,x", "row 62"), ("a,b,c,d,e", "row 62")])
+def test_a_row_of_metadata_with_another_number_of_fields_is_named(
+    annotated: Path, row: str, words: str
+) -> None:
+    with open(annotated / "metadata.csv", "a") as file:
+        file.write(f"{row}\n")
+    with pytest.raises(ValueError, match=f"{words}: it has not 4 fields"):
+        load_split(str(annotated), "train")
+
+
+def test_metadata_may_begin_with_a_byte_order_mark_and_hold_long_texts(tmp_path: Path) -> None:
+    rows = [{"file_name": "a.png", "text": "word " * 40_000}, {"file_name": "b.png", "text": "é, ü"}]
+    with open(tmp_path / "metadata.csv", "w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.DictWriter(file, ["file_name", "text"])
+        writer.writeheader()
+        writer.writerows(rows)
+    limit = csv.field_size_limit()
+    assert read_metadata(tmp_path / "metadata.csv", "text") == (rows, ["file_name", "text"])
+    assert csv.field_size_limit() == limit, "other readers keep theirs"
+    with pytest.raises(ValueError, match="no column label, group; it has file_name, text"):
+        read_metadata(tmp_path / "metadata.csv", "label", "text", "group")
+    (tmp_path / "metadata.csv").write_bytes("file_name,text\na.png,caf\xe9\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="metadata.csv is no table of comma-separated values in UTF-8"):
+        read_metadata(tmp_path / "metadata.csv")
+
+
+def test_images_come_in_batches_with_their_rows() -> None:
+    images = torch.rand(7, 1, 2, 2)
+    rows, some = zip(*batches(images, 3), strict=True)
+    assert [len(part) for part in rows] == [3, 3, 1]
+    assert torch.equal(torch.cat(rows), torch.arange(7)) and torch.equal(torch.cat(some), images)
+    digits = open_split("digits", "select")
+    assert torch.equal(torch.cat([seen for _, seen in batches(digits, 64)]), digits.load().images_NCHW)
 
 
 def test_pictures_of_several_sizes_need_one(tmp_path: Path) -> None:
