@@ -1,17 +1,17 @@
-"""What audit_categories.py does: images drawn, clustered with real ones, and judged by cluster."""
+"""What audit_categories.py does: images generated, clustered with real ones, and judged by cluster."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 from _progress import progress
 from torch import Tensor
 
 from agents.named import find_policy
-from natgym.discovery.audit import audit, audit_figure
+from natgym.discovery.audit import COLUMNS, audit, audit_figure
+from natgym.evaluation.tables import format_table
 from natgym.metrics.extractors import Extractor, extract
 from natgym.rollouts import balanced, rollout
 from natgym.runs import Run
@@ -35,7 +35,7 @@ def work(args: Args) -> None:
     run = Run.create("audit_categories", args.output, args)
     with progress(total=args.images, unit="img") as bar:
         conditions = balanced(generator.conditions(), args.images)
-        drawn = rollout(
+        generated = rollout(
             policy,
             generator,
             task.tokenizer,
@@ -43,20 +43,20 @@ def work(args: Args) -> None:
             seed=args.seed,
             progress=bar.update,
         )
-    found = audit(
+    clusters = audit(
         features(classifier, real.images_NCHW),
         real.condition.values.numpy(),
         features(classifier, held_out.images_NCHW),
-        features(classifier, drawn.images_NCHW),
+        features(classifier, generated.images_NCHW),
         names=real.class_names,
         extra=args.extra,
         seed=args.seed,
     )
     protocol = {"task": task.name, "images": args.images, "held_out": len(held_out), "labelled": len(real)}
-    run.write_results(protocol | {"policy": args.policy, "steps": policy.steps}, found.rows())
+    run.write_results(protocol | {"policy": args.policy, "steps": policy.steps}, clusters.rows())
     counts = f"{args.images:,} generated and {len(held_out):,} held-out images"
     note = f"{task.name}, {args.policy}, T = {policy.steps}; {counts}"
-    run.write_figure("audit", audit_figure(found, drawn.images_NCHW, note))
-    print(pd.DataFrame(found.rows()).to_string(index=False, float_format="{:.3f}".format))
+    run.write_figure("audit", audit_figure(clusters, generated.images_NCHW, note))
+    print(format_table(clusters.rows(), COLUMNS))
     print(note)
     print(f"{run.folder}: config.json, results.json, figures/")

@@ -10,7 +10,7 @@ from _cli import main
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Draw images, and cluster them with held-out real ones around the categories of labelled real ones.
+    """Generate images, and cluster them with held-out real ones around the categories of labelled real ones.
 
     Features are those of the task's classifier; labelled images are the train split, held-out ones the
     report split.
@@ -25,7 +25,7 @@ class Args:
     steps: int | None = None
     """Decoding steps T; by default those of the file or run folder, else 8."""
     images: int = 1000
-    """Images to draw."""
+    """Images to generate."""
     extra: int = 3
     """Clusters beyond the categories."""
     seed: int = 0

@@ -1,1 +1,1 @@
-"""Multimodal generalized category discovery: MM-GCD on SimGCD, and what it needs. A leaf of natgym."""
+"""Multimodal generalized category discovery: MM-GCD on SimGCD, and what it needs."""

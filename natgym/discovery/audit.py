@@ -17,8 +17,16 @@ from matplotlib.figure import Figure
 from scipy.stats import fisher_exact
 from torch import Tensor
 
-from natgym.discovery.figures import NOTE, show_picture
 from natgym.discovery.kmeans import semi_supervised_kmeans
+from natgym.figures.style import COLORS, FAINT, SMALL, annotate, plain, show_image
+
+# Column of a row -> header and format in the printed table.
+COLUMNS = {
+    "cluster": ("cluster", "{}"),
+    "generated": ("generated", "{:.3f}"),
+    "real": ("real", "{:.3f}"),
+    "verdict": ("verdict", "{}"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +53,9 @@ class Audit:
     def rows(self) -> list[dict[str, Any]]:
         """Return one table row per cluster."""
         K = len(self.covered_K)
-        verdicts = [
-            ("covered" if self.covered_K[c] else "missing")
-            if c < K
-            else ("nobody's" if self.nobodys_C[c] else "real as well")
-            for c in range(len(self.names))
-        ]
+        categories = ["covered" if covered else "missing" for covered in self.covered_K]
+        beyond = ["nobody's" if nobodys else "real as well" for nobodys in self.nobodys_C[K:]]
+        verdicts = categories + beyond
         shares = zip(self.names, self.generated_C, self.control_C, verdicts, strict=True)
         return [
             {"cluster": name, "generated": float(g), "real": float(r), "verdict": verdict}
@@ -86,7 +91,9 @@ def audit(
     Raises:
         ValueError: a category has no labelled image, or there is nothing to compare.
     """
-    K, M, R = len(names), len(generated_MD), len(control_RD)
+    K = len(names)
+    M = len(generated_MD)
+    R = len(control_RD)
     if not M or not R or extra < 0:
         raise ValueError(f"{M} generated images, {R} real ones, {extra} extra clusters: give some of each")
     if sorted(set(labels_N.tolist())) != list(range(K)):
@@ -94,52 +101,53 @@ def audit(
     features = np.concatenate([real_ND, control_RD, generated_MD])
     targets = np.concatenate([labels_N, np.full(R + M, -1)])
     clusters = semi_supervised_kmeans(features, targets, K + extra, seed=seed)
-    control_R, generated_M = clusters[len(real_ND) :][:R], clusters[len(real_ND) + R :]
-    control_C, generated_C = (
-        np.bincount(found, minlength=K + extra) / len(found) for found in (control_R, generated_M)
-    )
+    _, control_R, generated_M = np.split(clusters, [len(real_ND), len(real_ND) + R])
+    control_C = np.bincount(control_R, minlength=K + extra) / R
+    generated_C = np.bincount(generated_M, minlength=K + extra) / M
     nobodys_C = control_C < foreign * generated_C
     nobodys_C[:K] = False
     for cluster in np.flatnonzero(nobodys_C):
-        counts = [[(found == cluster).sum(), (found != cluster).sum()] for found in (generated_M, control_R)]
+        inside_2 = np.array([(generated_M == cluster).sum(), (control_R == cluster).sum()])
+        counts = np.stack([inside_2, [M, R] - inside_2], axis=1)
+        # 1 % over all extra clusters: each is tested, and one of many would pass by chance (Bonferroni).
         nobodys_C[cluster] = fisher_exact(counts, alternative="greater").pvalue < 0.01 / extra
-    named = (*names, *(f"beyond {i + 1}" for i in range(extra)))
     return Audit(
-        named, generated_C, control_C, generated_C[:K] >= least * control_C[:K], nobodys_C, generated_M
+        names=(*names, *(f"beyond {i + 1}" for i in range(extra))),
+        generated_C=generated_C,
+        control_C=control_C,
+        covered_K=generated_C[:K] >= least * control_C[:K],
+        nobodys_C=nobodys_C,
+        clusters_M=generated_M,
     )
 
 
-def audit_figure(found: Audit, generated_MCHW: Tensor, note: str, columns: int = 8) -> Figure:
+def audit_figure(audit: Audit, generated_MCHW: Tensor, note: str, columns: int = 8) -> Figure:
     """Draw the shares of each cluster, and generated images of it.
 
     Args:
-        found: the audit.
+        audit: what was found.
         generated_MCHW: its generated images, in [0, 1].
         note: what the reader must know, under the image.
         columns: images per cluster.
     """
-    C = len(found.names)
+    C = len(audit.names)
     figure = Figure(figsize=(9, 0.42 * C + 1))
     layout = figure.add_gridspec(
         C, columns + 1, width_ratios=[columns, *[1] * columns], wspace=0.05, hspace=0.1
     )
     axis = figure.add_subplot(layout[:, 0])
     place_C = np.arange(C)
-    axis.barh(place_C - 0.2, found.generated_C, 0.4, color="#2a7f9e", label="generated")
-    axis.barh(place_C + 0.2, found.control_C, 0.4, color="#bbbbbb", label="real, held out")
-    axis.set_yticks(place_C, [f"{row['cluster']}: {row['verdict']}" for row in found.rows()], fontsize=8)
-    axis.set_ylim(C - 0.5, -0.5)
-    axis.set_xlabel("share of the images", fontsize=8)
-    axis.tick_params(axis="x", labelsize=7)
-    axis.legend(fontsize=7, frameon=False)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
+    axis.barh(place_C - 0.2, audit.generated_C, 0.4, color=COLORS[0], label="generated")
+    axis.barh(place_C + 0.2, audit.control_C, 0.4, color=FAINT, label="real, held out")
+    plain(axis, x="share of the images")
+    axis.set_yticks(place_C, [f"{row['cluster']}: {row['verdict']}" for row in audit.rows()])
+    axis.set_ylim(C - 0.5, -0.5)  # the first cluster on top, beside its images
+    axis.legend(fontsize=SMALL, frameon=False)
     for cluster in range(C):
-        members = np.flatnonzero(found.clusters_M == cluster)
+        members = np.flatnonzero(audit.clusters_M == cluster)
         for column in range(columns):
-            picture = figure.add_subplot(layout[cluster, column + 1])
-            picture.axis("off")
+            cell = figure.add_subplot(layout[cluster, column + 1])
+            cell.axis("off")
             if column < len(members):
-                show_picture(picture, generated_MCHW[members[column]])
-    figure.text(0.5, 0.0, note, **NOTE)
-    return figure
+                show_image(cell, generated_MCHW[members[column]])
+    return annotate(figure, note)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from einops import rearrange
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -17,6 +18,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#44
 DASHES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D")
 COLOR_MAP = "cividis"
+FAINT = "#bbbbbb"  # what stands beside the subject
 SMALL, NORMAL = 7, 9  # points; legible where a figure is printed at column width
 
 
@@ -40,15 +42,38 @@ def picture(axis: Axes, pixels: Any, title: str = "") -> None:
     """Show an image without ticks or frame."""
     axis.imshow(pixels, interpolation="nearest")
     axis.set_title(title, fontsize=SMALL)
+    bare(axis)
+
+
+def color_of(index: int, number: int) -> Any:
+    """Return the color of one of many categories: the palette's, a longer one's where it is too short."""
+    if number <= len(COLORS):
+        return COLORS[index]
+    return colormaps["tab10"](index) if number <= 10 else colormaps["turbo"](index / (number - 1))
+
+
+def bare(axis: Axes) -> None:
+    """Leave out ticks and frame."""
     axis.set_xticks([])
     axis.set_yticks([])
     for side in axis.spines.values():
         side.set_visible(False)
 
 
+def show_image(axis: Axes, image_CHW: Tensor) -> None:
+    """Show one image in [0, 1], grey or RGB, without ticks or frame."""
+    picture(axis, to_uint8(as_rgb(image_CHW[None]))[0])
+
+
+def annotate(figure: Figure, note: str) -> Figure:
+    """Write what the reader must know under the panels."""
+    figure.text(0.5, 0.0, note, ha="center", va="top", fontsize=SMALL, color="#555555")
+    return figure
+
+
 def finish(figure: Figure, note: str) -> Figure:
     """Set the panels tight and write what the reader must know under them."""
-    figure.text(0.5, 0.0, note, ha="center", va="top", fontsize=SMALL, color="#555555")
+    annotate(figure, note)
     figure.tight_layout()
     return figure
 
