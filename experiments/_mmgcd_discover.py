@@ -24,7 +24,6 @@ from natgym.discovery.pairs import Pairs, load_pairs
 from natgym.discovery.report import Discovery, differences, format_shares, frame_of, score, summarize
 from natgym.discovery.split import Split, split_pairs
 from natgym.discovery.training import DiscoveryTrainer, Prediction
-from natgym.evaluation.statistics import paired_difference
 from natgym.runs import MetricsLog, Run
 
 if TYPE_CHECKING:
@@ -184,7 +183,7 @@ def work(args: Args) -> None:
     study = Study(args, run, pairs, encode(args, pairs))
     results = study()
     frame = frame_of(results)
-    rows, minus = summarize(frame), differences(frame, "mm-gcd", paired_difference)
+    rows, minus = summarize(frame), differences(frame, "mm-gcd")
     protocol = {"data": args.pairs.data, "samples": len(pairs), "categories": pairs.class_names}
     run.write_results(protocol | {"splits": args.splits}, rows, mm_gcd_minus=minus, jobs=results)
     print(format_shares(rows, "std"))

@@ -1,8 +1,8 @@
-"""What one discovery says: a table of assignments, its figures, and the comparison of methods over splits."""
+"""What comes of a discovery: assignments, figures, and the comparison of methods over splits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,19 @@ from natgym.discovery.accuracy import clustering_accuracy
 from natgym.discovery.figures import confusion_figure, examples_figure, map_figure, plane
 from natgym.discovery.pairs import Pairs
 from natgym.discovery.split import Split
+from natgym.evaluation.statistics import paired_difference
+from natgym.evaluation.tables import format_table
 
 SHARES = ("all", "old", "new")
 EXAMPLES = 12  # new categories shown
 MAPPED = 5000  # samples on the map at most; t-SNE of more takes minutes
+# Column of a row -> header and format in the printed table.
+COLUMNS = {
+    "method": ("method", "{}"),
+    **{share: (share.title(), "{}") for share in SHARES},
+    "splits": ("splits", "{}"),
+    "cpu_seconds": ("CPU-s", "{:.1f}"),
+}
 BETTER = "better single modality"  # the better of simgcd-image and simgcd-text by All, split by split
 
 
@@ -26,7 +35,8 @@ class Discovery:
     """The categories of N samples.
 
     Attributes:
-        pairs, split: the samples, and what was known of them.
+        pairs: the samples.
+        split: their labels that the method saw.
         clusters_N: assigned categories, the split's old ones first.
         confidence_N: probabilities of these.
         features_ND: in which the map is drawn.
@@ -48,7 +58,8 @@ class Discovery:
 
     def table(self) -> pd.DataFrame:
         """Return one row per sample: name, category, probability, labelled, label, text."""
-        pairs, names = self.pairs, self.names
+        pairs = self.pairs
+        names = self.names
         return pd.DataFrame(
             {
                 "name": pairs.names,
@@ -62,15 +73,16 @@ class Discovery:
 
     def figures(self) -> dict[str, Figure]:
         """Return "map"; "examples" if there are new categories, "confusion" if true categories are known."""
-        drawn: dict[str, Figure] = {}
+        figures: dict[str, Figure] = {}
         new = [c for c in range(len(self.split.old), len(self.names)) if (self.clusters_N == c).any()]
         if new:
-            drawn["examples"] = self._examples(new)
-        colorings, names = [("assigned", self.clusters_N)], self.names
+            figures["examples"] = self._examples(new)
+        names = self.names
+        colorings = [("assigned", self.clusters_N)]
         if self.split.judged_N.any():
-            drawn["confusion"], colorings, names = self._confusion()
-        drawn["map"] = self._map(colorings, names)
-        return drawn
+            figures["confusion"], colorings, names = self._confusion()
+        figures["map"] = self._map(colorings, names)
+        return figures
 
     def _map(self, colorings: Sequence[tuple[str, np.ndarray]], names: Sequence[str]) -> Figure:
         N = len(self.clusters_N)
@@ -88,7 +100,9 @@ class Discovery:
 
     def _confusion(self) -> tuple[Figure, list[tuple[str, np.ndarray]], list[str]]:
         """Return the figure, colorings of the map by true and by matched category, and their names."""
-        class_names, old, rows = self.pairs.class_names, self.split.old, self.split.judged_N
+        class_names = self.pairs.class_names
+        old = self.split.old
+        rows = self.split.judged_N
         order = [*old, *(category for category in range(len(class_names)) if category not in old)]
         place_N = np.append(np.argsort(order), -1)[self.pairs.labels_N]  # an unknown label, -1, stays so
         accuracy = clustering_accuracy(self.clusters_N[rows], place_N[rows], self.split.of_old_N[rows])
@@ -106,8 +120,8 @@ class Discovery:
 def score(clusters_N: np.ndarray, pairs: Pairs, split: Split) -> dict[str, float | None]:
     """Return All, Old and New over the unlabelled samples of known category, None over no samples."""
     rows = split.judged_N
-    found = clustering_accuracy(clusters_N[rows], pairs.labels_N[rows], split.of_old_N[rows])
-    return {name: None if np.isnan(share := getattr(found, name)) else share for name in SHARES}
+    accuracy = clustering_accuracy(clusters_N[rows], pairs.labels_N[rows], split.of_old_N[rows])
+    return {name: None if np.isnan(share := getattr(accuracy, name)) else share for name in SHARES}
 
 
 def frame_of(results: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -130,32 +144,33 @@ def summarize(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def differences(
-    frame: pd.DataFrame, ours: str, difference: Callable[[pd.DataFrame, pd.DataFrame, str], Any]
-) -> list[dict[str, Any]]:
-    """Return, for each other method and for the better single modality of each split, ours minus it.
+def differences(frame: pd.DataFrame, subject: str) -> list[dict[str, Any]]:
+    """Return, for each other method and for the better single modality of each split, the subject minus it.
+
+    Means over the common splits, and the half-widths of their 95 % t-intervals.
 
     Args:
         frame: of `frame_of`.
-        ours: the method to compare with all others.
-        difference: (our rows, their rows, share) -> `mean` and `half_width` over the common splits.
+        subject: the method to compare with all others.
     """
     # The index goes, because pandas would pair by it instead of by the split.
     ordered = frame.sort_values("seed", kind="stable")
     groups = {str(n): g.reset_index(drop=True) for n, g in ordered.groupby("method", sort=False)}
-    mine = groups.pop(ours, None)
-    if mine is None:
+    subject_rows = groups.pop(subject, None)
+    if subject_rows is None:
         return []
     singles = [groups[name] for name in ("simgcd-image", "simgcd-text") if name in groups]
     if len(singles) == 2:
+        # Of each split the last by rising All, that is, the better one, chosen in hindsight.
         best = pd.concat(singles).sort_values("all").groupby("seed").tail(1).sort_values("seed")
         groups = {BETTER: best.reset_index(drop=True), **groups}
     rows = []
-    for name, theirs in groups.items():
+    for name, rival_rows in groups.items():
         row: dict[str, Any] = {"method": name}
         for share in SHARES:
-            paired = difference(mine, theirs, share)
-            row[share], row[f"{share}_half_width"] = paired.mean, paired.half_width
+            paired = paired_difference(subject_rows, rival_rows, share)
+            row[share] = paired.mean
+            row[f"{share}_half_width"] = paired.half_width
         rows.append(row)
     return rows
 
@@ -169,17 +184,12 @@ def format_shares(rows: Sequence[dict[str, Any]], spread: str, sign: str = "") -
         sign: "+" prints signs.
     """
 
-    def cell(row: dict[str, Any], share: str) -> str:
-        around = row[f"{share}_{spread}"]
+    def percent(row: dict[str, Any], share: str) -> str | None:
+        half = row[f"{share}_{spread}"]
         if np.isnan(row[share]):
-            return "-"
-        return f"{100 * row[share]:{sign}.1f}" + ("" if np.isnan(around) else f" ± {100 * around:.1f}")
+            return None
+        mean = f"{100 * row[share]:{sign}.1f}"
+        return mean if np.isnan(half) else f"{mean} ± {100 * half:.1f}"
 
-    lines = [
-        {"method": row["method"]} | {share.title(): cell(row, share) for share in SHARES} for row in rows
-    ]
-    table = pd.DataFrame(lines)
-    for name, form in (("splits", "{:d}"), ("cpu_seconds", "{:.1f}")):
-        if rows and name in rows[0]:
-            table[name.replace("cpu_seconds", "CPU-s")] = [form.format(row[name]) for row in rows]
-    return table.to_string(index=False)
+    shown = [row | {share: percent(row, share) for share in SHARES} for row in rows]
+    return format_table(shown, COLUMNS)

@@ -19,7 +19,6 @@ from natgym.discovery.objective import DiscoveryConfig
 from natgym.discovery.pairs import PairsConfig, described_digits, load_pairs
 from natgym.discovery.report import BETTER, Discovery, differences, format_shares, frame_of, score, summarize
 from natgym.discovery.split import split_pairs
-from natgym.evaluation.statistics import paired_difference
 from natgym.rollouts import balanced, rollout
 from natgym.task import Task
 
@@ -95,7 +94,7 @@ def test_rows_and_differences_are_plain_statistics() -> None:
     assert (
         rows["mm-gcd"]["new_std"] == pytest.approx(np.std(expected, ddof=1)) and rows["mm-gcd"]["splits"] == 3
     )
-    minus = {row["method"]: row for row in differences(frame_of(found), "mm-gcd", paired_difference)}
+    minus = {row["method"]: row for row in differences(frame_of(found), "mm-gcd")}
     assert list(minus) == [BETTER, "simgcd-image", "simgcd-text"]
     for name in ("simgcd-text", BETTER):
         apart = []
@@ -106,15 +105,20 @@ def test_rows_and_differences_are_plain_statistics() -> None:
         interval = stats.t.interval(0.95, 2, np.mean(apart), stats.sem(apart))
         assert minus[name]["old"] == pytest.approx(np.mean(apart))
         assert minus[name]["old_half_width"] == pytest.approx((interval[1] - interval[0]) / 2)
-    assert differences(frame_of(found), "k-means-text", paired_difference) == []
+    assert differences(frame_of(found), "k-means-text") == []
 
 
 def test_tables_are_in_percent() -> None:
     row = {"method": "mm-gcd", "splits": 3, "cpu_seconds": 1.25}
     row |= {"all": 0.5, "old": 0.25, "new": np.nan, "all_std": 0.012, "old_std": np.nan, "new_std": np.nan}
-    header, line = format_shares([row], "std").splitlines()
+    header, _, line = format_shares([row], "std").splitlines()
     assert header.split() == ["method", "All", "Old", "New", "splits", "CPU-s"]
     assert line.split() == ["mm-gcd", "50.0", "±", "1.2", "25.0", "-", "3", "1.2"]
+    minus = {"method": "simgcd", "all": -0.1, "old": 0.25, "new": 0.0}
+    minus |= {f"{share}_half_width": 0.5 for share in ("all", "old", "new")}
+    header, _, line = format_shares([minus], "half_width", "+").splitlines()
+    assert header.split() == ["method", "All", "Old", "New"], "a column that no row has is left out"
+    assert line.split() == ["simgcd", "-10.0", "±", "50.0", "+25.0", "±", "50.0", "+0.0", "±", "50.0"]
 
 
 def shows_something(figure: Figure, path: Path) -> bool:
