@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,127 +31,181 @@ if TYPE_CHECKING:
     from mmgcd_discover import Args
 
 
+@dataclass(frozen=True)
 class Study:
-    """Methods on splits of one data set: a folder per pair of them, done when it holds result.json."""
+    """Methods on splits of one data set.
 
-    def __init__(self, args: Args, run: Run, pairs: Pairs, modalities: dict[str, Modality]) -> None:
-        self.args, self.run, self.pairs, self.modalities = args, run, pairs, modalities
-        self.settings = parse_settings(args.settings)
+    Each pair of method and split has a folder in the run's jobs/, and is done when that holds result.json.
+    """
 
-    def __call__(self) -> list[dict[str, Any]]:
-        """Run what is missing; return the results of all."""
-        jobs = [(method, split) for split in self.args.splits for method in self.args.chosen]
-        with progress(total=len(jobs) * self.args.train.epochs, unit="epoch") as bar:
-            return [self.job(method, split, bar) for method, split in jobs]
+    args: Args
+    run: Run
+    pairs: Pairs
+    modalities: dict[str, Modality]
 
-    def job(self, method: str, seed: int, bar: tqdm) -> dict[str, Any]:
-        """Return the result of one method on one split: its shares, and what it cost."""
-        folder = self.run.folder / "jobs" / f"{method}-{seed}"
-        bar.set_description(f"{method}, split {seed}")
-        if (file := folder / "result.json").is_file():
-            bar.update(self.args.train.epochs)
-            return json.loads(file.read_text())
-        folder.mkdir(parents=True, exist_ok=True)
-        split = self.split(seed)
-        K, began = self.number(split, seed), time.process_time()
-        if METHODS[method].trained:
-            trainer = self.train(method, split, K, seed, folder, bar)
-            prediction = trainer.predict()
-            clusters = clusters_of(method, prediction)
-        else:
-            clusters = {method: self.cluster(method, split, K, seed)}
-            bar.update(self.args.train.epochs)
-        took = time.process_time() - began
-        if METHODS[method].trained and (method, seed) == (self.shown, self.args.splits[0]):
-            self.show(trainer, prediction, split, f"{method}, split {seed}")
-        rows = {name: score(found, self.pairs, split) for name, found in clusters.items()}
-        result = {"method": method, "split": seed, "num_categories": K, "cpu_seconds": took, "rows": rows}
-        write_atomic(file, json.dumps(result, indent=2) + "\n")
-        return result
 
-    def split(self, seed: int) -> Split:
-        args = self.args
-        return split_pairs(
-            self.pairs, known=args.known, known_names=args.known_names, labelled=args.labelled, seed=seed
-        )
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One method on one split, which is to find `num_categories` categories."""
 
-    def number(self, split: Split, seed: int) -> int:
-        """Return the number of categories, estimated once per split where it is not given."""
-        asked, num_old = self.args.num_categories, len(split.old)
-        if asked.isdecimal():
-            return int(asked)
-        if asked == "known" and (self.pairs.labels_N >= 0).all():
-            return len(self.pairs.class_names)
-        file = self.run.folder / "jobs" / f"num_categories-{seed}.json"
-        if not file.is_file():
-            joined = modalities_of(METHODS["k-means-joined"], self.modalities)["joined"]
-            most = min(self.args.max_categories or 4 * num_old, len(self.pairs) - 1)
-            candidates = range(num_old, most + 1, max(1, (most - num_old) // 40))
-            with progress(total=len(candidates), desc="number of categories", leave=False) as bar:
-                found, scores = estimate_num_categories(
-                    clean_features(joined),
-                    split.targets_N,
-                    candidates,
-                    seed=self.args.seed,
-                    progress=lambda _: bar.update(),
-                )
-            write_atomic(file, json.dumps({"estimate": found, "agreement": scores}) + "\n")
-        return json.loads(file.read_text())["estimate"]
+    method: str
+    seed: int
+    split: Split
+    num_categories: int
+    folder: Path
 
-    def cluster(self, method: str, split: Split, K: int, seed: int) -> np.ndarray:
-        (modality,) = modalities_of(METHODS[method], self.modalities).values()
-        seed = derive_seed(self.args.seed, seed)
-        return semi_supervised_kmeans(clean_features(modality), split.targets_N, K, seed=seed)
 
-    def train(
-        self, method: str, split: Split, K: int, seed: int, folder: Path, bar: tqdm
-    ) -> DiscoveryTrainer:
-        """Train to the last epoch, going on from the folder's checkpoint if there is one."""
-        args, modalities = self.args, modalities_of(METHODS[method], self.modalities)
-        config = changed(args.train, {**METHODS[method].changes, **self.settings.get(method, {})})
-        trainer = DiscoveryTrainer(
-            modalities,
-            torch.from_numpy(split.targets_N).to(args.device),
-            K,
-            config,
-            weights=branch_weights(modalities, split.targets_N, METHODS[method].balance, seed=args.seed),
-            seed=derive_seed(args.seed, seed),
-        )
-        if (checkpoint := folder / "checkpoint.pt").is_file():
-            trainer.load_state_dict(load_state(checkpoint, args.device))
-        log = MetricsLog(folder / "metrics.csv", "epoch", trainer.done + 1)
-        share = args.train.epochs / config.epochs  # of the bar, for a method with epochs of its own
-        bar.update(trainer.done * share)
-        for metrics in trainer:
-            log.append(metrics)
-            bar.set_postfix(loss=f"{metrics['loss']:.2f}", refresh=False)
-            bar.update(share)
-            if trainer.done % args.checkpoint_every == 0:
-                save_state(checkpoint, trainer.state_dict())
-        return trainer
+class Training(NamedTuple):
+    """A trainer after its last epoch, and what it predicts."""
 
-    @property
-    def shown(self) -> str:
-        """The training whose assignments and figures are written, at the first split."""
-        trained = [name for name in self.args.chosen if METHODS[name].trained]
-        return "mm-gcd" if "mm-gcd" in trained else (trained or self.args.chosen)[-1]
+    trainer: DiscoveryTrainer
+    prediction: Prediction
 
-    def show(self, trainer: DiscoveryTrainer, prediction: Prediction, split: Split, title: str) -> None:
-        """Write assignments.csv and the figures."""
-        confidence_N, clusters_N = prediction.fused_NK.cpu().max(1)
-        arrays = (clusters_N.numpy(), confidence_N.numpy(), trainer.embed().cpu().numpy())
-        found = Discovery(self.pairs, split, *arrays, title)
-        write_atomic(self.run.folder / "assignments.csv", found.table().to_csv(index=False))
-        for name, figure in found.figures().items():
-            self.run.write_figure(name, figure)
+
+def run_jobs(study: Study) -> list[dict[str, Any]]:
+    """Run what is missing; return the results of all."""
+    args = study.args
+    jobs = [(method, seed) for seed in args.splits for method in args.chosen]
+    with progress(total=len(jobs) * args.train.epochs, unit="epoch") as bar:
+        return [run_job(study, method, seed, bar) for method, seed in jobs]
+
+
+def run_job(study: Study, method: str, seed: int, bar: tqdm) -> dict[str, Any]:
+    """Return the result of one method on one split: its shares, and what it cost."""
+    folder = study.run.folder / "jobs" / f"{method}-{seed}"
+    bar.set_description(f"{method}, split {seed}")
+    if (file := folder / "result.json").is_file():
+        bar.update(study.args.train.epochs)
+        return json.loads(file.read_text())
+    folder.mkdir(parents=True, exist_ok=True)
+    split = split_of(study, seed)
+    job = Job(method, seed, split, number_of_categories(study, split, seed), folder)
+    # Estimate and figures serve all methods of a split, so that neither counts as a method's cost.
+    began = time.process_time()
+    clusters, training = discover(study, job, bar)
+    cpu_seconds = time.process_time() - began
+    if training is not None and (method, seed) == (shown_method(study.args), study.args.splits[0]):
+        write_assignments(study, job, training)
+    result = {
+        "method": method,
+        "split": seed,
+        "num_categories": job.num_categories,
+        "cpu_seconds": cpu_seconds,
+        "rows": {name: score(clusters_N, study.pairs, split) for name, clusters_N in clusters.items()},
+    }
+    write_atomic(file, json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def split_of(study: Study, seed: int) -> Split:
+    """Return the labels that methods see."""
+    args = study.args
+    return split_pairs(
+        study.pairs, known=args.known, known_names=args.known_names, labelled=args.labelled, seed=seed
+    )
+
+
+def number_of_categories(study: Study, split: Split, seed: int) -> int:
+    """Return the number of categories; where it has to be estimated, that is done once per split."""
+    args = study.args
+    num_old = len(split.old)
+    if args.num_categories.isdecimal():
+        return int(args.num_categories)
+    if args.num_categories == "known" and (study.pairs.labels_N >= 0).all():
+        return len(study.pairs.class_names)
+    file = study.run.folder / "jobs" / f"num_categories-{seed}.json"
+    if not file.is_file():
+        joined = modalities_of(METHODS["k-means-joined"], study.modalities)["joined"]
+        most = min(args.max_categories or 4 * num_old, len(study.pairs) - 1)
+        # Some 40 candidates: each is a k-means of all samples.
+        candidates = range(num_old, most + 1, max(1, (most - num_old) // 40))
+        with progress(total=len(candidates), desc="number of categories", leave=False) as bar:
+            estimate, agreement = estimate_num_categories(
+                clean_features(joined),
+                split.targets_N,
+                candidates,
+                seed=args.seed,
+                progress=lambda _: bar.update(),
+            )
+        write_atomic(file, json.dumps({"estimate": estimate, "agreement": agreement}) + "\n")
+    return json.loads(file.read_text())["estimate"]
+
+
+def discover(study: Study, job: Job, bar: tqdm) -> tuple[dict[str, np.ndarray], Training | None]:
+    """Return the clusters (N,) of a method, by the names of its rows, and its training if it is one."""
+    if METHODS[job.method].trained:
+        trainer = train(study, job, bar)
+        training = Training(trainer, trainer.predict())
+        return clusters_of(job.method, training.prediction), training
+    (modality,) = modalities_of(METHODS[job.method], study.modalities).values()
+    clusters_N = semi_supervised_kmeans(
+        clean_features(modality),
+        job.split.targets_N,
+        job.num_categories,
+        seed=derive_seed(study.args.seed, job.seed),
+    )
+    bar.update(study.args.train.epochs)  # the bar counts epochs, of which k-means has none
+    return {job.method: clusters_N}, None
+
+
+def train(study: Study, job: Job, bar: tqdm) -> DiscoveryTrainer:
+    """Train to the last epoch, going on from the folder's checkpoint if there is one."""
+    args = study.args
+    method = METHODS[job.method]
+    modalities = modalities_of(method, study.modalities)
+    settings = parse_settings(args.settings).get(job.method, {})
+    config = changed(args.train, {**method.changes, **settings})
+    trainer = DiscoveryTrainer(
+        modalities,
+        torch.from_numpy(job.split.targets_N).to(args.device),
+        job.num_categories,
+        config,
+        weights=branch_weights(modalities, job.split.targets_N, method.balance, seed=args.seed),
+        seed=derive_seed(args.seed, job.seed),
+    )
+    if (checkpoint := job.folder / "checkpoint.pt").is_file():
+        trainer.load_state_dict(load_state(checkpoint, args.device))
+    # Rows after the checkpoint are of epochs that are trained again.
+    log = MetricsLog(job.folder / "metrics.csv", "epoch", trainer.done + 1)
+    share = args.train.epochs / config.epochs  # of the bar, for a method with epochs of its own
+    bar.update(trainer.done * share)
+    for metrics in trainer:
+        log.append(metrics)
+        bar.set_postfix(loss=f"{metrics['loss']:.2f}", refresh=False)
+        bar.update(share)
+        if trainer.done % args.checkpoint_every == 0:
+            save_state(checkpoint, trainer.state_dict())
+    return trainer
 
 
 def clusters_of(method: str, prediction: Prediction) -> dict[str, np.ndarray]:
     """Return the fused clusters and, of several branches, those of each alone: MM-GCD without fusion."""
-    found = {method: prediction.fused_NK}
+    probabilities = {method: prediction.fused_NK}
     if len(prediction.branches) > 1:
-        found |= {f"{method}, {name} branch": values for name, values in prediction.branches.items()}
-    return {name: values.argmax(1).cpu().numpy() for name, values in found.items()}
+        probabilities |= {f"{method}, {name} branch": p_NK for name, p_NK in prediction.branches.items()}
+    return {name: p_NK.argmax(1).cpu().numpy() for name, p_NK in probabilities.items()}
+
+
+def shown_method(args: Args) -> str:
+    """Return the method whose assignments and figures are written, if it is a training."""
+    trained = [name for name in args.chosen if METHODS[name].trained]
+    return "mm-gcd" if "mm-gcd" in trained else (trained or args.chosen)[-1]
+
+
+def write_assignments(study: Study, job: Job, training: Training) -> None:
+    """Write assignments.csv and the figures."""
+    confidence_N, clusters_N = training.prediction.fused_NK.cpu().max(1)
+    discovery = Discovery(
+        study.pairs,
+        job.split,
+        clusters_N.numpy(),
+        confidence_N.numpy(),
+        training.trainer.embed().cpu().numpy(),
+        f"{job.method}, split {job.seed}",
+    )
+    write_atomic(study.run.folder / "assignments.csv", discovery.table().to_csv(index=False))
+    for name, figure in discovery.figures().items():
+        study.run.write_figure(name, figure)
 
 
 # Flags that say where to run, not what.
@@ -168,22 +223,22 @@ def encode(args: Args, pairs: Pairs) -> dict[str, Modality]:
     """Return the modalities on the device, with a bar for what is not cached."""
     with progress(leave=False) as bar:
 
-        def tell(what: str, done: int, total: int) -> None:
+        def show(what: str, done: int, total: int) -> None:
             bar.total = total
             bar.set_description(what, refresh=False)
             bar.update(done - bar.n)
 
-        found = encode_pairs(pairs, args.features, args.cache, device=args.device, progress=tell)
-    return {name: modality.to(args.device) for name, modality in found.items()}
+        modalities = encode_pairs(pairs, args.features, args.cache, device=args.device, progress=show)
+    return {name: modality.to(args.device) for name, modality in modalities.items()}
 
 
 def work(args: Args) -> None:
     torch.set_num_threads(args.threads)
     args, run, pairs = open_run("mmgcd_discover", args, PLACES, load)
-    study = Study(args, run, pairs, encode(args, pairs))
-    results = study()
+    results = run_jobs(Study(args, run, pairs, encode(args, pairs)))
     frame = frame_of(results)
-    rows, minus = summarize(frame), differences(frame, "mm-gcd")
+    rows = summarize(frame)
+    minus = differences(frame, "mm-gcd")
     protocol = {"data": args.pairs.data, "samples": len(pairs), "categories": pairs.class_names}
     run.write_results(protocol | {"splits": args.splits}, rows, mm_gcd_minus=minus, jobs=results)
     print(format_shares(rows, "std"))
