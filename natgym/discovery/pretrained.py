@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from natgym.discovery.config import MINILM
+from natgym.metrics.dino import prepared
 
 
 def _library(name: str) -> ModuleType:
@@ -50,15 +50,13 @@ class ImageEncoder:
         settings = timm.data.resolve_model_data_config(self.model)
         self.size = settings["input_size"][1:]
         self.mean, self.std = (
-            torch.tensor(settings[key], device=device).view(1, -1, 1, 1) for key in ("mean", "std")
+            torch.tensor(settings[key], device=device)[:, None, None] for key in ("mean", "std")
         )
 
     @torch.no_grad()
     def __call__(self, images_BCHW: Tensor) -> Tensor:
         """Return features (B, D) of images in [0, 1], grey or RGB, of any size."""
-        images = images_BCHW.expand(-1, self.mean.shape[1], -1, -1)
-        images = F.interpolate(images, self.size, mode="bicubic", antialias=True).clamp(0, 1)
-        return self.model((images - self.mean) / self.std)
+        return self.model(prepared(images_BCHW, self.size, self.mean, self.std))
 
 
 class SentenceEncoder:
@@ -83,15 +81,15 @@ class SentenceEncoder:
             )
         except (OSError, ValueError) as error:
             raise ValueError(f"transformers finds no text model {name!r}: {error}") from None
-        self.batch_size, self.device = batch_size, device
+        self.batch_size = batch_size
+        self.device = device
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Return features (N, D); texts longer than the model's limit are cut."""
-        parts = [
-            self._encode(texts[at : at + self.batch_size]) for at in range(0, len(texts), self.batch_size)
-        ]
-        return torch.cat(parts).cpu()
+        starts = range(0, len(texts), self.batch_size)
+        features = [self._encode(texts[start : start + self.batch_size]) for start in starts]
+        return torch.cat(features).cpu()
 
     def _encode(self, texts: Sequence[str]) -> Tensor:
         limit = min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
@@ -99,8 +97,8 @@ class SentenceEncoder:
             list(texts), padding=True, truncation=True, max_length=limit, return_tensors="pt"
         ).to(self.device)
         states_BLD = self.model(**tokens).last_hidden_state
-        seen_BL1 = tokens["attention_mask"][..., None].to(states_BLD.dtype)
-        return (states_BLD * seen_BL1).sum(1) / seen_BL1.sum(1)
+        real_BL1 = tokens["attention_mask"][..., None].to(states_BLD.dtype)  # 0 for what fills up a batch
+        return (states_BLD * real_BL1).sum(1) / real_BL1.sum(1)
 
 
 def weights_stamp(encoder: str) -> dict[str, list[int]]:

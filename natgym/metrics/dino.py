@@ -56,6 +56,12 @@ class DINOv2(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, None]:
         """Return features; grey images become three equal channels."""
-        x = images_BCHW.expand(-1, 3, -1, -1)
-        x = F.interpolate(x, (SIDE, SIDE), mode="bicubic", align_corners=False, antialias=True)
-        return self.network.forward_features((x.clamp(0, 1) - self.mean) / self.spread)[:, 0], None
+        x = prepared(images_BCHW, (SIDE, SIDE), self.mean, self.spread)
+        return self.network.forward_features(x)[:, 0], None
+
+
+def prepared(images_BCHW: Tensor, size: tuple[int, int], mean_C11: Tensor, spread_C11: Tensor) -> Tensor:
+    """Return images in [0, 1], grey or RGB, as a pretrained network takes them: resized and normalized."""
+    x = images_BCHW.expand(-1, len(mean_C11), -1, -1)
+    x = F.interpolate(x, size, mode="bicubic", align_corners=False, antialias=True)
+    return (x.clamp(0, 1) - mean_C11) / spread_C11  # bicubic weights overshoot at edges
