@@ -29,9 +29,11 @@ def features(classifier: Extractor, images_NCHW: Tensor) -> np.ndarray:
 def work(args: Args) -> None:
     torch.set_num_threads(1)
     task = Task.load(args.task or args.generator, generator=args.generator if args.task else None)
-    generator, classifier = task.generator, task.score_extractor
+    generator = task.generator
+    classifier = task.score_extractor
     policy = find_policy(args.policy, args.steps, generator)
-    real, held_out = task.split("train"), task.split("report")
+    real = task.split("train")
+    held_out = task.split("report")
     run = Run.create("audit_categories", args.output, args)
     with progress(total=args.images, unit="img") as bar:
         conditions = balanced(generator.conditions(), args.images)

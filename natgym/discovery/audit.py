@@ -125,7 +125,7 @@ def audit_figure(audit: Audit, generated_MCHW: Tensor, note: str, columns: int =
     """Draw the shares of each cluster, and generated images of it.
 
     Args:
-        audit: what was found.
+        audit: the clusters.
         generated_MCHW: its generated images, in [0, 1].
         note: what the reader must know, under the image.
         columns: images per cluster.

@@ -35,8 +35,8 @@ class Augmentation:
         B = len(images_BCHW)
 
         def uniform(low: float, high: float, *shape: int) -> Tensor:
-            drawn = torch.rand(B, *shape, generator=rng) * (high - low) + low
-            return drawn.to(images_BCHW.device)
+            values = torch.rand(B, *shape, generator=rng) * (high - low) + low
+            return values.to(images_BCHW.device)
 
         view = self._crop(images_BCHW, uniform(self.least_area, 1), uniform(-1, 1, 2), uniform(-1, 1))
         factor = uniform(1 - self.jitter, 1 + self.jitter, 3)[..., None, None, None]
@@ -47,7 +47,7 @@ class Augmentation:
         return view.clamp(0, 1)
 
     def _crop(self, images_BCHW: Tensor, area_B: Tensor, offset_B2: Tensor, side_B: Tensor) -> Tensor:
-        """Cut a square of the given share out at an offset in [-1, 1], and scale it to the image's size."""
+        """Cut out a square of a share of the area, at an offset in [-1, 1], and scale it to full size."""
         scale_B = area_B.sqrt()
         affine_B23 = torch.zeros(len(images_BCHW), 2, 3, device=images_BCHW.device)
         affine_B23[:, 0, 0] = torch.where(side_B < 0, -scale_B, scale_B) if self.mirror else scale_B
@@ -57,8 +57,8 @@ class Augmentation:
         return F.grid_sample(images_BCHW, grid, padding_mode="border", align_corners=False)
 
 
-def _towards(centre: Tensor, images: Tensor, factor: Tensor) -> Tensor:
-    return centre + (images - centre) * factor
+def _towards(center: Tensor, images: Tensor, factor: Tensor) -> Tensor:
+    return center + (images - center) * factor
 
 
 def strong(mirror: bool) -> Augmentation:

@@ -1,6 +1,6 @@
 """How much each modality is worth: weights of the branches that need no label of a new category.
 
-natgym's own rule, not the paper's. A modality is as reliable as k-means in it, told nothing but their number,
+natgym's rule, not the paper's. A modality is as reliable as k-means in it, which knows only their number,
 finds the *old* categories again among the labelled samples: that is the very thing the new categories will
 ask of it, tried where the answer is known. docs/discovery.md has the measurements.
 """
@@ -31,8 +31,9 @@ def reliability(features_ND: np.ndarray, targets_N: np.ndarray, *, seed: int = 0
     categories = np.unique(targets_N[labelled_N])
     if len(categories) < 2:
         raise ValueError("one old category says nothing about a modality's reliability; choose mm-gcd")
-    found = KMeans(len(categories), n_init=10, random_state=seed).fit_predict(features_ND[labelled_N])
-    return max(0.0, float(adjusted_mutual_info_score(targets_N[labelled_N], found)))
+    clusters_L = KMeans(len(categories), n_init=10, random_state=seed).fit_predict(features_ND[labelled_N])
+    # Adjusted for chance, the agreement of random clusters is 0 on average and may be a little less.
+    return max(0.0, float(adjusted_mutual_info_score(targets_N[labelled_N], clusters_L)))
 
 
 def branch_weights(
@@ -47,9 +48,10 @@ def branch_weights(
     """
     if balance == "equal" or len(modalities) == 1:
         return dict.fromkeys(modalities, 1 / len(modalities))
-    found = {
+    reliabilities = {
         name: reliability(clean_features(m), np.where(m.present_N.cpu().numpy(), targets_N, -1), seed=seed)
         for name, m in modalities.items()
     }
-    total = sum(found.values())
-    return {name: value / total if total else 1 / len(found) for name, value in found.items()}
+    if not (total := sum(reliabilities.values())):
+        return dict.fromkeys(modalities, 1 / len(modalities))
+    return {name: value / total for name, value in reliabilities.items()}

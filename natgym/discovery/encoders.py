@@ -30,9 +30,11 @@ class ConvEncoder(nn.Module):
 
     def __init__(self, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
-        channels, side = image_shape[0], min(image_shape[1:])
+        channels = image_shape[0]
+        side = min(image_shape[1:])
         layers: list[nn.Module] = []
         for width in self.widths:
+            # The first layer sees every pixel: small images have none to spare.
             stride = 2 if side >= 2 * GRID and width > self.widths[0] else 1
             side //= stride
             layers += [
@@ -110,8 +112,8 @@ def oriented_gradients(images_BCHW: Tensor, orientations: int = 8, cells: int = 
     across = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
     down = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
     direction = torch.atan2(down, across) / np.pi * orientations  # period `orientations`: the sign is dropped
-    centre = torch.arange(orientations, device=images_BCHW.device)
-    apart = (direction[:, None] - centre[:, None, None]) % orientations
+    centers = torch.arange(orientations, device=images_BCHW.device)
+    apart = (direction[:, None] - centers[:, None, None]) % orientations
     share = (1 - torch.minimum(apart, orientations - apart)).clamp_min(0)  # linear between two directions
     energy = share * torch.hypot(across, down)[:, None]
     return rearrange(F.adaptive_avg_pool2d(energy, cells), "b o h w -> b (o h w)").sqrt()

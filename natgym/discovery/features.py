@@ -1,6 +1,6 @@
 """Frozen features of both modalities, computed once without labels and cached: `encode_pairs`.
 
-Each block of features is centred on its mean over the clean samples and scaled to length 1 per sample, then
+Each block of features is centered on its mean over the clean samples and scaled to length 1 per sample, then
 the blocks of a modality stand side by side.
 """
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from generators import former
 from generators.caches import cached
 from generators.images import batches
 from generators.noise import derive_seed
@@ -54,12 +55,13 @@ def encode_pairs(
     Raises:
         ValueError: an image can't be read, or the texts hold no words.
     """
-    work = {"image": (pairs.has_image_N, _images), "text": (pairs.has_text_N, _texts)}
-    return {
-        name: encode(pairs, config, Path(cache_folder), device, progress)
-        for name, (present_N, encode) in work.items()
-        if present_N.any()
-    }
+    cache = Path(cache_folder)
+    modalities = {}
+    if pairs.has_image_N.any():
+        modalities["image"] = _images(pairs, config, cache, device, progress)
+    if pairs.has_text_N.any():
+        modalities["text"] = _texts(pairs, config, cache, device, progress)
+    return modalities
 
 
 def _images(
@@ -113,7 +115,7 @@ def _image_views(
             blocks = encode(augmentation(images_BCHW, rng) if view else images_BCHW)
             batches_of_view.append([block.cpu() for block in blocks])
         progress("image features", int(rows[-1]) + 1, len(images))
-    return normalised([[torch.cat(block) for block in zip(*view, strict=True)] for view in encoded])
+    return normalized([[torch.cat(block) for block in zip(*view, strict=True)] for view in encoded])
 
 
 def _texts(
@@ -140,7 +142,7 @@ def _texts(
             rng = np.random.default_rng(derive_seed("text views", view))
             encoded.append([encode(drop_words(texts, config.word_dropout, rng) if view else texts)])
             progress("text features", view + 1, config.views + 1)
-        return normalised(encoded)
+        return normalized(encoded)
 
     return FrozenViews(_scatter(_features(cache, "text", made_of, compute), present_N), present_N)
 
@@ -153,23 +155,24 @@ def _text_encoder(
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    words = TfidfVectorizer()
+    vectorizer = TfidfVectorizer()
     try:
-        counts = words.fit_transform(texts)
+        counts = vectorizer.fit_transform(texts)
     except ValueError as error:  # no words at all
         raise ValueError(f"the texts can't be read by TF-IDF: {error}; see --text-column") from None
+    # A truncated decomposition has to be smaller than the matrix.
     width = max(1, min(config.text_width, counts.shape[1] - 1, counts.shape[0] - 1))
     svd = TruncatedSVD(width, random_state=0).fit(counts)
-    return lambda some: torch.from_numpy(svd.transform(words.transform(some))).float()
+    return lambda some_texts: torch.from_numpy(svd.transform(vectorizer.transform(some_texts))).float()
 
 
-def normalised(views: Sequence[Sequence[Tensor]]) -> Tensor:
-    """Return features (N, V, D) of V views of blocks (N, d): centred on the first view's mean, of length 1,
+def normalized(views: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Return features (N, V, D) of V views of blocks (N, d): centered on the first view's mean, of length 1,
     and side by side.
     """
-    centres = [block.mean(0) for block in views[0]]
+    centers = [block.mean(0) for block in views[0]]
     joined = [
-        torch.cat([F.normalize(block - c, dim=-1) for block, c in zip(blocks, centres, strict=True)], -1)
+        torch.cat([F.normalize(block - c, dim=-1) for block, c in zip(blocks, centers, strict=True)], -1)
         for blocks in views
     ]
     return torch.stack(joined, 1)
@@ -187,3 +190,6 @@ def _features(folder: Path, name: str, made_of: dict, compute: Callable[[], Tens
     described = json.dumps(made_of, sort_keys=True)
     path = folder / f"{name}-{hashlib.sha256(described.encode()).hexdigest()[:12]}.safetensors"
     return cached(path, "features", described, lambda: compute().half())
+
+
+__getattr__ = former.renamed(__name__, {"normalised": "normalized"})

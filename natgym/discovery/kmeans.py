@@ -66,10 +66,12 @@ def _iterate(
     features_ND: np.ndarray, targets_N: np.ndarray, centroids_KD: np.ndarray, iterations: int
 ) -> tuple[float, np.ndarray]:
     """Return the sum of squared distances and the clusters where they no longer change."""
-    clusters_N, labelled_N = np.full(len(features_ND), -1), targets_N >= 0
+    clusters_N = np.full(len(features_ND), -1)
+    labelled_N = targets_N >= 0
     for _ in range(iterations):
         distances_NK = _distances(features_ND, centroids_KD)
-        before_N, clusters_N = clusters_N, np.where(labelled_N, targets_N, distances_NK.argmin(1))
+        before_N = clusters_N
+        clusters_N = np.where(labelled_N, targets_N, distances_NK.argmin(1))
         if (before_N == clusters_N).all():
             break
         member_KN = (clusters_N == np.arange(len(centroids_KD))[:, None]).astype(features_ND.dtype)
@@ -81,6 +83,7 @@ def _iterate(
 
 def _distances(features_ND: np.ndarray, centroids_KD: np.ndarray) -> np.ndarray:
     """Return squared distances (N, K), not below 0."""
+    # Expanded, so that no (N, K, D) is formed; the rounding of the difference may be negative.
     squares = (features_ND**2).sum(1)[:, None] - 2 * features_ND @ centroids_KD.T + (centroids_KD**2).sum(1)
     return np.maximum(squares, 0)
 
@@ -106,8 +109,8 @@ def estimate_num_categories(
     labelled_N = targets_N >= 0
     scores: dict[int, float] = {}
     for number in candidates:
-        found = KMeans(number, n_init=restarts, random_state=seed).fit_predict(features_ND)
+        clusters_N = KMeans(number, n_init=restarts, random_state=seed).fit_predict(features_ND)
         old_L = np.ones(labelled_N.sum(), dtype=bool)
-        scores[number] = clustering_accuracy(found[labelled_N], targets_N[labelled_N], old_L).all
+        scores[number] = clustering_accuracy(clusters_N[labelled_N], targets_N[labelled_N], old_L).all
         progress(number)
     return max(scores, key=lambda number: (scores[number], -number)), scores

@@ -18,7 +18,7 @@ def instance_contrast(first_BP: Tensor, second_BP: Tensor, *, temperature: float
     views_NP = torch.cat([first_BP, second_BP])
     N = len(views_NP)
     logits_NN = (views_NP @ views_NP.T / temperature).fill_diagonal_(-torch.inf)
-    partner_N = torch.arange(N, device=views_NP.device).roll(N // 2)
+    partner_N = torch.arange(N, device=views_NP.device).roll(N // 2)  # view i + B of sample i, and back
     return F.cross_entropy(logits_NN, partner_N) if N else views_NP.sum()
 
 
@@ -32,7 +32,8 @@ def supervised_contrast(
     Args:
         labels_B: classes of the samples, all known.
     """
-    views_NP, labels_N = torch.cat([first_BP, second_BP]), labels_B.repeat(2)
+    views_NP = torch.cat([first_BP, second_BP])
+    labels_N = labels_B.repeat(2)
     logits_NN = (views_NP @ views_NP.T / temperature).fill_diagonal_(-torch.inf)
     positive_NN = (labels_N[:, None] == labels_N).to(views_NP.dtype).fill_diagonal_(0)
     log_p_NN = logits_NN.log_softmax(-1).masked_fill(logits_NN == -torch.inf, 0)  # -inf times 0 would be NaN
@@ -45,10 +46,10 @@ def cross_modal_contrast(one_BP: Tensor, other_BP: Tensor, *, temperature: float
     of the same sample in the other one, and the other way round (symmetric InfoNCE over B samples).
     """
     logits_BB = one_BP @ other_BP.T / temperature
-    own_B = torch.arange(len(logits_BB), device=logits_BB.device)
-    if not len(own_B):
-        return logits_BB.sum()
-    return (F.cross_entropy(logits_BB, own_B) + F.cross_entropy(logits_BB.T, own_B)) / 2
+    same_B = torch.arange(len(logits_BB), device=logits_BB.device)
+    if not len(same_B):
+        return logits_BB.sum()  # 0 that a gradient can pass; the cross-entropy of no sample is NaN
+    return (F.cross_entropy(logits_BB, same_B) + F.cross_entropy(logits_BB.T, same_B)) / 2
 
 
 def distillation(student_BK: Tensor, teacher_BK: Tensor, *, temperature: float) -> Tensor:
@@ -63,7 +64,7 @@ def distillation(student_BK: Tensor, teacher_BK: Tensor, *, temperature: float) 
 
 
 def prior_divergence(logits_BK: Tensor, log_prior_K: Tensor, *, temperature: float) -> Tensor:
-    """Return KL(mean prediction || prior): SimGCD's mean-entropy maximisation for any prior.
+    """Return KL(mean prediction || prior): SimGCD's mean-entropy maximization for any prior.
 
     With the uniform prior it is log K - H(mean prediction), SimGCD's term up to a constant.
 

@@ -57,7 +57,7 @@ def changed(config: DiscoveryConfig, changes: Mapping[str, Any]) -> DiscoveryCon
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, dict[str, str]]:
     """Read entries such as "simgcd-text:learning_rate=3e-3,entropy_weight=4" into method -> name -> value."""
-    read: dict[str, dict[str, str]] = {}
+    by_method: dict[str, dict[str, str]] = {}
     for entry in settings:
         method, _, values = entry.partition(":")
         pairs = [value.partition("=") for value in values.split(",")]
@@ -65,5 +65,5 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, dict[str, str]]:
             raise ValueError(
                 f"settings {entry!r}: write METHOD:NAME=VALUE,... with one of {', '.join(METHODS)}"
             )
-        read.setdefault(method, {}).update((name, value) for name, _, value in pairs)
-    return read
+        by_method.setdefault(method, {}).update((name, value) for name, _, value in pairs)
+    return by_method

@@ -63,7 +63,8 @@ class FrozenViews:
             raise ValueError(
                 f"features {shape}: expected (N, V, D) with a clean and at least two random views"
             )
-        self.features_NVD, self.present_N = features_NVD, present_N
+        self.features_NVD = features_NVD
+        self.present_N = present_N
         self.num_features = features_NVD.shape[2]
 
     def encoder(self) -> nn.Module:
@@ -75,6 +76,7 @@ class FrozenViews:
     def views(self, rows_B: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return two different ones of the random views."""
         number = self.features_NVD.shape[1] - 1
+        # From the first view 1 to number - 1 places onwards, in a circle, is never the first view again.
         first_B = torch.randint(number, (len(rows_B),), generator=rng)
         second_B = (first_B + torch.randint(1, number, (len(rows_B),), generator=rng)) % number
         return self.features_NVD[rows_B, 1 + first_B].float(), self.features_NVD[rows_B, 1 + second_B].float()
@@ -106,7 +108,9 @@ class LiveImages:
     """
 
     def __init__(self, images_NCHW: Tensor, present_N: Tensor, augmentation: Augmentation) -> None:
-        self.images_NCHW, self.present_N, self.augmentation = images_NCHW, present_N, augmentation
+        self.images_NCHW = images_NCHW
+        self.present_N = present_N
+        self.augmentation = augmentation
         self.num_features = 2 * ConvEncoder.widths[-1]
 
     def encoder(self) -> nn.Module:
@@ -135,6 +139,7 @@ class LiveWords:
 
     def __init__(self, texts: Sequence[str], dropped: float = 0.3, width: int = 100) -> None:
         words = [sorted(set(words_of(text))) for text in texts]
+        # From 1 on, since 0 fills up short texts and stands for a word that a view leaves out.
         vocabulary = {
             word: index for index, word in enumerate(sorted({w for row in words for w in row}), start=1)
         }
@@ -142,7 +147,9 @@ class LiveWords:
         ids = [[vocabulary[w] for w in row] + [0] * (longest - len(row)) for row in words]
         self.ids_NW = torch.tensor(ids).reshape(len(words), longest)
         self.present_N = torch.tensor([bool(row) for row in words])
-        self.num_words, self.dropped, self.num_features = len(vocabulary), dropped, width
+        self.num_words = len(vocabulary)
+        self.dropped = dropped
+        self.num_features = width
 
     def encoder(self) -> nn.Module:
         bag = nn.EmbeddingBag(self.num_words + 1, self.num_features, mode="mean", padding_idx=0)
@@ -156,13 +163,14 @@ class LiveWords:
 
     def to(self, device: torch.device | str) -> LiveWords:
         moved = copy.copy(self)
-        moved.ids_NW, moved.present_N = self.ids_NW.to(device), self.present_N.to(device)
+        moved.ids_NW = self.ids_NW.to(device)
+        moved.present_N = self.present_N.to(device)
         return moved
 
     def _drop(self, ids_BW: Tensor, rng: torch.Generator) -> Tensor:
-        drawn_BW = torch.rand(ids_BW.shape, generator=rng).to(ids_BW.device).masked_fill(ids_BW == 0, -1)
-        luckiest_BW = drawn_BW == drawn_BW.amax(1, keepdim=True)  # a text keeps at least one word
-        return ids_BW.masked_fill((drawn_BW < self.dropped) & ~luckiest_BW, 0)
+        uniform_BW = torch.rand(ids_BW.shape, generator=rng).to(ids_BW.device).masked_fill(ids_BW == 0, -1)
+        luckiest_BW = uniform_BW == uniform_BW.amax(1, keepdim=True)  # a text keeps at least one word
+        return ids_BW.masked_fill((uniform_BW < self.dropped) & ~luckiest_BW, 0)
 
 
 def words_of(text: str) -> list[str]:
@@ -175,8 +183,8 @@ def drop_words(texts: Sequence[str], dropped: float, rng: np.random.Generator) -
 
     def thinned(text: str) -> str:
         words = text.split()
-        drawn = rng.random(len(words))
-        return " ".join(w for w, u in zip(words, drawn, strict=True) if u >= min(dropped, drawn.max()))
+        uniform = rng.random(len(words))
+        return " ".join(w for w, u in zip(words, uniform, strict=True) if u >= min(dropped, uniform.max()))
 
     return [thinned(text) for text in texts]
 

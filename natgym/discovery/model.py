@@ -48,8 +48,10 @@ class Branch(nn.Module):
     ) -> None:
         super().__init__()
         config = config or BranchConfig()
-        hidden, width = config.hidden, config.width
-        self.encoder, self.scale = encoder, config.scale
+        hidden = config.hidden
+        width = config.width
+        self.encoder = encoder
+        self.scale = config.scale
         self.dropout = nn.Dropout(config.dropout)
         self.linear = nn.Linear(features, width)
         self.mlp = nn.Sequential(nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, width))

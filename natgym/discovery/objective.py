@@ -68,8 +68,10 @@ def simgcd_terms(
     Args:
         teacher: the teacher's temperature.
     """
-    (first, second), labelled_B = views, targets_B >= 0
-    student, supervised = config.student_temperature, config.supervised_weight
+    first, second = views
+    labelled_B = targets_B >= 0
+    student = config.student_temperature
+    supervised = config.supervised_weight
     cosines_NK = torch.cat([first.cosines_BK, second.cosines_BK])
     teacher_NK = (torch.cat([second.cosines_BK, first.cosines_BK]) / teacher).softmax(-1)
     known_NK = cosines_NK[labelled_B.repeat(2)]
@@ -101,8 +103,8 @@ def feature_alignment(
     terms = []
     for one, other in combinations(heads, 2):
         both_B = present[one] & present[other]
-        for mine, theirs in zip(heads[one], heads[other], strict=True):
-            shared = mine.shared_BP[both_B], theirs.shared_BP[both_B]
+        for one_view, other_view in zip(heads[one], heads[other], strict=True):
+            shared = one_view.shared_BP[both_B], other_view.shared_BP[both_B]
             terms.append(losses.cross_modal_contrast(*shared, temperature=config.alignment_temperature) / 2)
     return torch.stack(terms).sum()
 
@@ -119,7 +121,8 @@ def output_alignment(
     The teacher of a view is the weighted mean of all branches' cosines of the *other* view, as in
     self-distillation. A sample with one modality has nothing to align and takes no part.
     """
-    several_B, terms = torch.stack([*present.values()]).sum(0) > 1, []
+    several_B = torch.stack([*present.values()]).sum(0) > 1
+    terms = []
     for view in (0, 1):
         others = {name: views[1 - view].cosines_BK.detach() for name, views in heads.items()}
         teacher_BK = (fuse(others, present, weights) / teacher).softmax(-1)

@@ -94,8 +94,12 @@ def load_pairs(config: PairsConfig) -> Pairs:
     rows = _rows(file, config)
     labels = [row[config.label_column].strip() for row in rows]
     counts = Counter(label for label in labels if label)
-    kept = [not label or counts[label] >= config.min_members for label in labels]
-    rows = [row for row, keep in zip(rows, kept, strict=True) if keep]
+    # A row without label stays: small categories are left out, unlabelled samples are discovered.
+    rows = [
+        row
+        for row, label in zip(rows, labels, strict=True)
+        if not label or counts[label] >= config.min_members
+    ]
     class_names = tuple(sorted(name for name, count in counts.items() if count >= config.min_members))
     if len(class_names) < 2:
         raise ValueError(
@@ -122,17 +126,15 @@ def _folder_pairs(
             f"{folder}: {len(absent)} of {len(files)} images are missing, first {absent[0]}; "
             "leave file_name empty where there is none"
         )
-    if bare := [
-        row for row, (name, text) in enumerate(zip(files, texts, strict=True)) if not name and not text
-    ]:
-        raise ValueError(f"{folder}: {len(bare)} samples have neither image nor text; leave them out")
-    number = {name: index for index, name in enumerate(class_names)}
+    if empty := sum(not name and not text for name, text in zip(files, texts, strict=True)):
+        raise ValueError(f"{folder}: {empty} samples have neither image nor text; leave them out")
+    index_of = {name: index for index, name in enumerate(class_names)}
     return Pairs(
         tuple(name or f"row {row}" for row, name in enumerate(files)),
         texts,
         np.array([bool(name) for name in files]),
         ImageFiles([folder / name for name in files if name], config.size),
-        np.array([number.get(row[config.label_column].strip(), -1) for row in rows]),
+        np.array([index_of.get(row[config.label_column].strip(), -1) for row in rows]),
         class_names,
     )
 
@@ -166,13 +168,14 @@ _PHRASES: dict[str, str] = {
 def described_digits(phrases: int = 2) -> Pairs:
     """Return scikit-learn's 1,797 real digits with texts made for them.
 
-    The images are real; **the texts are not**: each is `phrases` statements drawn among those that fit the
+    The images are real; **the texts are not**: each is `phrases` random statements among those that fit the
     digit, so they are as informative as they were made to be. They show that everything runs and what a
     result looks like; nothing about the method can be concluded from them.
     """
     from sklearn.datasets import load_digits
 
-    digits, rng = load_digits(), np.random.default_rng(0)
+    digits = load_digits()
+    rng = np.random.default_rng(0)
     fitting = {str(d): [phrase for phrase, fits in _PHRASES.items() if str(d) in fits] for d in range(10)}
     texts = [", ".join(rng.choice(fitting[str(digit)], phrases, replace=False)) for digit in digits.target]
     pixels = ArrayPixels(torch.from_numpy(digits.images).byte()[:, None])
@@ -189,5 +192,6 @@ def described_digits(phrases: int = 2) -> Pairs:
 
 
 def examples(names: Sequence[str], limit: int = 5) -> str:
-    """Say a few of many names."""
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    """Return a few of many names as text, and how many there are beside."""
+    few = ", ".join(names[:limit])
+    return f"{few} and {len(names) - limit} more" if len(names) > limit else few

@@ -39,7 +39,7 @@ class Discovery:
         split: their labels that the method saw.
         clusters_N: assigned categories, the split's old ones first.
         confidence_N: probabilities of these.
-        features_ND: in which the map is drawn.
+        features_ND: of which the map is.
         title: of the figures.
     """
 
@@ -88,8 +88,8 @@ class Discovery:
         N = len(self.clusters_N)
         rows = np.random.default_rng(0).permutation(N)[:MAPPED]
         shown = [(title, category_N[rows]) for title, category_N in colorings]
-        which = "" if len(rows) == N else f"; {len(rows):,} of {N:,} samples"
-        note = f"{self.title}; t-SNE of the branches' features; crosses are labelled samples{which}"
+        extent = "" if len(rows) == N else f"; {len(rows):,} of {N:,} samples"
+        note = f"{self.title}; t-SNE of the branches' features; crosses are labelled samples{extent}"
         return map_figure(plane(self.features_ND[rows]), shown, names, self.split.targets_N[rows] >= 0, note)
 
     def _examples(self, new: Sequence[int]) -> Figure:

@@ -1,4 +1,4 @@
-"""Which samples carry a label of which old category: drawn by a seed, or given by the data.
+"""Which samples carry a label of which old category: by a seed, or by the labels that the data have.
 
 The protocol of generalized category discovery (Vaze et al. 2022): a share of the categories is old, a share
 of their samples is labelled; all others, of old and of new categories, are to be assigned.
@@ -39,25 +39,25 @@ def split_pairs(
     labelled: float = 0.5,
     seed: int = 0,
 ) -> Split:
-    """Draw old categories and labelled samples; or take both from the data where labels are missing.
+    """Choose old categories and labelled samples; or take both from the data where labels are missing.
 
     Args:
         known: share of the categories that is old; at least one is and one is not.
         known_names: the old categories by name, instead of a share.
         labelled: share of the old categories' samples that is labelled, at least one of each.
-        seed: of both draws.
+        seed: of both choices.
 
     Raises:
         ValueError: a name is no category, or nothing would be left to discover.
     """
     if (pairs.labels_N < 0).any():
-        return _given(pairs, known_names)
+        return _by_data(pairs, known_names)
     K = len(pairs.class_names)
     rng = np.random.default_rng(derive_seed(seed, "split"))
     if known_names:
         old = _named(pairs, known_names)
     else:
-        number = min(max(int(K * known), 1), K - 1)
+        number = min(max(int(K * known), 1), K - 1)  # something is old and something is left to discover
         old = np.sort(rng.permutation(K)[:number])
     targets_N = np.full(len(pairs), -1)
     for index, category in enumerate(old):
@@ -76,7 +76,7 @@ def _named(pairs: Pairs, names: tuple[str, ...]) -> np.ndarray:
     return np.array(sorted({pairs.class_names.index(name) for name in names}))
 
 
-def _given(pairs: Pairs, known_names: tuple[str, ...]) -> Split:
+def _by_data(pairs: Pairs, known_names: tuple[str, ...]) -> Split:
     """Every category that occurs is old and every label is used; no category of the others is known."""
     if known_names:
         raise ValueError("known_names with labels missing in the data: there every labelled category is old")

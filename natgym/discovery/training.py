@@ -64,9 +64,13 @@ class DiscoveryTrainer:
         prior_K: Tensor | None = None,
         seed: int = 0,
     ) -> None:
-        self.modalities, self.targets_N = dict(modalities), targets_N
-        self.config, self.seed, self.done = config or DiscoveryConfig(), seed, 0
-        self.num_old, self.num_categories = int(targets_N.max()) + 1, num_categories
+        self.modalities = dict(modalities)
+        self.targets_N = targets_N
+        self.config = config or DiscoveryConfig()
+        self.seed = seed
+        self.done = 0
+        self.num_old = int(targets_N.max()) + 1
+        self.num_categories = num_categories
         self.weights = dict(weights or dict.fromkeys(modalities, 1.0))
         prior_K = torch.ones(num_categories) if prior_K is None else prior_K
         device = targets_N.device
@@ -110,6 +114,7 @@ class DiscoveryTrainer:
         sums: dict[str, float] = defaultdict(float)
         self.branches.train()
         with seeded(derive_seed(self.seed, self.done, "dropout"), self.targets_N.device):
+            # Even batches: a short last one would have few others to contrast with.
             for index, rows_B in enumerate(order_N.tensor_split(number)):
                 terms = self._step(rows_B, (self.done + index / number) / self.config.epochs, rng)
                 for name, value in terms.items():
@@ -155,26 +160,26 @@ class DiscoveryTrainer:
     def predict(self) -> Prediction:
         """Return the probabilities of all samples, from their clean inputs."""
         self.branches.eval()
-        found: dict[str, Tensor] = {}
+        branches: dict[str, Tensor] = {}
         for name, modality in self.modalities.items():
             branch = self._branch(name)
             cosines = [branch(modality.clean(rows)).cosines_BK for rows in self._rows()]
-            found[name] = (torch.cat(cosines) / self.config.student_temperature).softmax(-1)
+            branches[name] = (torch.cat(cosines) / self.config.student_temperature).softmax(-1)
         present = {name: modality.present_N for name, modality in self.modalities.items()}
-        if not self.config.output_alignment:
-            found = self._paired(found, present)
-        return Prediction(found, fuse(found, present, self.weights))
+        if not self.config.output_alignment:  # then nothing has tied the branches' new prototypes
+            branches = self._paired(branches, present)
+        return Prediction(branches, fuse(branches, present, self.weights))
 
     @torch.no_grad()
     def embed(self) -> Tensor:
         """Return the branches' features side by side, (N, sum of widths): each of length 1, or 0."""
         self.branches.eval()
-        parts = []
+        features = []
         for name, modality in self.modalities.items():
             branch = self._branch(name)
             h_NW = torch.cat([branch.features(modality.clean(rows)) for rows in self._rows()])
-            parts.append(nn.functional.normalize(h_NW, dim=-1) * modality.present_N[:, None])
-        return torch.cat(parts, -1)
+            features.append(nn.functional.normalize(h_NW, dim=-1) * modality.present_N[:, None])
+        return torch.cat(features, -1)
 
     def _branch(self, name: str) -> Branch:
         branch = self.branches[name]
@@ -184,14 +189,15 @@ class DiscoveryTrainer:
     def _rows(self, batch_size: int = 1024) -> tuple[Tensor, ...]:
         return torch.arange(len(self.targets_N)).split(batch_size)
 
-    def _paired(self, found: dict[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Bring the new prototypes of all branches into the order of the first one's."""
-        first, *others = found
+    def _paired(self, branches: dict[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return probabilities with the new prototypes of all branches in the order of the first one's."""
+        first, *others = branches
+        paired = {first: branches[first]}
         for name in others:
             both_N = present[first] & present[name]
-            order_K = pair_prototypes(found[first][both_N], found[name][both_N], self.num_old)
-            found[name] = found[name][:, torch.from_numpy(order_K)]
-        return found
+            order_K = pair_prototypes(branches[first][both_N], branches[name][both_N], self.num_old)
+            paired[name] = branches[name][:, torch.from_numpy(order_K)]
+        return paired
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed training needs beside data and config."""

@@ -11,7 +11,7 @@ from PIL import Image
 
 from natgym.discovery.modality import FrozenViews
 
-COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 210), "white": (250, 250, 250)}
+COLORS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 210), "white": (250, 250, 250)}
 Row = dict[str, str]
 
 
@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     (tmp_path / "images").mkdir()
     rows = []
-    for color, rgb in COLOURS.items():
+    for color, rgb in COLORS.items():
         for number in range(12):
             noise = rng.integers(-25, 26, (16, 16, 3))
             name = f"images/{color}-{number}.png"

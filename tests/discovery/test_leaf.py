@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-MAY_IMPORT = ("generators.", "natgym.discovery", "natgym.evaluation.", "natgym.figures.", "natgym.metrics.")
+MAY_IMPORT = ("generators", "natgym.discovery", "natgym.evaluation.", "natgym.figures.", "natgym.metrics.")
 
 
 def imported(folder: Path) -> dict[Path, set[str]]:

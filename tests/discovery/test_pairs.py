@@ -38,7 +38,7 @@ def test_columns_sizes_and_rows_can_be_chosen(folder: Path) -> None:
     assert pairs.images(np.arange(2)).shape == (2, 3, 8, 8)
 
 
-def test_a_sample_may_lack_picture_or_text_or_label(folder: Path, edit: Edit) -> None:
+def test_a_sample_may_lack_image_or_text_or_label(folder: Path, edit: Edit) -> None:
     edit(
         folder,
         lambda rows: (rows[0].update(file_name=""), rows[1].update(text=" "), rows[2].update(label="")),
@@ -77,7 +77,7 @@ def test_bad_data_is_told(folder: Path, edit: Edit, change: Callable, words: str
         load_pairs(PairsConfig(data=str(folder)))
 
 
-def test_an_unreadable_picture_is_named(folder: Path) -> None:
+def test_an_unreadable_image_is_named(folder: Path) -> None:
     (folder / "images" / "red-3.png").write_bytes(b"not an image")
     pairs = load_pairs(PairsConfig(data=str(folder), size=16))
     with pytest.raises(ValueError, match="red-3.png.*empty its file_name"):

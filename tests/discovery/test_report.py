@@ -125,8 +125,8 @@ def shows_something(figure: Figure, path: Path) -> bool:
     figure.savefig(path, dpi=60)
     from PIL import Image
 
-    with Image.open(path) as picture:
-        return len(picture.convert("L").getcolors() or []) > 20
+    with Image.open(path) as image:
+        return len(image.convert("L").getcolors() or []) > 20
 
 
 def test_a_discovery_is_told_and_drawn(folder: Path, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_the_audit_finds_missing_categories_and_a_foreign_cluster(tmp_path: Path
     assert shows_something(audit_figure(found, planted, "test"), tmp_path / "audit.png")
 
 
-def test_the_audit_of_real_pictures_finds_nothing() -> None:
+def test_the_audit_of_real_images_finds_nothing() -> None:
     digits = described_digits()
     order = np.random.default_rng(0).permutation(1797)  # the data set is sorted by writer
     pixels, labels = digits.images(order).flatten(1).numpy(), digits.labels_N[order]

@@ -94,8 +94,8 @@ def test_a_run_discovers_compares_and_leaves_everything(call: Call, folder: Path
     labelled = table[table["labelled"]]
     assert set(labelled["label"]) == set(table["category"]) - {"new 1", "new 2"}
     for name in ("confusion", "map", "examples"):
-        with Image.open(tmp_path / "run" / "figures" / f"{name}.png") as picture:
-            assert min(picture.size) >= 300
+        with Image.open(tmp_path / "run" / "figures" / f"{name}.png") as image:
+            assert min(image.size) >= 300
 
 
 def test_a_killed_run_resumes_to_the_same_results(call: Call, folder: Path, tmp_path: Path) -> None:

@@ -264,7 +264,7 @@ def test_views_differ_and_follow_from_the_seed(blobs: Callable) -> None:
         assert ((view[:, None] == modality.features_NVD[:50, 1:]).all(-1)).any(1).all()
 
 
-def test_encoders_learn_along_with_pictures_and_words() -> None:
+def test_encoders_learn_along_with_images_and_words() -> None:
     rng = torch.Generator().manual_seed(0)
     labels = torch.arange(3).repeat_interleave(12)
     images = torch.rand(36, 3, 8, 8, generator=rng) * 0.3
