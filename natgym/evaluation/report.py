@@ -16,6 +16,7 @@ from generators import former
 from generators.files import write_atomic
 from generators.schedules import CONVENTION
 from natgym.evaluation.tables import COLUMNS, FULL_COLUMNS, cell
+from natgym.metrics.named import NAMED
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --quiet: #777; --paper: #fff; --ink: #1b1b1b; }
@@ -116,8 +117,9 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
         cells = ((row.get(name), form) for name, (_, form) in shown.items())
         said = ["–" if _hollow(value) else cell(value, form) for value, form in cells]
         lines.append("".join(f"<td>{escape(cell)}</td>" for cell in said))
-    best = [bool(ranked) and "steps" in row and row.get("distance") == min(ranked) for row in rows]
-    classes = ["", *(' class="best"' if one else "" for one in best)]
+    best = NAMED["distance"].best(ranked) if ranked else None
+    of_best = (best is not None and "steps" in row and row.get("distance") == best for row in rows)
+    classes = ["", *(' class="best"' if one else "" for one in of_best)]
     body = (f"<tr{kind}>{line}</tr>" for kind, line in zip(classes, lines, strict=True))
     return "<table>\n" + "\n".join(body) + "\n</table>"
 

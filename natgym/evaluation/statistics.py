@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from natgym.metrics.named import NAMED
+
 
 def means_by_run(frames: Sequence[pd.DataFrame], first: int = 0) -> pd.DataFrame:
     """Return one row per search or training, the mean over its evaluation seeds.
@@ -91,7 +93,7 @@ def paired_difference(
 def moments(per_seed: pd.DataFrame) -> dict[str, float]:
     """Return the mean of each metric over the seeds and, of the distances, the sample standard deviation."""
     metrics = measured(per_seed)
-    spread = [name for name in ("distance", "kernel_distance") if name in metrics]
+    spread = [name for name in metrics if name in NAMED and NAMED[name].spread]
     means = {name: float(per_seed[name].mean()) for name in metrics}
     return means | {f"{name}_std": float(per_seed[name].std(ddof=1)) for name in spread}
 

@@ -17,6 +17,7 @@ from natgym.evaluation.cost import gflop_per_image
 from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
 from natgym.evaluation.statistics import Difference, measured, moments, paired_difference
 from natgym.metrics.contract import Metrics
+from natgym.metrics.named import NAMED
 from natgym.policies import FixedPolicy, named_policies
 from natgym.rollouts import Policy, rules_of
 from natgym.task import Task
@@ -68,44 +69,39 @@ def set_against(rows: Sequence[dict[str, Any]], baseline: str) -> list[dict[str,
     return found
 
 
-# Column of a row -> header and format in the printed table.
-COLUMNS: Mapping[str, tuple[str, str]] = {
-    "policy": ("policy", "{}"),
-    "steps": ("T", "{}"),
-    "distance": ("distance", "{:.3f}"),
-    "distance_std": ("std", "{:.3f}"),
+Columns = Mapping[str, tuple[str, str]]
+"""Column of a row -> header and format in a printed table."""
+
+_METRICS: Columns = {
+    name: (metric.header, metric.format) for name, metric in NAMED.items() if metric.header is not None
+}
+_BRIEF: Columns = {name: column for name, column in _METRICS.items() if NAMED[name].brief}
+_POLICY: Columns = {"policy": ("policy", "{}"), "steps": ("T", "{}")}
+_COST: Columns = {"nfe": ("NFE", "{:.1f}"), "gflop": ("GFLOP", "{:.4g}")}
+_SPEED: Columns = {"images_per_second": ("images/s", "{:,.0f}")}
+# Named before the other metrics, which keeps it there: its spread follows it.
+_DISTANCE: Columns = {"distance": _METRICS["distance"], "distance_std": ("std", "{:.3f}")}
+
+COLUMNS: Columns = {
+    **_POLICY,
+    **_DISTANCE,
     "to_reference": ("ratio", "{:.2f}"),
-    "kernel_distance": ("kernel", "{:.4f}"),
-    "accuracy": ("accuracy", "{:.3f}"),
-    "recall": ("recall", "{:.3f}"),
-    "coverage": ("coverage", "{:.3f}"),
-    "nfe": ("NFE", "{:.1f}"),
-    "gflop": ("GFLOP", "{:.4g}"),
-    "images_per_second": ("images/s", "{:,.0f}"),
+    **_BRIEF,
+    **_COST,
+    **_SPEED,
     "images_spent": ("images spent", "{:,}"),
 }
-
-
-FULL_COLUMNS: Mapping[str, tuple[str, str]] = {
-    "policy": COLUMNS["policy"],
-    "steps": COLUMNS["steps"],
-    "nfe": COLUMNS["nfe"],
-    "gflop": COLUMNS["gflop"],
-    "distance": COLUMNS["distance"],
-    "distance_std": COLUMNS["distance_std"],
+FULL_COLUMNS: Columns = {
+    **_POLICY,
+    **_COST,
+    **_DISTANCE,
     "difference": ("difference", "{}"),
-    "kernel_distance": COLUMNS["kernel_distance"],
-    "score": ("score", "{:.2f}"),
-    "accuracy": COLUMNS["accuracy"],
-    "precision": ("precision", "{:.3f}"),
-    "recall": COLUMNS["recall"],
-    "density": ("density", "{:.3f}"),
-    "coverage": COLUMNS["coverage"],
-    "images_per_second": COLUMNS["images_per_second"],
+    **_METRICS,
+    **_SPEED,
 }
 
 
-def format_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]] = COLUMNS) -> str:
+def format_table(rows: Sequence[Mapping[str, Any]], columns: Columns = COLUMNS) -> str:
     """Return the rows of `summarize` as aligned text; a missing value is -, a missing column is left out."""
     columns = {name: column for name, column in columns.items() if any(name in row for row in rows)}
     lines = [[header for header, _ in columns.values()]]
@@ -137,7 +133,7 @@ class Table:
     """
 
     rows: Sequence[Mapping[str, Any]]
-    columns: Mapping[str, tuple[str, str]]
+    columns: Columns
     legend: str
     protocol: Mapping[str, Any]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,15 @@ from torch import Tensor
 
 from generators.checkpoints import tensors_hash
 from generators.data import Split
-from natgym.metrics import Moments, MomentsAccumulator
 from natgym.metrics.extractors import Extractor, extract
+from natgym.metrics.frechet import FrechetDistance, Moments, MomentsAccumulator
+from natgym.metrics.kernel import mean_within
+from natgym.metrics.manifold import ball_radii
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Real images as an extractor sees them.
+    """Real images as an extractor sees them; what metrics need of these alone is taken once.
 
     Attributes:
         moments: of the features; a count of 0 where a file does not say how many images they are of.
@@ -59,3 +62,24 @@ class Reference:
                 "use those of the same network"
             )
         return cls(Moments(0, found["mu"], found["sigma"]), tensors_hash(found))
+
+    @cached_property
+    def frechet(self) -> FrechetDistance:
+        """The Frechet distance to these images."""
+        return FrechetDistance(self.moments)
+
+    @cached_property
+    def kernel_within(self) -> float | None:
+        """Mean kernel of the images to each other; None without their features."""
+        return None if self.features_Nd is None else mean_within(self.features_Nd)
+
+    @cached_property
+    def radii_N(self) -> Tensor | None:
+        """Radius of each image's ball of nearest neighbors; None without their features."""
+        return None if self.features_Nd is None else ball_radii(self.features_Nd)
+
+    def distance(self, features_Nd: Tensor) -> float:
+        """Return the Frechet distance of features (N, d) to these images."""
+        accumulator = MomentsAccumulator(len(self.moments.mean))
+        accumulator.update(features_Nd)
+        return self.frechet.between(accumulator.compute())
