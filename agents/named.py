@@ -42,10 +42,10 @@ def find_policies(spec: str, steps: Sequence[int], generator: Generator) -> list
         return [(name, FixedPolicy(shipped_strategy(generator, T))) for T in steps]
     if name in NAMES:
         return named_policies(spec, steps, generator)
-    label, found = labelled_policy(Path(spec), generator)
-    if found.steps not in steps:
-        raise ValueError(f"{spec} has {found.steps} steps, none of --steps; add {found.steps} to them")
-    return [(label, found)]
+    label, policy = labelled_policy(Path(spec), generator)
+    if policy.steps not in steps:
+        raise ValueError(f"{spec} has {policy.steps} steps, none of --steps; add {policy.steps} to them")
+    return [(label, policy)]
 
 
 def find_policy(spec: str, steps: int | None, generator: Generator) -> Policy:
@@ -62,11 +62,11 @@ def find_all(
 
     Specs that would share a label, as run folders of the same name do, are their labels themselves.
     """
-    found = [(spec, *play) for spec in dict.fromkeys(specs) for play in find(spec)]
+    plays = [(spec, *play) for spec in dict.fromkeys(specs) for play in find(spec)]
     owners: dict[str, set[str]] = {}
-    for spec, label, _policy in found:
+    for spec, label, _policy in plays:
         owners.setdefault(label, set()).add(spec)
-    return [(spec if len(owners[label]) > 1 else label, spec, policy) for spec, label, policy in found]
+    return [(spec if len(owners[label]) > 1 else label, spec, policy) for spec, label, policy in plays]
 
 
 def load_policy(path: Path | str, task: Any = None, *, policy_class: Any = None) -> Policy:
@@ -110,17 +110,18 @@ def labelled_policy(
 
 def describe(policy: Any) -> dict[str, Any]:
     """Return what a number needs to be made again: a schedule's table, or the hash of learned weights."""
-    told: dict[str, Any] = {"guidance": CONVENTION}
+    description: dict[str, Any] = {"guidance": CONVENTION}
     if isinstance(policy, FixedPolicy):
-        return told | {"parameters": PARAMETERS, "table": policy.schedule.table_T4.tolist()}
-    return told | ({"weights": weights_hash(policy)} if isinstance(policy, nn.Module) else {})
+        return description | {"parameters": PARAMETERS, "table": policy.schedule.table_T4.tolist()}
+    return description | ({"weights": weights_hash(policy)} if isinstance(policy, nn.Module) else {})
 
 
 def shipped_strategy(generator: Any, steps: int) -> Schedule:
     """Return the strategy shipped beside the weights that a generator has; ValueError if there is none."""
-    own, shipped = weights_hash(generator), dict[int, Path]()
+    weights = weights_hash(generator)
+    shipped = dict[int, Path]()
     for path in PRETRAINED.glob("*/*/strategies/autonat-T*.json"):
-        if tensors_hash(load_file(path.parent.with_name("model.safetensors"))) == own:
+        if tensors_hash(load_file(path.parent.with_name("model.safetensors"))) == weights:
             shipped[int(path.stem.partition("-T")[2])] = path
     if steps not in shipped:
         raise ValueError(
@@ -150,10 +151,12 @@ def _learned(folder: Path, generator: Generator | None, policy_class: Any) -> Po
     policy: Any
     if is_own(folder):
         policy = load_own(folder, policy_class, device)
-        grid, width = policy.observer.grid, policy.observer.width
+        grid = policy.observer.grid
+        width = policy.observer.width
     else:
         policy = from_pretrained(folder, device)
-        grid, width = policy.config.pooled_from or policy.config.grid, policy.config.features_width
+        grid = policy.config.pooled_from or policy.config.grid
+        width = policy.config.features_width
     if generator is not None and (tuple(generator.grid), generator.width) != (tuple(grid), width):
         ours = tuple(generator.grid), generator.width
         raise ValueError(

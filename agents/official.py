@@ -47,16 +47,16 @@ def _config(shapes: Shapes, **options: Any) -> ActorConfig:
     side = 2 * math.isqrt(shapes["trunk.fc1.weight"][1] // channels)
     # Features as wide as the network are not embedded.
     features_width = shapes.get("trunk.embed.weight", (0, width))[1]
-    told: dict[str, Any] = {"grid": (side, side), "features_width": features_width, **options}
-    if told["actions"] not in get_args(Preset):
-        raise ValueError(f"actions {told['actions']!r} is not one of {', '.join(get_args(Preset))}")
-    if told["steps"] < 1 or not 0 <= told["smoothing"] < 1:
+    fields: dict[str, Any] = {"grid": (side, side), "features_width": features_width, **options}
+    if fields["actions"] not in get_args(Preset):
+        raise ValueError(f"actions {fields['actions']!r} is not one of {', '.join(get_args(Preset))}")
+    if fields["steps"] < 1 or not 0 <= fields["smoothing"] < 1:
         raise ValueError(
-            f"steps {told['steps']}, smoothing {told['smoothing']}: steps are at least 1, "
+            f"steps {fields['steps']}, smoothing {fields['smoothing']}: steps are at least 1, "
             "smoothing is in [0, 1)"
         )
-    told["rules"] = "adanat"  # the official step may reveal nothing
-    return ActorConfig(policy=widths, schedule_name="reference", sees_previous=False, **told)
+    fields["rules"] = "adanat"  # the official step may reveal nothing
+    return ActorConfig(policy=widths, schedule_name="reference", sees_previous=False, **fields)
 
 
 def _adanat_config(shapes: Shapes, given: Given) -> ActorConfig:

@@ -113,7 +113,9 @@ class TensorRolloutBuffer(DictRolloutBuffer):
             setattr(self, name, np.zeros(length, np.float32))
         # Not copied to the host at each step, but once when the rollout is full.
         self.values, self.log_probs = torch.zeros(2, *length, device=self.device)  # type: ignore[assignment]
-        self.generator_ready, self.pos, self.full = False, 0, False
+        self.generator_ready = False
+        self.pos = 0
+        self.full = False
 
     def place(self, observation: Observation, position: int) -> Observation:
         """Put an observation where `add` will want it and return it from there: no second copy stays alive.
@@ -139,8 +141,10 @@ class TensorRolloutBuffer(DictRolloutBuffer):
             if stored[self.pos].data_ptr() != obs[key].data_ptr():
                 stored[self.pos].copy_(obs[key])
         self.actions[self.pos] = action
-        self.rewards[self.pos], self.episode_starts[self.pos] = reward, episode_start
-        self.values[self.pos], self.log_probs[self.pos] = value.flatten(), log_prob  # type: ignore[call-overload]
+        self.rewards[self.pos] = reward
+        self.episode_starts[self.pos] = episode_start
+        self.values[self.pos] = value.flatten()
+        self.log_probs[self.pos] = log_prob  # type: ignore[call-overload]
         self.pos += 1
         self.full = self.pos == self.buffer_size
 
@@ -196,7 +200,8 @@ def features_again(
         step_N: on the host.
         row_N: on the device.
     """
-    condition, ids_TNL = condition[row_N], tokens_TBL[:, row_N].long()
+    condition = condition[row_N]
+    ids_TNL = tokens_TBL[:, row_N].long()
     if not getattr(generator, "reuses", False):
         at = step_N.to(ids_TNL.device), torch.arange(len(step_N), device=ids_TNL.device)
         return generator(ids_TNL[at], condition).features_BLD
@@ -297,13 +302,14 @@ class LearnedPolicy:
     @torch.no_grad()
     def decide(self, observation: Observation, step: int) -> Decision:
         """Return the mean action, the parameters that it means, and the value of what is observed."""
-        B, k = len(observation["step"]), len(self.action_map.parameters)
+        B = len(observation["step"])
+        k = len(self.action_map.parameters)
         start_Bk = torch.zeros(B, k, device=observation["step"].device)
         previous_Bk = observation.get("previous_action", start_Bk)
         shown = self.observer.show(observation, previous_Bk)
         action_Bk = self.policy.get_distribution(shown).mode()
-        told = Decision.of(self.action_map, action_Bk, previous_Bk, step)
-        return told._replace(value_B=self.policy.predict_values(shown)[:, 0])
+        decision = Decision.of(self.action_map, action_Bk, previous_Bk, step)
+        return decision._replace(value_B=self.policy.predict_values(shown)[:, 0])
 
 
 def _torch_dtype(space: spaces.Space[Any]) -> torch.dtype:

@@ -38,12 +38,13 @@ class Analysis:
     def __init__(self, args: Args) -> None:
         torch.set_num_threads(1)
         self.args = args
-        found = args.generator or _trained_on(Path(args.policies[0])) or "digits"
-        self.task = Task.load(found, device=args.device)
-        self.generator, self.tokenizer = self.task.generator, self.task.tokenizer
+        played = args.generator or _trained_on(Path(args.policies[0])) or "digits"
+        self.task = Task.load(played, device=args.device)
+        self.generator = self.task.generator
+        self.tokenizer = self.task.tokenizer
         self.plays = {label: (policy, spec) for label, spec, policy in find_all(args.policies, self._find)}
         for steps in sorted({policy.steps for policy, _ in self.plays.values()}):
-            (label, rival), *_ = find_policies(args.against, [steps], self.generator)
+            label, rival = find_policies(args.against, [steps], self.generator)[0]
             if rival.steps != steps:
                 raise ValueError(
                     f"against {args.against!r} has T = {rival.steps}, not {steps}; take a schedule"
@@ -92,7 +93,8 @@ class Analysis:
 
     def strips(self, label: str, samples: int) -> dict[str, Any]:
         """Return film strips of the first samples under a policy and under its rival."""
-        rival, strips = self.rival(self.plays[label][0].steps), {}
+        rival = self.rival(self.plays[label][0].steps)
+        strips = {}
         films = {name: film(self.drawn[name], self.tokenizer, rows=samples) for name in (label, rival)}
         for sample in range(samples):
             for name, moments in films.items():
@@ -121,7 +123,8 @@ def _trained_on(run: Path) -> str | None:
 
 def illustrate(analysis: Analysis, run: Run) -> pd.DataFrame:
     """Write all figures; return how much each policy adapts."""
-    args, drawn = analysis.args, analysis.drawn
+    args = analysis.args
+    drawn = analysis.drawn
     note = f"{args.samples:,} samples, the same noise and conditions for every policy"
     frames = {label: rows.frame for label, rows in drawn.items()}
     bands = f"line: mean; bands: 50 % and 90 %; thin: five single samples; {note}"
@@ -137,8 +140,8 @@ def illustrate(analysis: Analysis, run: Run) -> pd.DataFrame:
             continue
         run.write_figure(f"by-class-{label}", by_class_figure(frame, f"{label}: means by class; {note}"))
         if frame["value"].notna().any() and "reward" in frame:
-            said = "reward: the discriminator's after the last update, which the policy was not trained on"
-            run.write_figure(f"value-{label}", value_figure(frame, said))
+            caption = "reward: the discriminator's after the last update, which the policy was not trained on"
+            run.write_figure(f"value-{label}", value_figure(frame, caption))
         same = f"{label} and {rival} from the same noise; masked tokens are blue-grey"
         run.write_figure(f"film-{label}", film_figure(analysis.strips(label, args.films), same))
         if policy.steps == analysis.plays[rival][0].steps and len(frame) == len(frames[rival]):
@@ -168,9 +171,9 @@ def work(args: Args) -> None:
 
 def _sentences(shares: pd.DataFrame) -> list[str]:
     """Say of each policy how far its parameters move beyond what a static schedule would do."""
-    said = []
-    for policy, own in shares.groupby("policy", sort=False):
-        spreads = zip(own["parameter"], own["spread"], strict=True)
+    sentences = []
+    for policy, rows in shares.groupby("policy", sort=False):
+        spreads = zip(rows["parameter"], rows["spread"], strict=True)
         moves = ", ".join(f"{name.replace('_', ' ')} {spread:.3f}" for name, spread in spreads)
-        said.append(f"{policy}: standard deviation within a step (0 for a static schedule): {moves}.")
-    return said
+        sentences.append(f"{policy}: standard deviation within a step (0 for a static schedule): {moves}.")
+    return sentences

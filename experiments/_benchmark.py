@@ -60,7 +60,9 @@ class Stopwatch:
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.clock, self.stack, self.last = clock, [""], 0.0
+        self.clock = clock
+        self.stack = [""]
+        self.last = 0.0
         self.spent: dict[str, float] = defaultdict(float)
 
     def watch(self, owner: Any, name: str, part: str) -> None:
@@ -143,7 +145,8 @@ class Bench:
 
     def episode(self, seed: int) -> None:
         """Collect one rollout, as `PPO.update` does before it trains."""
-        ppo, buffer = self.ppo, self.ppo.rollout_buffer
+        ppo = self.ppo
+        buffer = self.ppo.rollout_buffer
         assert ppo.env is not None
         ppo.env.seed(self.seed + seed)
         buffer.reset()
@@ -153,8 +156,9 @@ class Bench:
 
     def measure(self, repeats: int, name: str) -> dict[str, Any]:
         """Return medians over the episodes, and the shares of the parts in an episode without the decode."""
-        self.episode(0)
-        nfe, spent = [], []
+        self.episode(0)  # not measured: it allocates, and compiles if asked to
+        nfe = []
+        spent = []
         for seed in progress(range(1, repeats + 1), desc=name, unit="episode"):
             self.watch.spent.clear()
             self.episode(seed)
@@ -186,12 +190,13 @@ class Bench:
 
     def seconds(self, seed: int) -> float:
         """Return the time of an episode in which nobody waits for the device between its parts."""
+        # A GPU's clock waits for the device; the watch's stands still meanwhile.
         clock, self.watch.clock = self.watch.clock, lambda: 0.0
         begun = clock()
         self.episode(seed)
-        took = clock() - begun
+        elapsed = clock() - begun
         self.watch.clock = clock
-        return took
+        return elapsed
 
     def profile(self, lines: int = 16) -> list[dict[str, Any]]:
         """Return the functions with most time of their own in one more episode, the generator's left out."""
@@ -264,7 +269,8 @@ def work(args: Args) -> None:
     if args.json is not None and args.json.exists():
         raise ValueError(f"{args.json} exists and is not overwritten; choose another --json")
     names = [name for name in args.generators if not (args.quick and name in LARGE)]
-    rows, profiles = [], {}
+    rows = []
+    profiles = {}
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
         for name, (row, profile) in zip(names, pool.map(bench, names, [args] * len(names)), strict=True):
             rows.append(row)

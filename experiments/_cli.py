@@ -79,16 +79,18 @@ def parse(
     config_class: type[Config], script: str, defaults: Callable[[list[str]], Config] | None = None
 ) -> Config:
     """Return the config of the command line; a mistake in it is one line on stderr and exit code 2."""
-    said = io.StringIO()
+    complaint = io.StringIO()
     options: dict = dict(prog=script, description=inspect.getdoc(config_class))
     try:
         if defaults is not None:
             options["default"] = defaults(sys.argv[1:])
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(complaint):
             return tyro.cli(config_class, **options)
     except SystemExit as stop:
         if stop.code:
-            print(f"{script}: error: {_in_one_line(said.getvalue())}; see {script} --help", file=sys.stderr)
+            print(
+                f"{script}: error: {_in_one_line(complaint.getvalue())}; see {script} --help", file=sys.stderr
+            )
         raise
     except ValueError as error:  # a config's own check
         print(f"{script}: error: {error}; see {script} --help", file=sys.stderr)
@@ -105,15 +107,16 @@ FORMER_FLAGS = {
 
 def renamed(arguments: list[str]) -> list[str]:
     """Return a command line with today's flags in place of former ones, each with a note on stderr."""
-    found, rest = [], list(arguments)
+    words = []
+    rest = list(arguments)
     while rest:
         flag, joined, value = rest.pop(0).partition("=")
         if flag not in FORMER_FLAGS or not (joined or rest):
-            found.append(flag + joined + value)
+            words.append(flag + joined + value)
             continue
-        found.append(FORMER_FLAGS[flag].format(value if joined else rest.pop(0)))
-        print(f"{flag} is now {found[-1]}", file=sys.stderr)
-    return found
+        words.append(FORMER_FLAGS[flag].format(value if joined else rest.pop(0)))
+        print(f"{flag} is now {words[-1]}", file=sys.stderr)
+    return words
 
 
 def written_out(arguments: list[str], config_class: type) -> list[str]:
@@ -122,30 +125,32 @@ def written_out(arguments: list[str], config_class: type) -> list[str]:
     `--adversarial.channels 8` stands for `--rewards.adversarial.channels 8`, as long as no other flag ends
     so; what several end with is left for the parser to refuse.
     """
-    known, found = flags_of(config_class), []
+    known = flags_of(config_class)
+    whole = []
     for argument in arguments:
         flag, joined, value = argument.partition("=")
         words = flag.removeprefix("--").replace("_", "-")
         if flag.startswith("--") and words not in known:
             meant = [name for name in known if name.endswith(f".{words}")]
             flag = f"--{meant[0]}" if len(meant) == 1 else flag
-        found.append(flag + joined + value)
-    return found
+        whole.append(flag + joined + value)
+    return whole
 
 
 def flags_of(config_class: type) -> list[str]:
     """Return the names of the flags of a config class, without their dashes, as the parser knows them."""
-    inner, found = groups(config_class), []
+    inner = groups(config_class)
+    flags = []
     hints = get_type_hints(config_class, include_extras=True)
     for field_ in dataclasses.fields(config_class):
         name = field_.name.replace("_", "-")
         if field_.name not in inner:
-            found.append(name)
+            flags.append(name)
             continue
         names = [getattr(extra, "name", None) for extra in getattr(hints[field_.name], "__metadata__", ())]
         prefix = "" if "" in names else f"{name}."
-        found += [prefix + below for below in flags_of(inner[field_.name])]
-    return found
+        flags += [prefix + below for below in flags_of(inner[field_.name])]
+    return flags
 
 
 def given_flags(arguments: list[str]) -> dict[str, str]:
@@ -185,8 +190,8 @@ def refuse_settings(resume: Path, places: Collection[str]) -> None:
         resume: the run folder.
         places: fields that may be given.
     """
-    given = [word.split("=")[0] for word in sys.argv[1:] if word.startswith("--")]
-    names = {flag: flag.removeprefix("--").removeprefix("no-").replace("-", "_") for flag in given}
+    flags = [word.split("=")[0] for word in sys.argv[1:] if word.startswith("--")]
+    names = {flag: flag.removeprefix("--").removeprefix("no-").replace("-", "_") for flag in flags}
     if foreign := [flag for flag, name in names.items() if name not in places]:
         raise ValueError(f"--resume takes its settings from {resume}; drop {', '.join(foreign)}")
 

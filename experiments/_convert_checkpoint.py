@@ -26,8 +26,8 @@ def work(args: Args) -> None:
     if args.output.exists():
         raise ValueError(f"{args.output} exists and is not overwritten; choose another OUT")
     if args.source.suffix.lower() in SCHEDULES:
-        if given := [flag for flag in (*GEOMETRY, "entry") if getattr(args, flag) is not None]:
-            raise ValueError(f"{args.source} is a schedule, which has no {', '.join(given)}")
+        if flags := [flag for flag in (*GEOMETRY, "entry") if getattr(args, flag) is not None]:
+            raise ValueError(f"{args.source} is a schedule, which has no {', '.join(flags)}")
         convert_schedule(args.source, args.output)
     else:
         convert_weights(args)
@@ -60,7 +60,7 @@ def convert_weights(args: Args) -> None:
     count = sum(parameter.numel() for parameter in module.parameters())
     print(f"{args.output}: {form}, {len(converted.weights)} tensors, {count:,} parameters")
     if form in POLICY_FORMATS:
-        told = converted.config
-        print(f"{told.steps} steps, actions {told.actions!r}, smoothing {told.smoothing:g}")
+        config = converted.config
+        print(f"{config.steps} steps, actions {config.actions!r}, smoothing {config.smoothing:g}")
     for key, why in converted.ignored.items():
         print(f"left out {key}: {why}")

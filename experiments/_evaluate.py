@@ -64,15 +64,16 @@ class Evaluation:
 
     def _extractor(self) -> Any:
         """Return the source of features; ValueError if there is none, or too few images for it."""
-        args, found = self.args, self.classifier
+        args = self.args
+        extractor = self.classifier
         if args.extractor != "classifier":
-            found = load_extractor(args.extractor, args.weights, args.device)
-        if found is None:
+            extractor = load_extractor(args.extractor, args.weights, args.device)
+        if extractor is None:
             raise ValueError(
                 f"{self.task} has no extractors/score; give --classifier, or --extractor inception"
             )
-        refuse_too_few(args.num_images, found)
-        return found
+        refuse_too_few(args.num_images, extractor)
+        return extractor
 
     def real(self) -> tuple[Any, Any]:
         """Return the reference, and a split of real images whose row is the floor, if there is one."""
@@ -148,7 +149,8 @@ def evaluate(args: Args) -> None:
     each = len(args.seeds) * args.num_images
     with progress(total=count * each, unit="img", unit_scale=True) as bar:
         for name, task in evaluation.tasks.items():
-            evaluator, found = evaluation.evaluator(task, scorer), []
+            evaluator = evaluation.evaluator(task, scorer)
+            of_generator = []
             for policy_name, policy in evaluation.plays[name]:
                 place = label, _ = evaluation.label(name, policy_name), policy.steps
                 bar.set_description(f"{label}, T = {policy.steps}")
@@ -158,8 +160,8 @@ def evaluate(args: Args) -> None:
                     known[place] = judged(label, policy, evaluator, bar.update)
                     run.write_results(evaluator.manifest(), list(known.values()))  # what a killed run leaves
                     evaluation.show(label, policy, task, run)
-                found.append(known[place])
-            rows += set_against(found, evaluation.label(name, evaluation.against))
+                of_generator.append(known[place])
+            rows += set_against(of_generator, evaluation.label(name, evaluation.against))
     bars = f"{evaluation.task.name}; bars: 95 % t-intervals over {len(args.seeds)} evaluation seeds"
     run.write_figure("frontier", frontier_figure(rows, bars))
     if spare is not None:
@@ -173,7 +175,7 @@ def evaluate(args: Args) -> None:
 
 def work(args: Args) -> None:
     if args.compare:
-        found, said = compare_results(*args.compare)
-        print(said)
-        sys.exit(1 if found.forbidding else 0)
+        comparison, text = compare_results(*args.compare)
+        print(text)
+        sys.exit(1 if comparison.forbidding else 0)
     evaluate(args)

@@ -47,8 +47,10 @@ def grid(pictures_NHWC: np.ndarray, columns: int) -> np.ndarray:
 def work(args: Args) -> None:
     torch.set_num_threads(1)
     task = Task.load(args.generator, device=args.device, tokenizer=args.tokenizer)
-    generator, tokenizer = task.generator, task.tokenizer
-    policy, condition = find_policy(args.policy, args.steps, generator), asked_for(args, generator)
+    generator = task.generator
+    tokenizer = task.tokenizer
+    policy = find_policy(args.policy, args.steps, generator)
+    condition = asked_for(args, generator)
     with progress(total=args.n, unit="img", unit_scale=True) as bar:
         drawn = rollout(
             policy,
@@ -67,5 +69,5 @@ def work(args: Args) -> None:
     if args.film:
         frames = film(drawn, tokenizer, rows=args.n)
         save_film(args.paths[1], [[grid(np.stack(frame), columns)] for frame in frames], fps=args.fps)
-    said = f"{args.n} images, {args.policy}, T = {policy.steps}, {drawn.nfe_N.mean():.1f} passes each"
-    print(f"{', '.join(map(str, args.paths))}: {said}")
+    summary = f"{args.n} images, {args.policy}, T = {policy.steps}, {drawn.nfe_N.mean():.1f} passes each"
+    print(f"{', '.join(map(str, args.paths))}: {summary}")

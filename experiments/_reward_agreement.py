@@ -43,9 +43,9 @@ def measure(args: Args, spec: str, truth: Scorer, bar: Any) -> dict[str, Any]:
     bar.update(trainer.images_spent)
     seen = explore(trainer, truth, args.episodes, derive_seed(args.train.adanat.seed, "agreement"))
     bar.update(len(seen.rewards_N))
-    for part, found in agreement(seen).items():
-        row |= {f"{part} cosine": found.cosine, f"{part} reliability": found.reliability}
-        row |= {f"{part} corrected": found.corrected}
+    for part, agreed in agreement(seen).items():
+        row |= {f"{part} cosine": agreed.cosine, f"{part} reliability": agreed.reliability}
+        row |= {f"{part} corrected": agreed.corrected}
     directions = parts(gradients(seen.actions_NTk, seen.std, seen.classes_N, seen.rewards_N))
     for part in PARTS:
         for size in args.sizes:
@@ -57,7 +57,8 @@ def distance(args: Args, trainer: AdaNATTrainer, policy: Policy, bar: Any) -> fl
     """Return the mean distance from the select split over the noise seeds."""
     scorer = trainer.monitor.scorer
     assert scorer is not None
-    condition, found = balanced(trainer.env.generator.conditions(), args.images), []
+    condition = balanced(trainer.env.generator.conditions(), args.images)
+    distances = []
     for seed in range(args.seeds):
         drawn = rollout(
             policy,
@@ -69,8 +70,8 @@ def distance(args: Args, trainer: AdaNATTrainer, policy: Policy, bar: Any) -> fl
             threads=args.threads,
             progress=bar.update,
         )
-        found.append(scorer.distance(drawn.images_NCHW))
-    return sum(found) / len(found)
+        distances.append(scorer.distance(drawn.images_NCHW))
+    return sum(distances) / len(distances)
 
 
 def work(args: Args) -> None:

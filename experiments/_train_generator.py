@@ -67,11 +67,11 @@ def work(args: Args) -> None:
 @contextmanager
 def followed(folder: Path, updates: int) -> Iterator[None]:
     """Draw the progress that the workers write down."""
-    done = Event()
+    ended = Event()
 
     def follow() -> None:
         with progress(total=updates, unit="update") as bar:
-            while not done.wait(1.0) or bar.n < len(read_metrics(folder / "metrics.csv")):
+            while not ended.wait(1.0) or bar.n < len(read_metrics(folder / "metrics.csv")):
                 bar.update(len(read_metrics(folder / "metrics.csv")) - bar.n)
 
     thread = Thread(target=follow, daemon=True)
@@ -79,7 +79,7 @@ def followed(folder: Path, updates: int) -> Iterator[None]:
     try:
         yield
     finally:
-        done.set()
+        ended.set()
         thread.join()
 
 
@@ -109,7 +109,10 @@ class Watcher:
     """What rank 0 does beside training: progress, checkpoints, curves, sample grids, the final weights."""
 
     def __init__(self, args: Args, run: Run, trainer: Trainer, tokenizer: Any) -> None:
-        self.args, self.run, self.trainer, self.tokenizer = args, run, trainer, tokenizer
+        self.args = args
+        self.run = run
+        self.trainer = trainer
+        self.tokenizer = tokenizer
         self.note = f"{args.data}, {args.model}; {args.evaluation_schedule} at T = {args.evaluation_steps}"
         self.scorer = None
         if args.evaluate_every:
@@ -119,7 +122,9 @@ class Watcher:
 
     def watch(self) -> None:
         """Run the training to its end."""
-        args, trainer, folder = self.args, self.trainer, self.run.folder
+        args = self.args
+        trainer = self.trainer
+        folder = self.run.folder
         log = MetricsLog(folder / "metrics.csv", "update", trainer.done + 1)
         bar = progress(total=args.train.updates, initial=trainer.done, unit="update")
         with bar:
@@ -163,4 +168,4 @@ class Watcher:
         if self.scorer is None:
             return {"distance": None, "sample_accuracy": None}
         scores = self.scorer.score(images, condition.to("cpu"))
-        return {"distance": scores["distance"], "sample_accuracy": scores["accuracy"]}
+        return {"distance": scores["distance"], "sample_accuracy": scores.get("accuracy")}

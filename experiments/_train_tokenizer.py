@@ -90,7 +90,7 @@ def losses(tokenizer: Tokenizer, args: Args) -> str:
     coded_NCHW = torch.cat([tokenizer.decode(ids.to(device)).cpu() for ids in ids_NL.split(256)])
     used = ids_NL.unique().numel()
     error = (coded_NCHW - part.images_NCHW).square().mean().item()
-    said = f"{used} codes used ({used / tokenizer.codebook_size:.1%}), squared error {error:.5f}"
+    summary = f"{used} codes used ({used / tokenizer.codebook_size:.1%}), squared error {error:.5f}"
     if not task.has("score_extractor"):
-        return said
-    return f"{said}, distance {Scorer(task.score_extractor, part).distance(coded_NCHW):.3f}"  # type: ignore[arg-type]
+        return summary
+    return f"{summary}, distance {Scorer(task.score_extractor, part).distance(coded_NCHW):.3f}"  # type: ignore[arg-type]

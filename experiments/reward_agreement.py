@@ -18,12 +18,12 @@ def config_of(base: TrainingConfig, spec: str) -> TrainingConfig:
     Raises:
         ValueError: the reward or one of its settings is unknown.
     """
-    name, given = split(spec)
+    name, texts = split(spec)
     usual = vars(AdversarialConfig())
-    if unknown := [key for key in given if key not in usual or name != "adversarial"]:
+    if unknown := [key for key in texts if key not in usual or name != "adversarial"]:
         raise ValueError(f"reward {spec!r}: {', '.join(unknown)} is no setting of {name}")
     try:
-        settings = {key: type(usual[key])(text) for key, text in given.items()}
+        settings = {key: type(usual[key])(text) for key, text in texts.items()}
     except (TypeError, ValueError):
         raise ValueError(f"reward {spec!r}: a setting is not a number where one is needed") from None
     return base.but(reward=name, adversarial=AdversarialConfig(**settings))

@@ -78,9 +78,9 @@ class Args:
 
 def defaults(arguments: list[str]) -> Args:
     """Return the settings that follow from --data and --model alone."""
-    given = given_flags(arguments)
-    data = given.get("--data", "digits")
-    model: Model = "enat" if given.get("--model") == "enat" else "nat"
+    flags = given_flags(arguments)
+    data = flags.get("--data", "digits")
+    model: Model = "enat" if flags.get("--model") == "enat" else "nat"
     return Args(data=data, train=recipe(recipe_of(data), model))
 
 

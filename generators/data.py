@@ -84,7 +84,8 @@ def tokens(
     if tokenizer.codebook_size > 2**16:
         raise ValueError(f"codebook_size {tokenizer.codebook_size}: token sets hold at most {2**16} codes")
     assert isinstance(tokenizer, nn.Module)
-    weights, flips = weights_hash(tokenizer), (False, True) if mirror else (False,)
+    weights = weights_hash(tokenizer)
+    flips = (False, True) if mirror else (False,)
     name = "-".join([re.sub(r"\W+", "_", task), split, weights, *(["mirror"] if mirror else [])])
     path = Path(cache_folder) / f"{name}.safetensors"
     made_of = f"{task} {split} {weights} {mirror} {pictures.fingerprint()}"
@@ -124,19 +125,19 @@ def _mnist(split: SplitName) -> Pictures:
     """MNIST, 28x28 grey: 50,000 train, 10,000 select, and the 10,000 official test images as report."""
     from torchvision.datasets import MNIST
 
-    found = _torchvision(MNIST, "MNIST/raw", train=split != "report")
-    rows = _official(found.targets.numpy(), split, train=50_000)
-    return _pictures(ArrayPixels(found.data[:, None]), found.targets.numpy(), rows, tuple("0123456789"))
+    mnist = _torchvision(MNIST, "MNIST/raw", train=split != "report")
+    rows = _official(mnist.targets.numpy(), split, train=50_000)
+    return _pictures(ArrayPixels(mnist.data[:, None]), mnist.targets.numpy(), rows, tuple("0123456789"))
 
 
 def _cifar10(split: SplitName) -> Pictures:
     """CIFAR-10, 32x32 RGB: 45,000 train, 5,000 select, and the 10,000 official test images as report."""
     from torchvision.datasets import CIFAR10
 
-    found = _torchvision(CIFAR10, "cifar-10-batches-py", train=split != "report")
-    pixels = ArrayPixels(torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous())
-    labels = np.array(found.targets)
-    return _pictures(pixels, labels, _official(labels, split, train=45_000), tuple(found.classes))
+    cifar10 = _torchvision(CIFAR10, "cifar-10-batches-py", train=split != "report")
+    pixels = ArrayPixels(torch.from_numpy(cifar10.data).permute(0, 3, 1, 2).contiguous())
+    labels = np.array(cifar10.targets)
+    return _pictures(pixels, labels, _official(labels, split, train=45_000), tuple(cifar10.classes))
 
 
 def _torchvision(dataset: Callable[..., Any], files: str, train: bool) -> Any:

@@ -91,10 +91,12 @@ class Packing:
     def __init__(self, chosen_BL: Tensor, counts_B: list[int]) -> None:
         B, L = chosen_BL.shape
         self.counts_B = counts_B
-        self.size, self.longest = sum(counts_B), max(counts_B)
+        self.size = sum(counts_B)
+        self.longest = max(counts_B)
         self.ragged = min(counts_B) < self.longest
         self.index_N = torch.nonzero_static(chosen_BL.flatten(), size=self.size)[:, 0]
-        self._padded, self._packed = (B, self.longest), (self.size, 1) if self.ragged else (B, self.longest)
+        self._padded = (B, self.longest)
+        self._packed = (self.size, 1) if self.ragged else (B, self.longest)
         if self.ragged:
             self._row_N = self.index_N.div(L, rounding_mode="floor")
             rank_N = (chosen_BL.cumsum(1) - 1).flatten()[self.index_N]
@@ -218,9 +220,11 @@ class ENAT(nn.Module):
         super().__init__()
         self.config = config
         self.codebook_size = self.mask_id = config.codebook_size
-        self.grid, self.width = config.grid, config.width
+        self.grid = config.grid
+        self.width = config.width
         self.num_tokens = config.grid[0] * config.grid[1]
-        vocabulary, depth = config.codebook_size + 1, config.encoder_depth + config.decoder_depth
+        vocabulary = config.codebook_size + 1
+        depth = config.encoder_depth + config.decoder_depth
         self.token_embedding = TokenEmbedding(vocabulary, self.num_tokens, config.width, config.dropout)
         self.condition_embedding = nn.Embedding(config.num_classes + 1, config.width)
         self.reuse_projection = ReuseProjection(config.width, config.mlp_ratio)
@@ -256,6 +260,8 @@ class ENAT(nn.Module):
         embedded_BLD = self.token_embedding(ids_BL)
 
         kept_BLD = features_BLD = torch.zeros_like(embedded_BLD) if cache is None else cache.features_BLD
+        # What was encoded before is projected, and read by the new tokens. The next pass gets the projection,
+        # or with reproject=False what the encoder said.
         old_x = old.pack(features_BLD)
         if old.size:
             old_x = self.reuse_projection(old_x)
@@ -264,7 +270,8 @@ class ENAT(nn.Module):
         features_BLD = new.unpack(new_x, features_BLD)
         kept_BLD = features_BLD if self.config.reproject else new.unpack(new_x, kept_BLD)
 
-        visible_x, hidden_x = visible.pack(features_BLD), hidden.pack(embedded_BLD)
+        visible_x = visible.pack(features_BLD)
+        hidden_x = hidden.pack(embedded_BLD)
         hidden_x = self._through(self._decoder, hidden_x, hidden, visible_x, visible, condition_BD)
         features_BLD = self.norm(hidden.unpack(hidden_x, features_BLD))
         logits_BLV = self.head(features_BLD, self.token_embedding.word.weight)

@@ -178,25 +178,28 @@ def parse(spec: str) -> dict[str, Any]:
     return arguments(*split(spec), spec)
 
 
-def arguments(name: str, given: Mapping[str, str], spec: str, also: Collection[str] = ()) -> dict[str, Any]:
+def arguments(
+    name: str, settings: Mapping[str, str], spec: str, also: Collection[str] = ()
+) -> dict[str, Any]:
     """Return the arguments of `table` from the parts of a spec, which errors quote; see `parse`.
 
     Args:
         also: further keys that the spec may hold, which errors name.
     """
-    curve, settings = PRESETS.get(name, (name, {}))
-    given = settings | dict(given)
+    curve, preset = PRESETS.get(name, (name, {}))
+    settings = preset | dict(settings)
     ratio = _chosen(RATIOS, curve, "curve", spec)
-    guidance = _chosen(GUIDANCES, given.pop("guidance", "ramp"), "guidance", spec)
-    own, guiding = parameters(ratio), parameters(guidance)
-    allowed = ("remask", "sampling", "guidance", *own, *guiding, *also)
-    for key in given:
+    guidance = _chosen(GUIDANCES, settings.pop("guidance", "ramp"), "guidance", spec)
+    of_ratio = parameters(ratio)
+    of_guidance = parameters(guidance)
+    allowed = ("remask", "sampling", "guidance", *of_ratio, *of_guidance, *also)
+    for key in settings:
         _require(key in allowed, f"{key!r} in {spec!r} is not one of {', '.join(allowed)}")
     return {
-        "ratio": partial(ratio, **numbers(given, own, spec)),
-        "remask": _law(given.get("remask", "1"), "remask", 0.0, spec),
-        "sampling": _law(given.get("sampling", "1"), "sampling", None, spec),
-        "guidance": partial(guidance, **numbers(given, guiding, spec)),
+        "ratio": partial(ratio, **numbers(settings, of_ratio, spec)),
+        "remask": _law(settings.get("remask", "1"), "remask", 0.0, spec),
+        "sampling": _law(settings.get("sampling", "1"), "sampling", None, spec),
+        "guidance": partial(guidance, **numbers(settings, of_guidance, spec)),
     }
 
 
@@ -211,13 +214,13 @@ def _chosen(
 def parameters(function: Callable[..., Any]) -> list[str]:
     """Return the keyword-only parameters, which a spec may set, without those fixed by `partial`."""
     fixed = function.keywords if isinstance(function, partial) else {}
-    found = inspect.signature(function).parameters.values()
-    return [p.name for p in found if p.kind is p.KEYWORD_ONLY and p.name not in fixed]
+    every = inspect.signature(function).parameters.values()
+    return [p.name for p in every if p.kind is p.KEYWORD_ONLY and p.name not in fixed]
 
 
-def numbers(given: Mapping[str, str], names: Collection[str], spec: str) -> dict[str, float]:
+def numbers(settings: Mapping[str, str], names: Collection[str], spec: str) -> dict[str, float]:
     """Return those of `names` that are given, as finite numbers; ValueError if one is none."""
-    return {name: _number(given[name], name, spec) for name in names if name in given}
+    return {name: _number(settings[name], name, spec) for name in names if name in settings}
 
 
 def _law(text: str, name: str, last: float | None, spec: str) -> Law:

@@ -33,7 +33,8 @@ class FirstPass:
     def __init__(self, generator: Generator, max_bytes: int = 2**28) -> None:
         if max_bytes < 1:
             raise ValueError(f"max_bytes {max_bytes}: a first pass needs room; leave it out to keep nothing")
-        self.generator, self.max_bytes = generator, max_bytes
+        self.generator = generator
+        self.max_bytes = max_bytes
         self._kept: OrderedDict[Hashable, tuple[Tensor, Tensor]] = OrderedDict()
         self._cache: Cache | None = None
         self._weights: Any = None
@@ -70,6 +71,7 @@ class FirstPass:
             for name in rows:
                 self._kept.move_to_end(name)
             logits, features = zip(*(self._kept[name] for name in rows), strict=True)
+            # Only now: what this call needs may be more than there is room for.
             while self.bytes > self.max_bytes:
                 self._kept.popitem(last=False)
         places = {name: place for place, name in enumerate(rows)}

@@ -44,7 +44,8 @@ class FolderSpec:
     def parse(cls, task: str) -> FolderSpec:
         """Read `PATH`, `PATH#COLUMN`, `PATH#size=N` or `PATH#COLUMN,size=N`; ValueError if it is none."""
         path, _, options = task.partition("#")
-        column, size = None, None
+        column = None
+        size = None
         for option in filter(None, options.split(",")):
             name, equals, value = option.partition("=")
             if not equals:
@@ -96,11 +97,11 @@ def _by_class(path: Path) -> Listing:
     from torchvision.datasets import ImageFolder
 
     try:
-        found = ImageFolder(str(path))
+        images = ImageFolder(str(path))
     except FileNotFoundError as error:
         raise ValueError(f"{path}: {error}") from None
-    paths = [Path(file) for file, _ in found.samples]
-    return Listing(paths, np.array(found.targets), tuple(found.classes))
+    paths = [Path(file) for file, _ in images.samples]
+    return Listing(paths, np.array(images.targets), tuple(images.classes))
 
 
 def _by_parts(train: Path, test: Path) -> Listing:
@@ -117,9 +118,9 @@ def _by_metadata(path: Path, column: str | None) -> Listing:
     rows, columns = read_metadata(path / "metadata.csv", "file_name")
     chosen = column or next((name for name in LABEL_COLUMNS if name in columns), None)
     if chosen not in columns:
-        said = f"no column {column!r}" if column else f"none of the columns {', '.join(LABEL_COLUMNS)}"
+        lack = f"no column {column!r}" if column else f"none of the columns {', '.join(LABEL_COLUMNS)}"
         raise ValueError(
-            f"{path}/metadata.csv has {said}; name one of {', '.join(columns)} as in {path}#COLUMN"
+            f"{path}/metadata.csv has {lack}; name one of {', '.join(columns)} as in {path}#COLUMN"
         )
     names = tuple(sorted({row[chosen] for row in rows}))
     number = {name: index for index, name in enumerate(names)}
@@ -166,7 +167,8 @@ class ImageFiles:
     """
 
     def __init__(self, paths: Sequence[Path], size: int | None) -> None:
-        self.paths, self.size = paths, size
+        self.paths = paths
+        self.size = size
 
     @cached_property
     def image_shape(self) -> tuple[int, int, int]:
@@ -186,8 +188,8 @@ class ImageFiles:
     def fingerprint(self) -> str:
         """Name the files' contents by their names, sizes and times, without reading them."""
         stats = ((str(path), path.stat()) for path in self.paths)
-        told = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats] + [self.size])
-        return hashlib.sha256(told.encode()).hexdigest()[:12]
+        described = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats] + [self.size])
+        return hashlib.sha256(described.encode()).hexdigest()[:12]
 
     def _read(self, path: Path) -> Tensor:
         channels, height, width = self.image_shape

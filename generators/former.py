@@ -15,16 +15,16 @@ def settings(values: Mapping[str, Any], fields: Collection[str]) -> dict[str, An
         values: as they stand in a file.
         fields: names that the settings have today.
     """
-    found = dict(values)
+    today = dict(values)
     # One config for environment and trainer, whose rewards looked through the network that judged.
-    flat = {"env", "adanat"} <= set(fields) and not {"env", "adanat"} & set(found)
+    flat = {"env", "adanat"} <= set(fields) and not {"env", "adanat"} & set(today)
     if flat:
-        found["extractor"] = found.get("extractor") or "score"
-    if ("rules" in fields or flat) and "rules" not in found and "min_reveal" in found:
-        found["rules"] = _rules(found.pop("min_reveal"))
-    if "split" in fields and "split" not in found and "part" in found:
-        found["split"] = found.pop("part")
-    return found
+        today["extractor"] = today.get("extractor") or "score"
+    if ("rules" in fields or flat) and "rules" not in today and "min_reveal" in today:
+        today["rules"] = _rules(today.pop("min_reveal"))
+    if "split" in fields and "split" not in today and "part" in today:
+        today["split"] = today.pop("part")
+    return today
 
 
 def description(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,10 +38,10 @@ def description(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def manifest(protocol: Mapping[str, Any]) -> dict[str, Any]:
     """Return a protocol under today's names, without the rules, which now stand in each row."""
-    found = {name: value for name, value in protocol.items() if name != "min_reveal"}
-    if "part" in found and "split" not in found:
-        found["split"] = found.pop("part")
-    return found
+    today = {name: value for name, value in protocol.items() if name != "min_reveal"}
+    if "part" in today and "split" not in today:
+        today["split"] = today.pop("part")
+    return today
 
 
 def _rules(min_reveal: int) -> str:
@@ -58,8 +58,8 @@ def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
     def look_up(name: str) -> Any:
         if name not in names:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        said = f"{module}.{name} is now {module}.{names[name]}"
-        warnings.warn(said, DeprecationWarning, stacklevel=2)
+        message = f"{module}.{name} is now {module}.{names[name]}"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
         return getattr(sys.modules[module], names[name])
 
     return look_up

@@ -61,9 +61,11 @@ class NAT(nn.Module):
             )
         self.config = config
         self.codebook_size = self.mask_id = config.codebook_size
-        self.grid, self.width = config.grid, config.width
+        self.grid = config.grid
+        self.width = config.width
         self.num_tokens = config.grid[0] * config.grid[1]
-        vocabulary, half = config.codebook_size + 1, config.depth // 2
+        vocabulary = config.codebook_size + 1
+        half = config.depth // 2
 
         def block(skip: bool = False) -> Block:
             return Block(config.width, config.heads, config.mlp_ratio, config.qkv_bias, skip)

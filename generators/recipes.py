@@ -39,6 +39,6 @@ def build(
         geometry: of its conditions, `Condition.geometry`.
         overrides: fields of its config instead of the size's; None leaves the size's.
     """
-    given = {name: value for name, value in overrides.items() if value is not None}
-    given |= {"codebook_size": tokenizer.codebook_size, "grid": tokenizer.grid, **geometry}
-    return MODELS[model](SIZES[model][size](**given))
+    fields = {name: value for name, value in overrides.items() if value is not None}
+    fields |= {"codebook_size": tokenizer.codebook_size, "grid": tokenizer.grid, **geometry}
+    return MODELS[model](SIZES[model][size](**fields))

@@ -81,18 +81,19 @@ def halton_order(grid: tuple[int, int]) -> Tensor:
     import torch
 
     rows, columns = grid
-    found: dict[int, None] = {}
-    index = 1
-    while len(found) < rows * columns:
+    positions: dict[int, None] = {}
+    index = 1  # the sequence begins with 1; 0 would put the corner first
+    while len(positions) < rows * columns:
         row, column = int(_inverse(index, 2) * rows), int(_inverse(index, 3) * columns)
-        found.setdefault(row * columns + column)
+        positions.setdefault(row * columns + column)
         index += 1
-    return torch.tensor(list(found))
+    return torch.tensor(list(positions))
 
 
 def _inverse(index: int, base: int) -> float:
     """Return the radical inverse: the digits of `index` mirrored behind the point."""
-    value, weight = 0.0, 1.0
+    value = 0.0
+    weight = 1.0
     while index:
         index, digit = divmod(index, base)
         weight /= base

@@ -61,14 +61,14 @@ class DecodeRules:
         name, settings = _split(PUBLISHED.get(rules, rules))
         if name not in REVEAL:
             raise ValueError(f"rule {name!r} in {rules!r} is not one of {', '.join((*REVEAL, *PUBLISHED))}")
-        own = {field: settings.pop(field) for field in reveal_settings(name) if field in settings}
+        of_reveal = {field: settings.pop(field) for field in reveal_settings(name) if field in settings}
         if unknown := set(settings) - set(LIMITS):
             known = (*reveal_settings(name), *LIMITS)
             raise ValueError(f"{sorted(unknown)[0]!r} in {rules!r} is not one of {', '.join(known)}")
         numbers: dict[str, Any] = {key: _number(text, rules) for key, text in settings.items()}
         if broken := [key for key in numbers if key in COUNTS and numbers[key] % 1]:
             raise ValueError(f"{broken[0]} {numbers[broken[0]]} in {rules!r} is not a whole number")
-        reveal = reveal_rule(name, {key: _number(text, rules) for key, text in own.items()}, grid)
+        reveal = reveal_rule(name, {key: _number(text, rules) for key, text in of_reveal.items()}, grid)
         return cls(reveal, **{key: int(value) if key in COUNTS else value for key, value in numbers.items()})
 
     @property
@@ -97,6 +97,7 @@ class DecodeRules:
         """
         wanted_B = wanted_B.clamp_max(num_tokens - 1)
         allowed_B = wanted_B.minimum(masked_B - self.min_reveal).clamp_min(self.min_masked)
+        # Where fewer than min_masked are masked already, these stay; none that is visible joins them.
         return allowed_B.minimum(masked_B)
 
 
@@ -114,7 +115,8 @@ def reveal_rule(name: str, settings: dict[str, float], grid: tuple[int, int]) ->
 def _split(text: str) -> tuple[str, dict[str, str]]:
     first, *others = [word.strip() for word in text.split(",")]
     if "=" in first:
-        first, others = "confidence", [first, *others]
+        others = [first, *others]
+        first = "confidence"
     if bad := [word for word in others if word.count("=") != 1]:
         raise ValueError(f"{bad[0]!r} in rules {text!r} is not SETTING=NUMBER")
     return first, dict(word.split("=") for word in others)  # type: ignore[misc]

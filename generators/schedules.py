@@ -56,7 +56,9 @@ class DecodeParams(tuple[Tensor, ...]):
         """Return these decisions with others in some columns, as of a NamedTuple."""
         if unknown := set(columns) - set(TABLE):
             raise ValueError(f"{', '.join(sorted(unknown))}: not one of {', '.join(PARAMETERS)}")
-        return DecodeParams(*(columns.get(name, own) for name, own in zip(PARAMETERS, self, strict=True)))
+        return DecodeParams(
+            *(columns.get(name, present) for name, present in zip(PARAMETERS, self, strict=True))
+        )
 
     def __getnewargs__(self) -> tuple[Tensor, ...]:
         return tuple(self)
@@ -176,13 +178,14 @@ class Schedule:
             raise ValueError("it does not hold exactly these")
         if strangers := [key for key, column in content.items() if not isinstance(column, list)]:
             raise ValueError(f"{', '.join(strangers)} holds no list")
-        found = {STRATEGY[key]: [float(x) for x in content[key]] for key in STRATEGY if key in content}
-        steps = {len(column) + p.idle_at_end for p, column in found.items()}
+        lists = {STRATEGY[key]: [float(x) for x in content[key]] for key in STRATEGY if key in content}
+        steps = {len(column) + p.idle_at_end for p, column in lists.items()}
         if len(steps) > 1:
-            lengths = ", ".join(f"{len(column)} {p.strategy_key}" for p, column in found.items())
-            terms = ", ".join("T - 1" if p.idle_at_end else "T" for p in list(found)[:-1])
+            lengths = ", ".join(f"{len(column)} {p.strategy_key}" for p, column in lists.items())
+            terms = ", ".join("T - 1" if p.idle_at_end else "T" for p in list(lists)[:-1])
             raise ValueError(f"{lengths} don't fit; T steps have {terms} and T")
-        columns = {p.name: [*column, *[0.0] * p.idle_at_end] for p, column in found.items()}
+        # What the last step ignores has no number there in the file; 0 fills its place.
+        columns = {p.name: [*column, 0.0] if p.idle_at_end else column for p, column in lists.items()}
         tensors = {key: torch.tensor(column, dtype=torch.float64) for key, column in columns.items()}
         return cls(parameters.stacked(tensors), name)
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 def split(spec: str) -> tuple[str, dict[str, str]]:
     """Return the name and the settings of NAME:KEY=VALUE,...; ValueError if it is not of this form."""
     name, _, tail = spec.partition(":")
-    given = {}
+    settings = {}
     for item in filter(None, tail.split(",")):
         key, equals, value = (part.strip() for part in item.partition("="))
         if not equals:
             raise ValueError(f"{item!r} in {spec!r} is not of the form key=value")
-        given[key] = value
-    return name, given
+        settings[key] = value
+    return name, settings

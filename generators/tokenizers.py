@@ -58,7 +58,8 @@ class PatchKMeans(nn.Module):
         if height % config.patch or width % config.patch:
             raise ValueError(f"patch {config.patch} does not divide the image size {height} x {width}")
         self.config = config
-        self.codebook_size, self.image_shape = config.codebook_size, config.image_shape
+        self.codebook_size = config.codebook_size
+        self.image_shape = config.image_shape
         self.grid = height // config.patch, width // config.patch
         self.register_buffer("centers", torch.zeros(config.codebook_size, channels * config.patch**2))
         self.centers: Tensor
@@ -80,7 +81,8 @@ class PatchKMeans(nn.Module):
         return nearest(self._patches(images_BCHW), self.centers)
 
     def decode(self, ids_BL: Tensor) -> Tensor:
-        (rows, columns), patch = self.grid, self.config.patch
+        rows, columns = self.grid
+        patch = self.config.patch
         patches = self.centers[ids_BL].clamp(0, 1)
         return rearrange(patches, "b (h w) (c p q) -> b c (h p) (w q)", h=rows, w=columns, p=patch, q=patch)
 
@@ -153,10 +155,14 @@ class ConvVQ(nn.Module):
 
     def __init__(self, config: ConvVQConfig) -> None:
         super().__init__()
-        (channels, height, width), factor = config.image_shape, config.downsampling
-        self.config, self.image_shape = config, config.image_shape
-        self.codebook_size, self.grid = config.codebook_size, (height // factor, width // factor)
-        wide, more = config.width, range(factor.bit_length() - 2)  # halvings and doublings after the first
+        channels, height, width = config.image_shape
+        factor = config.downsampling
+        self.config = config
+        self.image_shape = config.image_shape
+        self.codebook_size = config.codebook_size
+        self.grid = (height // factor, width // factor)
+        wide = config.width
+        more = range(factor.bit_length() - 2)  # halvings and doublings after the first
         self.encoder = nn.Sequential(
             nn.Conv2d(channels, wide, 4, 2, 1),
             *(nn.Sequential(nn.SiLU(), nn.Conv2d(wide, wide, 4, 2, 1)) for _ in more),

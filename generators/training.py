@@ -82,7 +82,10 @@ class Trainer:
             raise ValueError(f"batch_size {config.batch_size} can't be shared by {self.ranks} ranks equally")
         if config.reuse and not getattr(generator, "reuses", False):
             raise ValueError(f"reuse {config.reuse}: {type(generator).__name__} reuses nothing; set it to 0")
-        self.generator, self.tokens_NL, self.condition, self.config = generator, tokens_NL, condition, config
+        self.generator = generator
+        self.tokens_NL = tokens_NL
+        self.condition = condition
+        self.config = config
         self.average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
         self.average.n_averaged += 1  # else the first update would replace the copy of the initial weights
         self.optimizer = torch.optim.AdamW(
@@ -112,9 +115,11 @@ class Trainer:
         rate = self._learning_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        seed, device = self.config.seed, self.tokens_NL.device
+        seed = self.config.seed
+        device = self.tokens_NL.device
         batch = self._batch(np.random.default_rng(derive_seed(seed, self.done, "batch")))
         self.generator.train()
+        # Rank 0 draws what a training of a single rank draws.
         ranked = ("dropout", self.rank) if self.rank else ("dropout",)
         half = torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
         with seeded(derive_seed(seed, self.done, *ranked), device), half:
@@ -164,14 +169,18 @@ class Trainer:
 
     def _batch(self, rng: np.random.Generator) -> Batch:
         """Draw images, hide tokens and drop conditions: this rank's share of what every rank draws."""
-        config, device = self.config, self.tokens_NL.device
-        B, L, mask_id = config.batch_size, self.tokens_NL.shape[1], self.generator.mask_id
+        config = self.config
+        device = self.tokens_NL.device
+        B = config.batch_size
+        L = self.tokens_NL.shape[1]
+        mask_id = self.generator.mask_id
         assert isinstance(mask_id, int)
 
         def share(drawn_B: np.ndarray | Tensor) -> Tensor:
             size = B // self.ranks
             return torch.as_tensor(drawn_B)[self.rank * size : (self.rank + 1) * size].to(device)
 
+        # The order of the draws is part of what a seed stands for.
         rows_B = share(rng.integers(len(self.tokens_NL), size=B))
         dropped_B = share(rng.random(B) < config.label_dropout)
         uniform_BL = share(rng.random((B, L)))
@@ -189,7 +198,8 @@ class Trainer:
         if not config.reuse:
             return Batch(ids_BL, labels_BL, condition, None)
         size = 1 if config.shared_mask else B
-        shares, reusing = rng.random(size), rng.random(size) < config.reuse
+        shares = rng.random(size)
+        reusing = rng.random(size) < config.reuse
         # An earlier state with nothing visible is the same as none.
         shares_B = share(np.broadcast_to(np.where(reusing, shares, 1.0), B).copy())
         return Batch(

@@ -33,9 +33,12 @@ class VQTrainer:
     def __init__(self, tokenizer: ConvVQ, images: ImageRows, config: VQTrainingConfig) -> None:
         from vector_quantize_pytorch import VectorQuantize  # seconds to import, and only needed here
 
-        geometry, device = tokenizer.config, tokenizer.codes.device
+        geometry = tokenizer.config
+        device = tokenizer.codes.device
         even_use = config.batch_size * math.prod(tokenizer.grid) / geometry.codebook_size
-        self.tokenizer, self.images, self.config = tokenizer, images, config
+        self.tokenizer = tokenizer
+        self.images = images
+        self.config = config
         self.quantizer = VectorQuantize(
             geometry.code_width,
             geometry.codebook_size,

@@ -110,7 +110,8 @@ class VQGAN(nn.Module):
     def __init__(self, config: VQGANConfig) -> None:
         super().__init__()
         self.config = config
-        self.codebook_size, self.image_shape = config.codebook_size, config.image_shape
+        self.codebook_size = config.codebook_size
+        self.image_shape = config.image_shape
         self.grid = self._grid(*config.image_shape[1:])
         if config.width % GROUPS:
             raise ValueError(f"width {config.width} is not divisible by the {GROUPS} groups of the norms")
@@ -122,7 +123,8 @@ class VQGAN(nn.Module):
         """Return the nearest code of each latent, (B, h w); any sides that the factor divides."""
         latents = rearrange(self.latents(images_BCHW), "b e h w -> b (h w) e")
         # As in PatchKMeans: distances by matrix products could not tell near codes apart.
-        exact, codes = "donot_use_mm_for_euclid_dist", self.codebook.weight.float()
+        exact = "donot_use_mm_for_euclid_dist"
+        codes = self.codebook.weight.float()
         nearest = [
             torch.cdist(rows, codes, compute_mode=exact).argmin(-1)
             for rows in latents.float().flatten(0, 1).split(ROWS_AT_ONCE)

@@ -61,12 +61,12 @@ def read(path: Path | str, entry: str | None = None) -> dict[str, Tensor]:
         raise
     except Exception as error:  # a broken pickle can raise anything
         # Torch names what it refuses, but advises to trust it.
-        asked = re.search(r"GLOBAL (\S+)", str(error))
-        why = f"asks for {asked[1]}, which could run code" if asked else "is broken, or no weights at all"
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        why = f"asks for {refused[1]}, which could run code" if refused else "is broken, or no weights at all"
         raise ValueError(f"{path} is not loaded: it {why}; expected a state dict") from None
     if entry is not None and (not isinstance(content, dict) or entry not in content):
-        found = _listed(map(str, content), most=8) if isinstance(content, dict) else "no entries"
-        raise ValueError(f"{path} has no entry {entry!r}; it has {found}")
+        entries = _listed(map(str, content), most=8) if isinstance(content, dict) else "no entries"
+        raise ValueError(f"{path} has no entry {entry!r}; it has {entries}")
     for name in ("state_dict", "model") if entry is None else (entry,):
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
@@ -109,7 +109,8 @@ def convert(
         ValueError: not a known format, a name is unknown or missing, shapes don't fit together, or something
             has to be given.
     """
-    form, looks = recognise(state_dict, formats), _looks(state_dict, formats)
+    form = recognise(state_dict, formats)
+    looks = _looks(state_dict, formats)
     if expected not in (None, form):
         raise ValueError(f"{looks}; expected {_described(expected)}")
     given = {name: value for name, value in given.items() if value is not None}
@@ -133,7 +134,7 @@ def _check(
     form: Format,
     looks: str,
     names: Mapping[str, str | None],
-    found: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
     expected: Mapping[str, Tensor],
 ) -> None:
     """Raise ValueError unless the weights found are exactly the expected ones."""
@@ -143,22 +144,22 @@ def _check(
         for key, ours in names.items()
         if ours is None or ours not in expected or form.official(ours) != key
     ]
-    missing = [form.official(name) for name in expected if name not in found]
+    missing = [form.official(name) for name in expected if name not in weights]
     if unknown or missing:
         wrong = f"unknown: {_listed(unknown)}; missing: {_listed(missing)}"
         raise ValueError(f"{looks}, but does not fit one: {wrong}")
     for name, tensor in expected.items():
-        if (shape := tuple(found[name].shape)) != (fitting := tuple(tensor.shape)):
+        if (shape := tuple(weights[name].shape)) != (fitting := tuple(tensor.shape)):
             key = form.official(name)
             raise ValueError(f"{looks}, but does not fit one: {key} is {shape}, not {fitting}")
 
 
 def _look(keys: Iterable[str], formats: Mapping[str, Format]) -> str | None:
     """Return the name of what more than half of the first words belong to, if anything."""
-    found = set(first_words(keys))
+    words = set(first_words(keys))
     # A file also has the names that its table leaves out.
     known = OTHERS | {name: [*form.roots, *OTHERS.get(name, [])] for name, form in formats.items()}
-    return next((name for name, roots in known.items() if 2 * len(found & set(roots)) > len(found)), None)
+    return next((name for name, roots in known.items() if 2 * len(words & set(roots)) > len(words)), None)
 
 
 def _looks(keys: Iterable[str], formats: Mapping[str, Format]) -> str:

@@ -53,7 +53,8 @@ def check_generator(generator: Generator, condition: Condition | None = None) ->
     _ask(rows * columns == generator.num_tokens, f"grid {generator.grid} has to have num_tokens tokens")
     condition = balanced(generator.conditions() if condition is None else condition, ROWS)
     ids_BL = _some_ids(generator, condition.values.device)
-    before_BL, masked_B = ids_BL.clone(), (ids_BL == generator.mask_id).sum(1).cpu()
+    before_BL = ids_BL.clone()
+    masked_B = (ids_BL == generator.mask_id).sum(1).cpu()
     prediction = predict(generator, ids_BL, condition, None, masked_B)
     _ask(torch.equal(ids_BL, before_BL), "the tokens handed in were changed; work on a copy")
     _check_prediction(generator, prediction)
@@ -129,7 +130,8 @@ def _some_ids(generator: Generator, device: torch.device) -> Tensor:
 def _check_prediction(generator: Generator, prediction: Prediction) -> None:
     shapes = {"logits_BLV": generator.codebook_size, "features_BLD": generator.width}
     for name, last in shapes.items():
-        values, expected = getattr(prediction, name), (ROWS, generator.num_tokens, last)
+        values = getattr(prediction, name)
+        expected = (ROWS, generator.num_tokens, last)
         _ask(tuple(values.shape) == expected, f"{name} has shape {tuple(values.shape)}, not {expected}")
         _ask(bool(torch.isfinite(values).all()), f"{name} is not finite everywhere")
 
@@ -166,16 +168,17 @@ def _as_saved(state: dict[str, Any]) -> dict[str, Any]:
         file.seek(0)
         return torch.load(file, weights_only=True)
     except Exception as error:  # of pickle, of many kinds
-        said = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0]
         raise ValueError(
-            f"state_dict can't be saved and read; give tensors, numbers, texts: {said}"
+            f"state_dict can't be saved and read; give tensors, numbers, texts: {reason}"
         ) from None
 
 
 def _decisions(policy: Policy, generator: Generator, condition: Condition, seed: int) -> Tensor:
     """Return what is played, (steps, rows, parameters); one that decides wrongly raises ValueError there."""
     noise = HashNoise.from_seed(seed, len(condition), condition.values.device)
-    shape, played = (len(condition),), []
+    shape = (len(condition),)
+    played = []
     try:
         for move in play(policy, generator, condition, noise):
             params = move.decision.params
@@ -187,9 +190,9 @@ def _decisions(policy: Policy, generator: Generator, condition: Condition, seed:
     return torch.stack(played)
 
 
-def _same(found: Tensor, expected: Tensor, words: str, size: float | None = None) -> None:
+def _same(values: Tensor, expected: Tensor, words: str, size: float | None = None) -> None:
     size = float(expected.abs().max()) if size is None else size
-    _ask(float((found - expected).abs().max()) <= ROUNDING * size, words)
+    _ask(float((values - expected).abs().max()) <= ROUNDING * size, words)
 
 
 def _ask(holds: bool, words: str) -> None:

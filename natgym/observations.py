@@ -34,7 +34,8 @@ def observe(state: DecodeState, mask_id: int) -> Observation:
 
     The features have the generator's precision. After the last step none exist; they are one zero.
     """
-    B, device = len(state.ids_BL), state.ids_BL.device
+    B = len(state.ids_BL)
+    device = state.ids_BL.device
     prediction = state.prediction
     return {
         "features": torch.zeros((), device=device) if prediction is None else prediction.features_BLD,
@@ -92,7 +93,8 @@ class Observer:
 
     def space(self, steps: int) -> spaces.Dict:
         """Return what one agent sees."""
-        (rows, columns), num_tokens = self.features_grid, self.grid[0] * self.grid[1]
+        rows, columns = self.features_grid
+        num_tokens = self.grid[0] * self.grid[1]
         boxes: dict[str, spaces.Space[Any]] = {
             "features": spaces.Box(-np.inf, np.inf, (rows * columns, self.width), np.dtype(self.dtype).type),
             "masked": spaces.Box(0, 1, (num_tokens,), np.uint8),
@@ -114,9 +116,11 @@ class Observer:
 
     def show(self, seen: Observation, previous_action: Tensor) -> Observation:
         """Show what `observe` has seen, which is also what a policy gets from `natgym.rollouts`."""
-        features, dtype = seen["features"], getattr(torch, self.dtype)
+        features = seen["features"]
+        dtype = getattr(torch, self.dtype)
         if features.ndim == 0:
-            (rows, columns), B = self.features_grid, len(seen["step"])
+            rows, columns = self.features_grid
+            B = len(seen["step"])
             features = torch.zeros(B, rows * columns, self.width, dtype=dtype, device=features.device)
         elif self.kind == "pooled":
             features = pool(features, self.grid).to(dtype)

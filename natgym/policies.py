@@ -141,20 +141,23 @@ def named_policies(spec: str, steps: Sequence[int], generator: Generator) -> lis
     Raises:
         ValueError: there is no such policy.
     """
-    name, given = split(spec)
+    name, settings = split(spec)
     if name not in POLICY_NAMES:
         raise ValueError(f"policy {spec!r} is not one of {', '.join(POLICY_NAMES)}")
     curve, usual = TOKEN_RULES.get(name, ("cosine" if name == "one-step" else name, "confidence"))
-    chosen = given.get("rule", usual)
+    chosen = settings.get("rule", usual)
     if chosen not in REVEAL:
         raise ValueError(f"rule {chosen!r} in {spec!r} is not one of {', '.join(REVEAL)}")
-    own, adaptive = reveal_settings(chosen), chosen in ADAPTIVE
-    keys = ("rule", *own, *["steps"] * adaptive)
-    left = {key: text for key, text in given.items() if key not in keys}
+    of_rule = reveal_settings(chosen)
+    adaptive = chosen in ADAPTIVE
+    keys = ("rule", *of_rule, "steps") if adaptive else ("rule", *of_rule)
+    left = {key: text for key, text in settings.items() if key not in keys}
     curves = arguments(curve, left, spec, also=keys)
-    rules = None if chosen == "confidence" else _rules(chosen, numbers(given, own, spec), generator, spec)
+    rules = (
+        None if chosen == "confidence" else _rules(chosen, numbers(settings, of_rule, spec), generator, spec)
+    )
     if adaptive:
-        most = numbers(given, ["steps"], spec).get("steps", generator.num_tokens)
+        most = numbers(settings, ["steps"], spec).get("steps", generator.num_tokens)
         if most < 1:
             raise ValueError(f"steps {most:g} in {spec!r}: at least one is needed")
         assert rules is not None

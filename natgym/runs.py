@@ -94,9 +94,12 @@ def read_config(path: Path, config_class: type, key: str | None = None) -> Any:
 
 
 def _nested(config_class: type, values: dict[str, Any]) -> Any:
-    fields, inner = [field.name for field in dataclasses.fields(config_class)], groups(config_class)
-    found = grouped(config_class, former.settings(values, fields))
-    built = {name: _nested(inner[name], value) if name in inner else value for name, value in found.items()}
+    fields = [field.name for field in dataclasses.fields(config_class)]
+    inner = groups(config_class)
+    settings = grouped(config_class, former.settings(values, fields))
+    built = {
+        name: _nested(inner[name], value) if name in inner else value for name, value in settings.items()
+    }
     return config_from_dict(config_class, built)
 
 
@@ -119,13 +122,13 @@ class MetricsLog:
 
     def __init__(self, path: Path, key: str, resume_at: int) -> None:
         self.path = path
-        kept = [row for row in read_metrics(path) if int(row[key]) < resume_at]
-        self.columns: list[str] | None = list(kept[0]) if kept else None
+        earlier = [row for row in read_metrics(path) if int(row[key]) < resume_at]
+        self.columns: list[str] | None = list(earlier[0]) if earlier else None
         text = io.StringIO()
         if self.columns is not None:
             writer = csv.DictWriter(text, self.columns)
             writer.writeheader()
-            writer.writerows(kept)
+            writer.writerows(earlier)
         write_atomic(path, text.getvalue())
 
     def append(self, row: Mapping[str, Any]) -> None:

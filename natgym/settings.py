@@ -21,19 +21,19 @@ def defaults(config_class: type) -> dict[str, Any]:
 
 def groups(config_class: type) -> dict[str, type]:
     """Return the fields that are configs themselves, and their classes."""
-    found = defaults(config_class).items()
-    return {name: type(default) for name, default in found if dataclasses.is_dataclass(default)}
+    every = defaults(config_class).items()
+    return {name: type(default) for name, default in every if dataclasses.is_dataclass(default)}
 
 
 def places(config_class: type) -> list[Path]:
     """Return the paths of all settings, groups included."""
-    found: list[Path] = []
+    paths: list[Path] = []
     inner = groups(config_class)
     for field in dataclasses.fields(config_class):
-        found.append((field.name,))
+        paths.append((field.name,))
         below = places(inner[field.name]) if field.name in inner else []
-        found += [(field.name, *path) for path in below]
-    return found
+        paths += [(field.name, *path) for path in below]
+    return paths
 
 
 def place(config_class: type, name: str) -> Path:
@@ -45,15 +45,19 @@ def place(config_class: type, name: str) -> Path:
     Raises:
         ValueError: there is no such setting, or several.
     """
-    words, known = tuple(name.replace("-", "_").split(".")), places(config_class)
+    words = tuple(name.replace("-", "_").split("."))
+    known = places(config_class)
     below = [(group, *words) for group in groups(config_class)]
     if words in known:
         return words
-    for found in ([path for path in below if path in known], [p for p in known if p[-len(words) :] == words]):
-        if len(found) == 1:
-            return found[0]
-        if found:
-            several = ", ".join(map(".".join, found))
+    for candidates in (
+        [path for path in below if path in known],
+        [p for p in known if p[-len(words) :] == words],
+    ):
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates:
+            several = ", ".join(map(".".join, candidates))
             raise ValueError(f"setting {name!r} of {config_class.__name__} may be {several}; say which")
     known_names = [".".join(path) for path in known]
     near = difflib.get_close_matches(name, [*known_names, *(path[-1] for path in known)], n=3)
@@ -92,18 +96,19 @@ def flattened(config_class: type, changes: Mapping[str, Any]) -> dict[Path, Any]
     Raises:
         ValueError: a name is not known, or two stand for one setting.
     """
-    found: dict[Path, Any] = {}
+    flat: dict[Path, Any] = {}
     for name, value in changes.items():
-        path, inner = place(config_class, name), config_class
+        path = place(config_class, name)
+        inner = config_class
         for word in path:
             inner = groups(inner).get(word, object)
         new = {path: value}
         if isinstance(value, Mapping) and dataclasses.is_dataclass(inner):
             new = {(*path, *below): one for below, one in flattened(inner, value).items()}
-        if twice := found.keys() & new.keys():
+        if twice := flat.keys() & new.keys():
             raise ValueError(f"setting {'.'.join(twice.pop())} is given twice; give it once")
-        found |= new
-    return found
+        flat |= new
+    return flat
 
 
 def grouped(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,18 +116,19 @@ def grouped(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
     What is not known at all stays, for whoever builds the config to refuse.
     """
-    own = {field.name for field in dataclasses.fields(config_class)}
-    found = {name: value for name, value in values.items() if name in own}
-    for name in values.keys() - own:
+    top = {field.name for field in dataclasses.fields(config_class)}
+    nested = {name: value for name, value in values.items() if name in top}
+    for name in values.keys() - top:
         try:
             *above, last = place(config_class, name)
         except ValueError:
-            above, last = [], name
-        branch = found
+            above = []
+            last = name
+        branch = nested
         for word in above:
             branch = branch.setdefault(word, {})
         branch[last] = values[name]
-    return found
+    return nested
 
 
 def _replaced(config: Any, flat: Mapping[Path, Any]) -> Any:

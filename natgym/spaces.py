@@ -35,7 +35,8 @@ class BatchedBox(spaces.Box):
 
     def __init__(self, single: spaces.Box, n: int, seed: int | None = None) -> None:
         shape = (n, *single.shape)
-        self.dtype, self._shape = single.dtype, shape
+        self.dtype = single.dtype
+        self._shape = shape
         for name in ("low", "high", "bounded_below", "bounded_above"):
             setattr(self, name, np.broadcast_to(getattr(single, name), shape))
         self.low_repr, self.high_repr = str(single.low.min()), str(single.high.max())
@@ -53,7 +54,7 @@ def action_space(bounds: Sequence[float] = (ACTION_BOUND,) * len(PARAMETERS)) ->
     return spaces.Box(-high, high, dtype=np.float32)
 
 
-_EPSILON = 1e-6
+_EPSILON = 1e-6  # a share stays this far from 0 and 1, where the sigmoid has no inverse
 ACTIVATIONS = {"sigmoid": SIGMOID, "exponential": EXPONENTIAL, "softplus": SOFTPLUS}
 
 
@@ -104,7 +105,8 @@ class ActionMap:
         table = TABLE.values()
         if name == "default":
             activations = tuple(p.activation or p.paper_activation for p in table)
-            scale, bounds = tuple(p.unit for p in table), tuple(p.bound for p in table)
+            scale = tuple(p.unit for p in table)
+            bounds = tuple(p.bound for p in table)
             return cls(schedule, activations, scale, bounds, floor=1e-2, **options)
         check_preset(name)
         activations = tuple(p.paper_activation for p in table)
@@ -118,17 +120,17 @@ class ActionMap:
         if settings is None:
             return cls.preset(name, schedule, **options)  # type: ignore[arg-type]
         activations = tuple(ACTIVATIONS[activation] for activation in settings["activations"])
-        told: dict[str, Any] = {key: tuple(settings[key]) for key in ("scale", "bounds")}
-        told |= {key: settings[key] for key in ("floor", "residual")}
-        return cls(schedule, activations, **told, **options)
+        numbers: dict[str, Any] = {key: tuple(settings[key]) for key in ("scale", "bounds")}
+        numbers |= {key: settings[key] for key in ("floor", "residual")}
+        return cls(schedule, activations, **numbers, **options)
 
     @property
     def name(self) -> str:
         """Of the preset that it is; "own" if it is none."""
-        told = ("activations", "scale", "bounds", "floor", "residual")
+        compared = ("activations", "scale", "bounds", "floor", "residual")
         for name in get_args(Preset):
             other = ActionMap.preset(name, self.schedule)
-            if all(getattr(self, key) == getattr(other, key) for key in told):
+            if all(getattr(self, key) == getattr(other, key) for key in compared):
                 return name
         return "own"
 
@@ -145,8 +147,8 @@ class ActionMap:
             raise ValueError(
                 f"an action map of other activations than {', '.join(ACTIVATIONS)} can't be saved"
             )
-        told = {key: getattr(self, key) for key in ("scale", "bounds", "floor", "residual")}
-        return told | {"activations": [names[id(activation)] for activation in self.activations]}
+        numbers = {key: getattr(self, key) for key in ("scale", "bounds", "floor", "residual")}
+        return numbers | {"activations": [names[id(activation)] for activation in self.activations]}
 
     @property
     def columns(self) -> list[int]:
@@ -199,7 +201,8 @@ class ActionMap:
             )
         if not 0 <= step < self.schedule.steps:
             raise ValueError(f"step {step} is not one of the schedule's {self.schedule.steps}")
-        row_K, starts = self.schedule.table_T4[step], self._starts[step]
+        row_K = self.schedule.table_T4[step]
+        starts = self._starts[step]
         table_BK = row_K.repeat(len(action_Bk), 1)
         for column, action_B in zip(self.columns, action_Bk.cpu().double().unbind(-1), strict=True):
             moved_B = self.activations[column].forward(starts[column] + self.scale[column] * action_B)

@@ -27,7 +27,7 @@ from generators.images import Pictures
 from generators.tokenizers import Tokenizer
 from natgym.metrics import classifier  # noqa: F401  (the class registers itself)
 from natgym.metrics.extractors import Extractor
-from natgym.names.tasks import TASK_FILE, Description, Found, at_hand, find, read_task, saved, shipped
+from natgym.names.tasks import TASK_FILE, Description, Location, at_hand, find, read_task, saved, shipped
 
 PLACES = {
     "tokenizer": "tokenizer",
@@ -35,6 +35,7 @@ PLACES = {
     "reward_extractor": "extractors/reward",
 }
 _EXTRACTORS = ("score_extractor", "reward_extractor")
+# What a network of each kind has, and no other.
 _SIGNS = {"generator": "mask_id", "tokenizer": "decode"} | dict.fromkeys(_EXTRACTORS, "num_features")
 _MAKERS = {
     "generator": "experiments/train_generator.py",
@@ -74,9 +75,11 @@ class Task:
     ) -> None:
         if unknown := set(networks) - set(_SIGNS):
             raise TypeError(f"Task has no {', '.join(sorted(unknown))}; it has {', '.join(_SIGNS)}")
-        self.name, self.description, self.folder = name, description, folder
+        self.name = name
+        self.description = description
+        self.folder = folder
         self.device = torch.device(device)
-        self.networks = {kind: at_hand(network) for kind, network in _given(networks).items()}
+        self.networks = {kind: at_hand(network) for kind, network in _present(networks).items()}
         self.spec: str | None = None
 
     @classmethod
@@ -94,23 +97,21 @@ class Task:
             ValueError: there is no such task.
         """
         if isinstance(spec, Task):
-            return spec.like(**networks) if _given(networks) else spec
-        found = find(str(spec), _of_images)
-        networks = dict(found.networks) | _given(networks)
-        task = cls(found.name, found.description, folder=found.folder, device=device, **networks)
-        task.spec = found.spec
+            return spec.like(**networks) if _present(networks) else spec
+        location = find(str(spec), _of_images)
+        networks = dict(location.networks) | _present(networks)
+        task = cls(location.name, location.description, folder=location.folder, device=device, **networks)
+        task.spec = location.spec
         return task
 
     def like(self, **networks: Any) -> Task:
         """Return a copy with other networks, which shares all that is loaded and is not changed."""
-        given = _given(networks)
-        task = Task(
-            self.name, self.description, folder=self.folder, device=self.device, **self.networks | given
-        )
+        changes = _present(networks)
+        networks = self.networks | changes
+        task = Task(self.name, self.description, folder=self.folder, device=self.device, **networks)
         task.spec = self.spec
-        vars(task).update(
-            {kind: vars(self)[kind] for kind in _SIGNS if kind in vars(self) and kind not in given}
-        )
+        for kind in (vars(self).keys() & set(_SIGNS)) - set(changes):
+            vars(task)[kind] = vars(self)[kind]
         return task
 
     @cached_property
@@ -150,11 +151,11 @@ class Task:
         Raises:
             ValueError: the task has no images, they are not where it says, or of other classes.
         """
-        found = open_split(self.data, split)
-        told = self.description
-        if told and told.class_names and found.class_names and told.class_names != found.class_names:
-            raise ValueError(f"{self} has the classes {told.class_names}, its images {found.class_names}")
-        return found
+        pictures = open_split(self.data, split)
+        names = () if self.description is None else self.description.class_names
+        if names and pictures.class_names not in ((), names):
+            raise ValueError(f"{self} has the classes {names}, its images {pictures.class_names}")
+        return pictures
 
     def split(self, split: SplitName) -> Split:
         """Return the real images of a split as floats, on the task's device; see `images`."""
@@ -184,8 +185,8 @@ class Task:
         """Cross to other processes by name or path, with the networks that were given."""
         if self.spec is None:
             rest = {"folder": self.folder, "device": str(self.device)} | self.networks
-            return _again, (None, (self.name, self.description), rest)
-        return _again, (self.spec, (), {"device": str(self.device)} | self.networks)
+            return _rebuilt, (None, (self.name, self.description), rest)
+        return _rebuilt, (self.spec, (), {"device": str(self.device)} | self.networks)
 
     def _place(self, kind: str) -> str:
         if kind == "generator":
@@ -193,11 +194,11 @@ class Task:
         return PLACES[kind]
 
     def _network(self, kind: str) -> Any:
-        given = self.networks.get(kind)
-        if isinstance(given, str | Path):
-            return _load(_network_folder(given, kind), kind, self.device)
-        if given is not None:
-            return given
+        network = self.networks.get(kind)
+        if isinstance(network, str | Path):
+            return _load(_network_folder(network, kind), kind, self.device)
+        if network is not None:
+            return network
         if self.folder is not None and self.has(kind):
             return _load(self.folder / self._place(kind), kind, self.device)
         where = f" or train {self.folder / self._place(kind)}" if self.folder else ", or train one"
@@ -207,7 +208,7 @@ class Task:
         )
 
 
-def _of_images(spec: str) -> Found:
+def _of_images(spec: str) -> Location:
     """Return a task of real images alone, once they are seen to be there."""
     try:
         open_split(spec, "train")
@@ -217,13 +218,13 @@ def _of_images(spec: str) -> Found:
             f"({', '.join(shipped())}), and no images either: {error}"
         ) from None
     here = at_hand(spec, images=True)
-    return Found(here, spec, Description(data=here))
+    return Location(here, spec, Description(data=here))
 
 
-def _network_folder(given: str | Path, kind: str) -> Path:
+def _network_folder(network: str | Path, kind: str) -> Path:
     """Return the folder of a saved network: the one given, or that of the task given."""
     for root in (Path(), PRETRAINED):
-        folder = root / given
+        folder = root / network
         if saved(folder):  # a run folder may have a task's name, too
             return folder
         if (folder / TASK_FILE).is_file():
@@ -231,12 +232,12 @@ def _network_folder(given: str | Path, kind: str) -> Path:
             if saved(folder / place):
                 return folder / place
     raise ValueError(
-        f"{str(given)!r} is neither a folder with a saved {kind} nor a task with one; shipped are "
+        f"{str(network)!r} is neither a folder with a saved {kind} nor a task with one; shipped are "
         + ", ".join(shipped())
     )
 
 
-def _given(networks: Mapping[str, Any]) -> dict[str, Any]:
+def _present(networks: Mapping[str, Any]) -> dict[str, Any]:
     return {kind: network for kind, network in networks.items() if network is not None}
 
 
@@ -247,5 +248,5 @@ def _load(folder: Path, kind: str, device: torch.device) -> Any:
     return module
 
 
-def _again(spec: str | None, named: tuple[Any, ...], rest: dict[str, Any]) -> Task:
+def _rebuilt(spec: str | None, named: tuple[Any, ...], rest: dict[str, Any]) -> Task:
     return Task(*named, **rest) if spec is None else Task.load(spec, **rest)

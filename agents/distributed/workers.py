@@ -22,10 +22,10 @@ def own_device(device: str) -> torch.device:
     Raises:
         ValueError: there is no such GPU.
     """
-    found = torch.device(device)
-    if found.type != "cuda":
-        return found
-    index = int(os.environ.get("LOCAL_RANK", 0)) if found.index is None else found.index
+    chosen = torch.device(device)
+    if chosen.type != "cuda":
+        return chosen
+    index = int(os.environ.get("LOCAL_RANK", 0)) if chosen.index is None else chosen.index
     if index >= (count := torch.cuda.device_count()):
         raise ValueError(
             f"device {device}: GPU {index} is asked for, torch finds {count} here; "

@@ -72,7 +72,8 @@ def others(groups_B: Tensor, seed: int) -> Tensor:
     Raises:
         ValueError: a group has a single row.
     """
-    source_B, random = torch.arange(len(groups_B)), torch.Generator().manual_seed(seed % 2**63)
+    source_B = torch.arange(len(groups_B))
+    random = torch.Generator().manual_seed(seed % 2**63)
     for group in groups_B.unique():
         rows = (groups_B == group).nonzero()[:, 0]
         if len(rows) == 1:
@@ -81,5 +82,5 @@ def others(groups_B: Tensor, seed: int) -> Tensor:
                 "shuffled within it; give fewer conditions"
             )
         rows = rows[torch.randperm(len(rows), generator=random)]
-        source_B[rows] = rows.roll(1)
+        source_B[rows] = rows.roll(1)  # round the shuffled group: nobody gets its own
     return source_B

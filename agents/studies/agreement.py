@@ -61,7 +61,9 @@ def explore(trainer: AdaNATTrainer, scorer: Scorer, episodes: int, seed: int) ->
         episodes: rounded up to whole batches of the trainer's environment.
         seed: of actions and noise; the same for every reward.
     """
-    env, std, batches = trainer.env, trainer.config.action_std_at(0), []
+    env = trainer.env
+    std = trainer.config.action_std_at(0)
+    batches = []
     shape = env.num_envs, env.steps, len(env.action_map.parameters)
     for batch in range(-(-episodes // env.num_envs)):
         env.reset(seed=derive_seed(seed, "explore", batch))
@@ -81,9 +83,9 @@ def gradients(actions_NTk: Tensor, std: float, classes_N: Tensor, rewards_N: Ten
     """Return the gradient of each class's mean reward by its mean action, (C, T, k): the score estimate."""
     per_class = []
     for label in range(int(classes_N.max()) + 1):
-        own = classes_N == label
-        advantages = rewards_N[own] - rewards_N[own].mean()
-        per_class.append((actions_NTk[own] * advantages[:, None, None]).mean(0) / std**2)
+        rows = classes_N == label
+        advantages = rewards_N[rows] - rewards_N[rows].mean()
+        per_class.append((actions_NTk[rows] * advantages[:, None, None]).mean(0) / std**2)
     return torch.stack(per_class)
 
 
@@ -101,7 +103,8 @@ def agreement(episodes: Episodes) -> dict[str, Agreement]:
         halves.append(
             [parts(gradients(*common, values[half])) for values in (episodes.rewards_N, episodes.truth_N)]
         )
-    (ours, theirs), (ours_too, theirs_too) = halves
+    ours, theirs = halves[0]
+    ours_too, theirs_too = halves[1]
     return {
         part: Agreement(
             (_cosine(ours[part], theirs_too[part]) + _cosine(ours_too[part], theirs[part])) / 2,

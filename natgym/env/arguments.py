@@ -55,9 +55,9 @@ def used_options(reward: Any, options: Mapping[str, Mapping[str, Any]] | None) -
     elif isinstance(reward, Sequence):
         names = {part for part, _ in reward if isinstance(part, str)}
     if unused := sorted(set(options or {}) - names):
-        said = ", ".join(sorted(names)) or "live"
-        raise ValueError(f"rewards: options of {unused[0]!r}, but the reward is {said}; leave them out")
-    return {name: dict(given) for name, given in (options or {}).items()}
+        shown = ", ".join(sorted(names)) or "live"
+        raise ValueError(f"rewards: options of {unused[0]!r}, but the reward is {shown}; leave them out")
+    return {name: dict(values) for name, values in (options or {}).items()}
 
 
 def build_action_map(

@@ -15,7 +15,8 @@ def unaffected() -> Iterator[None]:
     A process in which torch has used several threads can't be forked: its children wait for threads that
     they don't have. Gymnasium's `AsyncVectorEnv` forks after it has made an environment.
     """
-    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    threads = torch.get_num_threads()
+    dtype = torch.get_default_dtype()
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float32)
     try:

@@ -53,8 +53,8 @@ def save_film(path: Path | str, frames: Sequence[Frame], *, fps: float = 4) -> N
         Image.fromarray(strip(frames)).save(data, "png")
     else:
         shots = [Image.fromarray(strip([[picture] for picture in frame])) for frame in frames]
-        shown = [1000 / fps] * (len(shots) - 1) + [_HOLD * 1000 / fps]
-        shots[0].save(data, "gif", save_all=True, append_images=shots[1:], duration=shown, loop=0)
+        durations_ms = [1000 / fps] * (len(shots) - 1) + [_HOLD * 1000 / fps]
+        shots[0].save(data, "gif", save_all=True, append_images=shots[1:], duration=durations_ms, loop=0)
     write_atomic(path, data.getvalue())
 
 
@@ -65,7 +65,8 @@ def film(drawn: Rollout, tokenizer: Tokenizer, *, rows: int = 8) -> list[Frame]:
     """
     if drawn.ids_TNL is None:
         raise ValueError("the rollout kept no trail; draw it with trail=True")
-    mask_id, shown_TNL = tokenizer.codebook_size, drawn.ids_TNL[:, :rows]
+    mask_id = tokenizer.codebook_size
+    shown_TNL = drawn.ids_TNL[:, :rows]
     moments = [torch.full_like(shown_TNL[0], mask_id), *shown_TNL]
     return [list(reveal_ids(tokenizer, ids_BL, mask_id, shown_TNL[-1])) for ids_BL in moments]
 
@@ -78,7 +79,9 @@ class Tape:
     """
 
     def __init__(self, folder: Path | str, render_mode: str | None, fps: float) -> None:
-        self.folder, self.fps, self.episode = Path(folder), fps, 0
+        self.folder = Path(folder)
+        self.fps = fps
+        self.episode = 0
         self.frames: list[Frame] = []
         if render_mode != "rgb_array":
             raise ValueError(
@@ -128,7 +131,8 @@ class VectorRecorder(VectorWrapper):
 
     def __init__(self, env: Any, folder: Path | str, *, rows: int = 8, fps: float = 4) -> None:
         super().__init__(env)
-        self.tape, self.rows = Tape(folder, env.render_mode, fps), rows
+        self.tape = Tape(folder, env.render_mode, fps)
+        self.rows = rows
 
     def reset(self, **arguments: Any) -> Any:
         """Reset, and begin a recording."""

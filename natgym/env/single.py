@@ -23,8 +23,8 @@ class DecodeEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     metadata = METADATA
 
     def __init__(self, *, render_mode: str | None = None, **arguments: Any) -> None:
-        if given := {"num_envs", "autoreset"} & set(arguments):
-            raise ValueError(f"{sorted(given)} are arguments of make_vec: this environment draws one image")
+        if foreign := {"num_envs", "autoreset"} & set(arguments):
+            raise ValueError(f"{sorted(foreign)} are arguments of make_vec: this environment draws one image")
         self.rows = DecodeVectorEnv(1, autoreset=False, render_mode=render_mode, **arguments)
         self.render_mode = render_mode
         self.observation_space = self.rows.single_observation_space

@@ -49,19 +49,23 @@ def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Comparison:
 
     A field that only one of them has, or that no version of natgym knew, forbids a ranking too.
     """
-    found, ours, theirs = Comparison(), former.manifest(ours), former.manifest(theirs)
+    comparison = Comparison()
+    ours = former.manifest(ours)
+    theirs = former.manifest(theirs)
     for name in dict.fromkeys((*ours, *theirs)):
-        a, b = (_said(manifest, name) for manifest in (ours, theirs))
+        a, b = (_shown(manifest, name) for manifest in (ours, theirs))
         if a == b:
             continue
         if name in _COMPARABLE:
-            found.notes.append(f"{name}: {a} against {b} ({_COMPARABLE[name]})")
+            comparison.notes.append(f"{name}: {a} against {b} ({_COMPARABLE[name]})")
         else:
-            found.forbidding.append(f"{name}: {a} against {b} ({_WHY.get(name, 'unknown to this version')})")
-    return found
+            comparison.forbidding.append(
+                f"{name}: {a} against {b} ({_WHY.get(name, 'unknown to this version')})"
+            )
+    return comparison
 
 
-def _said(manifest: Mapping[str, Any], name: str) -> str:
+def _shown(manifest: Mapping[str, Any], name: str) -> str:
     if name not in manifest:
         return "not said"
     value = manifest[name]
@@ -85,12 +89,12 @@ def read_results(path: Path | str) -> list[dict[str, Any]]:
     try:
         content = json.loads(path.read_text())
         rows = [{"protocol": content["protocol"]} | row for row in content["rows"] if "steps" in row]
-        found = [row for row in rows if {"policy", "distance", "protocol"} <= set(row)]
+        judged = [row for row in rows if {"policy", "distance", "protocol"} <= set(row)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no results.json of natgym ({error!r}); give a run's") from None
-    if not found:
+    if not judged:
         raise ValueError(f"{path} holds no distances of policies; give the results.json of an evaluation")
-    return found
+    return judged
 
 
 def compare_results(first: Path | str, second: Path | str) -> tuple[Comparison, str]:
@@ -100,21 +104,25 @@ def compare_results(first: Path | str, second: Path | str) -> tuple[Comparison, 
     by their paired difference, if the seeds are the same.
     """
     named = {"A": read_results(first), "B": read_results(second)}
-    found = Comparison()
+    comparison = Comparison()
     for ours in {json.dumps(row["protocol"]): row["protocol"] for row in named["A"]}.values():
         for theirs in {json.dumps(row["protocol"]): row["protocol"] for row in named["B"]}.values():
-            new = compare(ours, theirs)
-            found.forbidding.extend(line for line in new.forbidding if line not in found.forbidding)
-            found.notes.extend(line for line in new.notes if line not in found.notes)
-    said = [f"A: {first}", f"B: {second}"]
-    if found.forbidding:
-        said += ["The protocols differ, so that these numbers can't be ranked:"]
-        return found, "\n".join([*said, *(f"  {line}" for line in found.forbidding + found.notes)])
-    said += [f"Note: {line}" for line in found.notes]
+            pair = compare(ours, theirs)
+            comparison.forbidding.extend(
+                line for line in pair.forbidding if line not in comparison.forbidding
+            )
+            comparison.notes.extend(line for line in pair.notes if line not in comparison.notes)
+    lines = [f"A: {first}", f"B: {second}"]
+    if comparison.forbidding:
+        lines += ["The protocols differ, so that these numbers can't be ranked:"]
+        return comparison, "\n".join(
+            [*lines, *(f"  {line}" for line in comparison.forbidding + comparison.notes)]
+        )
+    lines += [f"Note: {line}" for line in comparison.notes]
     rows = [dict(row) | {"policy": f"{name} {row['policy']}"} for name in named for row in named[name]]
     rows.sort(key=lambda row: row["distance"])
-    said += [format_table(rows), *_differences(named["A"], named["B"])]
-    return found, "\n".join(said)
+    lines += [format_table(rows), *_differences(named["A"], named["B"])]
+    return comparison, "\n".join(lines)
 
 
 def _differences(ours: Sequence[Row], theirs: Sequence[Row]) -> list[str]:

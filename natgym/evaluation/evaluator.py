@@ -74,13 +74,17 @@ class Evaluator:
     ) -> None:
         _check_metrics(metrics or {})
         config = config or EvaluationConfig()
-        self.task, self.generator, self.tokenizer = task, task.generator, task.tokenizer
+        self.task = task
+        self.generator = task.generator
+        self.tokenizer = task.tokenizer
         if scorer is None:
             if config.split == "-":
                 raise ValueError("split '-' stands for statistics from a file; give the scorer that has them")
             scorer = Scorer(task.score_extractor, task.split(config.split))  # type: ignore[arg-type]
         refuse_too_few(config.images, scorer.extractor)
-        self.scorer, self.metrics, self.threads = scorer, metrics or {}, threads
+        self.scorer = scorer
+        self.metrics = metrics or {}
+        self.threads = threads
         self.rules = None if rules is None else DecodeRules.of(rules, self.generator.grid)
         features = scorer.reference.features_Nd
         self.protocol = EvaluationProtocol(
@@ -101,10 +105,11 @@ class Evaluator:
 
     def __call__(self, policy: Policy, progress: Callable[[int], object] | None = None) -> pd.DataFrame:
         """Return one row per seed: METRICS, one's own, nfe and images_per_second (of generation alone)."""
-        images, rows = self.protocol.images, []
+        images = self.protocol.images
+        rows = []
         for seed in self.protocol.seeds:
             condition = self.conditions(seed)
-            began = time.perf_counter()
+            start = time.perf_counter()
             drawn = rollout(
                 policy,
                 self.generator,
@@ -115,16 +120,17 @@ class Evaluator:
                 threads=self.threads,
                 progress=progress,
             )
-            took = time.perf_counter() - began
-            scores = self.scorer.score(drawn.images_NCHW, condition) | self._own(drawn.images_NCHW, condition)
+            seconds = time.perf_counter() - start
+            scores = self._scores(drawn.images_NCHW, condition)
             rows.append(
-                {"seed": seed, **scores, "nfe": drawn.nfe_N.mean(), "images_per_second": images / took}
+                {"seed": seed, **scores, "nfe": drawn.nfe_N.mean(), "images_per_second": images / seconds}
             )
         return pd.DataFrame(rows)
 
     def conditions(self, seed: int) -> Condition:
         """Return what is drawn for an evaluation seed, by the law of the protocol."""
-        pool, images = self.generator.conditions(), self.protocol.images
+        pool = self.generator.conditions()
+        images = self.protocol.images
         if self.protocol.conditions == "balanced":
             return balanced(pool, images)
         return at_random(pool, images, derive_seed("conditions", seed))
@@ -136,34 +142,38 @@ class Evaluator:
         With enough of them it is taken like the others, as many for each evaluation seed; else the row is of
         all there are, a guide and not comparable to the digit.
         """
-        images, total = self.protocol.images, len(part)
+        images = self.protocol.images
+        total = len(part)
         if total < images:
-            scores = self.scorer.score(part.images_NCHW, part.condition) | self._own(
-                part.images_NCHW, part.condition
-            )
+            scores = self._scores(part.images_NCHW, part.condition)
             return {"policy": f"real, n={total:,}", "comparable": False, **scores}
         rows = []
         for seed in self.protocol.seeds:
             rng = np.random.default_rng(derive_seed("floor", seed))
             chosen = torch.from_numpy(rng.choice(total, images, replace=False))
-            images_NCHW, condition = part.images_NCHW[chosen], part.condition[chosen]
-            rows.append(self.scorer.score(images_NCHW, condition) | self._own(images_NCHW, condition))
+            images_NCHW = part.images_NCHW[chosen]
+            condition = part.condition[chosen]
+            rows.append(self._scores(images_NCHW, condition))
         return {"policy": f"real, n={images:,}", "comparable": True, **moments(pd.DataFrame(rows))}
 
-    def _own(self, images_NCHW: Tensor, condition: Condition) -> dict[str, float]:
+    def _scores(self, images_NCHW: Tensor, condition: Condition) -> dict[str, float]:
+        """Return METRICS and those of one's own."""
+        return self.scorer.score(images_NCHW, condition) | self._custom(images_NCHW, condition)
+
+    def _custom(self, images_NCHW: Tensor, condition: Condition) -> dict[str, float]:
         """Return the metrics of one's own, fed in chunks; ValueError if one is not a finite number."""
-        making = {name: make() for name, make in self.metrics.items()}
-        for rows, images_BCHW in batches(images_NCHW, CHUNK) if making else ():
+        metrics = {name: make() for name, make in self.metrics.items()}
+        for rows, images_BCHW in batches(images_NCHW, CHUNK) if metrics else ():
             seen_BCHW = self.scorer.seen(images_BCHW)
             features_Bd = self.scorer.features(images_BCHW)
-            for metric in making.values():
+            for metric in metrics.values():
                 metric.update(seen_BCHW, condition[rows], features_Bd)
-        found = {name: float(metric.compute()) for name, metric in making.items()}
-        if wrong := [name for name, value in found.items() if not math.isfinite(value)]:
+        values = {name: float(metric.compute()) for name, metric in metrics.items()}
+        if wrong := [name for name, value in values.items() if not math.isfinite(value)]:
             raise ValueError(
-                f"metric {wrong[0]!r} is {found[wrong[0]]}; compute has to return a finite number"
+                f"metric {wrong[0]!r} is {values[wrong[0]]}; compute has to return a finite number"
             )
-        return found
+        return values
 
     def manifest(self) -> dict[str, Any]:
         """Return the protocol as JSON values."""

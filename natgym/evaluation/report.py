@@ -77,13 +77,15 @@ def _results(folder: Path) -> Iterator[str]:
         yield '<div class="wide">' + _table(pairs) + "</div>"
     protocol = former.manifest(content.get("protocol", {}))
     if protocol.get("distance"):
-        yield f'<p class="quiet">{escape(_told(protocol))}</p>'
+        yield f'<p class="quiet">{escape(_in_words(protocol))}</p>'
 
 
 def _differences(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the differences that have an interval, which those over a single seed have not."""
-    found = (pair for pair in content.get("differences", []) if pair.get("metric", "distance") == "distance")
-    pairs = {f"{pair['policy']} - {pair['minus']}": pair for pair in found}
+    of_distance = (
+        pair for pair in content.get("differences", []) if pair.get("metric", "distance") == "distance"
+    )
+    pairs = {f"{pair['policy']} - {pair['minus']}": pair for pair in of_distance}
     # Folders of before have one dictionary, whose key names the policy.
     pairs |= {
         f"{key.removesuffix('_minus').replace('_', ' ')} - {name}": pair
@@ -96,9 +98,10 @@ def _differences(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield {"policy": name, "difference": pair}
 
 
-def _told(protocol: Mapping[str, Any]) -> str:
+def _in_words(protocol: Mapping[str, Any]) -> str:
     """Return the protocol in words."""
-    real, images = protocol.get("reference_images"), protocol.get("images")
+    real = protocol.get("reference_images")
+    images = protocol.get("images")
     seeds = ", ".join(map(str, protocol.get("seeds", [])))
     return (
         f"Distance: {protocol['distance']}. Reference: {real} real images of {protocol.get('task')}, "
@@ -115,8 +118,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = ["".join(f"<th>{escape(header)}</th>" for header, _ in shown.values())]
     for row in rows:
         cells = ((row.get(name), form) for name, (_, form) in shown.items())
-        said = ["–" if _hollow(value) else cell(value, form) for value, form in cells]
-        lines.append("".join(f"<td>{escape(cell)}</td>" for cell in said))
+        texts = ["–" if _hollow(value) else cell(value, form) for value, form in cells]
+        lines.append("".join(f"<td>{escape(cell)}</td>" for cell in texts))
     best = NAMED["distance"].best(ranked) if ranked else None
     of_best = (best is not None and "steps" in row and row.get("distance") == best for row in rows)
     classes = ["", *(' class="best"' if one else "" for one in of_best)]
@@ -151,8 +154,8 @@ def _figure(path: Path) -> str:
 
 def _settings(folder: Path) -> Iterator[str]:
     content = _json(folder / "results.json")
-    told = {"Protocol": content.get("protocol"), "Settings": _json(folder / "config.json")}
-    for name, value in told.items():
+    sections = {"Protocol": content.get("protocol"), "Settings": _json(folder / "config.json")}
+    for name, value in sections.items():
         if value:
             text = escape(json.dumps(value, indent=1))
             yield f"<details><summary>{name}</summary><pre>{text}</pre></details>"

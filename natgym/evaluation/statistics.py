@@ -61,19 +61,19 @@ class Difference:
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> Difference:
         """Return the difference of `row`, of files of before as well, which say less."""
-        told = {name: row[name] for name in ("metric", "policy", "minus", "over") if row.get(name)}
+        labels = {name: row[name] for name in ("metric", "policy", "minus", "over") if row.get(name)}
         mean, half_width = (math.nan if row[name] is None else row[name] for name in ("mean", "half_width"))
-        return cls(mean, half_width, tuple(row.get("each", ())), **told)
+        return cls(mean, half_width, tuple(row.get("each", ())), **labels)
 
 
 def paired_difference(
-    ours: pd.DataFrame, theirs: pd.DataFrame, metric: str = "distance", **told: str
+    ours: pd.DataFrame, theirs: pd.DataFrame, metric: str = "distance", **labels: str
 ) -> Difference:
     """Return ours - theirs over common seeds.
 
     Args:
         ours, theirs: frames of an `Evaluator`, or of `means_by_run`.
-        told: `policy`, `minus` and `over` of the record.
+        labels: `policy`, `minus` and `over` of the record.
 
     Raises:
         ValueError: the seeds differ.
@@ -87,7 +87,7 @@ def paired_difference(
     if len(each) > 1:
         error = each.std(ddof=1) / np.sqrt(len(each))
         half_width = float(stats.t.ppf(0.975, len(each) - 1) * error)
-    return Difference(float(each.mean()), half_width, tuple(each.tolist()), metric, **told)
+    return Difference(float(each.mean()), half_width, tuple(each.tolist()), metric, **labels)
 
 
 def moments(per_seed: pd.DataFrame) -> dict[str, float]:

@@ -58,15 +58,15 @@ def set_against(rows: Sequence[dict[str, Any]], baseline: str) -> list[dict[str,
     of the baseline itself have no difference.
     """
     rivals = [row for row in rows if row["policy"] == baseline]
-    found = []
+    compared = []
     for row in sorted(rows, key=lambda row: row["nfe"]):
         if row["policy"] != baseline and rivals:
             rival = min(rivals, key=lambda r: (r["steps"] != row["steps"], abs(r["nfe"] - row["nfe"])))
-            pair = (pd.DataFrame(given["per_seed"]) for given in (row, rival))
+            pair = (pd.DataFrame(one["per_seed"]) for one in (row, rival))
             difference = paired_difference(*pair, policy=row["policy"], minus=baseline)
             row = row | {"difference": difference.row() | {"steps": rival["steps"]}}
-        found.append(row)
-    return found
+        compared.append(row)
+    return compared
 
 
 Columns = Mapping[str, tuple[str, str]]
@@ -177,32 +177,32 @@ def evaluate(
     """
     if not isinstance(policies, Mapping) or not policies:
         raise ValueError("policies have to be {label: policy}, at least one")
-    found = Task.load(task)
+    task = Task.load(task)
     config = EvaluationConfig(split=split, images=images, seeds=tuple(seeds))
-    rules = DecodeRules.of(rules, found.generator.grid)
-    evaluator = Evaluator(found, config, rules=rules, metrics=metrics, threads=threads)
+    rules = DecodeRules.of(rules, task.generator.grid)
+    evaluator = Evaluator(task, config, rules=rules, metrics=metrics, threads=threads)
     rows = []
-    for label, given in policies.items():
-        policy = _policy(given, steps, found)
+    for label, spec in policies.items():
+        policy = _policy(spec, steps, task)
         rows.append(table_row(label, policy, evaluator, evaluator(policy)))
     against = next(iter(policies))
-    own = {name: (name, "{:.3f}") for name in metrics or {}}
+    custom = {name: (name, "{:.3f}") for name in metrics or {}}
     note = f"difference: to {against}, paired over the seeds, with 95 % t-interval"
     return Table(
         set_against(rows, against),
-        {**FULL_COLUMNS, **own},
+        {**FULL_COLUMNS, **custom},
         f"{evaluator.legend()}\n{note}",
         evaluator.manifest(),
     )
 
 
-def _policy(given: str | Path | Policy, steps: int, task: Task) -> Policy:
-    if not isinstance(given, str | Path):
-        return given
-    if Path(given).is_file():
-        return FixedPolicy(Schedule.load(Path(given)))
-    if Path(given).is_dir():
+def _policy(spec: str | Path | Policy, steps: int, task: Task) -> Policy:
+    if not isinstance(spec, str | Path):
+        return spec
+    if Path(spec).is_file():
+        return FixedPolicy(Schedule.load(Path(spec)))
+    if Path(spec).is_dir():
         raise ValueError(
-            f"policy {str(given)!r} is a folder; load it with agents.load_policy and give the policy"
+            f"policy {str(spec)!r} is a folder; load it with agents.load_policy and give the policy"
         )
-    return named_policies(str(given), [steps], task.generator)[0][1]
+    return named_policies(str(spec), [steps], task.generator)[0][1]

@@ -29,9 +29,11 @@ def frontier_figure(rows: Sequence[Mapping[str, Any]], note: str) -> Figure:
     """
     figure = Figure(figsize=(7.2, 4.4))
     axis = figure.subplots()
-    for style, (policy, own) in zip(cycle(product(MARKERS, COLORS)), _by_policy(rows).items(), strict=False):
-        nfe, distance = ([row[name] for row in own] for name in ("nfe", "distance"))
-        spread = [row["distance_std"] * _t_factor(row["seeds"]) for row in own]
+    for style, (policy, points) in zip(
+        cycle(product(MARKERS, COLORS)), _by_policy(rows).items(), strict=False
+    ):
+        nfe, distance = ([row[name] for row in points] for name in ("nfe", "distance"))
+        spread = [row["distance_std"] * _t_factor(row["seeds"]) for row in points]
         axis.errorbar(
             nfe,
             distance,
@@ -77,7 +79,8 @@ def agreement_figure(table: pd.DataFrame, note: str) -> Figure:
         note: what the reader must know, under the panel.
     """
     figure = Figure(figsize=(6.8, 0.42 * len(table) + 1.1))
-    axis, places = figure.subplots(), np.arange(len(table))
+    axis = figure.subplots()
+    places = np.arange(len(table))
     for color, marker, shift, part in ((COLORS[0], "o", -0.12, "static"), (COLORS[1], "s", 0.12, "class")):
         style: dict[str, Any] = {"marker": marker, "linestyle": "", "color": color, "markersize": 5.5}
         axis.plot(

@@ -27,8 +27,8 @@ def film_figure(films: Mapping[str, Sequence[np.ndarray]], note: str) -> Figure:
     for place, (row, (title, strip)) in enumerate(zip(axes, films.items(), strict=True)):
         for moment, axis in enumerate(row):
             if moment < len(strip):
-                said = f"step {moment}" if moment else "start"
-                picture(axis, strip[moment], said * (place == 0))
+                heading = f"step {moment}" if moment else "start"
+                picture(axis, strip[moment], heading if place == 0 else "")
             else:
                 axis.set_axis_off()
         row[0].set_ylabel(title, fontsize=SMALL, rotation=0, ha="right", va="center")
@@ -60,8 +60,8 @@ def disagreement(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
         # Where only one of them still decides something, they are not compared.
         distance = (a - b).abs().dropna().groupby(level="sample").mean()
         apart[parameter] = distance / scale if scale > 1e-12 else 0.0 * distance
-    found = pd.DataFrame(apart, index=np.sort(ours["sample"].unique())).fillna(0.0)
-    return found.loc[found.sum(axis=1).sort_values(ascending=False, kind="stable").index]
+    table = pd.DataFrame(apart, index=np.sort(ours["sample"].unique())).fillna(0.0)
+    return table.loc[table.sum(axis=1).sort_values(ascending=False, kind="stable").index]
 
 
 def disagreement_figure(
@@ -75,23 +75,24 @@ def disagreement_figure(
 
     Args:
         frames: two policies -> frames of the same samples.
-        images: the same policies -> (N, H, W, 3) uint8, row i of sample i.
+        pictures: the same policies -> (N, H, W, 3) uint8, row i of sample i.
         samples: which, as the first ones of `disagreement`.
     """
     figure = Figure(figsize=(1.75 * len(samples) + 0.6, 5.0))
     axes = figure.subplots(3, len(samples), squeeze=False, height_ratios=[1, 1, 0.8])
-    (first, ours), (second, theirs) = frames.items()
+    ours, theirs = frames.values()
     apart = disagreement(ours, theirs)
     for column, sample in enumerate(samples):
         name = ours.loc[ours["sample"] == sample, "condition"].iloc[0]
-        for axis, policy in zip(axes[:2, column], (first, second), strict=True):
-            picture(axis, pictures[policy][sample], f"sample {sample}, class {name}" * (policy == first))
-            axis.set_ylabel(policy * (column == 0), fontsize=SMALL)
+        for axis, policy in zip(axes[:2, column], frames, strict=True):
+            picture(axis, pictures[policy][sample])
+            axis.set_ylabel(policy if column == 0 else "", fontsize=SMALL)
+        axes[0, column].set_title(f"sample {sample}, class {name}", fontsize=SMALL)
         parameter = str(apart.loc[sample].idxmax())
         for color, (policy, frame) in zip(COLORS, frames.items(), strict=False):
-            own = deciding(frame[frame["sample"] == sample], parameter)
+            rows = deciding(frame[frame["sample"] == sample], parameter)
             axes[2, column].plot(
-                own["step"] + 1, own[parameter], "o-", color=color, markersize=3, label=policy
+                rows["step"] + 1, rows[parameter], "o-", color=color, markersize=3, label=policy
             )
         plain(axes[2, column], "", "step")
         axes[2, column].set_title(TITLES[parameter], fontsize=SMALL)

@@ -83,8 +83,8 @@ def parameters_figure(frames: Frames, note: str, *, samples: int = 0) -> Figure:
             mean = shown.groupby("step")[parameter].mean()
             axis.plot(steps, mean, dash, color=color, marker="o", markersize=3.5, linewidth=1.4, label=policy)
             for sample in range(samples):
-                own = shown[shown["sample"] == sample]
-                axis.plot(own["step"] + 1, own[parameter], color=color, alpha=0.5, linewidth=0.5)
+                rows = shown[shown["sample"] == sample]
+                axis.plot(rows["step"] + 1, rows[parameter], color=color, alpha=0.5, linewidth=0.5)
         plain(axis, TITLES[parameter], "step")
         _whole_steps(axis, frames)
     figure.axes[0].legend(fontsize=SMALL, frameon=False)
@@ -103,9 +103,9 @@ def by_class_figure(frame: pd.DataFrame, note: str, *, most: int = 10) -> Figure
     for axis, parameter in zip(panels(figure, 1, len(PARAMETERS)), PARAMETERS, strict=True):
         means = deciding(frame, parameter).groupby(["condition", "step"])[parameter].mean()
         for (dash, color), name in zip(cycle(styles), names, strict=False):
-            own = means[name]
+            line = means[name]
             style: dict[str, Any] = {"color": color, "marker": "o", "markersize": 2.5, "linewidth": 1.1}
-            axis.plot(own.index + 1, own, dash, label=name, **style)
+            axis.plot(line.index + 1, line, dash, label=name, **style)
         plain(axis, TITLES[parameter], "step")
         _whole_steps(axis, {"": frame})
     figure.axes[-1].legend(
@@ -179,12 +179,12 @@ def value_figure(frame: pd.DataFrame, note: str) -> Figure:
     steps = sorted(frame["step"].unique())
     figure = Figure(figsize=(2.5 * len(steps) + 0.4, 2.8))
     for axis, step in zip(panels(figure, 1, len(steps)), steps, strict=True):
-        own = frame[frame["step"] == step].set_index("sample")["value"]
-        earned = reward[own.index]
-        axis.scatter(own, earned, s=5, color=COLORS[0], alpha=0.35, linewidths=0)
-        spread = float(own.std()) > 0 and float(earned.std()) > 0
-        said = f"r = {np.corrcoef(own, earned)[0, 1]:+.2f}" if spread else "r not defined"
-        plain(axis, f"step {step + 1}: {said}", "value (critic's own units)")
+        values = frame[frame["step"] == step].set_index("sample")["value"]
+        earned = reward[values.index]
+        axis.scatter(values, earned, s=5, color=COLORS[0], alpha=0.35, linewidths=0)
+        spread = float(values.std()) > 0 and float(earned.std()) > 0
+        correlation = f"r = {np.corrcoef(values, earned)[0, 1]:+.2f}" if spread else "r not defined"
+        plain(axis, f"step {step + 1}: {correlation}", "value (critic's own units)")
     figure.axes[0].set_ylabel("reward", fontsize=SMALL + 1)
     return finish(figure, note)
 

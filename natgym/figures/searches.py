@@ -48,7 +48,8 @@ def search_figure(logs: Mapping[str, pd.DataFrame], note: str) -> Figure:
     """
     columns, rows = min(4, len(logs)), -(-len(logs) // 4)
     figure = Figure(figsize=(2.6 * columns, 2.9 * rows))
-    axes, seen = panels(figure, rows, columns), pd.concat([log["distance"] for log in logs.values()])
+    axes = panels(figure, rows, columns)
+    seen = pd.concat([log["distance"] for log in logs.values()])
     for axis in axes[len(logs) :]:
         axis.remove()
     for axis, (name, log) in zip(axes, logs.items(), strict=False):

@@ -50,10 +50,12 @@ class Classifier(nn.Module):
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
-        (channels, height, width), factor = config.image_shape, 2**config.halvings
+        channels, height, width = config.image_shape
+        factor = 2**config.halvings
         if height % factor or width % factor:
             raise ValueError(f"image size {height} x {width}: both sides must be divisible by {factor}")
-        self.config, wide = config, 2 * config.channels
+        self.config = config
+        wide = 2 * config.channels
         self.trunk = nn.Sequential(
             nn.Conv2d(channels, config.channels, 3, padding=1),
             nn.ReLU(),

@@ -59,7 +59,9 @@ class Mixed(nn.Module):
         halve: bool = False,
     ) -> None:
         super().__init__()
-        self.pool, self.halve, self.pooled = pool, halve, pooled
+        self.pool = pool
+        self.halve = halve
+        self.pooled = pooled
         self.chains = [[name for name, _, _ in chain] for chain in branches]
         for chain in branches:
             inner = width
@@ -74,14 +76,14 @@ class Mixed(nn.Module):
             self.branch_pool = Unit(width, pooled, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        found = []
+        outputs = []
         for chain in self.chains:
             y = x
             for name in chain:
                 y = torch.cat([self.get_submodule(part)(y) for part in name.split("|")], dim=1)
-            found.append(y)
+            outputs.append(y)
         pooled = self._pooled(x)
-        return torch.cat([*found, self.branch_pool(pooled) if self.pooled else pooled], dim=1)
+        return torch.cat([*outputs, self.branch_pool(pooled) if self.pooled else pooled], dim=1)
 
     def _pooled(self, x: Tensor) -> Tensor:
         if self.halve:

@@ -72,7 +72,7 @@ def ball_radii(points_Nd: Tensor, neighbors: int = 5, *, block: int = 1024) -> T
     points_Nd = as_float64(points_Nd, points_Nd.shape[-1])
     # One further than asked for: every point is its own nearest, at an exact 0.
     nearest = [_distances(rows, points_Nd).kthvalue(neighbors + 1) for rows in torch.split(points_Nd, block)]
-    return torch.cat([found.values for found in nearest])
+    return torch.cat([distances.values for distances in nearest])
 
 
 def _distances(left_Bd: Tensor, right_Md: Tensor) -> Tensor:

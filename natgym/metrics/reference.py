@@ -48,7 +48,7 @@ class Reference:
         """
         try:
             with np.load(path, allow_pickle=False) as file:
-                found = {
+                statistics = {
                     name: torch.from_numpy(np.asarray(file[name], np.float64)) for name in ("mu", "sigma")
                 }
         except (OSError, ValueError, KeyError) as error:
@@ -56,12 +56,12 @@ class Reference:
                 f"{path} holds no statistics ({error}); expected an .npz with mu and sigma"
             ) from None
         width = extractor.num_features
-        if found["mu"].shape != (width,) or found["sigma"].shape != (width, width):
+        if statistics["mu"].shape != (width,) or statistics["sigma"].shape != (width, width):
             raise ValueError(
-                f"{path} holds statistics of {len(found['mu'])} features, the extractor gives {width}; "
+                f"{path} holds statistics of {len(statistics['mu'])} features, the extractor gives {width}; "
                 "use those of the same network"
             )
-        return cls(Moments(0, found["mu"], found["sigma"]), tensors_hash(found))
+        return cls(Moments(0, statistics["mu"], statistics["sigma"]), tensors_hash(statistics))
 
     @cached_property
     def frechet(self) -> FrechetDistance:

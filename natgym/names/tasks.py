@@ -41,17 +41,17 @@ def read_task(folder: Path) -> Description:
     """Return what a folder's task.json says; ValueError if it is none."""
     path = folder / TASK_FILE
     try:
-        found: Description = config_from_dict(Description, json.loads(path.read_text()))
+        description: Description = config_from_dict(Description, json.loads(path.read_text()))
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path} does not describe a task: {error}") from None
-    if found.kind != "images":
-        raise ValueError(f"{path}: kind {found.kind!r} is not one of images")
-    if found.recipe is not None and found.recipe not in RECIPES:
-        raise ValueError(f"{path}: recipe {found.recipe!r} is not one of {', '.join(RECIPES)}")
-    near = folder / found.data.partition("#")[0]
-    if found.data in DATA_SET_NAMES or not near.is_dir():
-        return found
-    return replace(found, data=str(near.resolve()) + "".join(found.data.partition("#")[1:]))
+    if description.kind != "images":
+        raise ValueError(f"{path}: kind {description.kind!r} is not one of images")
+    if description.recipe is not None and description.recipe not in RECIPES:
+        raise ValueError(f"{path}: recipe {description.recipe!r} is not one of {', '.join(RECIPES)}")
+    near = folder / description.data.partition("#")[0]
+    if description.data in DATA_SET_NAMES or not near.is_dir():
+        return description
+    return replace(description, data=str(near.resolve()) + "".join(description.data.partition("#")[1:]))
 
 
 def at_hand(spec: Any, *, images: bool = False) -> Any:
@@ -76,7 +76,7 @@ def shipped() -> list[str]:
 
 
 @dataclass(frozen=True)
-class Found:
+class Location:
     """Where a task is: all that is known before anything is loaded."""
 
     spec: str
@@ -86,7 +86,7 @@ class Found:
     networks: Mapping[str, Any] = field(default_factory=dict)
 
 
-def find(spec: str, of_images: Callable[[str], Found]) -> Found:
+def find(spec: str, of_images: Callable[[str], Location]) -> Location:
     """Return the task that a text names, from the folder at hand, then from what is shipped.
 
     Args:
@@ -95,38 +95,38 @@ def find(spec: str, of_images: Callable[[str], Found]) -> Found:
     for root, stands_for in ((Path(), lambda path: str(path.resolve())), (PRETRAINED, lambda path: spec)):
         path = root / spec
         if (path / TASK_FILE).is_file():
-            return Found(stands_for(path), path.resolve().name, read_task(path), path)
+            return Location(stands_for(path), path.resolve().name, read_task(path), path)
         if saved(path) and (path.parent / TASK_FILE).is_file():
             description = replace(read_task(path.parent), generator=path.resolve().name)
-            return Found(stands_for(path), path.resolve().parent.name, description, path.parent)
+            return Location(stands_for(path), path.resolve().parent.name, description, path.parent)
         if saved(path):  # a generator of a run, which says its task
             return _of_generator(path, stands_for(path), of_images)
     return of_images(spec)
 
 
-def _of_generator(folder: Path, spec: str, of_images: Callable[[str], Found]) -> Found:
-    own = read_description(folder).get("metadata", {}).get("task")
+def _of_generator(folder: Path, spec: str, of_images: Callable[[str], Location]) -> Location:
+    task = read_description(folder).get("metadata", {}).get("task")
     try:
-        found = find(own, of_images) if own else Found(spec, str(folder), None)
+        location = find(task, of_images) if task else Location(spec, str(folder), None)
     except ValueError as error:
         raise ValueError(
-            f"the generator in {folder} was made for the task {own!r}, which is not here; give the task, and "
-            f"the generator beside it ({error})"
+            f"the generator in {folder} was made for the task {task!r}, which is not here; give the task, "
+            f"and the generator beside it ({error})"
         ) from None
-    return Found(spec, found.name, found.description, found.folder, {"generator": folder})
+    return Location(spec, location.name, location.description, location.folder, {"generator": folder})
 
 
 def recipe_of(spec: str) -> str | None:
     """Return the recipe of a task; None where it names none, or is not there, which is said later."""
 
-    def images_alone(spec: str) -> Found:
-        return Found(spec, spec, None)
+    def images_alone(spec: str) -> Location:
+        return Location(spec, spec, None)
 
     try:
-        found = find(spec, images_alone)
+        location = find(spec, images_alone)
     except ValueError:
         return None
-    return None if found.description is None else found.description.recipe
+    return None if location.description is None else location.description.recipe
 
 
 def saved(folder: Path) -> bool:
