@@ -1,6 +1,7 @@
 """The search: budgets kept, noise shared where meant, the second look decides, and a log that survives."""
 
 import dataclasses
+import functools
 import itertools
 from pathlib import Path
 from typing import Any, get_args
@@ -95,18 +96,32 @@ def test_the_second_look_alone_decides(tmp_path: Path) -> None:
     assert search.result is not None and torch.equal(search.result.table_T4, points[9])
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return `optimizer -> (search, its evaluations, its log)`, each run once."""
+
+    @functools.cache
+    def run(optimizer: OptimizerName) -> tuple[Search, list[Evaluation], str]:
+        log = tmp_path_factory.mktemp("whole") / "log.csv"
+        search = Search(optimizer, CONFIG, STEPS, 2, log)
+        evaluations = finish(search)
+        return search, evaluations, log.read_text()
+
+    return run
+
+
 @pytest.mark.parametrize("optimizer", ["paper", "grid", "cma", "coordinate"])
 @pytest.mark.parametrize("stop", [0, 1, 7, 40])
 @pytest.mark.parametrize("half_line", [False, True])
 def test_an_interrupted_search_goes_on(
-    optimizer: OptimizerName, stop: int, half_line: bool, tmp_path: Path
+    optimizer: OptimizerName, stop: int, half_line: bool, tmp_path: Path, uninterrupted: Any
 ) -> None:
     """Nothing is measured twice but what was cut in the middle of its line; the end is the same to the bit.
 
     Within a generation the evaluations finish in another order each time, as on a cluster.
     """
-    log, whole = tmp_path / "log.csv", Search(optimizer, CONFIG, STEPS, 2, tmp_path / "whole.csv")
-    expected = finish(whole)
+    log = tmp_path / "log.csv"
+    whole, expected, text = uninterrupted(optimizer)
     before = finish(Search(optimizer, CONFIG, STEPS, 2, log), stop=min(stop, len(expected) - 1), order=1)
     if half_line and before:
         log.write_bytes(log.read_bytes()[:-3])
@@ -119,8 +134,7 @@ def test_an_interrupted_search_goes_on(
     assert resumed.known == whole.known and tables(resumed.asked) == tables(whole.asked)
     assert resumed.result is not None and whole.result is not None
     assert torch.equal(resumed.result.table_T4, whole.result.table_T4)
-    rows = sorted((tmp_path / "whole.csv").read_text().splitlines())
-    assert sorted(log.read_text().splitlines()) == rows
+    assert sorted(log.read_text().splitlines()) == sorted(text.splitlines())
 
 
 def test_every_evaluation_is_a_whole_line(tmp_path: Path) -> None:

@@ -84,7 +84,8 @@ def test_population_based_training_of_tune_moves_trials(tmp_path: Path) -> None:
 
     scheduler = PopulationBasedTraining(
         time_attr="training_iteration",
-        perturbation_interval=1,
+        perturbation_interval=2,  # of three updates: each move costs processes that start anew
+        synch=True,
         quantile_fraction=0.5,
         hyperparam_mutations={"learning_rate": [1e-4, 1e-3]},
     )
@@ -100,7 +101,7 @@ def test_population_based_training_of_tune_moves_trials(tmp_path: Path) -> None:
                 sync_config=tune.SyncConfig(sync_artifacts=True),
             ),
         ).fit()
-    assert not results.errors and len(results) == 2
+    assert not results.errors and len(results) == 2 and scheduler._num_perturbations == 1
     for result in results:
         assert result.config is not None and result.metrics is not None
         assert result.config["seed"] in (0, 1) and result.metrics["update"] == 3

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from generators.checkpoints import from_pretrained, save_pretrained
@@ -302,11 +303,22 @@ def _zero(module: torch.nn.Module) -> None:
         parameter.zero_()
 
 
+class ZeroProducts(TorchDispatchMode):
+    """Return what matrix products of zeros are, without taking them."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        aten = torch.ops.aten
+        if func not in (aten.mm.default, aten.addmm.default, aten.bmm.default):
+            return func(*args, **(kwargs or {}))
+        left, right = args[-2:]
+        return left.new_zeros(*left.shape[:-1], right.shape[-1])
+
+
 def gflop_per_image(model: Any, ratios_TB: Tensor) -> float:
     steps, rows = ratios_TB.shape
     schedule = reference(steps)
-    # Only the plain form of attention is counted on a CPU.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    # Only the plain form of attention is counted on a CPU. Products are counted before they are left out.
+    with sdpa_kernel(SDPBackend.MATH), ZeroProducts(), FlopCounterMode(display=False) as counter:
         state = start(model, labels(rows), steps=steps)
         for step, ratio_B in enumerate(ratios_TB):
             params = schedule.params(step, rows)._replace(mask_ratio=ratio_B)

@@ -268,25 +268,36 @@ def test_bfloat16_learns_in_float32_weights() -> None:
     assert losses != exact and losses == pytest.approx(exact, rel=0.02)
 
 
-def _rank(rank: int, ranks: int, folder: str, name: str) -> None:
+def _without_dropout() -> dict[str, Trainer]:
+    enat = enat_trainer(dataclasses.replace(REUSE, batch_size=12), dropout=0.0)
+    return {"nat": trainer(SMALL, dropout=0.0), "enat": enat}
+
+
+def _rank(rank: int, ranks: int, folder: str) -> None:
     """One of several processes that train together."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/{name}", rank=rank, world_size=ranks)
-    config = dataclasses.replace(REUSE, batch_size=12)
-    run = enat_trainer(config, dropout=0.0) if name == "enat" else trainer(SMALL, dropout=0.0)
-    rows = list(run)
-    if rank == ranks - 1:
-        torch.save({"rows": rows, "weights": weights(run.ema)}, f"{folder}/{name}.pt")
+    dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=ranks)
+    for name, run in _without_dropout().items():
+        rows = list(run)
+        if rank == ranks - 1:
+            torch.save({"rows": rows, "weights": weights(run.ema)}, f"{folder}/{name}.pt")
     dist.barrier()  # gloo's threads abort a process that leaves while another still talks to it
     dist.destroy_process_group()
 
 
+@pytest.fixture(scope="module")
+def ranked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes come to, one after the other for each generator: they take seconds to start."""
+    folder = tmp_path_factory.mktemp("ranked")
+    torch.multiprocessing.spawn(_rank, (2, str(folder)), nprocs=2)
+    return folder
+
+
 @pytest.mark.parametrize("name", ["nat", "enat"])
-def test_two_ranks_train_as_one(tmp_path: Path, name: str) -> None:
-    torch.multiprocessing.spawn(_rank, (2, str(tmp_path), name), nprocs=2)
-    config = dataclasses.replace(REUSE, batch_size=12)
-    one = enat_trainer(config, dropout=0.0) if name == "enat" else trainer(SMALL, dropout=0.0)
-    expected, found = list(one), torch.load(tmp_path / f"{name}.pt", weights_only=True)
-    for row, other in zip(expected, found["rows"], strict=True):
+def test_two_ranks_train_as_one(ranked: Path, name: str) -> None:
+    one = _without_dropout()[name]
+    expected = list(one)
+    together = torch.load(ranked / f"{name}.pt", weights_only=True)
+    for row, other in zip(expected, together["rows"], strict=True):
         assert other == pytest.approx(row, rel=1e-4)
-    torch.testing.assert_close(found["weights"], weights(one.ema), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(together["weights"], weights(one.ema), atol=1e-4, rtol=1e-3)
