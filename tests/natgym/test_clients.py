@@ -140,14 +140,15 @@ def test_gymnasiums_vectors_draw_what_the_native_one_draws(mode: AutoresetMode) 
 
 
 def test_gymnasiums_processes() -> None:
+    """Spawned, which pickles the environment's arguments; a single one, since each takes seconds to start."""
     options = {"context": "spawn", "autoreset_mode": AutoresetMode.SAME_STEP}
-    envs = gymnasium.make_vec(ID, 2, "async", vector_kwargs=options, steps=1)
+    envs = gymnasium.make_vec(ID, 1, "async", vector_kwargs=options, steps=1)
     envs.reset(seed=5)
-    *_, info = envs.step(np.zeros((2, 4), np.float32))
+    *_, info = envs.step(np.zeros((1, 4), np.float32))
     envs.close()
-    ours = gymnasium.make_vec(ID, 2, steps=1)
+    ours = gymnasium.make_vec(ID, 1, steps=1)
     ours.reset(seed=5)
-    assert np.array_equal(info["final_info"]["tokens"], ours.step(np.zeros((2, 4)))[-1]["tokens"])
+    assert np.array_equal(info["final_info"]["tokens"], ours.step(np.zeros((1, 4)))[-1]["tokens"])
 
 
 @pytest.mark.parametrize("rows", [1, 2])
