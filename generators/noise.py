@@ -25,6 +25,7 @@ class Purpose(IntEnum):
     GUMBEL = 2
     EPISODE = 3
     CONDITION = 4
+    CODE = 5
 
 
 def _signed(value: int) -> int:
@@ -101,9 +102,11 @@ class HashNoise:
     row_seeds_B: Tensor
 
     @classmethod
-    def from_seed(cls, seed: int, num_rows: int, device: torch.device | str = "cpu") -> HashNoise:
-        """Give row i the seed `seed` + i, as `reset(seed=seed)` does."""
-        return cls(_signed(seed) + torch.arange(num_rows, device=device))
+    def from_seed(
+        cls, seed: int, num_rows: int, device: torch.device | str = "cpu", *, group: int = 1
+    ) -> HashNoise:
+        """Give row i the seed `seed` + i // `group`, as `reset(seed=seed)` does."""
+        return cls(_signed(seed) + torch.arange(num_rows, device=device) // group)
 
     def categorical(self, logits_BLV: Tensor, step: int) -> Tensor:
         """Draw by inverse distribution function: one uniform per token instead of one per code."""
@@ -118,7 +121,22 @@ class HashNoise:
         return -torch.log(-torch.log(hash_uniform(self.row_seeds_B, step, num_tokens, Purpose.GUMBEL)))
 
     def __getitem__(self, index: Tensor | slice) -> HashNoise:
-        return HashNoise(self.row_seeds_B[index])
+        return type(self)(self.row_seeds_B[index])
+
+
+class CoupledNoise(HashNoise):
+    """Hashed noise whose draws move little where the logits do: Gumbel-max with noise for every code.
+
+    The distribution is that of `HashNoise`. By its single uniform per token, a small change of temperature
+    moves all cumulative sums and with them draws of any code; here a token keeps its code unless another one
+    overtakes it. For policies that are compared on the same noise, at V times the random numbers.
+    """
+
+    def categorical(self, logits_BLV: Tensor, step: int) -> Tensor:
+        """Draw the code with the largest sum of logit and Gumbel noise."""
+        B, L, V = logits_BLV.shape
+        uniform_BLV = hash_uniform(self.row_seeds_B, step, L * V, Purpose.CODE).view(B, L, V)
+        return (logits_BLV - torch.log(-torch.log(uniform_BLV))).argmax(-1)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from generators.conditions import Condition
 from generators.contract import Generator
 from generators.decoding import DecodeState, advance, start
 from generators.first_pass import FirstPass
-from generators.noise import HashNoise, Purpose, hash_uniform, next_episode
+from generators.noise import CoupledNoise, HashNoise, Purpose, hash_uniform, next_episode
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, Schedule
 from generators.tokenizers import Tokenizer
@@ -86,9 +86,10 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     ## Starting State
     All tokens masked. Row i of `reset(seed=s)` has row seed s + i and, with "balanced", condition (s + i)
     modulo their number; its image is a function of row seed, condition and actions alone (its reward too,
-    unless the reward compares neighbors). Later episodes, of a reset without a seed or an autoreset, derive
-    their row seeds from the first and go on through the conditions. `reset(options={"condition": ...})` says
-    what to draw in one episode.
+    unless the reward compares neighbors). With `group=G` it is s + i // G, so that G rows in a row share
+    noise and condition and differ by their actions alone. Later episodes, of a reset without a seed or an
+    autoreset, derive their row seeds from the first and go on through the conditions.
+    `reset(options={"condition": ...})` says what to draw in one episode.
 
     ## Episode End
     `terminated` after T steps, always; never truncated.
@@ -110,6 +111,8 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     | observation | "features" | "features", "pooled" or "tokens" |
     | dtype | "float32" | of the features: "float32" or "float16" |
     | conditions | "balanced" | "balanced", "random", or a `Condition` whose rows are taken in turn |
+    | group | 1 | rows in a row that share noise and condition; it divides num_envs |
+    | coupled | False | draw codes by `CoupledNoise`: a small change of action moves few tokens |
     | rules | "confidence" | `DecodeRules`, or their text: "halton", "adanat" (a step may reveal nothing) |
     | first_pass_bytes | 0 | memory for all-masked passes kept between episodes; 0 keeps none |
     | device | None | where networks are loaded to, by default the CPU; live ones stay where they are |
@@ -151,6 +154,8 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         observation: Kind = "features",
         dtype: FeatureType = "float32",
         conditions: Literal["balanced", "random"] | Condition = "balanced",
+        group: int = 1,
+        coupled: bool = False,
         rules: str | DecodeRules = "confidence",
         first_pass_bytes: int = 0,
         device: str | None = None,
@@ -159,11 +164,14 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs {num_envs}: at least one row is needed")
+        if group < 1 or num_envs % group:
+            raise ValueError(f"group {group}: it must be at least 1 and divide the {num_envs} rows")
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(
                 f"render_mode {render_mode!r} is not one of None, {', '.join(self.metadata['render_modes'])}"
             )
         self.num_envs, self.steps = num_envs, steps
+        self.group, self.coupled = group, coupled
         self.autoreset_mode = AutoresetMode.SAME_STEP if autoreset else AutoresetMode.DISABLED
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode
@@ -207,6 +215,8 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
             "observation": self.observer.kind,
             "dtype": self.observer.dtype,
             "conditions": "random" if self.random_conditions else self.pool,
+            "group": self.group,
+            "coupled": self.coupled,
             "rules": self.rules,
             "first_pass_bytes": 0 if self.first_pass is None else self.first_pass.max_bytes,
             "autoreset": self.autoreset_mode == AutoresetMode.SAME_STEP,
@@ -223,8 +233,8 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         """Start a batch of images.
 
         Args:
-            seed: row i gets row seed `seed` + i. None goes on with the next episode; the first time it draws
-                a seed from the env's own generator.
+            seed: row i gets row seed `seed` + i // group. None goes on with the next episode; the first time
+                it draws a seed from the env's own generator.
             options: {"condition": Condition of num_envs rows} fixes what is drawn in this episode;
                 {"reset_mask": bool (num_envs,)}, all True, changes nothing.
 
@@ -239,7 +249,8 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
             self.episode += 1
         else:
             base = seed if seed is not None else int(self.np_random.integers(2**62))
-            self.first_seeds_B, self.episode = HashNoise.from_seed(base, self.num_envs).row_seeds_B, 0
+            self.first_seeds_B = HashNoise.from_seed(base, self.num_envs, group=self.group).row_seeds_B
+            self.episode = 0
         self.finished = self.images = None
         self._begin((options or {}).get("condition"))
         return self._observe(), {}
@@ -319,7 +330,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
             raise ValueError(f"condition is a {type(condition).__name__}; give a Condition, such as Labels")
         if len(condition) != self.num_envs:
             raise ValueError(f"{len(condition)} conditions for {self.num_envs} rows; give one per row")
-        self.noise = HashNoise(seeds_B)
+        self.noise = CoupledNoise(seeds_B) if self.coupled else HashNoise(seeds_B)
         self.played_Bk = torch.zeros_like(self.played_Bk)
         condition = own_condition(condition).to(self.device)
         self.state = start(self.generator, condition, steps=self.steps, first_pass=self.first_pass)
@@ -329,7 +340,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
             uniform_B = hash_uniform(seeds_B, 0, 1, Purpose.CONDITION)[:, 0]
             return self.pool[(uniform_B * len(self.pool)).long()]
         assert self.first_seeds_B is not None
-        rows_B = (self.first_seeds_B + self.episode * self.num_envs) % len(self.pool)
+        rows_B = (self.first_seeds_B + self.episode * (self.num_envs // self.group)) % len(self.pool)
         return self.pool[rows_B.to(self.device)]
 
     def _observe(self) -> Observation:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from generators import noise
 from generators.noise import (
+    CoupledNoise,
     HashNoise,
     Purpose,
     RecordedNoise,
@@ -123,9 +124,11 @@ def test_extremes_in_a_long_stream() -> None:
     assert uniform.dtype == torch.float32 and 0 < uniform.min() < 1e-5 and 1 - 1e-5 < uniform.max() < 1
 
 
-def draw(logits_V: Tensor, num_rows: int, num_tokens: int, step: int = 0) -> Tensor:
+def draw(
+    logits_V: Tensor, num_rows: int, num_tokens: int, step: int = 0, kind: type[HashNoise] = HashNoise
+) -> Tensor:
     logits_BLV = logits_V.expand(num_rows, num_tokens, -1)
-    return HashNoise.from_seed(17, num_rows).categorical(logits_BLV, step)
+    return kind.from_seed(17, num_rows).categorical(logits_BLV, step)
 
 
 LAWS = {
@@ -140,11 +143,12 @@ LAWS = {
 }
 
 
+@pytest.mark.parametrize("kind", [HashNoise, CoupledNoise])
 @pytest.mark.parametrize("name", LAWS)
-def test_draws_follow_the_softmax(name: str) -> None:
+def test_draws_follow_the_softmax(name: str, kind: type[HashNoise]) -> None:
     """A million draws; a code of probability zero never comes."""
     logits_V = LAWS[name]
-    counts = draw(logits_V, 1000, 1000).flatten().bincount(minlength=len(logits_V))
+    counts = draw(logits_V, 1000, 1000, kind=kind).flatten().bincount(minlength=len(logits_V))
     law = logits_V.double().softmax(0)
     assert len(counts) == len(logits_V) and (counts[law == 0] == 0).all()
     assert fits(counts[law > 0], law[law > 0])
@@ -158,6 +162,32 @@ def test_draws_follow_the_softmax_over_a_whole_codebook(spread: float) -> None:
     drawn = torch.cat([draw(logits_V, 64, 64, step) for step in range(30)])
     counts, law = drawn.flatten().bincount(minlength=1024), logits_V.double().softmax(0)
     assert (counts[law == 0] == 0).all() and fits(counts[law > 0], law[law > 0])
+
+
+def test_coupled_draws_of_all_steps_are_independent() -> None:
+    source, flat_BLV = CoupledNoise.from_seed(0, 300), torch.zeros(300, 300, 8)
+    streams = torch.stack([source.categorical(flat_BLV, step).float().flatten() for step in (0, 1)])
+    assert torch.corrcoef(streams)[0, 1].abs() < 5 / 300
+    alone = source[torch.tensor([7])].categorical(flat_BLV[:1], 1)
+    assert torch.equal(alone[0], source.categorical(flat_BLV, 1)[7])
+
+
+def test_coupled_draws_move_less_with_the_temperature() -> None:
+    """No coupling of two distributions moves less than their total variation; Gumbel-max comes near."""
+    logits_V = torch.randn(64, generator=torch.Generator().manual_seed(0))
+    near_V = logits_V / 1.1
+    moved = {}
+    for kind in (HashNoise, CoupledNoise):
+        pair = draw(logits_V, 100, 100, kind=kind), draw(near_V, 100, 100, kind=kind)
+        moved[kind] = (pair[0] != pair[1]).double().mean().item()
+    variation = (logits_V.softmax(0) - near_V.softmax(0)).abs().sum().item() / 2
+    assert 0.8 * variation < moved[CoupledNoise] < 2 * variation
+    assert moved[HashNoise] > 3 * moved[CoupledNoise]
+
+
+def test_rows_of_a_group_share_their_noise() -> None:
+    grouped, alone = HashNoise.from_seed(5, 12, group=4), HashNoise.from_seed(5, 3)
+    assert torch.equal(grouped.gumbel(1, 9), alone.gumbel(1, 9).repeat_interleave(4, 0))
 
 
 def test_gumbel_moments() -> None:

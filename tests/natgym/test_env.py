@@ -405,6 +405,40 @@ def test_balanced_conditions_are_balanced_over_episodes() -> None:
     assert seen == [(3 + i) % 10 for i in range(20)]
 
 
+@pytest.mark.parametrize("conditions", ["balanced", "random"])
+def test_rows_of_a_group_differ_by_their_actions_alone(conditions: Any) -> None:
+    """Row i has noise and condition of row i // 4 of an environment without groups, in every episode."""
+    options: dict[str, Any] = {"steps": 2, "conditions": conditions}
+    grouped, alone = (DecodeVectorEnv(12, group=4, **options), DecodeVectorEnv(3, **options))
+    actions = np.zeros((3, 4), np.float32)
+    moved = np.repeat(actions, 4, axis=0)
+    moved[1, 2] = 2.0
+    for seed in (5, None):
+        grouped.reset(seed=seed), alone.reset(seed=seed)
+        for _ in range(2):
+            *_, ours = grouped.step(moved)
+            *_, theirs = alone.step(actions)
+        expected = np.repeat(theirs["tokens"], 4, axis=0)
+        same = (ours["tokens"] == expected).all(1)
+        assert same[[0, *range(2, 12)]].all() and not same[1]
+    assert grouped.like().group == 4 and grouped.like(group=1).group == 1
+    for wrong in (5, 0):
+        with pytest.raises(ValueError, match=f"group {wrong}"):
+            DecodeVectorEnv(12, group=wrong, **options)
+
+
+def test_coupled_draws_are_another_draw_of_the_same_images() -> None:
+    """Other tokens; a small change of the sampling temperature moves fewer of them."""
+    moved = {}
+    for coupled in (False, True):
+        env = DecodeVectorEnv(200, group=2, coupled=coupled, steps=1, parameters=("sampling_temperature",))
+        env.reset(seed=3)
+        *_, info = env.step(np.tile([[0.0], [0.2]], (100, 1)).astype(np.float32))
+        pairs = info["tokens"].reshape(100, 2, -1)
+        moved[coupled] = (pairs[:, 0] != pairs[:, 1]).mean()
+    assert 0 < moved[True] < 0.7 * moved[False]
+
+
 def test_random_conditions_are_uniform_and_new_in_each_episode() -> None:
     env = vector(
         4000, steps=1, conditions="random", generator=Flat(), tokenizer="digits", reward=sum_of_pixels
