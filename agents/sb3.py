@@ -1,25 +1,21 @@
 """natgym's vector env under stable-baselines3: observations stay on the device, checkpoints stay small.
 
-SB3's rollout and training loops run unchanged; what is ours is the `VecEnv` adapter, the rollout buffer whose
-observations are tensors, and `PPO.update`, one seeded iteration.
+SB3's rollout and training loops run unchanged; what is ours is the `VecEnv` adapter, the rollout buffer
+(`agents.buffer`), and `PPO.update`, one seeded iteration.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import stable_baselines3
 import torch
-from gymnasium import spaces
-from stable_baselines3.common.buffers import DictRolloutBuffer
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.type_aliases import DictRolloutBufferSamples
 from stable_baselines3.common.vec_env import VecEnv
-from torch import Tensor
 
+from agents.buffer import TensorRolloutBuffer
 from generators.conditions import Condition
 from generators.contract import Generator
 from generators.noise import seeded
@@ -76,142 +72,6 @@ class SB3VecEnv(VecEnv):
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         return [False for _ in self._get_indices(indices)]
-
-
-class TensorRolloutBuffer(DictRolloutBuffer):
-    """`DictRolloutBuffer` whose observations are tensors on `device`, allocated once; scalars are numpy.
-
-    With `normalize_returns`, returns are standardized over the rollout before the advantages are taken
-    (AdaNAT, code); the critic then learns standardized returns. Of an environment that shows tokens, features
-    are not stored but computed again by `source` for each minibatch.
-    """
-
-    def __init__(self, *args: Any, normalize_returns: bool = False, **kwargs: Any) -> None:
-        self.normalize_returns = normalize_returns
-        self.store: Observation = {}
-        self.source: tuple[Generator, Condition] | None = None  # of this rollout's features
-        super().__init__(*args, **kwargs)
-
-    @property
-    def recomputes(self) -> bool:
-        """Whether features are computed again."""
-        return "tokens" in self.obs_shape  # type: ignore[operator]
-
-    def reset(self) -> None:
-        length = (self.buffer_size, self.n_envs)
-        if not self.store:
-            self.store = {
-                key: torch.empty(
-                    *length, *shape, device=self.device, dtype=_torch_dtype(self.observation_space[key])
-                )
-                for key, shape in self.obs_shape.items()  # type: ignore[union-attr]
-                if key != "features" or not self.recomputes
-            }
-        self.observations: Any = self.store
-        self.actions = np.zeros((*length, self.action_dim), np.float32)
-        for name in ("rewards", "returns", "episode_starts", "advantages"):
-            setattr(self, name, np.zeros(length, np.float32))
-        # Not copied to the host at each step, but once when the rollout is full.
-        self.values, self.log_probs = torch.zeros(2, *length, device=self.device)  # type: ignore[assignment]
-        self.generator_ready = False
-        self.pos = 0
-        self.full = False
-
-    def place(self, observation: Observation, position: int) -> Observation:
-        """Put an observation where `add` will want it and return it from there: no second copy stays alive.
-
-        It comes back as it is when there is no such place.
-        """
-        if self.full or position >= self.buffer_size:
-            return observation
-        return observation | {
-            key: stored[position].copy_(observation[key]) for key, stored in self.store.items()
-        }
-
-    def add(
-        self,
-        obs: Any,
-        action: np.ndarray,
-        reward: np.ndarray,
-        episode_start: np.ndarray,
-        value: Tensor,
-        log_prob: Tensor,
-    ) -> None:
-        for key, stored in self.store.items():
-            if stored[self.pos].data_ptr() != obs[key].data_ptr():
-                stored[self.pos].copy_(obs[key])
-        self.actions[self.pos] = action
-        self.rewards[self.pos] = reward
-        self.episode_starts[self.pos] = episode_start
-        self.values[self.pos] = value.flatten()
-        self.log_probs[self.pos] = log_prob  # type: ignore[call-overload]
-        self.pos += 1
-        self.full = self.pos == self.buffer_size
-
-    def compute_returns_and_advantage(self, last_values: Tensor, dones: np.ndarray) -> None:
-        both: Any = self.values, self.log_probs
-        self.values, self.log_probs = torch.stack(both).cpu().numpy()
-        super().compute_returns_and_advantage(last_values, dones)
-        if self.normalize_returns:
-            self.returns = (self.returns - self.returns.mean()) / (self.returns.std(ddof=1) + 1e-7)
-            self.advantages = self.returns - self.values
-
-    def get(self, batch_size: int | None = None) -> Iterator[DictRolloutBufferSamples]:  # type: ignore
-        total = self.buffer_size * self.n_envs
-        if not self.generator_ready:  # PPO.train flattens values and returns afterwards, in this order
-            for name in ("actions", "values", "log_probs", "advantages", "returns"):
-                setattr(self, name, self.swap_and_flatten(getattr(self, name)))
-            self.generator_ready = True
-        for rows in torch.randperm(total).split(batch_size or total):
-            yield self._get_samples(rows.numpy())
-
-    def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> DictRolloutBufferSamples:  # type: ignore
-        row, step = map(torch.from_numpy, np.divmod(batch_inds, self.buffer_size))  # row-major over envs
-        at = step.to(self.device), row.to(self.device)
-        scalars = (
-            getattr(self, name)[batch_inds].ravel()
-            for name in ("values", "log_probs", "advantages", "returns")
-        )
-        observations: Any = {key: stored[at] for key, stored in self.store.items()}
-        if self.recomputes:
-            if self.source is None:
-                raise ValueError("features are computed again by PPO.update alone; observe 'features' here")
-            features = features_again(*self.source, self.store["tokens"], step, at[1])
-            observations["features"] = features.to(_torch_dtype(self.observation_space["features"]))
-        return DictRolloutBufferSamples(
-            observations,
-            self.to_torch(self.actions[batch_inds]),
-            *(self.to_torch(values) for values in scalars),
-        )
-
-
-@torch.no_grad()
-def features_again(
-    generator: Generator, condition: Condition, tokens_TBL: Tensor, step_N: Tensor, row_N: Tensor
-) -> Tensor:
-    """Return the features (N, L, D) that a generator had at some steps of some rows.
-
-    One pass for all of them; a generator that reuses features takes the same passes again up to the last step
-    asked for.
-
-    Args:
-        condition: of the B rows.
-        tokens_TBL: before each step, mask ids included.
-        step_N: on the host.
-        row_N: on the device.
-    """
-    condition = condition[row_N]
-    ids_TNL = tokens_TBL[:, row_N].long()
-    if not getattr(generator, "reuses", False):
-        at = step_N.to(ids_TNL.device), torch.arange(len(step_N), device=ids_TNL.device)
-        return generator(ids_TNL[at], condition).features_BLD
-    prediction = generator(ids_TNL[0], condition)
-    features_NLD = prediction.features_BLD
-    for step in range(1, int(step_N.max()) + 1):
-        prediction = generator(ids_TNL[step], condition, prediction.cache)
-        here_N11 = (step_N == step).to(features_NLD.device)[:, None, None]
-        features_NLD = torch.where(here_N11, prediction.features_BLD, features_NLD)
-    return features_NLD
 
 
 class PPO(stable_baselines3.PPO):
@@ -310,7 +170,3 @@ class LearnedPolicy:
         action_Bk = self.policy.get_distribution(shown).mode()
         decision = Decision.of(self.action_map, action_Bk, previous_Bk, step)
         return decision._replace(value_B=self.policy.predict_values(shown)[:, 0])
-
-
-def _torch_dtype(space: spaces.Space[Any]) -> torch.dtype:
-    return torch.from_numpy(np.empty(0, space.dtype)).dtype

@@ -1,6 +1,8 @@
 """The bridge to stable-baselines3: same training as the stock buffer, exact updates, small checkpoints."""
 
+import itertools
 import json
+import statistics
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ from torch import Tensor
 
 import natgym  # noqa: F401  (registers the environment)
 from agents.adanat.network import AdaNATPolicy, PolicyConfig
-from agents.sb3 import PPO, SB3VecEnv, TensorRolloutBuffer
+from agents.buffer import TensorRolloutBuffer, group_advantages
+from agents.sb3 import PPO, SB3VecEnv
 from rounding import assert_rounded
 
 T, N = 3, 8
@@ -170,6 +173,37 @@ def test_normalised_returns_by_hand(env: Any) -> None:
         assert_rounded(buffer.returns[:, row], expected)
         assert_rounded(buffer.advantages[:, row], expected - buffer.values[:, row])
     assert np.abs(plain.returns - buffer.returns).max() > 0.1
+
+
+def test_advantages_over_a_group_by_hand() -> None:
+    returns_TB = np.array([[1.0, 3.0, 8.0, 0.5, 0.5, 0.5], [2.0, 2.0, 5.0, 1.0, 0.0, 2.0]], np.float32)
+    rloo, grpo = group_advantages(returns_TB, 3, "rloo"), group_advantages(returns_TB, 3, "grpo")
+    for step, row in itertools.product(range(2), range(6)):
+        group = returns_TB[step, row // 3 * 3 : row // 3 * 3 + 3].astype(float).tolist()
+        others = group[: row % 3] + group[row % 3 + 1 :]
+        assert_rounded(rloo[step, row], group[row % 3] - sum(others) / 2)
+        spread = statistics.stdev(group)
+        expected = (group[row % 3] - statistics.mean(group)) / spread if spread else 0.0
+        assert_rounded(grpo[step, row], expected)
+    assert not rloo[0, 3:].any() and not grpo[0, 3:].any(), "equal rewards have no gradient"
+
+
+def test_equal_rewards_have_no_gradient_whatever_their_rounding() -> None:
+    returns_TB = np.full((2, 21), 0.1, np.float32)  # a mean of three or seven tenths is not a tenth
+    baselines: tuple[Any, ...] = ("rloo", "grpo")
+    for group, baseline in itertools.product((3, 7), baselines):
+        advantages = group_advantages(returns_TB, group, baseline)
+        assert np.abs(advantages).max() < 1e-7, baseline
+    assert not group_advantages(returns_TB, 3, "grpo").any()
+
+
+@pytest.mark.parametrize("baseline", ["rloo", "grpo"])
+def test_a_rollout_compares_the_rows_of_its_groups(env: Any, baseline: Any) -> None:
+    options = {"normalize_returns": True, "baseline": baseline, "group": 2}
+    buffer = collect(make_ppo(env.like(group=2), rollout_buffer_kwargs=options))
+    assert_rounded(buffer.advantages, group_advantages(buffer.returns, 2, baseline))
+    with pytest.raises(ValueError, match="group 1 has none"):
+        make_ppo(env, rollout_buffer_kwargs={"baseline": baseline})
 
 
 def test_an_update_is_a_function_of_weights_and_seed(env: Any) -> None:
