@@ -20,7 +20,7 @@ from natgym.policies import POLICY_NAMES, FixedPolicy, named_policies
 from natgym.rollouts import Policy
 from natgym.task import Task
 
-NAMES = (*POLICY_NAMES, "autonat")
+NAMES = (*POLICY_NAMES, "autonat", "adanat")
 
 
 def find_policies(spec: str, steps: Sequence[int], generator: Generator) -> list[tuple[str, Policy]]:
@@ -31,8 +31,8 @@ def find_policies(spec: str, steps: Sequence[int], generator: Generator) -> list
             "threshold:theta=.7"; a schedule or strategy file; a run folder of AdaNAT or AutoNAT.
         steps: numbers of steps asked for. `one-step` and the adaptive rules have their own; a file and a run
             folder stand for their own number only.
-        generator: that they will play; its grid sets the order of `halton`, and `autonat` is the strategy
-            that was searched for it and is shipped.
+        generator: that they will play; its grid sets the order of `halton`, and `autonat` and `adanat` are
+            the strategy that was searched and the policy that was learned for it and are shipped.
 
     Raises:
         ValueError: there is no such policy, or none for these numbers of steps.
@@ -40,6 +40,8 @@ def find_policies(spec: str, steps: Sequence[int], generator: Generator) -> list
     name = spec.partition(":")[0]
     if name == "autonat":
         return [(name, FixedPolicy(shipped_strategy(generator, T))) for T in steps]
+    if name == "adanat":
+        return [(name, shipped_policy(generator, T)) for T in steps]
     if name in NAMES:
         return named_policies(spec, steps, generator)
     label, policy = labelled_policy(Path(spec), generator)
@@ -78,8 +80,8 @@ def load_policy(path: Path | str, task: Any = None, *, policy_class: Any = None)
             refused then, and learned ones are loaded to its device.
         policy_class: of a policy whose network is one's own.
 
-    Of a training's folder it is the last policy, as in its tables; folder/best is the one that measured best
-    on the way, which `AdaNATTrainer.policy()` returns.
+    Of a training's folder it is the policy that measured best, as in its tables and as
+    `AdaNATTrainer.policy()` returns it; folder/last is the last one.
 
     Raises:
         ValueError: there is no policy, or it does not fit.
@@ -118,18 +120,35 @@ def describe(policy: Any) -> dict[str, Any]:
 
 def shipped_strategy(generator: Any, steps: int) -> Schedule:
     """Return the strategy shipped beside the weights that a generator has; ValueError if there is none."""
+    return Schedule.load(_shipped(generator, steps, "strategies/autonat-T*.json", "autonat_search.py"))
+
+
+def shipped_policy(generator: Any, steps: int) -> Policy:
+    """Return the learned policy shipped beside a generator's weights; ValueError if there is none."""
+    folder = _shipped(generator, steps, "policies/adanat-T*", "adanat_ppo.py")
+    return _learned(folder, generator, None)
+
+
+def _shipped(generator: Any, steps: int, pattern: str, script: str) -> Path:
+    """Return what is shipped for a generator and a number of steps.
+
+    Args:
+        pattern: of paths beside the weights, with the steps in the place of *.
+        script: that makes another one.
+    """
     weights = weights_hash(generator)
     shipped = dict[int, Path]()
-    for path in PRETRAINED.glob("*/*/strategies/autonat-T*.json"):
+    for path in PRETRAINED.glob(f"*/*/{pattern}"):
         if tensors_hash(load_file(path.parent.with_name("model.safetensors"))) == weights:
             shipped[int(path.stem.partition("-T")[2])] = path
     if steps not in shipped:
+        kind = pattern.partition("-")[0].rpartition("/")[2]
         raise ValueError(
-            f"no strategy of {steps} steps is shipped for this {type(generator).__name__} (shipped: "
-            f"{', '.join(map(str, sorted(shipped))) or 'none'}); search one with "
-            "experiments/autonat_search.py and give its run folder"
+            f"no {kind} of {steps} steps is shipped for this {type(generator).__name__} (shipped: "
+            f"{', '.join(map(str, sorted(shipped))) or 'none'}); make one with experiments/{script} and give "
+            "its run folder"
         )
-    return Schedule.load(shipped[steps])
+    return shipped[steps]
 
 
 def _searched_rules(run: Path, generator: Generator | None) -> DecodeRules | None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 import torch
 from _cli import PLACES, open_run
 from _progress import progress
 from _trials import train_trials
+from tqdm import tqdm
 
 from agents.adanat.sweeps import Trial
-from agents.adanat.trainings import Training, finished_trainings
+from agents.adanat.trainings import STEP_ONLY, Training, finished_trainings
 from agents.autonat.class_table import ClassTable
 from agents.autonat.scorer import ScheduleScorer
 from agents.autonat.search import Search
@@ -22,8 +23,9 @@ from agents.studies.adaptivity import Shuffled, mean_schedule
 from generators.checkpoints import from_pretrained
 from generators.noise import derive_seed
 from generators.schedules import as_schedule
+from natgym.evaluation.evaluator import Evaluator
 from natgym.evaluation.report import write_report
-from natgym.evaluation.statistics import means_by_run, paired_difference
+from natgym.evaluation.statistics import Difference, means_by_run, paired_difference
 from natgym.evaluation.tables import format_table, table_row
 from natgym.figures.comparisons import differences_figure
 from natgym.figures.policies import adaptivity, by_class_figure, parameters_figure
@@ -34,17 +36,15 @@ from natgym.runs import Run, write_config
 if TYPE_CHECKING:
     from adaptivity import Args
 
-ROWS = START, EQUAL, TABLE, SHUFFLED, BLIND, MEAN, ACROSS, WITHIN, POLICY = (
-    "start",
-    "static, equal images",
-    "class-table",
-    "shuffled-table",
-    "step-only",
-    "mean schedule",
-    "shuffled",
-    "shuffled in class",
-    "policy",
-)
+START = "start"
+EQUAL = "static, equal images"
+TABLE = "class-table"
+SHUFFLED = "shuffled-table"
+MEAN = "mean schedule"
+ACROSS = "shuffled"
+WITHIN = "shuffled in class"
+POLICY = "policy"
+ROWS = (START, EQUAL, TABLE, SHUFFLED, STEP_ONLY, MEAN, ACROSS, WITHIN, POLICY)
 
 
 def load(args: Args) -> tuple[list[Training], ScheduleScorer]:
@@ -62,159 +62,184 @@ def load(args: Args) -> tuple[list[Training], ScheduleScorer]:
     return found, scorer
 
 
-class Experiment:
-    """Controls, table, figures; one progress bar over all, counted in images."""
+class Controls(NamedTuple):
+    """Policies beside each other: one for each training, or one that several share.
 
-    def __init__(self, args: Args, run: Run, loaded: tuple[list[Training], ScheduleScorer]) -> None:
-        self.args, self.run, (self.trained, self.scorer) = args, run, loaded
-        self.policies: dict[str, list[Policy]] = defaultdict(list)
-        self.spent: dict[str, list[int | None]] = defaultdict(list)
-        starts = {one.config.env.schedule for one in self.trained}
-        rows = (5 + args.equal) * len(self.trained) + len(starts) + 2 * (args.table is not None)
-        total = rows * len(args.evaluation_seeds) * args.images + len(self.trained) * args.samples
-        total += sum(one.config.total_images + args.equal * one.spent for one in self.trained)
-        self.bar = progress(total=total, unit="img", unit_scale=True, smoothing=0.05)
+    Attributes:
+        policies: by row of the table.
+        spent: images that went into finding each; None where that is not known.
+        frames: what the trained policies do, a frame of each.
+    """
 
-    def train_controls(self) -> None:
-        """Train a policy that sees the step alone beside each policy: same start, reward, seed and images."""
-        trials: list[Trial] = []
-        for index, one in enumerate(self.trained):
-            folder = self.run.folder.resolve() / "step-only" / f"{index:03d}"
-            folder.mkdir(parents=True, exist_ok=True)
-            trials.append((one.config.but({"policy.blind": True}), folder))
-            write_config(folder / "config.json", trials[-1][0])
-        train_trials(trials, self.args, self.bar, "step-only", folder=self.run.folder)
-        for one, (config, folder) in zip(self.trained, trials, strict=True):
-            self._add(BLIND, from_pretrained(folder / "policy", config.env.device), one.spent)
+    policies: dict[str, list[Policy]]
+    spent: dict[str, list[int | None]]
+    frames: list[pd.DataFrame]
 
-    def search_equal(self) -> None:
-        """Search a schedule with as many images as each policy has cost."""
-        (self.run.folder / "searches").mkdir(exist_ok=True)
-        for index, one in enumerate(self.trained):
-            self.bar.set_description(f"static search {index + 1}/{len(self.trained)}")
-            config = dataclasses.replace(self.args.search, budget=one.spent)
-            seed, log = (
-                derive_seed(one.config.adanat.seed, "equal"),
-                self.run.folder / f"searches/{index:03d}.csv",
-            )
-            search = Search(self.args.optimizer, config, one.config.env.steps, seed, log)
-            self.bar.update(search.spent)
-            found = search.run(self.scorer, lambda evaluation, measured: self.bar.update(evaluation.images))
-            self.bar.update(one.spent - search.spent)
-            self._add(EQUAL, FixedPolicy(found), search.spent)
-
-    def dissect(self) -> None:
-        """Take each policy apart: its mean schedule, and itself on the features of others."""
-        pool = self.scorer.generator.conditions()
-        self.frames: list[pd.DataFrame] = []
-        specs = {one.config.env.schedule for one in self.trained}
-        starts = {spec: FixedPolicy(as_schedule(spec, self.trained[0].config.env.steps)) for spec in specs}
-        if self.args.table is not None:
-            table = ClassTable.load(self.args.table)
-            shuffled = table.shuffled(0)
-        for one in self.trained:
-            actor: Any = from_pretrained(one.folder / "policy", one.config.env.device)
-            seed = derive_seed(one.config.adanat.seed, "dissect")
-            drawn = self.scorer.draw(actor, balanced(pool, self.args.samples), seed)
-            self.frames.append(drawn.frame)
-            self.bar.update(self.args.samples)
-            self._add(START, starts[one.config.env.schedule], one.searched)
-            if self.args.table is not None:
-                self._add(TABLE, table, None)  # what it has cost is not known here
-                self._add(SHUFFLED, shuffled, None)
-            self._add(MEAN, FixedPolicy(mean_schedule(drawn)), one.spent)
-            self._add(WITHIN, Shuffled(actor, within_class=True, seed=seed), one.spent)
-            self._add(ACROSS, Shuffled(actor, within_class=False, seed=seed), one.spent)
-            self._add(POLICY, actor, one.spent)
-
-    def judge(self) -> None:
-        """Evaluate everything on the report split; print the tables and write results.json."""
-        args = self.args
-        evaluator = self.scorer.evaluator(args.images, args.evaluation_seeds)
-        self.bar.set_postfix()
-        by_run, rows = {}, []
-        for name in [name for name in ROWS if name in self.policies]:
-            self.bar.set_description(f"evaluating {name}")
-            scores: dict[Policy, pd.DataFrame] = {}  # what several trainings share is drawn once
-            for policy in dict.fromkeys(self.policies[name]):
-                scores[policy] = evaluator(policy, self.bar.update)
-            by_run[name] = means_by_run([scores[policy] for policy in self.policies[name]])
-            spent = [images for images in self.spent[name] if images is not None]
-            mean_spent = round(sum(spent) / len(spent)) if spent else None
-            rows.append(table_row(name, self.policies[name][0], evaluator, by_run[name], mean_spent))
-        self.bar.close()
-        rows.append(evaluator.floor(self.scorer.task.split("train")))
-        self.differences = [
-            paired_difference(
-                by_run[POLICY], by_run[name], metric, policy=POLICY, minus=name, over="trainings"
-            )
-            for metric in ("distance", "accuracy", "recall")
-            for name in by_run
-            if name != POLICY
-        ]
-        shares = [adaptivity(frame).set_index("parameter") for frame in self.frames]
-        self.shares = sum(shares[1:], shares[0]) / len(shares)
-        self.shares.to_csv(self.run.folder / "shares.csv")
-        self.run.write_results(
-            evaluator.manifest(),
-            rows,
-            differences=[one.row() for one in self.differences],
-            shares=self.shares.reset_index().to_dict("records"),
-        )
-        self._print(rows, evaluator.legend())
-
-    def illustrate(self) -> None:
-        """Write the figures."""
-        first, pool = self.trained[0], self.scorer.generator.conditions()
-        count = f"{len(self.trained)} trainings"
-        note = (
-            f"distance of the policy minus that of its control; {count}, report split; bars: 95 % t-intervals"
-        )
-        distances = [pair for pair in self.differences if pair.metric == "distance"]
-        self.run.write_figure("differences", differences_figure(distances, note))
-        same = balanced(pool, self.args.samples)
-        frames = {
-            name: self.scorer.draw(self.policies[name][0], same, 1).frame for name in (START, BLIND, POLICY)
-        }
-        note = f"the first training; line: mean; bands: 50 % and 90 % of {self.args.samples:,} samples"
-        self.run.write_figure("parameters", parameters_figure(frames, note))
-        self.run.write_figure(
-            "by-class", by_class_figure(frames[POLICY], "the first training, means by class")
-        )
-        env = first.config.env
-        title = f"Does the policy adapt? {env.task}, T = {env.steps}, {env.reward}"
-        write_report(self.run.folder, title, self.legend)
-        print(f"{self.run.folder}: results.json, shares.csv, step-only/, searches/, figures/, report.html")
-
-    def _add(self, name: str, policy: Any, spent: int | None) -> None:
+    def add(self, name: str, policy: Any, spent: int | None) -> None:
+        """Take a policy into a row."""
         self.policies[name].append(policy)
         self.spent[name].append(spent)
 
-    def _print(self, rows: list[dict[str, Any]], legend: str) -> None:
-        count = len(self.trained)
-        print(format_table(rows))
-        over = (
-            f"Rows but the last: mean and standard deviation over {count} trainings, of means over the seeds."
-        )
-        self.legend = [*legend.splitlines(), over]
-        print("\n".join(self.legend))
-        print(f"\npolicy minus its controls, {count} trainings, 95 % t-intervals of paired differences:")
-        table: dict[str, dict[str, str]] = defaultdict(dict)
-        for pair in self.differences:
-            table[pair.minus][pair.metric] = str(pair)
-        print(pd.DataFrame(table).T.to_string())
-        print(
-            "\nShares of each parameter's variance between steps, between classes and within class and step;"
-        )
-        print("spread: standard deviation within a step, in the parameter's unit; means over the trainings")
-        print(self.shares.to_string(float_format="{:.3f}".format))
+
+def dissect(args: Args, trained: list[Training], scorer: ScheduleScorer, bar: tqdm) -> Controls:
+    """Take each policy apart: its start, its mean schedule, and itself on the features of others."""
+    controls = Controls(defaultdict(list), defaultdict(list), [])
+    pool, steps = scorer.generator.conditions(), trained[0].config.env.steps
+    specs = {one.config.env.schedule for one in trained}
+    starts = {spec: FixedPolicy(as_schedule(spec, steps)) for spec in specs}
+    table = None if args.table is None else ClassTable.load(args.table)
+    shuffled = None if table is None else table.shuffled(0)
+    for one in trained:
+        actor: Any = from_pretrained(one.folder / "policy", one.config.env.device)
+        seed = derive_seed(one.config.adanat.seed, "dissect")
+        drawn = scorer.draw(actor, balanced(pool, args.samples), seed)
+        controls.frames.append(drawn.frame)
+        bar.update(args.samples)
+        controls.add(START, starts[one.config.env.schedule], one.searched)
+        if table is not None:
+            controls.add(TABLE, table, None)  # what it has cost is not known here
+            controls.add(SHUFFLED, shuffled, None)
+        controls.add(MEAN, FixedPolicy(mean_schedule(drawn)), one.spent)
+        controls.add(WITHIN, Shuffled(actor, within_class=True, seed=seed), one.spent)
+        controls.add(ACROSS, Shuffled(actor, within_class=False, seed=seed), one.spent)
+        controls.add(POLICY, actor, one.spent)
+    return controls
+
+
+def train_step_only(args: Args, run: Run, trained: list[Training], controls: Controls, bar: tqdm) -> None:
+    """Add policies that see the step alone: same start, reward, seed and images; train those that miss."""
+    folders: list[Path] = []
+    missing: list[Trial] = []
+    for index, one in enumerate(trained):
+        folder = one.step_only or run.folder.resolve() / STEP_ONLY / f"{index:03d}"
+        folders.append(folder)
+        if one.step_only is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            missing.append((one.config.but({"policy.blind": True}), folder))
+            write_config(folder / "config.json", missing[-1][0])
+    if missing:
+        labels = [f"{STEP_ONLY} {at + 1}/{len(missing)}" for at in range(len(missing))]
+        train_trials(missing, labels, args, bar, folder=run.folder)
+    for one, folder in zip(trained, folders, strict=True):
+        controls.add(STEP_ONLY, from_pretrained(folder / "policy", one.config.env.device), one.spent)
+
+
+def search_equal(
+    args: Args, run: Run, trained: list[Training], scorer: ScheduleScorer, controls: Controls, bar: tqdm
+) -> None:
+    """Add schedules, each searched with as many images as a policy has cost."""
+    (run.folder / "searches").mkdir(exist_ok=True)
+    for index, one in enumerate(trained):
+        bar.set_description(f"static search {index + 1}/{len(trained)}")
+        config = dataclasses.replace(args.search, budget=one.spent)
+        seed = derive_seed(one.config.adanat.seed, "equal")
+        log = run.folder / f"searches/{index:03d}.csv"
+        search = Search(args.optimizer, config, one.config.env.steps, seed, log)
+        bar.update(search.spent)
+        winner = search.run(scorer, lambda evaluation, measured: bar.update(evaluation.images))
+        bar.update(one.spent - search.spent)
+        controls.add(EQUAL, FixedPolicy(winner), search.spent)
+
+
+def judge(
+    controls: Controls, evaluator: Evaluator, bar: tqdm
+) -> tuple[list[dict[str, Any]], list[Difference]]:
+    """Evaluate all on the report split; return the rows, and the policy's differences from the others."""
+    bar.set_postfix()
+    by_run, rows = {}, []
+    for name in [name for name in ROWS if name in controls.policies]:
+        bar.set_description(f"evaluating {name}")
+        policies = controls.policies[name]
+        scores: dict[Policy, pd.DataFrame] = {}  # what several trainings share is drawn once
+        for policy in dict.fromkeys(policies):
+            scores[policy] = evaluator(policy, bar.update)
+        by_run[name] = means_by_run([scores[policy] for policy in policies])
+        spent = [images for images in controls.spent[name] if images is not None]
+        mean_spent = round(sum(spent) / len(spent)) if spent else None
+        rows.append(table_row(name, policies[0], evaluator, by_run[name], mean_spent))
+    others = [name for name in by_run if name != POLICY]
+    differences = [
+        paired_difference(by_run[POLICY], by_run[name], metric, policy=POLICY, minus=name, over="trainings")
+        for metric in ("distance", "accuracy", "recall")
+        for name in others
+    ]
+    return rows, differences
+
+
+def mean_shares(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """Return the shares of each parameter's variance, means over the trainings."""
+    shares = [adaptivity(frame).set_index("parameter") for frame in frames]
+    return sum(shares[1:], shares[0]) / len(shares)
+
+
+def illustrate(
+    args: Args,
+    run: Run,
+    scorer: ScheduleScorer,
+    controls: Controls,
+    differences: list[Difference],
+) -> None:
+    """Write the figures."""
+    count = len(controls.frames)
+    note = (
+        f"distance of the policy minus that of its control; {count} trainings, report split; "
+        "bars: 95 % t-intervals"
+    )
+    distances = [pair for pair in differences if pair.metric == "distance"]
+    run.write_figure("differences", differences_figure(distances, note))
+    same = balanced(scorer.generator.conditions(), args.samples)
+    shown = {name: controls.policies[name][0] for name in (START, STEP_ONLY, POLICY)}
+    frames = {name: scorer.draw(policy, same, 1).frame for name, policy in shown.items()}
+    note = f"the first training; line: mean; bands: 50 % and 90 % of {args.samples:,} samples"
+    run.write_figure("parameters", parameters_figure(frames, note))
+    run.write_figure("by-class", by_class_figure(frames[POLICY], "the first training, means by class"))
+
+
+def show(differences: list[Difference], shares: pd.DataFrame, count: int) -> None:
+    """Print what the policies differ by, and how much they adapt."""
+    print(f"\npolicy minus its controls, {count} trainings, 95 % t-intervals of paired differences:")
+    table: dict[str, dict[str, str]] = defaultdict(dict)
+    for pair in differences:
+        table[pair.minus][pair.metric] = str(pair)
+    print(pd.DataFrame(table).T.to_string())
+    print("\nShares of each parameter's variance between steps, between classes and within class and step;")
+    print("spread: standard deviation within a step, in the parameter's unit; means over the trainings")
+    print(shares.to_string(float_format="{:.3f}".format))
+
+
+def total_images(args: Args, trained: list[Training]) -> int:
+    """Return how many images the run draws up to its figures."""
+    starts = {one.config.env.schedule for one in trained}
+    rows = (5 + args.equal) * len(trained) + len(starts) + 2 * (args.table is not None)
+    missing = sum(one.config.total_images for one in trained if one.step_only is None)
+    searches = sum(one.spent for one in trained) if args.equal else 0
+    table = rows * len(args.evaluation_seeds) * args.images
+    return missing + searches + table + len(trained) * args.samples
 
 
 def work(args: Args) -> None:
-    experiment = Experiment(*open_run("adaptivity", args, PLACES, load))
-    experiment.dissect()
-    experiment.train_controls()
-    if experiment.args.equal:
-        experiment.search_equal()
-    experiment.judge()
-    experiment.illustrate()
+    args, run, (trained, scorer) = open_run("adaptivity", args, PLACES, load)
+    with progress(total=total_images(args, trained), unit="img", unit_scale=True, smoothing=0.05) as bar:
+        controls = dissect(args, trained, scorer, bar)
+        train_step_only(args, run, trained, controls, bar)
+        if args.equal:
+            search_equal(args, run, trained, scorer, controls, bar)
+        evaluator = scorer.evaluator(args.images, args.evaluation_seeds)
+        rows, differences = judge(controls, evaluator, bar)
+    rows.append(evaluator.floor(scorer.task.split("train")))
+    shares = mean_shares(controls.frames)
+    shares.to_csv(run.folder / "shares.csv")
+    run.write_results(
+        evaluator.manifest(),
+        rows,
+        differences=[one.row() for one in differences],
+        shares=shares.reset_index().to_dict("records"),
+    )
+    count, env = len(trained), trained[0].config.env
+    over = f"Rows but the last: mean and standard deviation over {count} trainings, of means over the seeds."
+    legend = [*evaluator.legend().splitlines(), over]
+    print(format_table(rows), *legend, sep="\n")
+    show(differences, shares, count)
+    illustrate(args, run, scorer, controls, differences)
+    write_report(run.folder, f"Does the policy adapt? {env.task}, T = {env.steps}, {env.reward}", legend)
+    print(f"{run.folder}: results.json, shares.csv, step-only/, searches/, figures/, report.html")

@@ -102,7 +102,7 @@ def total_images(args: Args, scorer: ScheduleScorer) -> int:
     searches, table = len(args.optimizer) * args.repeats, images_of_table(args, scorer)
     policies = 4 + searches + (2 if table else 0)
     judging = policies * args.images * len(args.evaluation_seeds)
-    return searches * (args.search.budget + args.images) + table + judging
+    return searches * (args.search.total + args.images) + table + judging
 
 
 def search(args: Args, run: Run, scorer: ScheduleScorer, bar: tqdm) -> Found:
@@ -137,7 +137,7 @@ def finish(
     else:
         run_on_ray(args, searches, report, run.folder)
     for search in searches:  # what a search leaves of its budget, too small for another generation
-        bar.update(args.search.budget - search.spent)
+        bar.update(args.search.total - search.spent)
 
 
 def choose(
@@ -163,7 +163,7 @@ def search_classes(
     bar.set_description("class table")
     bar.set_postfix()
     seed = derive_seed(args.seed, "class-table")
-    real = Scorer(scorer.scorer.classifier, scorer.task.split(args.table.split))
+    real = Scorer(scorer.scorer().classifier, scorer.task.split(args.table.split))
 
     def features(schedule: Schedule, images: int) -> tuple[Tensor, Tensor]:
         condition = balanced(pool, images)

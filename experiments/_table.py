@@ -1,35 +1,46 @@
 """The table that a training ends with: policies, each on its own generator, and one against all others."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from tqdm import tqdm
 
+from agents.autonat.scorer import ScheduleScorer
 from natgym.evaluation.evaluator import Evaluator
 from natgym.evaluation.statistics import Difference, paired_difference
 from natgym.evaluation.tables import table_row
 from natgym.rollouts import Policy
 
 
+class Contestant(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        policy: what is judged.
+        spent: images that went into finding it; None where that is not known.
+        scorer: of the generator that it plays.
+    """
+
+    policy: Policy
+    spent: int | None
+    scorer: ScheduleScorer
+
+
 def judge(
-    policies: Mapping[str, Policy],
-    evaluators: Mapping[str, Evaluator],
-    spent: Mapping[str, int],
-    bar: tqdm,
+    contestants: Mapping[str, Contestant], evaluators: Mapping[ScheduleScorer, Evaluator], bar: tqdm
 ) -> tuple[list[dict[str, Any]], dict[str, pd.DataFrame]]:
-    """Evaluate policies; return their rows and their scores per seed.
+    """Evaluate policies, each on its generator; return their rows and their scores per seed.
 
     Args:
-        evaluators: of each policy's generator, by the policy's name.
-        spent: images that went into finding each policy.
+        evaluators: by what has the generator.
     """
     rows, scores = [], {}
-    for name, policy in policies.items():
+    for name, (policy, spent, scorer) in contestants.items():
         bar.set_description(f"evaluating {name}")
-        evaluator = evaluators[name]
+        evaluator = evaluators[scorer]
         scores[name] = evaluator(policy, bar.update)
-        rows.append(table_row(name, policy, evaluator, scores[name], spent[name]))
+        rows.append(table_row(name, policy, evaluator, scores[name], spent))
     return rows, scores
 
 
@@ -39,8 +50,9 @@ def differences(subject: str, scores: Mapping[str, pd.DataFrame]) -> list[Differ
     return [paired_difference(scores[subject], scores[name], policy=subject, minus=name) for name in others]
 
 
-def show_differences(found: Sequence[Difference]) -> None:
-    """Print what `differences` found."""
-    width = max(len(one.minus) for one in found)
-    for one in found:
-        print(f"{one.policy} - {one.minus:{width}} {one}")
+def show_differences(pairs: Sequence[Difference]) -> None:
+    """Print paired differences, and of which the interval leaves the sign open."""
+    width = max(len(one.minus) for one in pairs)
+    for one in pairs:
+        metric = "" if one.metric == "distance" else f"  ({one.metric})"
+        print(f"{one.policy} - {one.minus:{width}}  {one}{metric}{'' if one.shown else '  not shown'}")

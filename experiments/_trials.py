@@ -13,13 +13,19 @@ from natgym.runs import read_metrics
 
 
 def train_trials(
-    trials: Sequence[Trial], places: Places, bar: tqdm, label: str, *, folder: Path, rung: int | None = None
+    trials: Sequence[Trial],
+    labels: Sequence[str],
+    places: Places,
+    bar: tqdm,
+    *,
+    folder: Path,
+    rung: int | None = None,
 ) -> list[dict[str, str]]:
     """Train all, or go on with what was begun; return the last metrics of each.
 
     Args:
+        labels: of the trainings on the bar.
         bar: gets all images of the trainings, those that stopped ones leave included.
-        label: of a training on the bar.
         folder: for Ray's own files.
         rung: of ASHA, see `agents.distributed.jobs.run_trials`.
     """
@@ -29,7 +35,7 @@ def train_trials(
         images = int(metrics["images_spent"])
         bar.update(images - counted[trial])
         counted[trial] = images
-        bar.set_description(f"{label} {trial + 1}/{len(trials)}")
+        bar.set_description(labels[trial])
         bar.set_postfix(update=int(metrics["update"]), distance=f"{metrics['distance']:.3f}")
 
     if places.local:

@@ -18,8 +18,9 @@ class Args(Places):
 
     Each policy meets: the schedule it started from; its own mean schedule, for all samples; itself on the
     features of other samples, of the same class and of any; a policy that sees the step alone, trained alike;
-    and the best schedule of a search of as many images. The controls are trained here. Intervals are over
-    the trainings, so give several that differ in their seed: adanat_ppo.py --num-samples 8.
+    and the best schedule of a search of as many images. Controls that the run has not are trained here.
+    Intervals are over the trainings, so give several that differ in their seed: adanat_ppo.py --num-samples
+    8.
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")] = ()

@@ -16,9 +16,10 @@ from generators.rules import DecodeRules
 class Args(Places):
     """Search for the best static decoding schedule, and compare it with hand-made ones.
 
-    Each optimizer spends the same number of images on the select split. The best schedule found there is
-    written as strategy.json, and as strategy.yaml for AutoNAT; with --table.candidates, a schedule is
-    searched for every class too. The table is of the report split, which no search has seen.
+    Each optimizer may spend the same number of images; candidates are measured against the train split and
+    finalists against select. The best schedule is written as strategy.json, and as strategy.yaml for AutoNAT;
+    with --table.candidates, a schedule is searched for every class too. The table is of the report split,
+    which no search has seen.
     """
 
     task: str = "digits"
@@ -29,7 +30,7 @@ class Args(Places):
     """Decoding steps T."""
     optimizer: tuple[OptimizerName, ...] = ("grid", "cma")
     """One or more of: paper (AutoNAT's finite differences), grid (three scales of the reference), random,
-    spsa, gradient, coordinate, cma."""
+    spsa, gradient, coordinate, cma, tpe (Optuna's, if that is installed)."""
     repeats: int = 1
     """Searches by each optimizer, with the seeds seed, seed + 1, ...; the table gives their mean."""
     search: Annotated[SearchConfig, tyro.conf.arg(name="")] = field(default_factory=SearchConfig)

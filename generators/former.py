@@ -7,6 +7,13 @@ import warnings
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+# Settings that have come since, by one that stood beside them: what held before there were any.
+_ADDED: dict[str, dict[str, Any]] = {
+    "evaluate_every": {"finalists": 1},
+    "images_per_evaluation": {"race": 1, "split": "select"},
+    "asha_rung": {"step_only": False},
+}
+
 
 def settings(values: Mapping[str, Any], fields: Collection[str]) -> dict[str, Any]:
     """Return settings under today's names.
@@ -24,6 +31,9 @@ def settings(values: Mapping[str, Any], fields: Collection[str]) -> dict[str, An
         today["rules"] = _rules(today.pop("min_reveal"))
     if "split" in fields and "split" not in today and "part" in today:
         today["split"] = today.pop("part")
+    for beside, before in _ADDED.items():
+        if beside in today:
+            today = {name: value for name, value in before.items() if name in fields or flat} | today
     return today
 
 

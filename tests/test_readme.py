@@ -28,7 +28,7 @@ EXAMPLE, AGENT, OPTIONS, REWARD, ROLLOUT = snippets(ENVIRONMENT)
 
 def test_the_program_is_the_one_that_is_run_with_a_smaller_budget() -> None:
     """Line by line that of docs/extending.md, which is run as it stands."""
-    program = PROGRAM.replace("updates=60", "updates=2, warmup=1").replace(
+    program = PROGRAM.replace("AdaNATConfig()", "AdaNATConfig(updates=2, final_images=200)").replace(
         "task, steps=4)", "task, steps=4, images=200)"
     )
     lines = [line.partition("  # ")[0] for line in program.splitlines()]

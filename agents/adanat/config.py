@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from agents.adanat.alarms import AlarmConfig
-from agents.adanat.parts import CotrainingConfig, PolicyConfig, small_policy
+from agents.adanat.parts import Baseline, CotrainingConfig, PolicyConfig, small_policy
 from generators.rules import DecodeRules
 from natgym.names.spaces import PARAMETERS, Kind, Preset, check_actions, check_preset
 from natgym.names.tasks import at_hand
@@ -22,7 +22,9 @@ if TYPE_CHECKING:  # flags and their mistakes are told without torch
     from natgym.env.vector import DecodeVectorEnv
     from natgym.task import Task
 
-SEARCHED = "static-search"  # the schedule that a script searches before the training
+SEARCHED = "static-search"  # the schedule that a script searches
+ADANAT = "adanat"  # the learned policy
+STEP_ONLY = "step-only"  # a policy that sees the step alone, and the folder of its trainings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,7 @@ class EnvConfig:
     """Task whose train split is real for the discriminator and whose select split measures progress."""
     generator: str | None = None
     """Folder of a saved generator, or the name of a shipped one; by default the task's."""
-    steps: int = 4
+    steps: int = 2
     """Decoding steps T."""
     schedule: str = "reference"
     """What the policy starts from: a family's name or a schedule file."""
@@ -48,17 +50,22 @@ class EnvConfig:
     rules: str = "confidence"
     """Rules of the decoding step: confidence, random, halton, with limits if need be (generators.rules);
     adanat lets a step reveal nothing."""
-    reward: str = "adversarial"
-    """What judges finished images: adversarial; mmd, which learns in closed form from each rollout;
-    influence, distance, classifier or feature-distance, which don't learn; or a sum, as in
-    "adversarial=1,mmd=0.5"."""
+    reward: str = "mmd"
+    """What judges finished images: mmd, a discriminator in closed form, refitted on each rollout;
+    adversarial, a network; influence, distance, classifier or feature-distance, which don't learn; or a sum,
+    as in "adversarial=1,mmd=0.5"."""
     rewards: RewardOptions = field(default_factory=RewardOptions)
     """Options of the rewards by name."""
     extractor: str = "reward"
     """What rewards look through: the task's "reward" extractor; its "score" extractor, which measures
     progress, too; or the folder of a saved one."""
-    trajectories: int = 512
+    trajectories: int = 1024
     """Rows of the environment: images per rollout."""
+    group: int = 1
+    """Rows in a row that share noise and condition and differ by their actions; it divides the rows."""
+    coupled: bool = False
+    """Draw codes so that a small change of action moves few tokens: Gumbel-max on noise for every code, which
+    takes more random numbers. Measurements and tables draw as ever."""
     device: str = "cpu"
     """Where generator, policy and discriminator live: cpu or cuda."""
 
@@ -68,6 +75,8 @@ class EnvConfig:
         for name in ("steps", "trajectories"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        if self.group < 1 or self.trajectories % self.group:
+            raise ValueError(f"group {self.group}: it must divide trajectories {self.trajectories}")
         names_of(self.reward)
         DecodeRules.of(self.rules, (1, 1))  # says what is wrong with them, as the next
         check_preset(self.actions)
@@ -100,6 +109,8 @@ class EnvConfig:
             parameters=self.parameters,
             smoothing=self.smoothing,
             observation=self.observation,
+            group=self.group,
+            coupled=self.coupled,
             rules=self.rules,
             autoreset=False,
         )
@@ -110,15 +121,15 @@ class AdaNATConfig:
     """Hyper-parameters of PPO, of the reward's learning and of the measurements; the defaults are those of
     the small tasks."""
 
-    updates: int = 60
+    updates: int = 120
     """PPO iterations."""
     epochs: int = 4
     """PPO epochs per rollout."""
     minibatch: int | None = 512
     """Transitions per gradient step; None takes the whole rollout, as the paper does."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """Of actor and critic (Adam)."""
-    final_learning_rate: float | None = None
+    final_learning_rate: float | None = 3e-4
     """Learning rate of the last update, linear between; None keeps it constant."""
     adam_eps: float = 1e-5
     """Adam's epsilon; the paper has torch's 1e-8."""
@@ -132,7 +143,10 @@ class AdaNATConfig:
     """Weight of the critic's loss."""
     entropy_weight: float = 0.0
     """Weight of the entropy, which has no gradient as long as nothing learns the standard deviation."""
-    action_std: tuple[float, float] = (0.3, 0.2)
+    baseline: Baseline = "critic"
+    """What a return is compared with: the critic's value, the mean of the others of its group (rloo), or the
+    group's mean in units of its standard deviation (grpo); the last two need a group of 2 or more."""
+    action_std: tuple[float, float] = (1.0, 0.3)
     """Standard deviation of the actions at the first and the last update, linear between."""
     std_updates: int | None = None
     """Updates that are taken at the first standard deviation, all others at the last; None is linear."""
@@ -156,11 +170,17 @@ class AdaNATConfig:
     """Updates between measurements on the select split; one comes before the first update."""
     evaluation_images: int = 1000
     """Images per measurement."""
+    finalists: int = 4
+    """Measured policies, the start among them, of which the best on fresh noise is kept at the end; 1 keeps
+    the one whose measurement was best, which is partly luck."""
+    final_images: int = 3000
+    """Images per finalist."""
     seed: int = 0
     """Everything random follows from it."""
 
     def __post_init__(self) -> None:
         least = dict.fromkeys(("updates", "epochs", "minibatch", "evaluate_every", "evaluation_images"), 1)
+        least |= {"finalists": 1, "final_images": 1}
         least |= {"discriminator_batch": 1, "discriminator_steps": 1, "warmup": 0, "std_updates": 0}
         for name, bound in least.items():
             if (value := getattr(self, name)) is not None and value < bound:
@@ -206,6 +226,10 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         env, adanat = self.env, self.adanat
+        if adanat.baseline != "critic" and env.group < 2:
+            raise ValueError(
+                f"baseline {adanat.baseline} compares the rows of a group; give --group of 2 or more"
+            )
         if env.adversary and env.trajectories % adanat.discriminator_batch:
             raise ValueError(
                 f"discriminator_batch {adanat.discriminator_batch} must divide trajectories "
@@ -229,22 +253,39 @@ class TrainingConfig:
         """Images that the whole training draws."""
         env, adanat = self.env, self.adanat
         measurements = 1 + -(-adanat.updates // adanat.evaluate_every)
+        finalists = min(adanat.finalists, measurements)
         taught = adanat.warmup + adanat.updates if env.adversary else 0
         learning = adanat.updates * env.trajectories + taught * adanat.fresh_images(env.trajectories)
-        return learning + measurements * adanat.evaluation_images
+        final = finalists * adanat.final_images if finalists > 1 and not adanat.cotraining.updates else 0
+        return learning + measurements * adanat.evaluation_images + final
 
 
-PresetName = Literal["small", "adanat_paper", "adagen"]
+PresetName = Literal["small", "small_adversarial", "adanat_paper", "adagen"]
 
 
 def preset(name: PresetName) -> TrainingConfig:
     """Return a named set of hyper-parameters; task, generator and device are left to the user.
 
-    "small" is for the small tasks. "adanat_paper" has AdaNAT's of ImageNet-256 at T = 8; what 8 GPUs do there
-    in batches of 128 is one batch here. "adagen" is the same with AdaGen's 16 steps, smoothed actions and
-    schedule as residual (arXiv 2603.06993), which published no training code.
+    "small" is for the small tasks. "small_adversarial" goes on from a searched schedule there in small steps,
+    with a network as the discriminator. "adanat_paper" has AdaNAT's of ImageNet-256 at T = 8; what 8 GPUs do
+    there in batches of 128 is one batch here. "adagen" is the same with AdaGen's 16 steps, smoothed actions
+    and schedule as residual (arXiv 2603.06993), which published no training code.
     """
-    return {"small": TrainingConfig, "adanat_paper": _adanat_paper, "adagen": _adagen}[name]()
+    presets: dict[PresetName, Callable[[], TrainingConfig]] = {
+        "small": TrainingConfig,
+        "small_adversarial": _small_adversarial,
+        "adanat_paper": _adanat_paper,
+        "adagen": _adagen,
+    }
+    return presets[name]()
+
+
+def _small_adversarial() -> TrainingConfig:
+    env = EnvConfig(steps=4, schedule=SEARCHED, reward="adversarial", trajectories=512)
+    adanat = AdaNATConfig(
+        updates=60, learning_rate=1e-3, final_learning_rate=None, action_std=(0.3, 0.2), finalists=1
+    )
+    return TrainingConfig(env=env, adanat=adanat)
 
 
 def _adanat_paper() -> TrainingConfig:
@@ -255,6 +296,7 @@ def _adanat_paper() -> TrainingConfig:
         steps=8,
         actions="paper-no-residual",
         rules="adanat",
+        reward="adversarial",
         trajectories=4096,
         rewards=RewardOptions(adversarial=discriminator),
     )
@@ -263,6 +305,7 @@ def _adanat_paper() -> TrainingConfig:
         epochs=5,
         minibatch=None,
         learning_rate=1e-5,
+        final_learning_rate=None,
         adam_eps=1e-8,
         max_gradient_norm=None,
         normalize_advantages=False,
@@ -278,6 +321,7 @@ def _adanat_paper() -> TrainingConfig:
         policy=PolicyConfig(),
         evaluate_every=1,
         evaluation_images=50_000,
+        finalists=1,
     )
     return TrainingConfig(env=env, adanat=adanat)
 

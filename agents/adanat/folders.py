@@ -22,7 +22,7 @@ from natgym.rewards.sums import parts_of
 from natgym.runs import MetricsLog
 
 TRAINING = "training.json"  # config.json is a script's
-WRITTEN = ("metrics.csv", "checkpoint.pt", "policy", "best")
+WRITTEN = ("metrics.csv", "checkpoint.pt", "policy", "last")
 STOPPED = "stopped-by-asha"  # in the folder of a trial that does not go on, not even when resumed
 
 
@@ -116,6 +116,8 @@ def manifest(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any = None) -> 
         "smoothing": action_map.smoothing,
         "observation": observer.kind,
         "dtype": observer.dtype,
+        "group": env.group,
+        "coupled": env.coupled,
         "rules": env.rules.text,
         "conditions": "random" if env.random_conditions else tensors_hash({"values": env.pool.values}),
         "reward": env.reward_name,

@@ -59,7 +59,11 @@ def new_ppo(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any = None) -> P
             max_grad_norm=config.max_gradient_norm or math.inf,
             gamma=1.0,
             gae_lambda=1.0,
-            rollout_buffer_kwargs={"normalize_returns": True},
+            rollout_buffer_kwargs={
+                "normalize_returns": True,
+                "baseline": config.baseline,
+                "group": env.group,
+            },
             policy_kwargs=kwargs,
             device=env.device,
         )

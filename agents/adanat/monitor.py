@@ -1,4 +1,4 @@
-"""What watches a training: measurements on the select split, alarms, and the best policy so far."""
+"""What watches a training: measurements on the select split, alarms, and which policy is kept in the end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from natgym.rewards.adversarial import AdversarialReward
 from natgym.rewards.checks import judged
 from natgym.rewards.projected import GROUP
 from natgym.rewards.sums import parts_of
-from natgym.rollouts import Policy, balanced, rollout
+from natgym.rollouts import Policy, Rollout, balanced, rollout
 
 
 class Monitor:
@@ -32,15 +32,15 @@ class Monitor:
         first, vitals: the first and the last measurement.
         alarms: those of the last update, each with a sentence.
         images: drawn so far.
-        best: of the measurement with the smallest distance: its update, that distance and the weights; None
-            before the first.
+        finalists: the measured policies with the smallest distances, best first, each with its update, that
+            distance and the weights; after `choose` in the order and with the distances of the second look.
     """
 
     def __init__(self, env: DecodeVectorEnv, config: AdaNATConfig) -> None:
         self.env, self.config, self.images = env, config, 0
         self.first = self.vitals = Vitals()
         self.alarms: dict[Alarm, str] = {}
-        self.best: dict[str, Any] | None = None
+        self.finalists: list[dict[str, Any]] = []
         self.scorer: Scorer | None = None
         if env.task.description is None:
             return
@@ -50,12 +50,17 @@ class Monitor:
         self.held_out = select.images_NCHW[rows], select.condition[rows]
 
     @property
+    def best(self) -> dict[str, Any] | None:
+        """The best of the finalists; None before the first measurement."""
+        return self.finalists[0] if self.finalists else None
+
+    @property
     def stopped(self) -> bool:
         """Whether an alarm has ended the training."""
         return not self.alarms.keys().isdisjoint(self.config.alarms.stop)
 
     def watch(self, update: int, policy: Callable[[], Policy], weights: Callable[[], dict[str, Any]]) -> None:
-        """Measure after an update if it is time; note alarms, and the weights if they are the best so far.
+        """Measure after an update if it is time; note alarms, and the weights if they are among the best.
 
         Args:
             update: how many there were; 0 is the start, which alarms compare with.
@@ -70,20 +75,38 @@ class Monitor:
         else:
             self.alarms = alarms(self.config.alarms, self.first, self.vitals)
         distance = self.vitals.distance
-        if self.best is None or not distance >= self.best["distance"]:  # where nothing is measured, the last
-            self.best = {"update": update, "distance": distance, "weights": copy.deepcopy(weights())}
+        if math.isnan(distance):  # where nothing is measured, the last is kept
+            self.finalists = []
+        elif len(self.finalists) == self.config.finalists and distance >= self.finalists[-1]["distance"]:
+            return
+        new = {"update": update, "distance": distance, "weights": copy.deepcopy(weights())}
+        ranked = sorted([*self.finalists, new], key=lambda one: one["distance"])
+        self.finalists = ranked[: self.config.finalists]
+
+    def choose(self, policy: Callable[[dict[str, Any]], Policy]) -> None:
+        """Measure the finalists again on fresh noise, and rank them by that alone.
+
+        The best of many noisy measurements is partly the luckiest, and all were on one noise.
+
+        Args:
+            policy: makes one of weights.
+        """
+        if self.scorer is None or len(self.finalists) < 2:
+            return
+        seed = derive_seed(self.config.seed, "finalists")
+        for finalist in self.finalists:
+            drawn = self._draw(policy(finalist["weights"]), self.config.final_images, seed)
+            finalist["distance"] = self.scorer.distance(drawn.images_NCHW)
+        self.finalists.sort(key=lambda one: one["distance"])
 
     def measure(self, policy: Policy) -> Vitals:
         """Return the vitals of a policy; all not a number where there are no real images."""
         if self.scorer is None:
             return Vitals()
-        env, config = self.env, self.config
-        condition = balanced(env.generator.conditions(), config.evaluation_images)
-        seed = derive_seed(config.seed, "select")
-        drawn = rollout(policy, env.generator, env.tokenizer, condition, seed=seed)
-        self.images += len(condition)
-        scores = self.scorer.score(drawn.images_NCHW, condition)
-        fake = drawn.images_NCHW, condition
+        env, seed = self.env, derive_seed(self.config.seed, "select")
+        drawn = self._draw(policy, self.config.evaluation_images, seed)
+        fake = drawn.images_NCHW, drawn.condition
+        scores = self.scorer.score(*fake)
         real_B, fake_B = judged(env.reward, *self.held_out), judged(env.reward, *fake)
         told_apart = math.nan
         for adversary in (part for part in parts_of(env.reward) if isinstance(part, AdversarialReward)):
@@ -100,12 +123,20 @@ class Monitor:
             idle=float((before["masked_after"] == before["masked_before"]).mean()),
         )
 
+    def _draw(self, policy: Policy, images: int, seed: int) -> Rollout:
+        condition = balanced(self.env.generator.conditions(), images)
+        self.images += images
+        return rollout(policy, self.env.generator, self.env.tokenizer, condition, seed=seed)
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed training needs."""
         told = {"first": self.first._asdict(), "vitals": self.vitals._asdict()}
-        return {**told, "alarms": self.alarms, "best": self.best}
+        return {**told, "alarms": self.alarms, "finalists": self.finalists}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
         self.first, self.vitals = Vitals(**state["first"]), Vitals(**state["vitals"])
-        self.alarms, self.best = state["alarms"], state.get("best")
+        self.alarms = state["alarms"]
+        # Checkpoints of before have the best alone, or nothing.
+        best = [state["best"]] if state.get("best") else []
+        self.finalists = state.get("finalists", best)

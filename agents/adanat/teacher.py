@@ -54,7 +54,9 @@ class Teacher:
             )
         self.real = _real_images(env, config)
         own = self.fresh and config.discriminator_steps is not None
-        self.fresh_env = env.like(num_envs=config.discriminator_batch) if own else env
+        rows = config.discriminator_batch if own else env.num_envs
+        # A discriminator learns from images that have nothing in common, as those that are judged.
+        self.fresh_env = env.like(num_envs=rows, group=1, coupled=False) if self.fresh else env
 
     def begin(self, policy: Any) -> None:
         """Reset the reward, and let one that learns from fresh images learn before the first update."""
@@ -123,7 +125,7 @@ class Teacher:
         """Let the policy draw one batch that all steps share, or one for each step."""
         steps = self.config.discriminator_steps
         if steps is None:
-            yield draw(policy, self.env, seed)
+            yield draw(policy, self.fresh_env, seed)
             return
         for step in range(steps):
             yield draw(policy, self.fresh_env, derive_seed(seed, "fresh", step))

@@ -87,6 +87,8 @@ class AdaNATTrainer:
         judged = self.teacher.teach(self.ppo.policy, seed, rollout)
         self.done = update + 1
         self.monitor.watch(self.done, self.actor, self.ppo.policy.state_dict)
+        if self.ended and not self.cotraining:  # whose generator has left its former policies behind
+            self.monitor.choose(lambda weights: learned_policy(self.ppo.policy, self.env, weights))
         return _joined(
             {"update": self.done, "images_spent": self.images_spent},
             self.monitor.vitals._asdict(),
@@ -117,9 +119,9 @@ class AdaNATTrainer:
 
         Args:
             folder: gets training.json, metrics.csv, alarms.csv, checkpoint.pt (replaced at each update) and,
-                at the end, policy/ with the last policy and best/ with the one that measured best, or
-                generator/ in its place if that learned, too. An alarm of `config.alarms.stop` and a callback
-                are an end as well.
+                at the end, policy/ with the policy that measured best and last/ with the last one; or, if the
+                generator learned, too, policy/ with the last one and generator/. An alarm of
+                `config.alarms.stop` and a callback are an end as well.
 
         Raises:
             ValueError: the folder holds a training of another configuration, which is not touched; or it is
@@ -141,13 +143,16 @@ class AdaNATTrainer:
         return run.folder
 
     def export(self, folder: Path) -> None:
-        """Save the last policy as policy/; the best as best/, or the generator that learned as generator/."""
-        task = self.env.task.home
-        save_policy(self.actor(), folder / "policy", task=task)
+        """Save the chosen policy as policy/ and the last as last/, or the generator that learned, too."""
+        task, best = self.env.task.home, self.monitor.best
         if self.cotraining:
+            save_policy(self.actor(), folder / "policy", task=task)
             self.cotraining.export(folder / "generator", task)
-        else:
-            save_policy(self.policy(), folder / "best", task=task)
+            return
+        measured = [{name: one[name] for name in ("update", "distance")} for one in self.monitor.finalists]
+        update = best["update"] if best else self.done
+        save_policy(self.policy(), folder / "policy", task=task, update=update, finalists=measured)
+        save_policy(self.actor(), folder / "last", task=task, update=self.done)
 
     @property
     def ended(self) -> bool:
@@ -159,7 +164,7 @@ class AdaNATTrainer:
         return learned_policy(self.ppo.policy, self.env)
 
     def policy(self) -> Learned:
-        """Return the policy that measured best so far.
+        """Return the policy that measured best: so far, and at the end among the finalists on fresh noise.
 
         Before any measurement, and where none tells policies apart, it is the present one; with co-training,
         too, since the generator that a former one played is no more.

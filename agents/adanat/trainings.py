@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from agents.adanat.config import SEARCHED, TrainingConfig
+from agents.adanat.config import SEARCHED, STEP_ONLY, TrainingConfig
 from natgym.runs import read_config, read_metrics
 
 
@@ -18,11 +19,13 @@ class Training:
         config: with the schedule it started from as a file or a family's name.
         folder: holds policy/.
         searched: images that were spent on that schedule.
+        step_only: the folder of the same training of a policy that sees the step alone, if there is one.
     """
 
     config: TrainingConfig
     folder: Path
     searched: int
+    step_only: Path | None
 
     @property
     def spent(self) -> int:
@@ -39,6 +42,28 @@ def read_training(run: Path) -> TrainingConfig:
     path = run / "config.json"
     whole = "train" in json.loads(path.read_text())
     return read_config(path, TrainingConfig, "train" if whole else None)
+
+
+class Kept(NamedTuple):
+    """Which of a training's policies was kept.
+
+    Attributes:
+        update: after which it was the policy.
+        distance: from the select split, on the noise of the finalists.
+        finalists: how many were compared there.
+    """
+
+    update: int
+    distance: float
+    finalists: int
+
+
+def kept_policy(folder: Path) -> Kept | None:
+    """Return which policy a training's folder holds; None where none was chosen by a measurement."""
+    metadata = json.loads((folder / "policy" / "config.json").read_text())["metadata"]
+    if not metadata.get("finalists"):
+        return None
+    return Kept(metadata["update"], metadata["finalists"][0]["distance"], len(metadata["finalists"]))
 
 
 def finished_trainings(run: Path) -> list[Training]:
@@ -60,5 +85,7 @@ def finished_trainings(run: Path) -> list[Training]:
     for folder, own in configs.items():
         if not (folder / "policy" / "model.safetensors").is_file():
             raise ValueError(f"{folder} holds no policy; finish it with adanat_ppo.py --resume {run}")
-        found.append(Training(own, folder, searched))
+        control = run / STEP_ONLY if folder == run else run / STEP_ONLY / folder.name
+        step_only = control if (control / "policy").is_dir() else None
+        found.append(Training(own, folder, searched, step_only))
     return found

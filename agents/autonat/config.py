@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Literal
 
-OptimizerName = Literal["paper", "grid", "random", "spsa", "gradient", "coordinate", "cma"]
+OptimizerName = Literal["paper", "grid", "random", "spsa", "gradient", "coordinate", "cma", "tpe"]
 Warm = Literal["grid", "family", "none"]
 Ratio = Literal["power-cosine", "beta-cdf"]
+SearchSplit = Literal["train", "select"]
+BUDGET = 85_000  # images of a search that stands alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +42,14 @@ class SearchConfig:
 
     images_per_evaluation: int = 1000
     """Images per evaluated schedule."""
-    budget: int = 85_000
-    """Images that the whole search may spend, its finalists included."""
+    budget: int | None = None
+    """Images that the whole search may spend, its finalists included; by default 85,000, and beside a
+    training as many as that spends."""
+    split: SearchSplit = "train"
+    """Real images that candidates are measured against; the finalists' are always those of select."""
+    race: int = 4
+    """Chunks that the evaluations of a grid are drawn in; after each, schedules that are shown to lose by
+    what was drawn so far get no more. 1 gives each schedule all its images."""
     finalists: int = 5
     """Schedules evaluated again at the end; the choice is made on this second look alone."""
     final_images: int = 2000
@@ -49,8 +57,8 @@ class SearchConfig:
     grid: GridConfig = field(default_factory=GridConfig)
     """Points of the optimizer `grid`."""
     warm: Warm = "grid"
-    """Where random, spsa, gradient, coordinate and cma begin: around the best of a coarse grid, of a family
-    of five or six numbers searched by cma, or around `start` (none)."""
+    """Where random, spsa, gradient, coordinate, cma and tpe begin: around the winner of a coarse grid, of a
+    family of five or six numbers searched by cma, or around `start` (none)."""
     coarse: GridConfig = field(
         default_factory=lambda: GridConfig(
             remask=(2.0, 6.0, 16.0), sampling=(0.9, 1.0), guidance=(0, 0.5, 1, 2)
@@ -65,23 +73,32 @@ class SearchConfig:
     """Schedule to search around without a warm start: a name or a file."""
 
     def __post_init__(self) -> None:
-        for name in ("images_per_evaluation", "budget", "finalists", "final_images"):
+        for name in ("images_per_evaluation", "race", "finalists", "final_images"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        if self.images_per_evaluation < self.race:
+            raise ValueError(
+                f"race {self.race}: an evaluation has {self.images_per_evaluation} images; take fewer chunks"
+            )
         if not 0 < self.family_share < 1:
             raise ValueError(
                 f"family_share {self.family_share}: it is a share of the budget, between 0 and 1"
             )
-        if self.budget <= self.finalists * self.final_images:
+        if self.total <= self.finalists * self.final_images:
             raise ValueError(
-                f"budget {self.budget}: {self.finalists} finalists alone take "
+                f"budget {self.total}: {self.finalists} finalists alone take "
                 f"{self.finalists * self.final_images} images; raise it or take fewer"
             )
 
     @property
+    def total(self) -> int:
+        """Images that the whole search may spend."""
+        return BUDGET if self.budget is None else self.budget
+
+    @property
     def explored(self) -> int:
         """Images for all but the finalists."""
-        return self.budget - self.finalists * self.final_images
+        return self.total - self.finalists * self.final_images
 
 
 @dataclass(frozen=True, kw_only=True)

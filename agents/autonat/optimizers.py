@@ -8,6 +8,7 @@ to be compared on the same noise. None of it knows schedules or Ray.
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -213,3 +214,48 @@ class CMA(Optimizer):
     def _open(self) -> None:
         """Draw the next generation once: its generator has a state."""
         self._points = np.stack([self.strategy.ask() for _ in range(self.strategy.population_size)])
+
+
+class TPE(Optimizer):
+    """Optuna's tree-structured Parzen estimator (Bergstra et al. 2011); the answer is the best point told.
+
+    Args:
+        reach: points lie within the start +- this, in each coordinate.
+        points: of a generation, which the estimator spreads by a liar that is constant.
+
+    Raises:
+        ValueError: optuna is not installed.
+    """
+
+    def __init__(self, start: np.ndarray, *, reach: float = 2.0, points: int = 8, seed: int = 0) -> None:
+        try:
+            import optuna
+        except ImportError:
+            raise ValueError("optimizer tpe needs optuna: pip install optuna, or take cma") from None
+        super().__init__(start, seed=seed)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = optuna.samplers.TPESampler(seed=seed % 2**32, multivariate=True, constant_liar=True)
+        self.study = optuna.create_study(sampler=sampler)
+        self.ranges: dict[str, Any] = {
+            str(at): optuna.distributions.FloatDistribution(value - reach, value + reach)
+            for at, value in enumerate(self.center.tolist())
+        }
+        self.study.enqueue_trial({name: (one.low + one.high) / 2 for name, one in self.ranges.items()})
+        self.points, self.best = points, np.inf
+        self._open()
+
+    def ask(self) -> np.ndarray:
+        return np.array([[trial.params[name] for name in self.ranges] for trial in self._trials])
+
+    def _learn(self, points: np.ndarray, values: np.ndarray) -> None:
+        for trial, value in zip(self._trials, values.tolist(), strict=True):
+            self.study.tell(trial, value)
+        if values.min() < self.best:
+            self.best, self.center = float(values.min()), points[values.argmin()]
+        self._open()
+
+    def _open(self) -> None:
+        """Draw the next generation once: the sampler has a state."""
+        self._trials = [self.study.ask(self.ranges) for _ in range(self.points)]

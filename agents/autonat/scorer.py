@@ -1,4 +1,4 @@
-"""What a search of schedules measures: the distance of a schedule's images from the task's select split."""
+"""What a search of schedules measures: the distance of a schedule's images from a split of the task."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from generators.conditions import Condition
+from generators.data import SplitName
 from generators.first_pass import FirstPass
 from generators.noise import derive_seed
 from generators.rules import DecodeRules
 from generators.schedules import Schedule
 from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
 from natgym.evaluation.scorer import Scorer
+from natgym.metrics.pixels import PixelDistance
 from natgym.policies import FixedPolicy
 from natgym.rollouts import Policy, Rollout, at_random, balanced, rollout
 from natgym.task import Task
+
+PIXELS = "pixel_distance"
 
 
 class Evaluation(NamedTuple):
@@ -27,6 +31,7 @@ class Evaluation(NamedTuple):
         images: images to draw.
         seed: of the first image's noise.
         balanced: conditions in turn; else drawn at random from the seed, as AutoNAT does.
+        split: of the real images that they are compared with.
     """
 
     number: int
@@ -35,17 +40,18 @@ class Evaluation(NamedTuple):
     images: int
     seed: int
     balanced: bool
+    split: SplitName = "select"
 
 
 class Measurement(NamedTuple):
-    """Distance from the select split, and its standard error over draws of as many images."""
+    """Distance from the split, and its standard error over draws of as many images."""
 
     distance: float
     error: float
 
 
 class ScheduleScorer:
-    """Measure schedules of one generator: their images' distance from the task's select split.
+    """Measure schedules of one generator: their images' distance from a split of the task's real images.
 
     Args:
         task: a `Task`, or what `Task.load` takes.
@@ -56,9 +62,15 @@ class ScheduleScorer:
     def __init__(self, task: Any, *, rules: str | DecodeRules = "confidence", threads: int = 1) -> None:
         self.task = Task.load(task)
         self.generator, self.tokenizer = self.task.generator, self.task.tokenizer
-        self.scorer = Scorer(self.task.score_extractor, self.task.split("select"))  # type: ignore[arg-type]
         self.rules, self.threads = DecodeRules.of(rules, self.generator.grid), threads
         self.first_pass = FirstPass(self.generator)  # every image of a class begins with the same one
+        self._scorers: dict[SplitName, Scorer] = {}
+
+    def scorer(self, split: SplitName = "select") -> Scorer:
+        """Return what compares images with a split, made when it is first asked for."""
+        if split not in self._scorers:
+            self._scorers[split] = Scorer(self.task.score_extractor, self.task.split(split))  # type: ignore[arg-type]
+        return self._scorers[split]
 
     def __call__(self, evaluation: Evaluation) -> Measurement:
         pool, images, seed = self.generator.conditions(), evaluation.images, evaluation.seed
@@ -67,12 +79,17 @@ class ScheduleScorer:
         else:
             condition = at_random(pool, images, derive_seed(seed, "conditions"))
         drawn_NCHW = self.draw(FixedPolicy(evaluation.schedule), condition, seed).images_NCHW
-        return Measurement(*self.scorer.distance_and_error(drawn_NCHW))
+        return Measurement(*self.scorer(evaluation.split).distance_and_error(drawn_NCHW))
 
     def evaluator(self, images: int, seeds: Sequence[int]) -> Evaluator:
-        """Return what evaluates policies of this generator on the report split, which is opened only here."""
+        """Return what evaluates policies of this generator on the report split, which is opened only here.
+
+        It has one more column, PIXELS, by a view of the images that no network has a say in.
+        """
         config = EvaluationConfig(images=images, seeds=tuple(seeds))
-        return Evaluator(self.task, config, rules=self.rules, threads=self.threads)
+        train, report = (self.task.split(split).images_NCHW for split in ("train", "report"))
+        metrics = {PIXELS: PixelDistance.maker(train, report)}
+        return Evaluator(self.task, config, rules=self.rules, metrics=metrics, threads=self.threads)
 
     def draw(self, policy: Policy, condition: Condition, seed: int) -> Rollout:
         """Draw one image per condition."""

@@ -1,9 +1,10 @@
 """AutoNAT (arXiv 2406.05478, section 4): search for the best static strategy. Knows no Ray.
 
-A search asks for one generation of evaluations after another and is told their distances from the select
-part, in any order. Every finished evaluation is a line of a plain log, from which an interrupted search goes
-on: what it asks is a function of its config and of what it was told. The winner is chosen among finalists on
-fresh images, since the best of many noisy evaluations is mostly the luckiest.
+A search asks for one generation of evaluations after another and is told their distances from a split of
+the real images, in any order. Every finished evaluation is a line of a plain log, from which an interrupted
+search goes on: what it asks is a function of its config and of what it was told. The winner is chosen among
+finalists on fresh images and the select split, since the best of many noisy evaluations is mostly the
+luckiest.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from agents.autonat import optimizers
 from agents.autonat.config import GridConfig as GridConfig
@@ -27,11 +29,18 @@ from natgym.runs import MetricsLog, read_metrics
 
 
 class Generation(NamedTuple):
-    """Schedules that are open together: how many images each gets, and whether all see the same noise."""
+    """Schedules that are open together.
+
+    Attributes:
+        images: that each gets.
+        common_noise: whether all see the same noise.
+        final: whether they are the finalists.
+    """
 
     schedules: list[Schedule]
     images: int
     common_noise: bool = True
+    final: bool = False
 
 
 Measure = Callable[[Evaluation], Measurement]
@@ -45,6 +54,7 @@ LOCAL: dict[str, Callable[[np.ndarray, float, int], Optimizer]] = {
     "gradient": lambda start, reach, seed: optimizers.Gradient(start, step=0.4 * reach, rate=reach),
     "coordinate": lambda start, reach, seed: optimizers.CoordinateSearch(start, step=reach, seed=seed),
     "cma": lambda start, reach, seed: optimizers.CMA(start, step=0.7 * reach, seed=seed),
+    "tpe": lambda start, reach, seed: optimizers.TPE(start, reach=2 * reach, seed=seed),
 }
 NEAR = 0.5  # the reach around the best of a warm start
 
@@ -55,48 +65,106 @@ def explore(optimizer: OptimizerName, config: SearchConfig, steps: int, seed: in
     Raises:
         ValueError: the budget does not reach for one generation.
     """
-    tried: list[tuple[float, Schedule]] = []
-    each = config.images_per_evaluation
+    search = _Exploration(optimizer, config)
+    if optimizer == "paper":
+        plain = Parameters(steps)
+        method = optimizers.FiniteDifferences(
+            plain.start, step=plain.step, rate=plain.rate, low=plain.low, high=plain.high
+        )
+        best = yield from search.minimise(method, plain)
+    elif optimizer == "grid":
+        best = yield from search.race(config.grid, steps)
+    else:
+        base, reach = as_schedule(config.start, steps), 1.0
+        if config.warm == "grid":
+            base = yield from search.race(config.coarse, steps)
+            reach = NEAR
+        elif config.warm == "family":
+            family = Family(steps, config.family)
+            share = int(config.family_share * config.explored)
+            base = yield from search.minimise(LOCAL["cma"](family.start, 1.0, seed), family, share)
+            reach = NEAR
+        around = Around(base)
+        best = yield from search.minimise(LOCAL[optimizer](around.start, reach, seed), around)
+        search.stages[0].insert(0, base)
 
-    def minimise(method: Optimizer, space: Space, images: int) -> Explored:
-        while len(points := method.ask()) and images >= (cost := len(points) * each):
+    ranked = [best, *(schedule for stage in search.stages for schedule in stage)]
+    finalists = list(_distinct(ranked))[: config.finalists]
+    distances = yield Generation(finalists, config.final_images, final=True)
+    return finalists[int(np.argmin(distances))]
+
+
+class _Exploration:
+    """What the stages of one search share.
+
+    Attributes:
+        images: left for exploring.
+        stages: what each stage tried, the last stage first, the best schedule first: chunks of a race and
+            whole evaluations are of different numbers of images, which their distances rise with.
+    """
+
+    def __init__(self, optimizer: OptimizerName, config: SearchConfig) -> None:
+        self.optimizer, self.config = optimizer, config
+        self.images = config.explored
+        self.stages: list[list[Schedule]] = []
+
+    def minimise(self, method: Optimizer, space: Space, share: int | None = None) -> Explored:
+        """Ask and tell a method as long as the images last, or a share of them."""
+        each = self.config.images_per_evaluation
+        floor = 0 if share is None else self.images - share
+        tried: list[tuple[float, Schedule]] = []
+        while len(points := method.ask()) and self.images - floor >= len(points) * each:
             schedules = [space.schedule(point) for point in points]
             distances = yield Generation(schedules, each, method.common_noise)
             method.tell(np.array(distances))
             tried.extend(zip(distances, schedules, strict=True))
-            images -= cost
-        if not tried:
-            raise ValueError(
-                f"budget {config.budget}: beside the finalists, {optimizer} takes {cost:,} images for its "
-                "first generation; raise it or take fewer images per evaluation"
-            )
+            self.images -= len(points) * each
+        if not tried and not self.stages:
+            raise self._too_little(len(points) * each)
+        self.stages.insert(0, [schedule for _, schedule in sorted(tried, key=lambda pair: pair[0])])
         return space.schedule(method.center)
 
-    if optimizer == "paper":
-        plain = Parameters(steps)
-        method: Optimizer = optimizers.FiniteDifferences(
-            plain.start, step=plain.step, rate=plain.rate, low=plain.low, high=plain.high
-        )
-        center = yield from minimise(method, plain, config.explored)
-    elif optimizer == "grid":
-        method = optimizers.Grid(np.array(config.grid.points))
-        center = yield from minimise(method, Scales(steps), config.explored)
-    else:
-        base, reach = as_schedule(config.start, steps), 1.0
-        if config.warm == "grid":
-            method, reach = optimizers.Grid(np.array(config.coarse.points)), NEAR
-            base = yield from minimise(method, Scales(steps), config.explored)
-        elif config.warm == "family":
-            family, share = Family(steps, config.family), int(config.family_share * config.explored)
-            method, reach = LOCAL["cma"](family.start, 1.0, seed), NEAR
-            base = yield from minimise(method, family, share)
-        around, left = Around(base), config.explored - len(tried) * each
-        center = yield from minimise(LOCAL[optimizer](around.start, reach, seed), around, left)
+    def race(self, grid: GridConfig, steps: int) -> Explored:
+        """Measure all points of a grid, chunk by chunk, and after each drop those that are shown to lose."""
+        space = Scales(steps)
+        schedules = [space.schedule(np.array(point)) for point in grid.points]
+        chunk = self.config.images_per_evaluation // self.config.race
+        distances_NK = np.empty((len(schedules), 0))
+        running = np.arange(len(schedules))
+        while distances_NK.shape[1] < self.config.race and self.images >= len(running) * chunk:
+            distances = yield Generation([schedules[at] for at in running], chunk)
+            self.images -= len(running) * chunk
+            distances_NK = np.column_stack([distances_NK, distances])
+            left = not_beaten(distances_NK)
+            running, distances_NK = running[left], distances_NK[left]
+        if not distances_NK.size:
+            raise self._too_little(len(running) * chunk)
+        order = distances_NK.mean(1).argsort(kind="stable")
+        self.stages.insert(0, [schedules[at] for at in running[order]])
+        return self.stages[0][0]
 
-    ranked = [center, *(schedule for _, schedule in sorted(tried, key=lambda pair: pair[0]))]
-    finalists = list(_distinct(ranked))[: config.finalists]
-    distances = yield Generation(finalists, config.final_images)
-    return finalists[int(np.argmin(distances))]
+    def _too_little(self, cost: int) -> ValueError:
+        return ValueError(
+            f"budget {self.config.total}: beside the finalists, {self.optimizer} takes {cost:,} images for "
+            "its first generation; raise it or take fewer images per evaluation"
+        )
+
+
+def not_beaten(distances_NK: np.ndarray) -> np.ndarray:
+    """Return which candidates may be the best, (N,) bool, by their distances on the same K chunks of noise.
+
+    A candidate is beaten if its mean lies above the smallest one by more than a 97.5 % bound of such a
+    difference. Its error is that of a randomized block design: what is left of all distances once the means
+    of candidates and of chunks are taken off, so that two chunks already give one to a grid.
+    """
+    N, K = distances_NK.shape
+    if N < 2 or K < 2:
+        return np.ones(N, dtype=bool)
+    means_N = distances_NK.mean(1)
+    residuals_NK = distances_NK - means_N[:, None] - distances_NK.mean(0) + distances_NK.mean()
+    freedom = (N - 1) * (K - 1)
+    error = np.sqrt(2 / K * np.square(residuals_NK).sum() / freedom)
+    return means_N - means_N.min() <= stats.t.ppf(0.975, freedom) * error
 
 
 def _distinct(schedules: Iterable[Schedule]) -> Iterable[Schedule]:
@@ -122,7 +190,8 @@ class Search:
     def __init__(
         self, optimizer: OptimizerName, config: SearchConfig, steps: int, seed: int, log: Path
     ) -> None:
-        self.seed, self.asked = seed, list[Evaluation]()
+        self.seed, self.split = seed, config.split
+        self.asked: list[Evaluation] = []
         self.known = {
             int(row["evaluation"]): Measurement(float(row["distance"]), float(row["error"]))
             for row in read_metrics(log)
@@ -172,8 +241,16 @@ class Search:
         for point, schedule in enumerate(generation.schedules):
             common = () if generation.common_noise else (point,)
             seed = derive_seed(self.seed, "search", number, *common)
-            count, images = len(self.asked), generation.images
-            self.asked.append(Evaluation(count, number, schedule, images, seed, generation.common_noise))
+            evaluation = Evaluation(
+                number=len(self.asked),
+                generation=number,
+                schedule=schedule,
+                images=generation.images,
+                seed=seed,
+                balanced=generation.common_noise,
+                split="select" if generation.final else self.split,
+            )
+            self.asked.append(evaluation)
 
     def _proceed(self) -> None:
         while self.result is None and not self.open():

@@ -29,11 +29,11 @@ RETRIES = 2
 Report = Callable[[int, Evaluation, Measurement], object]
 
 _LOADED = ("task", "generator", "device", "rules", "threads")  # read when an actor starts
-_OWN = (*_LOADED, "steps", "schedule", "images", "seed", "balanced")
+_OWN = (*_LOADED, "steps", "schedule", "images", "seed", "balanced", "split")
 
 
 class ScheduleTrial(tune.Trainable):
-    """One trial measures one schedule: {"distance", "error"} from the task's select split.
+    """One trial measures one schedule: {"distance", "error"} from a split of the task.
 
     An actor loads the generator once, whatever the number of its trials (`reuse_actors=True`). The config:
 
@@ -44,6 +44,7 @@ class ScheduleTrial(tune.Trainable):
     | schedule | "reference" | name, file, table (T, 4), or a family with parameters, "beta-cdf:a=2" |
     | images, seed | 1000, 0 | images, and their noise |
     | balanced | True | conditions in turn, or at random |
+    | split | "select" | real images to compare with |
     | rules, device, threads | "confidence", "cpu", 1 | how images are drawn |
     | any other | | a parameter of the family: remask, sampling, w, a, b, ... |
     """
@@ -82,7 +83,8 @@ def _evaluation(config: dict[str, Any]) -> Evaluation:
     else:
         spec = Schedule(torch.tensor(spec, dtype=torch.float64))
     images, seed = config.get("images", 1000), config.get("seed", 0)
-    return Evaluation(0, 0, spec, images, seed, config.get("balanced", True))
+    balanced, split = config.get("balanced", True), config.get("split", "select")
+    return Evaluation(0, 0, spec, images, seed, balanced, split)
 
 
 class SearchShell(Searcher):
@@ -109,7 +111,8 @@ class SearchShell(Searcher):
             for evaluation in search.open():
                 if (index, evaluation.number) not in taken:
                     self.running[trial_id] = index, evaluation
-                    asked = {name: getattr(evaluation, name) for name in ("images", "seed", "balanced")}
+                    names = ("images", "seed", "balanced", "split")
+                    asked = {name: getattr(evaluation, name) for name in names}
                     return {**self.fixed, **asked, "schedule": evaluation.schedule.table_T4.tolist()}
         return None  # all open ones are running: ask again later
 

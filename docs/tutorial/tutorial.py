@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from agents.adanat.config import TrainingConfig
+from agents.adanat.config import preset
 from agents.adanat.trainer import train
 from agents.named import find_policies
 from generators.checkpoints import from_pretrained
@@ -159,7 +159,7 @@ policies["searched"] = find_policies(str(schedule), [STEPS], generator)[0][1]
 # schedule's), between classes, and between samples.
 
 # %%
-config = TrainingConfig.of(
+config = preset("small_adversarial").but(
     steps=STEPS,
     schedule=str(schedule),
     updates=budget(16, 1),
@@ -171,7 +171,8 @@ config = TrainingConfig.of(
 train(config, run.folder, lambda metrics: None)
 metrics = pd.read_csv(run.folder / "metrics.csv")
 run.write_figure(
-    "learning", learning_figure(metrics, "distance from the select split, the same noise each time")
+    "learning",
+    learning_figure({"adanat": metrics}, "distance from the select split, the same noise each time"),
 )
 policies["adanat"] = from_pretrained(run.folder / "policy")  # type: ignore[assignment]
 condition = balanced(generator.conditions(), budget(500, 50))

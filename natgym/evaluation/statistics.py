@@ -51,6 +51,11 @@ class Difference:
         """Number of pairs."""
         return len(self.each)
 
+    @property
+    def shown(self) -> bool:
+        """Whether the interval tells the sign; a single pair has none and shows nothing."""
+        return abs(self.mean) > self.half_width
+
     def __str__(self) -> str:
         return f"{self.mean:+.3f}" + ("" if math.isnan(self.half_width) else f" ± {self.half_width:.3f}")
 

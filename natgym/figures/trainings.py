@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter
 
 from natgym.figures.style import (
     COLORS,
@@ -14,29 +18,35 @@ from natgym.figures.style import (
 )
 
 
-def learning_figure(metrics: pd.DataFrame, note: str) -> Figure:
-    """Draw a training's distance from the select split, the level it started from, and its moving reward.
+def learning_figure(logs: Mapping[str, pd.DataFrame], note: str) -> Figure:
+    """Draw trainings' distances from the select split, and the start and the moving reward of the last.
 
     Args:
-        metrics: metrics.csv of a training, whose `distance` is that of the last measurement.
+        logs: label -> metrics.csv of a training, whose `distance` is that of the last measurement.
         note: what the reader must know, under the panels.
     """
     figure = Figure(figsize=(8.4, 2.9))
     distance, reward = panels(figure, 1, 2)
-    measured = metrics[metrics["distance"].ne(metrics["distance"].shift())]
-    updates = measured["update"].where(measured["update"] > 1, 0)  # the first one comes before any update
-    distance.plot(updates, measured["distance"], color=COLORS[0], marker="o", markersize=3.5, label="adanat")
-    distance.axhline(
-        measured["distance"].iloc[0], color=COLORS[1], linewidth=1.1, linestyle="--", label="start"
-    )
-    distance.set_ylim(0, 1.08 * measured["distance"].max())
-    for name, color in (("reward", COLORS[0]), ("discriminator_accuracy", COLORS[1])):
+    colors = [COLORS[0], *COLORS[2:]]  # the last one's is the first
+    for color, (label, metrics) in zip(colors, reversed(list(logs.items())), strict=False):
+        measured = metrics[metrics["distance"].ne(metrics["distance"].shift())]
+        updates = measured["update"].where(measured["update"] > 1, 0)  # the first comes before any update
+        distance.plot(updates, measured["distance"], color=color, marker="o", markersize=3.5, label=label)
+    metrics = list(logs.values())[-1]
+    start = metrics["distance"].iloc[0]
+    distance.axhline(start, color=COLORS[1], linewidth=1.1, linestyle="--", label="start")
+    distance.set_ylim(0, 1.08 * max(log["distance"].max() for log in logs.values()))
+    # The reward in closed form is refitted against the images it is given for, so that its mean says nothing.
+    shown = ("mmd",) if "mmd" in metrics else ("reward", "discriminator_accuracy")
+    for name, color in zip(shown, COLORS, strict=False):
         if name in metrics:
-            reward.plot(
-                metrics["update"], metrics[name], color=color, linewidth=1.2, label=name.replace("_", " ")
-            )
+            label = name.replace("_", " ")
+            reward.plot(metrics["update"], metrics[name], color=color, linewidth=1.2, label=label)
     plain(distance, "distance from the select split", "update")
-    if "discriminator_accuracy" in metrics:
+    if "mmd" in metrics:
+        reward.set_ylim(bottom=0)
+        plain(reward, "squared MMD of the exploring policy's images", "update")
+    elif "discriminator_accuracy" in metrics:
         reward.set_ylim(0, 1)
         plain(reward, "adversarial reward (moving: not comparable over updates)", "update")
     else:
@@ -66,4 +76,33 @@ def training_figure(metrics: pd.DataFrame, note: str) -> Figure:
         else:
             axis.plot(measured["update"], measured[name], color=COLORS[0], marker="o", markersize=3.5)
         plain(axis, title, "update")
+    return finish(figure, note)
+
+
+def curves_figure(curves: pd.DataFrame, note: str) -> Figure:
+    """Draw distances against images and against seconds, a line per method: mean over its runs, their range.
+
+    Args:
+        curves: columns method, seed, images, seconds, distance; the runs of a method may have other points.
+        note: what the reader must know, under the panels.
+    """
+    figure = Figure(figsize=(8.4, 3.4))
+    axes = panels(figure, 1, 2)
+    for axis, cost, unit in zip(axes, ("images", "seconds"), (1000, 1), strict=True):
+        for color, (method, runs) in zip(COLORS, curves.groupby("method", sort=False), strict=False):
+            first = runs.groupby("seed")[cost].first().max()
+            last = runs.groupby("seed")[cost].last().min()
+            grid = np.linspace(first, last, 100)
+            lines = [np.interp(grid, run[cost], run["distance"]) for _, run in runs.groupby("seed")]
+            axis.plot(grid / unit, np.mean(lines, 0), color=color, linewidth=1.4, label=method)
+            axis.fill_between(
+                grid / unit, np.min(lines, 0), np.max(lines, 0), color=color, alpha=0.15, linewidth=0
+            )
+        plain(axis, "", "thousand images" if cost == "images" else "CPU seconds")
+        axis.set_yscale("log")
+        for which in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+            which(FormatStrFormatter("%g"))
+        axis.tick_params(which="minor", labelsize=SMALL)
+    axes[0].set_ylabel("distance from the select split", fontsize=SMALL + 1)
+    axes[1].legend(fontsize=SMALL, frameon=False)
     return finish(figure, note)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 import natgym.env.vector
 import natgym.rollouts
@@ -24,7 +25,7 @@ from generators.reveal import Halton, halton_order
 from generators.rules import DecodeRules
 from natgym.rewards import AdversarialReward, Images, make_reward
 from natgym.rollouts import balanced, rollout
-from natgym.runs import read_metrics
+from natgym.runs import Run, read_metrics
 from natgym.task import Task
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
@@ -98,7 +99,7 @@ def test_training_moves_actor_critic_and_discriminator(tiny: TrainingConfig, fou
     ):
         assert part in moved
     assert any(path.startswith("/reward/discriminator/trunk") for path in moved)
-    actor: Any = from_pretrained(four_updates / "policy")
+    actor: Any = from_pretrained(four_updates / "last")
     assert actor.steps == 2 and actor.head.weight.abs().max() > 0
 
 
@@ -205,7 +206,7 @@ def test_a_reward_that_does_not_learn_costs_no_fresh_pictures(
 def test_a_blind_policy_decides_by_the_step_alone(tiny: TrainingConfig, tmp_path: Path) -> None:
     config = tiny.but({"policy.blind": True}, learning_rate=0.1)
     train(config, tmp_path, nothing)
-    actor: Any = from_pretrained(tmp_path / "policy")
+    actor: Any = from_pretrained(tmp_path / "last")
     features = torch.randn(5, 16, 64, generator=torch.Generator().manual_seed(0))
     params = [actor({"features": features, "step": torch.full((5, 1), float(step))}, step) for step in (0, 1)]
     for decided in params:
@@ -276,17 +277,18 @@ def test_neither_search_nor_training_touches_the_report_part(
     monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
     monkeypatch.syspath_prepend(EXPERIMENTS)
     monkeypatch.setattr(sys, "argv", ["adanat_ppo.py"])
-    script = importlib.import_module("adanat_ppo")
+    script, work = (importlib.import_module(name) for name in ("adanat_ppo", "_adanat_ppo"))
     grid = GridConfig(remask=(1.0, 8.0), sampling=(1.0,), guidance=(1.0,))
-    search = SearchConfig(images_per_evaluation=40, budget=300, final_images=40, grid=grid)
-    config = tiny.but(updates=1, schedule=script.SEARCHED)
-    args = script.Args(train=config, search=search, images=40, local=True, threads=1, output=tmp_path / "run")
-    experiment = script.Experiment(*script.resolve(args))
-    experiment.search()
-    experiment.learn()
-    assert set(asked) == {"train", "select"} and {script.SEARCHED, "adanat"} <= set(experiment.policies)
-    with pytest.raises(PermissionError):
-        experiment.judge()
+    search = SearchConfig(images_per_evaluation=40, budget=300, final_images=40, coarse=grid)
+    args = script.Args(train=tiny.but(updates=1), search=search, images=40, local=True, threads=1)
+    scorer, run = work.load(args), Run.create("adanat_ppo", tmp_path / "run", args)
+    with tqdm(disable=True) as bar:
+        trained = work.learn(args, run, bar)
+        static = work.search_schedule(args, run, scorer, bar)
+        contestants = work.contest(args, scorer, static, trained)
+        assert set(asked) == {"train", "select"} and {"static-search", "adanat"} <= set(contestants)
+        with pytest.raises(PermissionError):
+            work.compare(args, run, contestants, trained, bar)
 
 
 @pytest.mark.parametrize(
@@ -298,7 +300,11 @@ def test_neither_search_nor_training_touches_the_report_part(
         ({"epochs": 0}, "epochs"),
         ({"minibatch": -1}, "minibatch"),
         ({"discriminator_batch": 0}, "discriminator_batch"),
-        ({"trajectories": 100, "discriminator_batch": 64}, "discriminator_batch"),
+        ({"trajectories": 100, "discriminator_batch": 64, "reward": "adversarial"}, "discriminator_batch"),
+        ({"finalists": 0}, "finalists"),
+        ({"final_images": 0}, "final_images"),
+        ({"group": 3}, "group 3: it must divide trajectories 1024"),
+        ({"baseline": "rloo"}, "baseline rloo compares the rows of a group"),
         ({"action_std": (0.3, 0.0)}, "action_std"),
         ({"learning_rate": -1e-3}, "learning_rate"),
         ({"learning_rate": float("nan")}, "learning_rate"),

@@ -142,11 +142,14 @@ def test_a_policy_that_sees_finds_the_planted_difference_and_a_blind_one_can_not
         schedule=str(tmp_path / "start.json"),
         parameters=("sampling_temperature",),
         reward="influence",
+        trajectories=512,
+        final_learning_rate=None,
         updates=100,
         action_std=(0.8, 0.5),
         learning_rate=4e-3,
         evaluate_every=100,
         evaluation_images=10,
+        finalists=1,
     )
     distances, ratios = {}, {}
     for name in ("sees", "blind"):

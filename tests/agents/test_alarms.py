@@ -87,6 +87,7 @@ def test_vitals_say_what_a_slow_look_says(tiny: TrainingConfig, tmp_path: Path) 
         rules="min_reveal=0",
         warmup=0,
         evaluation_images=30,
+        finalists=1,
     )
     trainer = AdaNATTrainer.of(config)
     vitals = trainer.monitor.measure(trainer.actor())

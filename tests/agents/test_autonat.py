@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from agents.autonat.scorer import Evaluation, Measurement, ScheduleScorer
-from agents.autonat.search import GridConfig, OptimizerName, Search, SearchConfig
+from agents.autonat.search import GridConfig, OptimizerName, Search, SearchConfig, not_beaten
 from generators.noise import derive_seed
 from generators.schedules import Schedule, maskgit, reference
 from natgym.policies import FixedPolicy
@@ -22,6 +22,7 @@ STEPS = 3
 CONFIG = SearchConfig(
     images_per_evaluation=10,
     budget=1000,
+    race=1,
     finalists=4,
     final_images=30,
     grid=GridConfig(remask=(1.0, 2.0, 4.0), sampling=(0.9, 1.0), guidance=(0.0, 1.0)),
@@ -170,6 +171,8 @@ def test_a_search_without_a_family_begins_at_its_start(tmp_path: Path) -> None:
         ({"budget": 120}, "budget 120: 4 finalists alone take 120"),
         ({"images_per_evaluation": 0}, "images_per_evaluation 0"),
         ({"finalists": 0}, "finalists 0"),
+        ({"race": 0}, "race 0"),
+        ({"race": 11}, "race 11: an evaluation has 10 images"),
         ({"family_share": 1.0}, "family_share 1.0"),
         ({"family_share": 0.0}, "family_share 0.0"),
     ],
@@ -192,13 +195,72 @@ def test_a_budget_below_one_generation_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "log.csv").exists()
 
 
+def test_candidates_meet_the_train_split_and_finalists_select(tmp_path: Path) -> None:
+    splits: tuple[Any, ...] = ("train", "select")
+    for split in splits:
+        search = Search("cma", dataclasses.replace(CONFIG, split=split), STEPS, 0, tmp_path / split)
+        finish(search)
+        last = search.asked[-1].generation
+        for evaluation in search.asked:
+            assert evaluation.split == ("select" if evaluation.generation == last else split)
+
+
+def test_a_race_drops_what_is_shown_to_lose(tmp_path: Path) -> None:
+    """Chunks of the same noise for all: a level of each candidate, one of each chunk, little else."""
+    config = dataclasses.replace(CONFIG, images_per_evaluation=12, race=3)
+    levels = [float(level) for level in np.random.default_rng(0).permutation(12)]
+    search = Search("grid", config, STEPS, 0, tmp_path / "log.csv")
+    first = search.open()
+    level = {repr(tables([one])[0]): value for one, value in zip(first, levels, strict=True)}
+
+    def measure(evaluation: Evaluation) -> Measurement:
+        chunk = np.random.default_rng(evaluation.generation).normal()
+        own = np.random.default_rng(evaluation.number).normal(scale=0.3)
+        return Measurement(level[repr(tables([evaluation])[0])] + 5 * chunk + own, 0.1)
+
+    search.run(measure)
+    generations = [list(group) for _, group in itertools.groupby(search.asked, lambda one: one.generation)]
+    assert [len(group) for group in generations[:2]] == [12, 12] and generations[0][0].images == 4
+    left = {level[repr(tables([one])[0])] for one in generations[2]}
+    assert 0.0 in left and max(left) < 4 and len(left) < 6
+    assert search.result is not None
+    winner = level[repr(search.result.table_T4.flatten().tolist())]
+    assert winner == 0.0 and search.spent < 12 * 12
+
+
+def test_bounds_of_a_race_by_hand() -> None:
+    """The residual mean square of a two-way layout without interaction, and a t-quantile."""
+    distances_NK = np.array([[1.0, 2.0, 1.5], [1.2, 2.1, 1.8], [2.0, 3.5, 2.6], [1.1, 1.9, 1.7]])
+    N, K = distances_NK.shape
+    grand = distances_NK.mean()
+    residual = 0.0
+    for row, column in itertools.product(range(N), range(K)):
+        fitted = distances_NK[row].mean() + distances_NK[:, column].mean() - grand
+        residual += (distances_NK[row, column] - fitted) ** 2
+    bound = 2.4469 * (2 * residual / ((N - 1) * (K - 1)) / K) ** 0.5  # t of 6 degrees of freedom, 97.5 %
+    means = distances_NK.mean(1)
+    assert not_beaten(distances_NK).tolist() == [bool(mean - means.min() <= bound) for mean in means]
+    assert not_beaten(distances_NK).tolist() == [True, True, False, True]
+    assert not_beaten(distances_NK[:, :1]).all() and not_beaten(distances_NK[:1]).all()
+
+
+def test_a_race_seldom_loses_the_best() -> None:
+    """Over 2,000 races of 20 candidates whose best leads by half a chunk's noise."""
+    rng, lost = np.random.default_rng(0), 0
+    for _ in range(2000):
+        levels_N = np.append(0.0, 0.5 + rng.exponential(size=19))
+        distances_NK = levels_N[:, None] + rng.normal(size=(20, 2))
+        lost += not not_beaten(distances_NK)[0]
+    assert lost / 2000 < 0.05
+
+
 def test_a_schedule_is_measured_by_pictures_of_the_select_part() -> None:
     """Balanced conditions and the row seeds of the evaluation, or random ones."""
     scorer, schedule = ScheduleScorer("digits"), reference(2, remask=8)
     measured = scorer(Evaluation(7, 3, schedule, 200, 11, True))
     condition = balanced(scorer.generator.conditions(), 200)
     drawn = rollout(FixedPolicy(schedule), scorer.generator, scorer.tokenizer, condition, seed=11)
-    assert measured.distance == scorer.scorer.distance(drawn.images_NCHW)
+    assert measured.distance == scorer.scorer().distance(drawn.images_NCHW)
     assert ScheduleScorer("digits", threads=2)(Evaluation(0, 0, schedule, 200, 11, True)) == measured
     other = scorer(Evaluation(7, 3, schedule, 200, 11, False))
     assert other.distance != measured.distance and abs(other.distance - measured.distance) < 0.5

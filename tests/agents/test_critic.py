@@ -24,6 +24,8 @@ CONFIG = TrainingConfig.of(
     warmup=0,
     minibatch=32,
     evaluation_images=40,
+    finalists=1,
+    reward="adversarial",
     learning_rate=0.05,
     policy=PolicyConfig(width=16, channels=8, hidden=(16, 16), frequencies=8),
 )

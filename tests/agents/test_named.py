@@ -148,7 +148,7 @@ def test_autonat_is_what_lies_beside_the_same_weights(
 ) -> None:
     """Known by the weights, not by name: another generator of the same task and type gets no strategy."""
     monkeypatch.setattr(named, "PRETRAINED", tmp_path)
-    with pytest.raises(ValueError, match=r"no strategy of 4 steps .* this NAT \(shipped: none\)"):
+    with pytest.raises(ValueError, match=r"no autonat of 4 steps .* this NAT \(shipped: none\)"):
         found("autonat", digits, 4)
     other = copy.deepcopy(digits)
     next(other.parameters()).add_(1e-3)
@@ -160,7 +160,7 @@ def test_autonat_is_what_lies_beside_the_same_weights(
         assert label == "autonat"
         assert torch.equal(policy.schedule.table_T4, reference(4, remask=remask).table_T4)
     reference(16).save(tmp_path / "digits" / "a" / "strategies" / "autonat-T16.json")
-    with pytest.raises(ValueError, match=r"8 steps .* this NAT \(shipped: 4, 16\); search one with"):
+    with pytest.raises(ValueError, match=r"8 steps .* this NAT \(shipped: 4, 16\); make one with"):
         found("autonat", other, 4, 8)
     with pytest.raises(ValueError, match=r"16 steps .*\(shipped: 4\)"):
         found("autonat", digits, 16)
@@ -186,8 +186,18 @@ def test_mistakes_are_one_line(spec: str, said: str, digits: Any) -> None:
 
 def test_every_name_is_known(digits: Any) -> None:
     for name in NAMES:
-        if name != "autonat":
-            assert found(name, digits)
+        assert found(name, digits, 2)
+
+
+def test_adanat_is_the_policy_that_was_learned_for_these_weights(digits: Any) -> None:
+    ((label, policy),) = found("adanat", digits, 2)
+    assert label == "adanat" and isinstance(policy, Actor) and policy.steps == 2
+    with pytest.raises(ValueError, match=r"no adanat of 9 steps .*make one with experiments/adanat_ppo.py"):
+        found("adanat", digits, 9)
+    other = copy.deepcopy(digits)
+    next(other.parameters()).add_(1e-3)
+    with pytest.raises(ValueError, match=r"this NAT \(shipped: none\)"):
+        found("adanat", other, 2)
 
 
 def test_folders_of_the_same_name_keep_apart(tmp_path: Path, digits: Any) -> None:

@@ -312,6 +312,8 @@ def test_training_takes_the_options_from_its_config(tmp_path: Path) -> None:
         warmup=1,
         evaluate_every=1,
         evaluation_images=40,
+        finalists=1,
+        reward="adversarial",
         policy=TINY,
         parameters=("mask_ratio", "guidance_scale"),
         smoothing=0.6,

@@ -44,6 +44,7 @@ PAPER = {  # AdaNAT's code and section 4.1
     "policy": PolicyConfig(width=512, channels=128, hidden=(1024, 512), frequencies=256),
     "evaluate_every": 1,
     "evaluation_images": 50_000,
+    "finalists": 1,
 }
 TINY: dict[str, Any] = dict(
     steps=2,
@@ -51,6 +52,8 @@ TINY: dict[str, Any] = dict(
     trajectories=32,
     discriminator_batch=16,
     evaluation_images=20,
+    finalists=1,
+    reward="adversarial",
     policy=PolicyConfig(width=16, channels=8, hidden=(16, 16), frequencies=8),
     adversarial=AdversarialConfig(channels=4),
 )
@@ -126,7 +129,7 @@ def test_a_preset_on_the_command_line_is_the_default_of_all_flags(monkeypatch: p
     )
     assert parsed("--minibatch", "64", "--preset", "adanat_paper").adanat.minibatch == 64
     assert parsed("--minibatch", "None").adanat.minibatch is None
-    assert parsed() == parsed("--preset", "small") == TrainingConfig.of(schedule=script.SEARCHED)
+    assert parsed() == parsed("--preset", "small") == TrainingConfig()
 
 
 def test_every_discriminator_step_has_pictures_of_its_own() -> None:

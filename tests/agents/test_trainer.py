@@ -1,5 +1,6 @@
 """The trainer's doors: environments, policies, rewards, callbacks of one's own; folders that are claimed."""
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -12,12 +13,15 @@ from torch import Tensor
 
 import generators.rules
 from agents.adanat.config import AdaNATConfig, TrainingConfig
+from agents.adanat.learned import learned_policy
 from agents.adanat.network import AdaNATPolicy, PolicyConfig
 from agents.adanat.trainer import AdaNATTrainer, train
+from agents.adanat.trainings import kept_policy
 from agents.named import load_policy
 from agents.sb3 import LearnedPolicy
 from generators import reveal
 from generators.checkpoints import from_pretrained, load_state
+from generators.noise import derive_seed
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, reference
 from natgym.check import check_policy
@@ -37,6 +41,7 @@ CONFIG = AdaNATConfig(
     warmup=1,
     evaluate_every=2,
     evaluation_images=40,
+    finalists=1,
 )
 
 
@@ -89,7 +94,7 @@ def test_an_environment_and_a_config_are_what_the_text_says(tmp_path: Path) -> N
     train(told, tmp_path / "text", lambda metrics: None)
     env = environment(reward="adversarial")
     assert AdaNATTrainer(env, CONFIG).fit(tmp_path / "objects") == tmp_path / "objects"
-    for file in ("metrics.csv", "policy/model.safetensors", "best/model.safetensors", "training.json"):
+    for file in ("metrics.csv", "policy/model.safetensors", "last/model.safetensors", "training.json"):
         assert (tmp_path / "text" / file).read_bytes() == (tmp_path / "objects" / file).read_bytes(), file
     assert env.state is None, "the caller's environment was not touched"
 
@@ -193,7 +198,7 @@ class Wide(AdaNATPolicy):
 def test_a_child_of_the_networks_class_plays_as_itself(tmp_path: Path) -> None:
     trainer = AdaNATTrainer(environment(), CONFIG, policy=Wide)
     trainer.fit(tmp_path)
-    loaded: Any = load_policy(tmp_path, "digits", policy_class=Wide)
+    loaded: Any = load_policy(tmp_path / "last", "digits", policy_class=Wide)
     assert isinstance(trainer.policy(), LearnedPolicy) and isinstance(loaded, LearnedPolicy)
     drawn = [rollout(one, "digits", num_images=10, seed=1) for one in (loaded, trainer.actor())]
     assert torch.equal(drawn[0].tokens_NL, drawn[1].tokens_NL)
@@ -255,7 +260,7 @@ def test_it_resumes_to_the_bit_with_a_reward_of_ones_own(tmp_path: Path) -> None
     for folder, stop in (("straight", 9), ("halved", 2), ("halved", 9)):
         env = environment(reward=Level())
         AdaNATTrainer(env, CONFIG, callbacks=[stop_at(stop)]).fit(tmp_path / folder)
-    for file in ("metrics.csv", "policy/model.safetensors", "best/model.safetensors"):
+    for file in ("metrics.csv", "policy/model.safetensors", "last/model.safetensors"):
         assert (tmp_path / "straight" / file).read_bytes() == (tmp_path / "halved" / file).read_bytes()
 
 
@@ -274,7 +279,7 @@ def test_a_network_of_ones_own_is_trained_saved_and_loaded(tmp_path: Path, insta
     assert json.loads((tmp_path / "policy" / "config.json").read_text())["config"]["class"].endswith(
         ":Narrow"
     )
-    loaded: Any = load_policy(tmp_path, "digits", policy_class=Narrow)
+    loaded: Any = load_policy(tmp_path / "last", "digits", policy_class=Narrow)
     assert isinstance(loaded, LearnedPolicy) and loaded.rules == env.rules
     check_policy(loaded, env.generator)
     drawn = [rollout(one, "digits", num_images=20, seed=1) for one in (loaded, trainer.actor())]
@@ -304,20 +309,54 @@ def test_an_action_map_of_ones_own_is_saved_with_the_policy(tmp_path: Path) -> N
     assert torch.equal(loaded.action_map()(actions, 1).table, own(actions, 1).table)
 
 
-def test_the_policy_is_the_one_that_measured_best(tmp_path: Path) -> None:
-    config = AdaNATConfig(**{**vars(CONFIG), "evaluate_every": 1, "learning_rate": 0.05})
-    trainer = AdaNATTrainer(environment(), config)
+def test_the_policy_is_the_best_of_the_finalists_on_fresh_noise(tmp_path: Path) -> None:
+    changed = {"evaluate_every": 1, "learning_rate": 0.05, "finalists": 3, "final_images": 60}
+    config = AdaNATConfig(**{**vars(CONFIG), **changed})
+    weights: dict[int, Any] = {}
+
+    def keep(trainer: AdaNATTrainer, metrics: Any) -> None:
+        weights[trainer.done] = copy.deepcopy(trainer.ppo.policy.state_dict())
+
+    trainer = AdaNATTrainer(environment(), config, callbacks=[keep])
+    weights[0] = copy.deepcopy(trainer.ppo.policy.state_dict())
     trainer.fit(tmp_path)
-    assert trainer.monitor.best is not None
+    rows = read_metrics(tmp_path / "metrics.csv")
+    distances = [trainer.monitor.first.distance, *(float(row["distance"]) for row in rows)]
+    assert len(set(distances)) == 4
+    finalists = sorted(range(4), key=distances.__getitem__)[:3]
+
+    env, scorer = trainer.env, trainer.monitor.scorer
+    assert scorer is not None
+    again = {}
+    for update in finalists:
+        policy = learned_policy(trainer.ppo.policy, env, weights[update])
+        condition = balanced(env.generator.conditions(), 60)
+        seed = derive_seed(config.seed, "finalists")
+        drawn = rollout(policy, env.generator, env.tokenizer, condition, seed=seed)
+        again[update] = scorer.distance(drawn.images_NCHW)
+    best = min(again, key=lambda update: again[update])
+    kept = kept_policy(tmp_path)
+    assert kept == (best, pytest.approx(again[best]), 3)
+    assert int(rows[-1]["images_spent"]) == trainer.images_spent
+    measured = 4 * config.evaluation_images + 3 * 60
+    assert trainer.images_spent == 3 * env.num_envs + trainer.teacher.images + measured
+
+    observation, _ = env.reset(seed=1)
+    for name, update in (("policy", best), ("last", 3)):
+        expected = learned_policy(trainer.ppo.policy, env, weights[update])
+        saved: Any = from_pretrained(tmp_path / name)
+        assert torch.equal(saved(observation, 0).table, expected(observation, 0).table), name
+
+
+def test_one_finalist_is_the_best_measurement(tmp_path: Path) -> None:
+    changed = {"evaluate_every": 1, "learning_rate": 0.05, "finalists": 1}
+    trainer = AdaNATTrainer(environment(), AdaNATConfig(**{**vars(CONFIG), **changed}))
+    trainer.fit(tmp_path)
     distances = [trainer.monitor.first.distance]
     distances += [float(row["distance"]) for row in read_metrics(tmp_path / "metrics.csv")]
-    best = min(range(4), key=distances.__getitem__)
-    assert trainer.monitor.best["update"] == best and len(set(distances)) == 4
-    measured = [trainer.monitor.measure(policy).distance for policy in (trainer.policy(), trainer.actor())]
-    assert measured == pytest.approx([distances[best], distances[-1]])
-    saved = [from_pretrained(tmp_path / name) for name in ("best", "policy")]
-    again = [trainer.monitor.measure(policy).distance for policy in saved]  # type: ignore[arg-type]
-    assert again == pytest.approx(measured)
+    assert trainer.monitor.best is not None
+    assert trainer.monitor.best["distance"] == min(distances)
+    assert trainer.monitor.best["update"] == distances.index(min(distances))
 
 
 def test_without_a_task_only_what_does_not_learn_is_trained_on(tmp_path: Path) -> None:

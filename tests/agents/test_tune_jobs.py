@@ -30,6 +30,8 @@ BASE = TrainingConfig.of(
     discriminator_batch=16,
     warmup=1,
     evaluation_images=40,
+    finalists=1,
+    reward="adversarial",
     policy=PolicyConfig(width=16, channels=8, hidden=(16, 16), frequencies=8),
 )
 

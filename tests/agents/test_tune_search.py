@@ -58,7 +58,7 @@ def test_a_trial_is_told_all_that_it_measures(shell: Shell) -> None:
     config, evaluation = shell.searcher.suggest("t"), shell.searches[0].open()[0]
     told = Schedule(torch.tensor(config.pop("schedule"), dtype=torch.float64))
     assert torch.equal(told.table_T4, evaluation.schedule.table_T4)
-    assert config == {**FIXED, "images": 20, "seed": evaluation.seed, "balanced": True}
+    assert config == {**FIXED, "images": 20, "seed": evaluation.seed, "balanced": True, "split": "train"}
 
 
 def test_open_evaluations_are_handed_out_once(shell: Shell) -> None:

@@ -7,10 +7,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from agents.autonat.scorer import ScheduleScorer
+from agents.named import load_policy
 from natgym.runs import read_metrics
 
 Call = Callable[..., tuple[int, str, str]]
-TRAINING = ["--steps", 2, "--local", "--updates", 2, "--trajectories", 64, "--discriminator-batch", 64]
+TRAINING = ["--preset", "small_adversarial", "--no-step-only", "--optimizer", "grid", "--search.race", 1]
+TRAINING += ["--steps", 2, "--local", "--updates", 2, "--trajectories", 64, "--discriminator-batch", 64]
 TRAINING += ["--minibatch", 64, "--evaluation-images", 40, "--warmup", 1, "--images", 40, "--threads", 1]
 TRAINING += ["--evaluation-seeds", 0, "--search.images-per-evaluation", 10, "--search.final-images", 20]
 TRAINING += ["--search.grid.remask", 1, 8, "--search.grid.sampling", 1, "--search.grid.guidance", 1]
@@ -63,6 +66,21 @@ def test_trained_policies_meet_their_controls_and_a_stopped_study_goes_on(call: 
         assert before.get("per_seed") == after.get("per_seed")
 
 
+def test_controls_that_a_run_has_are_not_trained_again(call: Call) -> None:
+    paired = [argument for argument in TRAINING if argument not in ("--no-step-only", "trained")]
+    code, _, err = call("adanat_ppo.py", *paired, "paired")
+    assert code == 0, err
+    code, _, err = call("adaptivity.py", "paired", *STUDY, "--no-equal", "--output", "study")
+    assert code == 0, err
+    assert not Path("study/step-only").exists()
+    rows = {row["policy"]: row for row in json.loads(Path("study/results.json").read_text())["rows"]}
+    trials = [load_policy(Path("paired/step-only") / name, "digits") for name in ("000", "001")]
+    scorer = ScheduleScorer("digits").evaluator(40, (0, 1))
+    assert rows["step-only"]["per_seed"]["distance"] == pytest.approx(
+        [scorer(policy)["distance"].mean() for policy in trials]
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -95,3 +113,26 @@ def test_rewards_are_compared_before_training(call: Call) -> None:
     ):
         code, _, err = call("reward_agreement.py", "--rewards", spec, *tiny)
         assert code and said in err and "Traceback" not in err
+
+
+def test_curves_of_trainings_and_searches(call: Call) -> None:
+    tiny = ["--updates", 2, "--trajectories", 40, "--minibatch", 80, "--evaluate-every", 1, "--local"]
+    tiny += ["--evaluation-images", 40, "--final-images", 40, "--images", 40, "--repeats", 2, "--threads", 1]
+    tiny += ["--search.images-per-evaluation", 24, "--search.race", 2, "--search.final-images", 40]
+    tiny += ["--search.finalists", 2, "--search.coarse.remask", 1, 8, "--search.coarse.sampling", 1]
+    tiny += ["--search.coarse.guidance", 0, "--every", 30, "--methods", "step-only", "raced cma"]
+    code, out, err = call("learning_curves.py", *tiny, "--output", "curves")
+    assert code == 0, err
+    curves = pd.read_csv("curves/curves.csv")
+    assert list(curves["method"].unique()) == ["step-only", "raced cma"] and set(curves["seed"]) == {0, 1}
+    assert (curves["distance"] > 0).all() and curves["images"].max() <= 2 * 40 + 3 * 40 + 3 * 40
+    assert "step-only" in out and Path("curves/figures/curves.png").stat().st_size > 5000
+    before = Path("curves/curves.csv").read_text()
+    Path("curves/curves/raced-cma-1.csv").unlink()
+    code, _, err = call("learning_curves.py", "--resume", "curves", "--local", "--threads", 1)
+    assert code == 0, err
+    again = pd.read_csv("curves/curves.csv")
+    assert again.drop(columns="seconds").equals(curves.drop(columns="seconds"))
+    assert len(before.splitlines()) == len(again) + 1
+    code, _, err = call("learning_curves.py", "--methods", "grid", "grid")
+    assert code and "none twice" in err

@@ -96,7 +96,7 @@ def test_two_results_are_ranked_or_explained(call: Call) -> None:
         ("--images 31", "images 31: the extractor has 32 features"),
         ("--policy nowhere", "policy 'nowhere' is not a file"),
         ("--policy linear:k=2", "'k' in 'linear:k=2'"),
-        ("--policy autonat --steps 3", "no strategy of 3 steps is shipped for this NAT"),
+        ("--policy autonat --steps 3", "no autonat of 3 steps is shipped for this NAT"),
         ("--against linear", "against 'linear' is not one of"),
         ("--steps 0", "steps 0"),
         ("--rules haltom", "rule 'haltom' in 'haltom' is not one of confidence, random, halton"),
@@ -210,6 +210,8 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
         warmup=0,
         minibatch=48,
         evaluation_images=40,
+        finalists=1,
+        reward="adversarial",
         learning_rate=0.05,
         policy=PolicyConfig(width=16, channels=8, hidden=(16, 16), frequencies=8),
     )

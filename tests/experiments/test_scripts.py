@@ -17,17 +17,24 @@ import torch
 from PIL import Image
 
 from agents.adanat.actor import Actor
+from agents.adanat.trainings import kept_policy
 from generators.checkpoints import from_pretrained
 from generators.schedules import Schedule, random_order
 from natgym.runs import read_metrics
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 SCRIPTS = sorted(path.name for path in EXPERIMENTS.glob("[!_]*.py"))
-POLICIES = ["reference", "one-step", "maskgit", "random-order", "static-search", "adanat"]
-TINY = """--updates 3 --trajectories 32 --discriminator-batch 16 --minibatch 64 --warmup 1 --steps 2
+POLICIES = ["reference", "maskgit", "autonat-T4", "static-search", "adanat"]
+TINY = """--preset small_adversarial --optimizer grid --no-step-only --search.race 1 --evaluation-seeds 0 1 2
+    --updates 3 --trajectories 32 --discriminator-batch 16 --minibatch 64 --warmup 1 --steps 2
     --evaluate-every 2 --evaluation-images 60 --images 120 --search.grid.remask 1 8 --search.grid.sampling 1
     --search.grid.guidance 1 --search.images-per-evaluation 50 --search.final-images 50
     --search.budget 350""".split()
+# The defaults, made small: from the hand-made schedule, a control beside it, and a search afterwards.
+PAIRED = """--updates 3 --trajectories 40 --minibatch 80 --evaluate-every 1 --evaluation-images 60
+    --finalists 2 --final-images 60 --images 120 --evaluation-seeds 0 1 --search.images-per-evaluation 48
+    --search.coarse.remask 2 8 --search.coarse.sampling 1 --search.coarse.guidance 0 1 --search.finalists 2
+    --search.final-images 60 --search.budget 700""".split()
 LOCAL = ["--local", "--threads", "1"]
 TINY_GENERATOR = """--updates 7 --batch-size 16 --warmup 2 --checkpoint-every 2 --width 16 --heads 2
     --evaluate-every 3 --evaluation-images 40 --evaluation-steps 2""".split()
@@ -164,8 +171,8 @@ def test_a_run_prints_its_table(reference: tuple[Path, Done]) -> None:
     _, done = reference
     words = [line.split() for line in done.out.splitlines()]
     header = next(at for at, line in enumerate(words) if line[:3] == ["policy", "T", "distance"])
-    assert [line[0] for line in words[header + 2 : header + 8]] == POLICIES
-    assert words[header + 8][0] == "real,"
+    assert [line[0] for line in words[header + 2 : header + 7]] == POLICIES
+    assert words[header + 7][0] == "real,"
     assert "nan" not in done.out and not re.search("Warning|Traceback", done.err)
 
 
@@ -173,7 +180,7 @@ def test_an_alarm_ends_a_run_whose_table_tells_it(outside: Path, console: Consol
     strict = ["--alarms.stop", "coverage", "--alarms.coverage", -1]
     done = console("adanat_ppo.py", *LOCAL, *TINY, *strict, "--output", "alarmed")
     assert done.code == 0, done.err
-    said = [line for line in done.out.splitlines() if line.startswith("Alarm at update 2: coverage fell")]
+    said = [line for line in done.out.splitlines() if line.startswith("adanat: alarm at update 2: coverage")]
     rows = read_metrics(outside / "alarmed" / "metrics.csv")
     assert len(said) == 1 and [row["update"] for row in rows] == ["1", "2"]
     assert said[0] in (outside / "alarmed" / "report.html").read_text()
@@ -191,6 +198,7 @@ def test_a_run_leaves_everything_behind(reference: tuple[Path, Done]) -> None:
     policy = from_pretrained(folder / "policy")
     assert isinstance(policy, Actor) and policy.steps == 2
     assert sorted(path.name for path in (folder / "figures").iterdir()) == [
+        "by-class.png",
         "learning.png",
         "parameters.png",
         "samples.png",
@@ -209,18 +217,21 @@ def test_the_results_keep_their_schema(reference: tuple[Path, Done]) -> None:
     assert (protocol["images"], protocol["seeds"], protocol["reference_images"]) == (120, [0, 1, 2], 400)
     assert [row["policy"] for row in rows[:-1]] == POLICIES and rows[-1]["policy"].startswith("real")
     for row in rows[:-1]:
-        assert row["seeds"] == 3 and row["steps"] == (1 if row["policy"] == "one-step" else 2)
+        assert row["seeds"] == 3 and row["steps"] == (4 if row["policy"] == "autonat-T4" else 2)
         assert row["distance"] > 0 and row["distance_std"] > 0 and row["images_per_second"] > 0
         assert all(0 <= row[share] <= 1 for share in ("accuracy", "recall", "precision", "coverage"))
         assert row["steps"] <= row["nfe"] <= 2 * row["steps"]
     spent = {row["policy"]: row["images_spent"] for row in rows[:-1]}
     search, learning = (2 + 2) * 50, (1 + 2 * 3) * 32 + (1 + 2) * 60
-    assert spent == dict.fromkeys(POLICIES, 0) | {"static-search": search, "adanat": search + learning}
-    assert [pair["minus"] for pair in found["differences"]] == [name for name in POLICIES if name != "adanat"]
-    means = {row["policy"]: row["distance"] for row in rows}
+    found_by = {"static-search": search, "adanat": search + learning, "autonat-T4": None}
+    assert spent == dict.fromkeys(POLICIES, 0) | found_by
+    pairs = [(pair["minus"], pair["metric"]) for pair in found["differences"]]
+    assert pairs[:4] == [(name, "distance") for name in POLICIES if name != "adanat"]
+    assert pairs[4:] == [("static-search", name) for name in ("accuracy", "recall", "pixel_distance")]
+    by_name = {row["policy"]: row for row in rows}
     for difference in found["differences"]:
-        assert difference["policy"] == "adanat"
-        assert difference["mean"] == pytest.approx(means["adanat"] - means[difference["minus"]])
+        ours, theirs = (by_name[name][difference["metric"]] for name in ("adanat", difference["minus"]))
+        assert difference["policy"] == "adanat" and difference["mean"] == pytest.approx(ours - theirs)
         assert difference["half_width"] > 0
 
 
@@ -255,6 +266,59 @@ def test_a_killed_run_resumes_to_the_same_results(
     done = console("adanat_ppo.py", *LOCAL, "--resume", "killed")
     assert done.code == 0, done.err
     assert_same_run(outside / "killed", reference[0])
+
+
+@pytest.fixture(scope="session")
+def paired(console: Console, outside: Path) -> tuple[Path, Done]:
+    """An uninterrupted run of the defaults, made small."""
+    done = console("adanat_ppo.py", *LOCAL, *PAIRED, "--output", "paired")
+    assert done.code == 0, done.err
+    return outside / "paired", done
+
+
+def test_the_policy_meets_its_control_and_a_search_of_its_price(paired: tuple[Path, Done]) -> None:
+    folder, done = paired
+    found = results(folder)
+    rows = {row["policy"]: row for row in found["rows"]}
+    learned = ["step-only", "adanat"]
+    assert list(rows)[:-1] == [*POLICIES[:-1], *learned]
+    spent = {name: row["images_spent"] for name, row in list(rows.items())[:-1]}
+    cost = 3 * 40 + 4 * 60 + 2 * 60
+    assert spent["step-only"] == spent["adanat"] == cost and 0 < spent["static-search"] <= 700
+    policies: list[Any] = [from_pretrained(path / "policy") for path in (folder / "step-only", folder)]
+    assert [policy.config.policy["blind"] for policy in policies] == [True, False]
+    settings = json.loads((folder / "step-only" / "config.json").read_text())
+    ours = json.loads((folder / "config.json").read_text())["train"]
+    assert settings["adanat"]["policy"].pop("blind") and not ours["adanat"]["policy"].pop("blind")
+    assert settings == ours, "the control is trained alike"
+    for kind, path in zip(learned, (folder / "step-only", folder), strict=True):
+        kept = kept_policy(path)
+        assert kept is not None and f"{kind}: the policy after {kept.update} of 3 updates" in done.out
+        assert (f"{kind}: no update was better than the start." in done.out) == (kept.update == 0)
+    for pair in found["differences"]:
+        (line,) = [
+            line
+            for line in done.out.splitlines()
+            if line.startswith(f"adanat - {pair['minus']} ")
+            and (pair["metric"] == "distance") == ("(" not in line)
+            and (pair["metric"] == "distance" or f"({pair['metric']})" in line)
+        ]
+        assert line.endswith("not shown") == (abs(pair["mean"]) <= pair["half_width"])
+
+
+def test_a_killed_pair_resumes_to_the_same_results(
+    paired: tuple[Path, Done], console: Console, outside: Path
+) -> None:
+    """Killed in the control's training, which comes first."""
+    kill(outside, "adanat_ppo.py", 2, *LOCAL, *PAIRED, "--output", "killed-pair")
+    assert not {"metrics.csv", "search.csv"} & files(outside / "killed-pair").keys()
+    done = console("adanat_ppo.py", *LOCAL, "--resume", "killed-pair")
+    assert done.code == 0, done.err
+    for part in (".", "step-only"):
+        for name in ("metrics.csv", "policy/model.safetensors", "last/model.safetensors"):
+            one, other = (folder / part / name for folder in (outside / "killed-pair", paired[0]))
+            assert one.read_bytes() == other.read_bytes(), (part, name)
+    assert_same_run(outside / "killed-pair", paired[0])
 
 
 @pytest.mark.ray
@@ -294,8 +358,8 @@ def test_cotraining_sets_three_generators_side_by_side(
     arms = [f"{arm} {name}" for arm in ("fine-tuned", "co-trained") for name in POLICIES[-2:]]
     assert list(rows) == POLICIES + arms
     hashes = [row["protocol"]["generator"] for row in rows.values()]
-    assert len(set(hashes[:6])) == 1 and len(set(hashes)) == 3, "one generator for each arm"
-    assert hashes[6] == hashes[7] and hashes[8] == hashes[9]
+    assert len(set(hashes[:5])) == 1 and len(set(hashes)) == 3, "one generator for each arm"
+    assert hashes[5] == hashes[6] and hashes[7] == hashes[8]
     policy = Path("policy", "model.safetensors")
     assert (outside / "cotrained" / "frozen" / policy).read_bytes() == (reference[0] / policy).read_bytes()
     folder = outside / "cotrained" / "co-trained"
@@ -635,7 +699,8 @@ def test_autonat_search_makes_table_figures_and_strategies(console: Console, out
     results = json.loads((folder / "results.json").read_text())
     rows = {row["policy"]: row for row in results["rows"]}
     searched = ["paper", "grid", "coordinate", "class-table", "shuffled-table"]
-    assert list(rows)[:-1] == [*POLICIES[:4], *searched]
+    hand_made = ["reference", "one-step", "maskgit", "random-order"]
+    assert list(rows)[:-1] == [*hand_made, *searched]
     for name in ("paper", "grid", "coordinate"):
         spent = sum(int(row["images"]) for row in read_metrics(folder / "searches" / f"{name}-0.csv"))
         assert rows[name]["images_spent"] == spent <= 400
@@ -689,7 +754,7 @@ def test_autonat_search_repeats_searches(console: Console, outside: Path) -> Non
         ("--optimizer adam", "optimizer"),
         ("--optimizer grid grid", "optimizer none twice"),
         ("--budget 300", "budget 300 finalists"),
-        ("--budget 20000 --optimizer cma", "budget 20000 cma first generation"),
+        ("--budget 12000 --optimizer cma", "budget 12000 cma first generation"),
         ("--task faces", "faces"),
         ("--generator nowhere", "nowhere"),
         ("--start nowhere --warm none", "nowhere"),

@@ -104,7 +104,7 @@ def test_learning_is_drawn_at_the_measurements_and_at_every_update() -> None:
             "discriminator_accuracy": np.linspace(0.9, 0.5, 6),
         }
     )
-    figure = learning_figure(metrics, "the note")
+    figure = learning_figure({"adanat": metrics}, "the note")
     distance, reward = figure.axes
     assert distance.lines[0].get_xydata().tolist() == [[0, 3.0], [3, 2.0], [6, 1.5]]
     assert distance.lines[1].get_ydata()[0] == 3.0, "the level it started from"

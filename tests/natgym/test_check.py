@@ -50,7 +50,7 @@ def test_a_reward_that_learns_passes_and_is_put_back() -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "autonat"])
 def test_named_policies_pass(name: str, digits: Any) -> None:
-    for _, policy in find_policies(name, [4], digits.generator):
+    for _, policy in find_policies(name, [2], digits.generator):
         natgym.check_policy(policy, digits.generator)
 
 

@@ -50,6 +50,25 @@ def test_mnist_is_shipped_and_small() -> None:
     assert set(folders) <= set(FOLDERS) and megabytes(*folders) < MEGABYTES["mnist"]
 
 
+POLICIES = sorted(PRETRAINED.glob("*/*/policies/adanat-T*"))
+
+
+@pytest.mark.parametrize("folder", POLICIES, ids=lambda folder: str(folder.relative_to(PRETRAINED)))
+def test_every_shipped_policy_is_nearer_than_where_it_started(folder: Path) -> None:
+    """Than the reference, on the report split; it is named by its steps and stands in the card."""
+    task: Any = Task.load("/".join(folder.relative_to(PRETRAINED).parts[:2]))
+    policy: Any = from_pretrained(folder)
+    assert folder.name == f"adanat-T{policy.steps}"
+    assert f"policies/{folder.name}" in (folder.parents[2] / "README.md").read_text()
+    scorer = Scorer(task.score_extractor, task.split("report"))
+    condition = balanced(task.generator.conditions(), 500)
+    distances = [
+        scorer.distance(rollout(one, task, condition=condition, seed=3).images_NCHW)
+        for one in (policy, FixedPolicy(reference(policy.steps)))
+    ]
+    assert distances[0] < 0.7 * distances[1]
+
+
 @pytest.mark.parametrize(("kind", "share"), [("nat", 0.981), ("enat", 0.969)])
 def test_mnist_samples_are_of_their_class(kind: str, share: float) -> None:
     """The card's share of 1,000, on 200; three standard errors of these."""
