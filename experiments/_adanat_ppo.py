@@ -19,16 +19,17 @@ from agents.adanat.config import ADANAT, SEARCHED, TrainingConfig
 from agents.adanat.sweeps import check_rung, sample_configs
 from agents.adanat.trainings import kept_policy
 from agents.autonat.config import SearchConfig
-from agents.autonat.scorer import PIXELS, ScheduleScorer
+from agents.autonat.scorer import ScheduleScorer
 from agents.autonat.search import Search, explore
 from agents.named import shipped_strategy
 from generators.checkpoints import from_pretrained
 from generators.schedules import as_schedule
 from natgym.evaluation.report import write_report
 from natgym.evaluation.statistics import paired_difference
-from natgym.evaluation.tables import COLUMNS, format_table
+from natgym.evaluation.tables import format_table
 from natgym.figures.policies import by_class_figure, parameters_figure, samples_figure
 from natgym.figures.trainings import learning_figure
+from natgym.metrics.pixels import PIXELS
 from natgym.policies import FixedPolicy, baselines
 from natgym.rollouts import balanced
 from natgym.runs import Run, read_metrics, write_config
@@ -37,7 +38,6 @@ from natgym.settings import setting
 if TYPE_CHECKING:
     from adanat_ppo import Args
 
-PIXEL_NOTE = "pixels: kernel distance in 32 principal components of the pixels; no network has a say in it."
 HAND_MADE = ("reference", "maskgit")
 Contestants = dict[str, Contestant]
 
@@ -59,10 +59,10 @@ def load(args: Args) -> ScheduleScorer:
 
 def search_config(args: Args) -> SearchConfig:
     """Return the search, of as many images as the trainings of one policy, unless a budget is given."""
-    if args.searched_first or args.search.budget is not None:
+    if args.searched_first:
         return args.search
     configs = sample_configs(args.train, args.space, args.num_samples)
-    return dataclasses.replace(args.search, budget=sum(config.total_images for config in configs))
+    return args.search.beside(sum(config.total_images for config in configs))
 
 
 class Trained(NamedTuple):
@@ -212,9 +212,8 @@ def compare(
     run.write_results(
         evaluators[scorer].manifest(), rows, differences=[one.row() for one in paired], trials=trials
     )
-    notes = [*evaluators[scorer].legend().splitlines(), PIXEL_NOTE, *training_notes(args, trained)]
-    columns = {**COLUMNS, PIXELS: ("pixels", "{:.4f}")}
-    print(format_table(rows, columns), *notes, sep="\n")
+    notes = [*evaluators[scorer].legend().splitlines(), *training_notes(args, trained)]
+    print(format_table(rows), *notes, sep="\n")
     show_differences(paired)
     if args.num_samples > 1:
         print("Trials, by their distance from the select split:")

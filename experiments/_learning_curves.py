@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import torch
 from _cli import PLACES, open_run
 from _progress import progress
 
-from agents.adanat.config import TrainingConfig
+from agents.adanat.config import KINDS, TrainingConfig
 from agents.distributed.jobs import run_jobs
 from agents.studies.curves import Method, points
 from generators.checkpoints import write_atomic
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def load(args: Args) -> list[tuple[Method, TrainingConfig]]:
-    """Return all jobs, the longest first; ValueError for what would fail later."""
+    """Return all jobs, those of a method in a row; ValueError for what would fail later."""
     task = args.train.env.load_task()
     task.images("train")
     seeds = range(args.train.adanat.seed, args.train.adanat.seed + args.repeats)
@@ -44,7 +43,7 @@ def follow(args: Args, folder: Path, method: Method, config: TrainingConfig, tel
     task = config.env.load_task()
     scorer = Scorer(task.score_extractor, task.split("select"))  # type: ignore[arg-type]
     condition = balanced(task.generator.conditions(), args.images)
-    search = dataclasses.replace(args.search, budget=args.search.budget or config.total_images)
+    search = args.search.beside(config.total_images)
     log = path.with_suffix(".log")
     log.unlink(missing_ok=True)  # of a search that was interrupted, whose seconds are not known
     rows = []
@@ -134,7 +133,7 @@ def write(args: Args, run: Run, folder: Path) -> None:
     )
     run.write_figure("curves", curves_figure(curves, note))
     ends = curves.groupby(["method", "seed"])["distance"].last().groupby("method").mean()
-    searches = [method for method in args.methods if method not in ("adanat", "step-only")]
+    searches = [method for method in args.methods if method not in KINDS]
     level = float(ends[searches or list(args.methods)].min())
     table = reached(curves, level)
     print(table.to_string(index=False, float_format="{:,.3f}".format))

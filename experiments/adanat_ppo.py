@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast, get_args
 import tyro
 from _cli import Places, given_flags, main
 
-from agents.adanat.config import ADANAT, SEARCHED, STEP_ONLY, PresetName, TrainingConfig, preset
+from agents.adanat.config import ADANAT, KINDS, SEARCHED, STEP_ONLY, PresetName, TrainingConfig, preset
 from agents.autonat.config import OptimizerName, SearchConfig
 
 # With co-training: the generators that policies are trained with, all from the same one, and what makes them.
@@ -74,7 +74,7 @@ class Args(Places):
         if self.train.adanat.cotraining.updates:
             names = {arm: ADANAT if arm == "frozen" else f"{arm} {ADANAT}" for arm in ARMS}
             return {names[arm]: {"cotraining": settings} for arm, settings in ARMS.items()}
-        return ({STEP_ONLY: {"policy.blind": True}} if self.step_only else {}) | {ADANAT: {}}
+        return {kind: KINDS[kind] for kind in KINDS if self.step_only or kind != STEP_ONLY}
 
     @property
     def subject(self) -> str:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # flags and their mistakes are told without torch
 SEARCHED = "static-search"  # the schedule that a script searches
 ADANAT = "adanat"  # the learned policy
 STEP_ONLY = "step-only"  # a policy that sees the step alone, and the folder of its trainings
+# What is trained alike, by the settings in which it differs.
+KINDS: dict[str, dict[str, Any]] = {STEP_ONLY: {"policy.blind": True}, ADANAT: {}}
 
 
 @dataclass(frozen=True, kw_only=True)

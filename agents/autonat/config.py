@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Literal
@@ -89,6 +90,10 @@ class SearchConfig:
                 f"budget {self.total}: {self.finalists} finalists alone take "
                 f"{self.finalists * self.final_images} images; raise it or take fewer"
             )
+
+    def beside(self, images: int) -> SearchConfig:
+        """Return the search of as many images as something else spends, unless a budget is given."""
+        return dataclasses.replace(self, budget=images) if self.budget is None else self
 
     @property
     def total(self) -> int:

@@ -13,12 +13,10 @@ from generators.rules import DecodeRules
 from generators.schedules import Schedule
 from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
 from natgym.evaluation.scorer import Scorer
-from natgym.metrics.pixels import PixelDistance
+from natgym.metrics import pixels
 from natgym.policies import FixedPolicy
 from natgym.rollouts import Policy, Rollout, at_random, balanced, rollout
 from natgym.task import Task
-
-PIXELS = "pixel_distance"
 
 
 class Evaluation(NamedTuple):
@@ -84,12 +82,18 @@ class ScheduleScorer:
     def evaluator(self, images: int, seeds: Sequence[int]) -> Evaluator:
         """Return what evaluates policies of this generator on the report split, which is opened only here.
 
-        It has one more column, PIXELS, by a view of the images that no network has a say in.
+        It has one more column, by a view of the images that no network has a say in.
         """
         config = EvaluationConfig(images=images, seeds=tuple(seeds))
         train, report = (self.task.split(split).images_NCHW for split in ("train", "report"))
-        metrics = {PIXELS: PixelDistance.maker(train, report)}
-        return Evaluator(self.task, config, rules=self.rules, metrics=metrics, threads=self.threads)
+        return Evaluator(
+            self.task,
+            config,
+            rules=self.rules,
+            metrics={pixels.PIXELS: pixels.PixelDistance.maker(train, report)},
+            notes=[pixels.NOTE],
+            threads=self.threads,
+        )
 
     def draw(self, policy: Policy, condition: Condition, seed: int) -> Rollout:
         """Draw one image per condition."""

@@ -115,10 +115,9 @@ class _Exploration:
         tried: list[tuple[float, Schedule]] = []
         while len(points := method.ask()) and self.images - floor >= len(points) * each:
             schedules = [space.schedule(point) for point in points]
-            distances = yield Generation(schedules, each, method.common_noise)
-            method.tell(np.array(distances))
-            tried.extend(zip(distances, schedules, strict=True))
-            self.images -= len(points) * each
+            distances = yield from self._measure(schedules, each, method.common_noise)
+            method.tell(distances)
+            tried.extend(zip(distances.tolist(), schedules, strict=True))
         if not tried and not self.stages:
             raise self._too_little(len(points) * each)
         self.stages.insert(0, [schedule for _, schedule in sorted(tried, key=lambda pair: pair[0])])
@@ -132,8 +131,7 @@ class _Exploration:
         distances_NK = np.empty((len(schedules), 0))
         running = np.arange(len(schedules))
         while distances_NK.shape[1] < self.config.race and self.images >= len(running) * chunk:
-            distances = yield Generation([schedules[at] for at in running], chunk)
-            self.images -= len(running) * chunk
+            distances = yield from self._measure([schedules[at] for at in running], chunk)
             distances_NK = np.column_stack([distances_NK, distances])
             left = not_beaten(distances_NK)
             running, distances_NK = running[left], distances_NK[left]
@@ -142,6 +140,13 @@ class _Exploration:
         order = distances_NK.mean(1).argsort(kind="stable")
         self.stages.insert(0, [schedules[at] for at in running[order]])
         return self.stages[0][0]
+
+    def _measure(
+        self, schedules: list[Schedule], images: int, common_noise: bool = True
+    ) -> Generator[Generation, list[float], np.ndarray]:
+        distances = yield Generation(schedules, images, common_noise)
+        self.images -= len(schedules) * images
+        return np.array(distances)
 
     def _too_little(self, cost: int) -> ValueError:
         return ValueError(

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from agents.adanat.config import TrainingConfig
+from agents.adanat.config import KINDS, TrainingConfig
 from agents.adanat.trainer import AdaNATTrainer
 from agents.autonat.config import OptimizerName, SearchConfig
 from agents.autonat.scorer import ScheduleScorer
@@ -23,7 +23,6 @@ from agents.studies.config import Method
 from natgym.policies import FixedPolicy
 from natgym.rollouts import Policy
 
-TRAININGS: dict[str, dict[str, bool]] = {"adanat": {}, "step-only": {"policy.blind": True}}
 SEARCHES: dict[str, tuple[OptimizerName, bool]] = {
     "grid": ("grid", False),
     "cma": ("cma", False),
@@ -54,8 +53,8 @@ def points(
         every: images between two points of a search.
     """
     clock = time.process_time()
-    if method in TRAININGS:
-        steps = _trained(training.but(TRAININGS[method]))
+    if method in KINDS:
+        steps = _trained(training.but(KINDS[method]))
     else:
         optimizer, raced = SEARCHES[method]
         config = search if raced else dataclasses.replace(search, race=1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,7 @@ class Evaluator:
         scorer: of the images, with its own reference; by default the task's score extractor on the split.
         rules: of policies that have none of their own; by default AutoNAT's.
         metrics: of one's own, {column: maker of a `Metric`}.
+        notes: lines of the legend that say what these are.
         threads: batches drawn at once; results don't depend on it.
     """
 
@@ -70,6 +71,7 @@ class Evaluator:
         scorer: Scorer | None = None,
         rules: str | DecodeRules | None = None,
         metrics: Metrics | None = None,
+        notes: Sequence[str] = (),
         threads: int = 1,
     ) -> None:
         _check_metrics(metrics or {})
@@ -84,6 +86,7 @@ class Evaluator:
         refuse_too_few(config.images, scorer.extractor)
         self.scorer = scorer
         self.metrics = metrics or {}
+        self.notes = tuple(notes)
         self.threads = threads
         self.rules = None if rules is None else DecodeRules.of(rules, self.generator.grid)
         features = scorer.reference.features_Nd
@@ -180,15 +183,16 @@ class Evaluator:
         return self.protocol.manifest()
 
     def legend(self) -> str:
-        """Say in three lines what the numbers of a table are."""
+        """Say in three lines what the numbers of a table are, and in further ones what those of one's own."""
         p = self.protocol
         against = f"{p.reference_images:,} real images" if p.reference_images else "statistics from a file"
-        return (
-            f"{p.distance}; kernel distance: {p.kernel}.\n"
+        lines = (
+            f"{p.distance}; kernel distance: {p.kernel}.",
             f"Against {against} ({p.task}, {p.split} split); {p.images:,} generated "
-            f"per evaluation seed, {len(p.seeds)} seeds: mean and standard deviation.\n"
-            f"A row of real images with n other than {p.images:,} is a guide, not comparable to the digit."
+            f"per evaluation seed, {len(p.seeds)} seeds: mean and standard deviation.",
+            f"A row of real images with n other than {p.images:,} is a guide, not comparable to the digit.",
         )
+        return "\n".join([*lines, *self.notes])
 
 
 def refuse_too_few(images: int, extractor: Any) -> None:

@@ -18,6 +18,7 @@ from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
 from natgym.evaluation.statistics import Difference, measured, moments, paired_difference
 from natgym.metrics.contract import Metrics
 from natgym.metrics.named import NAMED
+from natgym.metrics.pixels import PIXELS
 from natgym.policies import FixedPolicy, named_policies
 from natgym.rollouts import Policy, rules_of
 from natgym.task import Task
@@ -90,6 +91,7 @@ COLUMNS: Columns = {
     **_COST,
     **_SPEED,
     "images_spent": ("images spent", "{:,}"),
+    PIXELS: ("pixels", "{:.4f}"),
 }
 FULL_COLUMNS: Columns = {
     **_POLICY,

@@ -18,7 +18,11 @@ from generators.conditions import Condition
 from generators.images import eight_bits
 from natgym.metrics.kernel import kernel_distance, mean_within
 
+PIXELS = "pixel_distance"  # its name in rows and files
 COMPONENTS = 32
+NOTE = (
+    f"pixels: kernel distance in {COMPONENTS} principal components of the pixels; no network has a say in it."
+)
 
 
 class PixelView(NamedTuple):
