@@ -9,6 +9,7 @@ luckiest.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
@@ -176,6 +177,15 @@ def _distinct(schedules: Iterable[Schedule]) -> Iterable[Schedule]:
     return {tuple(schedule.table_T4.flatten().tolist()): schedule for schedule in schedules}.values()
 
 
+def _columns(schedule: Schedule) -> dict[str, float]:
+    """Return a schedule as columns of a log."""
+    return {
+        f"{name}_{step}": value
+        for step, values in enumerate(schedule.table_T4.tolist())
+        for name, value in zip(PARAMETERS, values, strict=True)
+    }
+
+
 class Search:
     """A search with a log: `finish` what is `open` until there is a `result`.
 
@@ -190,6 +200,9 @@ class Search:
         asked: all evaluations so far, the present generation's last.
         known: what was measured, by the evaluations' numbers.
         result: the winner; None before the end.
+
+    Raises:
+        ValueError: the log is of other evaluations than this search asks for.
     """
 
     def __init__(
@@ -197,12 +210,14 @@ class Search:
     ) -> None:
         self.seed, self.split = seed, config.split
         self.asked: list[Evaluation] = []
+        self._logged = {int(row["evaluation"]): row for row in read_metrics(log)}
         self.known = {
-            int(row["evaluation"]): Measurement(float(row["distance"]), float(row["error"]))
-            for row in read_metrics(log)
+            number: Measurement(float(row["distance"]), float(row["error"]))
+            for number, row in self._logged.items()
         }
         self.result: Schedule | None = None
         self._explored = explore(optimizer, config, steps, seed)
+        self._path = log
         self._enter(next(self._explored))
         self._log = MetricsLog(log, "evaluation", sys.maxsize)
         self._proceed()
@@ -220,10 +235,9 @@ class Search:
         """Write down what was measured, and go on to the next generation if it was the last of this one."""
         assert evaluation.number not in self.known
         row = {"evaluation": evaluation.number, "generation": evaluation.generation}
-        row |= {"images": evaluation.images, **measured._asdict()}
-        for step, values in enumerate(evaluation.schedule.table_T4.tolist()):
-            row |= {f"{name}_{step}": value for name, value in zip(PARAMETERS, values, strict=True)}
-        self._log.append(row)
+        self._log.append(
+            row | {"images": evaluation.images, **measured._asdict()} | _columns(evaluation.schedule)
+        )
         self.known[evaluation.number] = measured
         self._proceed()
 
@@ -255,7 +269,23 @@ class Search:
                 balanced=generation.common_noise,
                 split="select" if generation.final else self.split,
             )
+            self._refuse_another(evaluation)
             self.asked.append(evaluation)
+
+    def _refuse_another(self, evaluation: Evaluation) -> None:
+        """Raise ValueError if the log says that something else was measured under this number.
+
+        Another version of natgym may ask for other schedules after the same answers.
+        """
+        row = self._logged.get(evaluation.number, {})
+        asked = {"images": evaluation.images, **_columns(evaluation.schedule)}
+        # Rows of before a parameter was registered don't have it; roundings may be another processor's.
+        pairs = [(float(row[name]), value) for name, value in asked.items() if name in row]
+        if not all(math.isclose(*pair, rel_tol=1e-6, abs_tol=1e-9) for pair in pairs):
+            raise ValueError(
+                f"{self._path} holds another schedule as evaluation {evaluation.number} than this search "
+                "asks for; begin it anew in another folder"
+            )
 
     def _proceed(self) -> None:
         while self.result is None and not self.open():

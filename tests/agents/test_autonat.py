@@ -138,6 +138,22 @@ def test_an_interrupted_search_goes_on(
     assert sorted(log.read_text().splitlines()) == sorted(text.splitlines())
 
 
+def test_a_log_of_other_schedules_is_refused(tmp_path: Path) -> None:
+    """As of a version that ranks finalists differently: nothing measured is taken for something else."""
+    log = tmp_path / "log.csv"
+    finish(Search("grid", CONFIG, STEPS, 0, log), stop=12)
+    finish(Search("grid", CONFIG, STEPS, 0, log), stop=2)
+    kept = log.read_text()
+    Search("grid", CONFIG, STEPS, 0, log)
+    *before, last = kept.splitlines()
+    number, *middle, guidance = last.split(",")
+    log.write_text("\n".join([*before, ",".join([number, *middle, str(float(guidance) + 0.25)])]) + "\n")
+    changed = log.read_text()
+    with pytest.raises(ValueError, match=f"another schedule as evaluation {number} than this search asks"):
+        Search("grid", CONFIG, STEPS, 0, log)
+    assert log.read_text() == changed
+
+
 def test_every_evaluation_is_a_whole_line(tmp_path: Path) -> None:
     """Flushed before the next one starts, with distance and schedule to the last bit."""
     search = Search("cma", CONFIG, STEPS, 0, tmp_path / "log.csv")
