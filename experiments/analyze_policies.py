@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 import tyro
 from _cli import main
 
+from generators.checks import at_least
+
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
@@ -45,9 +47,7 @@ class Args:
     def __post_init__(self) -> None:
         if not self.policies:
             raise ValueError("no policy is given; name run folders, files or schedules")
-        for name in ("steps", "samples", "films", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        at_least(1, self, "steps", "samples", "films", "threads")
         if self.format == "parquet" and find_spec("pyarrow") is None:
             raise ValueError("format parquet needs pyarrow; install it, or take csv")
         if self.films > self.samples:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from _cli import main
 
+from generators.checks import at_least
+
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
@@ -34,9 +36,7 @@ class Args:
     """Run folder, by default runs/audit_categories-<time>."""
 
     def __post_init__(self) -> None:
-        for name in ("images", "steps", "extra"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name} {value}: it must be at least 1")
+        at_least(1, self, "images", "steps", "extra")
 
 
 def work(args: Args) -> None:

@@ -9,6 +9,7 @@ import tyro
 from _cli import Places, main
 
 from agents.autonat.config import ClassTableConfig, OptimizerName, SearchConfig
+from generators.checks import at_least
 from generators.rules import DecodeRules
 
 
@@ -50,9 +51,7 @@ class Args(Places):
     """Where generator and classifier live: cpu or cuda."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "repeats", "images", "threads", "cpus_per_trial"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        at_least(1, self, "steps", "repeats", "images", "threads", "cpus_per_trial")
         DecodeRules.of(self.rules, (1, 1))  # says what is wrong with them before anything is loaded
         for name in ("optimizer", "evaluation_seeds"):
             if not (given := getattr(self, name)) or len(set(given)) < len(given):

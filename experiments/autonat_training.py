@@ -11,6 +11,7 @@ import tyro
 from _cli import main
 
 from agents.autonat.config import LawSearchConfig, OptimizerName, SearchConfig
+from generators.checks import at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +61,7 @@ class Args:
     """Run folder to go on with; its own settings are used."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "rounds", "updates", "images", "threads", "cpus_per_trial"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        at_least(1, self, "steps", "rounds", "updates", "images", "threads", "cpus_per_trial")
         if self.updates < self.laws.rung:
             raise ValueError(f"updates {self.updates} are fewer than a rung's {self.laws.rung}; raise them")
 

@@ -8,6 +8,8 @@ from typing import Literal
 
 from _cli import main
 
+from generators.checks import at_least
+
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
@@ -45,10 +47,7 @@ class Args:
     """File to write the numbers to."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "repeats", "batch"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} {value}: it must be at least 1")
+        at_least(1, self, "steps", "repeats", "batch")
         if not self.generators:
             raise ValueError("generators is empty; give at least one")
 

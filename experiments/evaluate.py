@@ -8,6 +8,7 @@ from typing import Literal
 
 from _cli import main
 
+from generators.checks import at_least
 from generators.config import SplitName
 from generators.rules import DecodeRules
 from natgym.evaluation.protocol import CONVENTIONS, ConditionLaw
@@ -74,9 +75,7 @@ class Args:
         for name in ("policy", "steps", "seeds"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty; give at least one")
-        for name, least in {"images": 1, "threads": 1}.items():
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ValueError(f"{name} {value}: it must be at least {least}")
+        at_least(1, self, "images", "threads")
         if bad := [steps for steps in self.steps if steps < 1]:
             raise ValueError(f"steps {bad[0]}: decoding takes at least one step")
         DecodeRules.of(self.rules, (1, 1))  # says what is wrong with them before anything is loaded

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from _cli import main
 
+from generators.checks import at_least
+
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
@@ -40,9 +42,7 @@ class Args:
     """The PNG; the GIF stands beside it. Neither is overwritten."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "n", "columns", "enlarge"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name} {value}: it must be at least 1")
+        at_least(1, self, "steps", "n", "columns", "enlarge")
         if self.output.suffix.lower() != ".png":
             raise ValueError(f"output {self.output} does not end in .png; the grid is a PNG")
         for path in self.paths:

@@ -11,6 +11,7 @@ from _cli import Places, main
 from agents.adanat.config import TrainingConfig
 from agents.autonat.config import SearchConfig
 from agents.studies.config import Method
+from generators.checks import at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +36,7 @@ class Args(Places):
     """Images between two points of a search."""
 
     def __post_init__(self) -> None:
-        for name in ("repeats", "images", "every", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        at_least(1, self, "repeats", "images", "every", "threads")
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods {' '.join(self.methods)}: give at least one, and none twice")
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 from _cli import main
 
+from generators.checks import at_least
 from natgym.discovery.config import DiscoveryConfig, FeatureConfig, PairsConfig
 from natgym.discovery.methods import METHODS, changed, parse_settings
 
@@ -71,9 +72,7 @@ class Args:
                 raise ValueError(f"{name} {getattr(self, name)}: it must be between 0 and 1")
         if self.num_categories not in ("known", "auto") and not self.num_categories.isdecimal():
             raise ValueError(f"num_categories {self.num_categories!r}: give a number, auto or known")
-        for name in ("threads", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        at_least(1, self, "threads", "checkpoint_every")
         for method, values in parse_settings(self.settings).items():
             changed(self.train, {**METHODS[method].changes, **values})
 

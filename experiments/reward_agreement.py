@@ -8,6 +8,7 @@ from pathlib import Path
 from _cli import main
 
 from agents.adanat.config import TrainingConfig
+from generators.checks import at_least
 from generators.text import split
 from natgym.rewards.config import AdversarialConfig
 
@@ -69,9 +70,7 @@ class Args:
     """Run folder, by default runs/reward_agreement-<time>."""
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "images", "seeds", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        at_least(1, self, "episodes", "images", "seeds", "threads")
         for spec in self.rewards:
             self.config(spec)
 

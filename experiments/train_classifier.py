@@ -7,6 +7,8 @@ from pathlib import Path
 
 from _cli import main
 
+from generators.checks import at_least
+
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
@@ -30,9 +32,7 @@ class Args:
     """CPU threads; results are bit-equal for the same number."""
 
     def __post_init__(self) -> None:
-        for name in ("channels", "features", "updates", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        at_least(1, self, "channels", "features", "updates", "threads")
 
 
 def work(args: Args) -> None:

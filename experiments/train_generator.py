@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 from _cli import given_flags, main
 
+from generators.checks import at_least
 from generators.config import SIZE_NAMES, Model, TrainingConfig, recipe, small_recipe
 from natgym.names.tasks import recipe_of
 
@@ -69,9 +70,7 @@ class Args:
     """Hyper-parameters."""
 
     def __post_init__(self) -> None:
-        for name in ("checkpoint_every", "threads", "workers", "evaluation_images", "evaluation_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        at_least(1, self, "checkpoint_every", "threads", "workers", "evaluation_images", "evaluation_steps")
         if self.size is not None and self.size not in SIZE_NAMES[self.model]:
             raise ValueError(f"size {self.size!r}: {self.model} has {', '.join(SIZE_NAMES[self.model])}")
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 from _cli import main
 
+from generators.checks import at_least
 from generators.config import VQTrainingConfig
 
 
@@ -48,9 +49,7 @@ class Args:
     """Hyper-parameters of vq; the seed is also that of the k-means restarts."""
 
     def __post_init__(self) -> None:
-        for name in ("codebook_size", "checkpoint_every", "threads", "patch"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name} {value}: it must be at least 1")
+        at_least(1, self, "codebook_size", "checkpoint_every", "threads", "patch")
 
 
 def work(args: Args) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from generators.checks import at_least
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -108,9 +110,7 @@ class TrainingConfig:
     """Everything random follows from it."""
 
     def __post_init__(self) -> None:
-        for name in ("updates", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        at_least(1, self, "updates", "batch_size")
         for name in ("label_dropout", "label_smoothing", "reuse"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)}: it is a share between 0 and 1")
@@ -175,9 +175,7 @@ class VQTrainingConfig:
     """Everything random follows from it."""
 
     def __post_init__(self) -> None:
-        for name in ("updates", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        at_least(1, self, "updates", "batch_size")
         for name in ("code_decay", "reset_below"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: it must be in [0, 1)")

@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from generators.checkpoints import register
+from generators.checks import at_least
 
 
 class Tokenizer(Protocol):
@@ -121,9 +122,7 @@ class ConvVQConfig:
             )
         if self.width < 8 or self.width % 8:
             raise ValueError(f"width {self.width}: it must be a multiple of 8")
-        for name in ("codebook_size", "code_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        at_least(1, self, "codebook_size", "code_width")
 
 
 class Residual(nn.Module):

@@ -10,6 +10,7 @@ import tyro
 
 from agents.adanat.alarms import AlarmConfig
 from agents.adanat.parts import Baseline, CotrainingConfig, PolicyConfig, small_policy
+from generators.checks import at_least
 from generators.rules import DecodeRules
 from natgym.names.spaces import PARAMETERS, Kind, Preset, check_actions, check_preset
 from natgym.names.tasks import at_hand
@@ -74,9 +75,7 @@ class EnvConfig:
     def __post_init__(self) -> None:
         for name in ("task", "generator", "schedule", "extractor"):  # a worker has another folder at hand
             object.__setattr__(self, name, at_hand(getattr(self, name), images=name == "task"))
-        for name in ("steps", "trajectories"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        at_least(1, self, "steps", "trajectories")
         if self.group < 1 or self.trajectories % self.group:
             raise ValueError(f"group {self.group}: it must divide trajectories {self.trajectories}")
         names_of(self.reward)
@@ -181,12 +180,9 @@ class AdaNATConfig:
     """Everything random follows from it."""
 
     def __post_init__(self) -> None:
-        least = dict.fromkeys(("updates", "epochs", "minibatch", "evaluate_every", "evaluation_images"), 1)
-        least |= {"finalists": 1, "final_images": 1}
-        least |= {"discriminator_batch": 1, "discriminator_steps": 1, "warmup": 0, "std_updates": 0}
-        for name, bound in least.items():
-            if (value := getattr(self, name)) is not None and value < bound:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least {bound}")
+        at_least(1, self, "updates", "epochs", "minibatch", "evaluate_every", "evaluation_images")
+        at_least(1, self, "finalists", "final_images", "discriminator_batch", "discriminator_steps")
+        at_least(0, self, "warmup", "std_updates")
         positive = {name: getattr(self, name) for name in ("learning_rate", "clip", "adam_eps")}
         positive |= {name: getattr(self, name) for name in ("final_learning_rate", "max_gradient_norm")}
         for name, value in (positive | {"action_std": min(self.action_std)}).items():

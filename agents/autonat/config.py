@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Literal
 
+from generators.checks import at_least
+
 OptimizerName = Literal["paper", "grid", "random", "spsa", "gradient", "coordinate", "cma", "tpe"]
 Warm = Literal["grid", "family", "none"]
 Ratio = Literal["power-cosine", "beta-cdf"]
@@ -74,9 +76,7 @@ class SearchConfig:
     """Schedule to search around without a warm start: a name or a file."""
 
     def __post_init__(self) -> None:
-        for name in ("images_per_evaluation", "race", "finalists", "final_images"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        at_least(1, self, "images_per_evaluation", "race", "finalists", "final_images")
         if self.images_per_evaluation < self.race:
             raise ValueError(
                 f"race {self.race}: an evaluation has {self.images_per_evaluation} images; take fewer chunks"
@@ -121,9 +121,8 @@ class ClassTableConfig:
     """Standard deviation of the candidates around the static schedule, in units of the action map."""
 
     def __post_init__(self) -> None:
-        for name, bound in (("candidates", 0), ("images_per_class", 2)):
-            if getattr(self, name) < bound:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least {bound}")
+        at_least(0, self, "candidates")
+        at_least(2, self, "images_per_class")
         if not self.reach > 0:
             raise ValueError(f"reach {self.reach}: it must be positive")
 
@@ -140,6 +139,6 @@ class LawSearchConfig:
     """Images per measurement, all on the same noise."""
 
     def __post_init__(self) -> None:
-        for name, bound in (("laws", 2), ("rung", 1), ("images", 2)):
-            if getattr(self, name) < bound:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least {bound}")
+        at_least(2, self, "laws")
+        at_least(1, self, "rung")
+        at_least(2, self, "images")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from generators.checks import at_least
+
 DIGITS = "digits"
 MINILM = "minilm"
 
@@ -26,9 +28,8 @@ class PairsConfig:
     """Side in pixels of the squares that a folder's images are resized and centre-cropped to."""
 
     def __post_init__(self) -> None:
-        for name, least in (("min_members", 2), ("size", 8)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least {least}")
+        at_least(2, self, "min_members")
+        at_least(8, self, "size")
         for rule in self.exclude:
             if "=" not in rule:
                 raise ValueError(f"exclude {rule!r}: write COLUMN=VALUE, as in subgroup=country-flag")
@@ -50,9 +51,7 @@ class SimCLRConfig:
     """Everything random follows from it."""
 
     def __post_init__(self) -> None:
-        for name in ("updates", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        at_least(1, self, "updates", "batch_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +100,7 @@ class BranchConfig:
     """Factor of the encoder's features."""
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "width", "projection"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        at_least(1, self, "hidden", "width", "projection")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout {self.dropout}: it must be in [0, 1)")
 
@@ -146,9 +143,7 @@ class DiscoveryConfig:
     """Geometry of the branches."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: it must be at least 1")
+        at_least(1, self, "epochs", "batch_size")
         for name in ("supervised_weight", "teacher_warmup"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)}: it must be in [0, 1]")

@@ -1,0 +1,15 @@
+"""Checks that settings share."""
+
+from __future__ import annotations
+
+
+def at_least(least: int, settings: object, *names: str) -> None:
+    """Raise ValueError if a setting is below a number; one that is None is not set.
+
+    Args:
+        settings: has the names as attributes.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value < least:
+            raise ValueError(f"{name} {value}: it must be at least {least}")
