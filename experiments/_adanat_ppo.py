@@ -249,12 +249,11 @@ def illustrate(
     args: Args, run: Run, contestants: Contestants, trained: Sequence[Trained], notes: Sequence[str]
 ) -> None:
     """Write the figures and the report."""
-    steps, scorer = args.train.env.steps, contestants[SEARCHED].scorer
-    pool = scorer.generator.conditions()
+    env, pool = args.train.env, contestants[SEARCHED].scorer.generator.conditions()
     shown = {name: contestants[name] for name in ("reference", SEARCHED, args.subject)}
     rows = balanced(pool, 10 * len(pool))
     images = {name: one.scorer.draw(one.policy, rows, 0).images_NCHW for name, one in shown.items()}
-    note = f"{scorer.task.name}, T = {steps}; same noise and classes in each panel, unselected"
+    note = f"{env.task_name}, T = {env.steps}; same noise and classes in each panel, unselected"
     run.write_figure("samples", samples_figure(images, pool.names, note))
     rows = balanced(pool, 1000)
     frames = {name: one.scorer.draw(one.policy, rows, 1).frame for name, one in shown.items()}
@@ -266,7 +265,7 @@ def illustrate(
     images_each = args.train.adanat.evaluation_images
     note = f"distance: mean action, {images_each} images on the same noise at each point"
     run.write_figure("learning", learning_figure(logs, note))
-    write_report(run.folder, f"AdaNAT on {scorer.task.name}, T = {steps}", notes)
+    write_report(run.folder, f"AdaNAT on {env.task_name}, T = {env.steps}", notes)
     print(f"{run.folder}: config.json, results.json, figures/, report.html")
     print(f"{best_of(trained, args.subject).folder}: metrics.csv, policy/, last/")
 

@@ -242,5 +242,5 @@ def work(args: Args) -> None:
     print(format_table(rows), *legend, sep="\n")
     show(differences, shares, count)
     illustrate(args, run, scorer, controls, differences)
-    write_report(run.folder, f"Does the policy adapt? {env.task}, T = {env.steps}, {env.reward}", legend)
+    write_report(run.folder, f"Does the policy adapt? {env.task_name}, T = {env.steps}, {env.reward}", legend)
     print(f"{run.folder}: results.json, shares.csv, step-only/, searches/, figures/, report.html")

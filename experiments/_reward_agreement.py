@@ -100,6 +100,6 @@ def work(args: Args) -> None:
     steps = [f"{part} {size:g}" for part in PARTS for size in args.sizes]
     print(table[steps].to_string(float_format="{:.3f}".format))
     env = args.train.env
-    note = f"{env.task}, T = {env.steps}, {args.episodes:,} episodes; 1: both want the same"
+    note = f"{env.task_name}, T = {env.steps}, {args.episodes:,} episodes; 1: both want the same"
     run.write_figure("agreement", agreement_figure(table, note))
     print(f"{run.folder}: agreement.csv, results.json, figures/")

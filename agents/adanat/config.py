@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -82,6 +83,12 @@ class EnvConfig:
         DecodeRules.of(self.rules, (1, 1))  # says what is wrong with them, as the next
         check_preset(self.actions)
         check_actions(self.parameters, self.smoothing)
+
+    @property
+    def task_name(self) -> str:
+        """What figures call the task: its name, or a folder's without those above it."""
+        path = Path(self.task)
+        return path.name if path.is_absolute() else self.task
 
     @property
     def adversary(self) -> bool:

@@ -320,6 +320,12 @@ def test_a_bad_value_is_named_before_anything_starts(values: dict[str, Any], nam
     assert "\n" not in str(caught.value)
 
 
+def test_a_task_is_called_by_its_name_and_no_machines_path(tmp_path: Path) -> None:
+    (tmp_path / "birds").mkdir()
+    assert TrainingConfig.of(task="mnist/enat").env.task_name == "mnist/enat"
+    assert TrainingConfig.of(task=str(tmp_path / "birds")).env.task_name == "birds"
+
+
 @pytest.mark.parametrize(
     ("values", "named"),
     [
