@@ -128,8 +128,8 @@ def write(args: Args, run: Run, folder: Path) -> None:
     write_atomic(run.folder / "curves.csv", curves.to_csv(index=False))
     env = args.train.env
     note = (
-        f"{env.task_name}, T = {env.steps}; line: mean of {args.repeats} runs, band: their range; each point: "
-        f"{args.images:,} images on fresh noise, select split"
+        f"{env.task_name}, T = {env.steps}; line: mean of {args.repeats} runs, band: their range; "
+        f"each point: {args.images:,} images on fresh noise, select split"
     )
     run.write_figure("curves", curves_figure(curves, note))
     ends = curves.groupby(["method", "seed"])["distance"].last().groupby("method").mean()

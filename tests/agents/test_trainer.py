@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 from stable_baselines3.common.policies import MultiInputActorCriticPolicy
+from tiny import TINY
 from torch import Tensor
 
 import generators.rules
 from agents.adanat.config import AdaNATConfig, TrainingConfig
 from agents.adanat.learned import learned_policy
-from agents.adanat.network import AdaNATPolicy, PolicyConfig
+from agents.adanat.network import AdaNATPolicy, PolicyConfig, small_policy
 from agents.adanat.trainer import AdaNATTrainer, train
 from agents.adanat.trainings import kept_policy
 from agents.named import load_policy
@@ -33,16 +34,7 @@ from natgym.runs import read_metrics
 from natgym.spaces import EXPONENTIAL, SIGMOID, ActionMap
 from natgym.task import Task
 
-CONFIG = AdaNATConfig(
-    updates=3,
-    epochs=1,
-    minibatch=32,
-    discriminator_batch=16,
-    warmup=1,
-    evaluate_every=2,
-    evaluation_images=40,
-    finalists=1,
-)
+CONFIG = dataclasses.replace(TINY.adanat, policy=small_policy())
 
 
 class Narrow(MultiInputActorCriticPolicy):

@@ -11,29 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny import TINY
 
 from agents.adanat.config import TrainingConfig
 from agents.adanat.folders import STOPPED
-from agents.adanat.network import PolicyConfig
 from agents.adanat.sweeps import _asha, check_rung, run_trials, sample_configs
 from agents.adanat.trainable import AdaNATTrainable
 from agents.adanat.trainer import train
 from natgym.runs import MetricsLog, read_metrics, write_config
 from natgym.settings import setting
 
-BASE = TrainingConfig.of(
-    steps=2,
-    updates=2,
-    trajectories=32,
-    epochs=1,
-    minibatch=32,
-    discriminator_batch=16,
-    warmup=1,
-    evaluation_images=40,
-    finalists=1,
-    reward="adversarial",
-    policy=PolicyConfig(width=16, channels=8, hidden=(16, 16), frequencies=8),
-)
+BASE = TINY.but(updates=2, evaluate_every=10)
 
 
 def test_one_sample_without_a_space_is_the_base() -> None:
