@@ -114,6 +114,8 @@ def _without_nan(value: Any) -> Any:
 class MetricsLog:
     """An append-only metrics.csv, flushed line by line; its columns are those of the first row.
 
+    A file of an older version gets the columns that it lacks with the first row appended to it.
+
     Args:
         path: kept if it exists, except for rows from `resume_at` on, which will be written again.
         key: the integer column that counts updates.
@@ -124,15 +126,16 @@ class MetricsLog:
         self.path = path
         earlier = [row for row in read_metrics(path) if int(row[key]) < resume_at]
         self.columns: list[str] | None = list(earlier[0]) if earlier else None
-        text = io.StringIO()
-        if self.columns is not None:
-            writer = csv.DictWriter(text, self.columns)
-            writer.writeheader()
-            writer.writerows(earlier)
-        write_atomic(path, text.getvalue())
+        self._earlier = earlier
+        self._rewrite()
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one line; columns missing from `row` stay empty, unknown ones are a ValueError."""
+        if self._earlier and self.columns is not None:
+            if lacking := [name for name in row if name not in self.columns]:
+                self.columns = [*self.columns, *lacking]
+                self._rewrite()
+            self._earlier = []
         with open(self.path, "a", newline="") as file:
             if self.columns is None:
                 self.columns = list(row)
@@ -141,6 +144,15 @@ class MetricsLog:
             writer.writerow(row)
             file.flush()
             os.fsync(file.fileno())
+
+    def _rewrite(self) -> None:
+        """Write what was there before."""
+        text = io.StringIO()
+        if self.columns is not None:
+            writer = csv.DictWriter(text, self.columns)
+            writer.writeheader()
+            writer.writerows(self._earlier)
+        write_atomic(self.path, text.getvalue())
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:

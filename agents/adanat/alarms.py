@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
-Alarm = Literal["divergence", "recall", "coverage", "classes", "saturation", "idle"]
+Alarm = Literal["divergence", "recall", "coverage", "classes", "saturation", "flat", "idle"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,9 @@ class AlarmConfig:
     saturation: float = 0.98
     """Share of real images of the select split and generated ones that the discriminator may tell apart;
     beyond it, its reward is flat."""
+    flat: float = 0.05
+    """Lead of real images of the select split over generated ones, in standard deviations, below which a
+    reward that learns no longer tells them apart, and PPO learns from noise."""
     idle: float = 0.1
     """Share of steps before the last that may reveal nothing, which costs passes; under rules that let a step
     do so."""
@@ -46,6 +49,7 @@ class Vitals(NamedTuple):
         class_drift: total variation between the classes asked for and those recognised.
         reward_gap: mean reward of real images minus that of generated ones.
         told_apart: share that the discriminator judges rightly; NaN without one.
+        separation: `reward_gap` in standard deviations within either; NaN if the reward does not learn.
         idle: share of steps before the last that reveal nothing.
     """
 
@@ -55,6 +59,7 @@ class Vitals(NamedTuple):
     class_drift: float = math.nan
     reward_gap: float = math.nan
     told_apart: float = math.nan
+    separation: float = math.nan
     idle: float = math.nan
 
 
@@ -83,5 +88,11 @@ def _alarms(config: AlarmConfig, first: Vitals, now: Vitals) -> Iterator[tuple[A
         )
     if now.told_apart > config.saturation:
         yield "saturation", f"the discriminator tells {now.told_apart:.1%} of unseen images apart"
+    if now.separation < config.flat:
+        yield (
+            "flat",
+            f"the reward of unseen real images is {now.separation:.2f} standard deviations above that of "
+            "generated ones: nothing is left to learn from it",
+        )
     if now.idle > config.idle:
         yield "idle", f"{now.idle:.1%} of the steps before the last reveal nothing"

@@ -55,9 +55,9 @@ class EnvConfig:
     """Rules of the decoding step: confidence, random, halton, with limits if need be (generators.rules);
     adanat lets a step reveal nothing."""
     reward: str = "mmd"
-    """What judges finished images: mmd, a discriminator in closed form, refitted on each rollout;
-    adversarial, a network; influence, distance, classifier or feature-distance, which don't learn; or a sum,
-    as in "adversarial=1,mmd=0.5"."""
+    """What judges finished images: mmd, a discriminator in closed form, and quadratic, a logistic regression,
+    both refitted on each rollout; adversarial, a network; influence, distance, classifier or
+    feature-distance, which don't learn; or a sum, as in "adversarial=1,mmd=0.5"."""
     rewards: RewardOptions = field(default_factory=RewardOptions)
     """Options of the rewards by name."""
     extractor: str = "reward"

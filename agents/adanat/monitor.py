@@ -14,8 +14,8 @@ from agents.adanat.config import AdaNATConfig
 from generators.noise import derive_seed
 from natgym.env.vector import DecodeVectorEnv
 from natgym.evaluation.scorer import Scorer
-from natgym.rewards.adversarial import AdversarialReward
 from natgym.rewards.checks import judged
+from natgym.rewards.contract import LearningReward
 from natgym.rewards.projected import GROUP
 from natgym.rewards.sums import parts_of
 from natgym.rollouts import Policy, Rollout, balanced, rollout
@@ -109,17 +109,21 @@ class Monitor:
         scores = self.scorer.score(*fake)
         real_B, fake_B = judged(env.reward, *self.held_out), judged(env.reward, *fake)
         told_apart = math.nan
-        for adversary in (part for part in parts_of(env.reward) if isinstance(part, AdversarialReward)):
+        for judge in (part for part in parts_of(env.reward) if hasattr(part, "threshold")):
             real, drawn_too = real_B, fake_B
-            if adversary is not env.reward:
-                real, drawn_too = adversary(*self.held_out), adversary(*fake)
-            told_apart = ((real > 0.5).float().mean() + (drawn_too < 0.5).float().mean()).item() / 2
+            if judge is not env.reward:
+                real, drawn_too = judged(judge, *self.held_out), judged(judge, *fake)
+            right = (real > judge.threshold).float().mean() + (drawn_too < judge.threshold).float().mean()
+            told_apart = right.item() / 2
+        gap, spread = real_B.mean() - fake_B.mean(), ((real_B.var() + fake_B.var()) / 2).sqrt()
+        learns = isinstance(env.reward, LearningReward) and spread > 0
         before = drawn.frame[(drawn.frame["step"] < policy.steps - 1) & (drawn.frame["masked_before"] > 0)]
         measured = ("distance", "recall", "coverage", "class_drift")
         return Vitals(
             **{name: scores.get(name, math.nan) for name in measured},
-            reward_gap=(real_B.mean() - fake_B.mean()).item(),
+            reward_gap=gap.item(),
             told_apart=told_apart,
+            separation=(gap / spread).item() if learns else math.nan,
             idle=float((before["masked_after"] == before["masked_before"]).mean()),
         )
 

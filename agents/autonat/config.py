@@ -14,6 +14,8 @@ Warm = Literal["grid", "family", "none"]
 Ratio = Literal["power-cosine", "beta-cdf"]
 SearchSplit = Literal["train", "select"]
 BUDGET = 85_000  # images of a search that stands alone
+PER_EVALUATION = 300  # a population averages noise better than single evaluations do
+FINALISTS_SHARE, MOST_FINAL = 0.1, 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +45,9 @@ class GridConfig:
 class SearchConfig:
     """How to search, and how many images to spend."""
 
-    images_per_evaluation: int = 1000
-    """Images per evaluated schedule."""
+    images_per_evaluation: int | None = None
+    """Images per evaluated schedule; by default 300, in the optimizer `grid` the budget shared by its points.
+    """
     budget: int | None = None
     """Images that the whole search may spend, its finalists included; by default 85,000, and beside a
     training as many as that spends."""
@@ -55,8 +58,9 @@ class SearchConfig:
     what was drawn so far get no more. 1 gives each schedule all its images."""
     finalists: int = 5
     """Schedules evaluated again at the end; the choice is made on this second look alone."""
-    final_images: int = 2000
-    """Images per finalist, on fresh noise."""
+    final_images: int | None = None
+    """Images per finalist, on fresh noise; by default 2,000, or less if they would take more than a tenth of
+    the budget."""
     grid: GridConfig = field(default_factory=GridConfig)
     """Points of the optimizer `grid`."""
     warm: Warm = "grid"
@@ -77,18 +81,17 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         at_least(1, self, "images_per_evaluation", "race", "finalists", "final_images")
-        if self.images_per_evaluation < self.race:
-            raise ValueError(
-                f"race {self.race}: an evaluation has {self.images_per_evaluation} images; take fewer chunks"
-            )
+        each = PER_EVALUATION if self.images_per_evaluation is None else self.images_per_evaluation
+        if each < self.race:
+            raise ValueError(f"race {self.race}: an evaluation has {each} images; take fewer chunks")
         if not 0 < self.family_share < 1:
             raise ValueError(
                 f"family_share {self.family_share}: it is a share of the budget, between 0 and 1"
             )
-        if self.total <= self.finalists * self.final_images:
+        if self.explored <= 0:
             raise ValueError(
                 f"budget {self.total}: {self.finalists} finalists alone take "
-                f"{self.finalists * self.final_images} images; raise it or take fewer"
+                f"{self.finalists * self.per_finalist} images; raise it or take fewer"
             )
 
     def beside(self, images: int) -> SearchConfig:
@@ -101,9 +104,24 @@ class SearchConfig:
         return BUDGET if self.budget is None else self.budget
 
     @property
+    def per_finalist(self) -> int:
+        """Images that a finalist gets."""
+        if self.final_images is not None:
+            return self.final_images
+        return max(1, min(MOST_FINAL, int(FINALISTS_SHARE * self.total) // self.finalists))
+
+    @property
     def explored(self) -> int:
         """Images for all but the finalists."""
-        return self.total - self.finalists * self.final_images
+        return self.total - self.finalists * self.per_finalist
+
+    def per_evaluation(self, optimizer: OptimizerName) -> int:
+        """Images that an evaluation gets in a search by some optimizer."""
+        if self.images_per_evaluation is not None:
+            return self.images_per_evaluation
+        if optimizer == "grid":
+            return max(self.race, self.explored // len(self.grid.points))
+        return PER_EVALUATION
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,7 +91,7 @@ def explore(optimizer: OptimizerName, config: SearchConfig, steps: int, seed: in
 
     ranked = [best, *(schedule for stage in search.stages for schedule in stage)]
     finalists = list(_distinct(ranked))[: config.finalists]
-    distances = yield Generation(finalists, config.final_images, final=True)
+    distances = yield Generation(finalists, config.per_finalist, final=True)
     return finalists[int(np.argmin(distances))]
 
 
@@ -100,18 +100,19 @@ class _Exploration:
 
     Attributes:
         images: left for exploring.
+        each: images of an evaluation.
         stages: what each stage tried, the last stage first, the best schedule first: chunks of a race and
             whole evaluations are of different numbers of images, which their distances rise with.
     """
 
     def __init__(self, optimizer: OptimizerName, config: SearchConfig) -> None:
         self.optimizer, self.config = optimizer, config
-        self.images = config.explored
+        self.images, self.each = config.explored, config.per_evaluation(optimizer)
         self.stages: list[list[Schedule]] = []
 
     def minimise(self, method: Optimizer, space: Space, share: int | None = None) -> Explored:
         """Ask and tell a method as long as the images last, or a share of them."""
-        each = self.config.images_per_evaluation
+        each = self.each
         floor = 0 if share is None else self.images - share
         tried: list[tuple[float, Schedule]] = []
         while len(points := method.ask()) and self.images - floor >= len(points) * each:
@@ -128,7 +129,7 @@ class _Exploration:
         """Measure all points of a grid, chunk by chunk, and after each drop those that are shown to lose."""
         space = Scales(steps)
         schedules = [space.schedule(np.array(point)) for point in grid.points]
-        chunk = self.config.images_per_evaluation // self.config.race
+        chunk = self.each // self.config.race
         distances_NK = np.empty((len(schedules), 0))
         running = np.arange(len(schedules))
         while distances_NK.shape[1] < self.config.race and self.images >= len(running) * chunk:

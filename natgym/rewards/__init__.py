@@ -13,6 +13,8 @@ _HOMES = {
     "LearningReward": "natgym.rewards.contract",
     "LearningSum": "natgym.rewards.sums",
     "NAMED": "natgym.rewards.named",
+    "QuadraticConfig": "natgym.rewards.config",
+    "QuadraticReward": "natgym.rewards.quadratic",
     "Reward": "natgym.rewards.contract",
     "RewardOptions": "natgym.rewards.config",
     "RewardSpec": "natgym.rewards.named",

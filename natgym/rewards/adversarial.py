@@ -94,6 +94,8 @@ class AdversarialReward:
         classifier: of the backbone "classifier".
     """
 
+    threshold = 0.5
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from generators.checks import at_least
+
 Options = Mapping[str, Mapping[str, Any]]
 GROUP = 8  # rows that a local norm sees together
 
@@ -62,10 +64,28 @@ class WitnessConfig:
     """Rollouts of the policy that real images are set against."""
     by_class: bool = False
     """Compare each image with those of its own condition alone."""
+    degree: int = 3
+    """Of the kernel (x.y / d + 1)^degree; 1 sees means alone, 2 covariances, 3 is KID's."""
 
     def __post_init__(self) -> None:
-        if self.window < 1:
-            raise ValueError(f"window {self.window}: at least one rollout is needed")
+        at_least(1, self, "window", "degree")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuadraticConfig:
+    """Options of the reward quadratic."""
+
+    window: int = 4
+    """Updates whose real and generated images it is fitted on."""
+    components: int = 64
+    """Principal components of the real images' features, and at most as many as there are features."""
+    decay: float = 0.3
+    """Weight of the squared weights in the loss; without, few images are told apart by chance."""
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "window", "components")
+        if not self.decay > 0:
+            raise ValueError(f"decay {self.decay}: it must be positive, so that there is one optimum")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +106,8 @@ class RewardOptions:
     """The nearest real images."""
     mmd: WitnessConfig = field(default_factory=WitnessConfig)
     """The witness of the squared MMD."""
+    quadratic: QuadraticConfig = field(default_factory=QuadraticConfig)
+    """The logistic regression on features and their products."""
 
     def of(self, names: Sequence[str]) -> Options:
         """Return those of some rewards that are not the defaults, as `make_reward` takes them."""

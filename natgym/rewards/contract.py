@@ -48,6 +48,8 @@ class LearningReward(Protocol):
     `learns_from`: "fresh" (the default), then it is given minibatches of images that are drawn for it; or
     "rollout", then it is given all images of the policy's last rollout, once per update of the policy, and
     costs no image.
+    `threshold`: the reward above which an image is judged to be real; how many unseen ones are judged rightly
+    is then measured.
     `reset(seed)`: begin anew, with whatever is random taken from the seed; called before a training.
     `state_dict()`, `load_state_dict(state)`: with these a resumed training ends where an uninterrupted one
     does, to the bit. torch is seeded around each call of `update`.

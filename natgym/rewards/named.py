@@ -43,6 +43,7 @@ NAMED: dict[str, Recipe] = {
     "influence": FromTask("distance", "InfluenceReward"),
     "distance": FromTask("distance", "DistanceReward"),
     "mmd": FromTask("witness", "WitnessReward"),
+    "quadratic": FromTask("quadratic", "QuadraticReward"),
 }
 
 

@@ -3,8 +3,8 @@
 Of two distributions the witness is the function that tells them apart best within a kernel's reach: the mean
 kernel to the one minus the mean kernel to the other (Gretton et al. 2012, section 2.3). As a reward it is
 adversarial, since it is refitted on the policy's images after each update; exactly, and at no further image.
-The kernel is KID's, (x.y / d + 1)^3, on features of the task's reward extractor, standardized by the real
-images'.
+The kernel is (x.y / d + 1)^degree, KID's by default, on features of the task's reward extractor, standardized
+by the real images'.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from generators.conditions import Condition
-from natgym.metrics.extractors import extract
 from natgym.rewards.config import WitnessConfig
 from natgym.rewards.contract import Images
+from natgym.rewards.standardized import StandardizedFeatures
 from natgym.task import Task
 
 BLOCK = 4096  # rows that a kernel is taken with at once
@@ -48,11 +48,8 @@ class WitnessReward:
 
     def __init__(self, extractor: Any, real: Images, config: WitnessConfig | None = None) -> None:
         self.config = config or WitnessConfig()
-        self.extractor = extractor
-        features_Nd = extract(extractor, real.images_BCHW, quantise=False)[0]
-        self.mean_d = features_Nd.mean(0)
-        self.std_d = features_Nd.std(0).clamp_min(1e-6)
-        self.real = Sample((features_Nd - self.mean_d) / self.std_d, real.condition.vectors)
+        self.features = StandardizedFeatures(extractor, real.images_BCHW)
+        self.real = Sample(self.features.real_Nd, real.condition.vectors)
         self.rollouts: list[Sample] = []
 
     @classmethod
@@ -98,8 +95,7 @@ class WitnessReward:
         self.rollouts = [Sample(*parts) for parts in state["rollouts"]]
 
     def _sample(self, images_BCHW: Tensor, condition: Condition) -> Sample:
-        features_Bd = extract(self.extractor, images_BCHW, quantise=False)[0]
-        return Sample((features_Bd - self.mean_d) / self.std_d, condition.vectors)
+        return Sample(self.features(images_BCHW), condition.vectors)
 
     @cached_property
     def _real_to_real_N(self) -> Tensor:  # of all pairs, and so once: it never changes
@@ -118,7 +114,7 @@ class WitnessReward:
             for features_Md, vectors_ME in zip(
                 other.features_Bd.split(BLOCK), other.vectors_BE.split(BLOCK), strict=True
             ):
-                kernel_BM = (sample.features_Bd @ features_Md.T / width + 1).pow(3)
+                kernel_BM = (sample.features_Bd @ features_Md.T / width + 1).pow(self.config.degree)
                 if self.config.by_class:
                     same_BM = (sample.vectors_BE @ vectors_ME.T > 0.5).to(kernel_BM)
                     total_B += (kernel_BM * same_BM).sum(1)

@@ -16,7 +16,14 @@ from natgym.rollouts import balanced, rollout
 from natgym.runs import read_metrics
 
 CALM = Vitals(
-    distance=1.0, recall=0.8, coverage=0.9, class_drift=0.02, reward_gap=0.2, told_apart=0.7, idle=0.0
+    distance=1.0,
+    recall=0.8,
+    coverage=0.9,
+    class_drift=0.02,
+    reward_gap=0.2,
+    told_apart=0.7,
+    separation=0.4,
+    idle=0.0,
 )
 
 
@@ -33,6 +40,8 @@ def nothing(metrics: dict[str, float]) -> None:
         ("coverage", {"coverage": 0.79}, {"coverage": 0.81}),
         ("classes", {"class_drift": 0.13}, {"class_drift": 0.11}),
         ("saturation", {"told_apart": 0.99}, {"told_apart": 0.97}),
+        ("flat", {"separation": 0.04}, {"separation": 0.06}),
+        ("flat", {"separation": -1.0}, {"separation": 1.0}),
         ("idle", {"idle": 0.11}, {"idle": 0.09}),
     ],
 )
@@ -56,7 +65,7 @@ def test_an_alarm_ends_the_training_keeps_the_policy_and_stays_ended(
     tiny: TrainingConfig, tmp_path: Path
 ) -> None:
     """Limits that nothing meets: the first measurement after the start ends it, once and for all."""
-    strict = AlarmConfig(stop=("recall",), recall=-1.0, coverage=-1.0)
+    strict = AlarmConfig(stop=("recall",), recall=-1.0, coverage=-1.0, flat=-10.0)
     config = tiny.but(updates=4, alarms=strict)
     train(config, tmp_path, nothing)
     rows = read_metrics(tmp_path / "metrics.csv")
@@ -70,7 +79,7 @@ def test_an_alarm_ends_the_training_keeps_the_policy_and_stays_ended(
 
 
 def test_alarms_alone_end_nothing(tiny: TrainingConfig, tmp_path: Path) -> None:
-    config = tiny.but(updates=4, alarms=AlarmConfig(recall=-1.0))
+    config = tiny.but(updates=4, alarms=AlarmConfig(recall=-1.0, flat=-10.0))
     train(config, tmp_path, nothing)
     assert len(read_metrics(tmp_path / "metrics.csv")) == 4
     assert [row["update"] for row in read_metrics(tmp_path / "alarms.csv")] == ["2", "4"]
@@ -100,5 +109,7 @@ def test_vitals_say_what_a_slow_look_says(tiny: TrainingConfig, tmp_path: Path) 
     drawn = rollout(*nets, fake, seed=seed, rules=DecodeRules(min_reveal=0)).images_NCHW
     rewards = torch.cat([trainer.env.reward(drawn[row : row + 1], fake[row : row + 1]) for row in range(30)])
     assert vitals.reward_gap == pytest.approx((scorer.mean() - rewards.mean()).item(), abs=1e-6)
+    spread = ((scorer.numpy().var(ddof=1) + rewards.numpy().var(ddof=1)) / 2) ** 0.5
+    assert vitals.separation == pytest.approx(vitals.reward_gap / spread, rel=1e-4)
     right = sum(reward > 0.5 for reward in scorer) / 200 + sum(reward < 0.5 for reward in rewards) / 30
     assert vitals.told_apart == pytest.approx(float(right) / 2)

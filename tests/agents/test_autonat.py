@@ -211,6 +211,27 @@ def test_a_budget_below_one_generation_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "log.csv").exists()
 
 
+@pytest.mark.parametrize(
+    ("budget", "optimizer", "each", "last"),
+    [
+        (85_000, "grid", (85_000 - 5 * 1_700) // 75, 1_700),
+        (85_000, "cma", 300, 1_700),
+        (200_000, "cma", 300, 2_000),
+        (40_000, "grid", (40_000 - 5 * 800) // 75, 800),
+        (40_000, "paper", 300, 800),
+    ],
+)
+def test_images_are_dealt_by_the_budget(
+    budget: int, optimizer: Any, each: int, last: int, tmp_path: Path
+) -> None:
+    config = SearchConfig(budget=budget, race=1, warm="none")
+    assert config.per_evaluation(optimizer) == each and config.per_finalist == last
+    search = Search(optimizer, config, STEPS, 0, tmp_path / "log.csv")
+    assert {evaluation.images for evaluation in search.open()} == {each}
+    given = dataclasses.replace(config, images_per_evaluation=100, final_images=50)
+    assert given.per_evaluation(optimizer) == 100 and given.per_finalist == 50
+
+
 def test_candidates_meet_the_train_split_and_finalists_select(tmp_path: Path) -> None:
     splits: tuple[Any, ...] = ("train", "select")
     for split in splits:

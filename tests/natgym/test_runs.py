@@ -168,6 +168,20 @@ def test_an_unknown_column_is_an_error_and_a_missing_one_stays_empty(tmp_path: P
     assert read_metrics(path)[1] == {"update": "2", "loss": ""} and len(read_metrics(path)) == 2
 
 
+def test_a_log_of_before_gets_the_columns_it_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    MetricsLog(path, "update", 1).append({"update": 1, "loss": 0.5})
+    log = MetricsLog(path, "update", 2)
+    log.append({"update": 2, "loss": 0.25, "later": 3})
+    assert read_metrics(path) == [
+        {"update": "1", "loss": "0.5", "later": ""},
+        {"update": "2", "loss": "0.25", "later": "3"},
+    ]
+    with pytest.raises(ValueError, match="surprise"):
+        log.append({"update": 3, "surprise": 1})
+    assert len(read_metrics(path)) == 2
+
+
 def test_results_are_strict_json(tmp_path: Path) -> None:
     run = Run.create("script", tmp_path / "run", Outer())
     rows = [{"policy": "a", "distance": 0.5, "distance_std": math.nan}, {"policy": "b", "steps": None}]
