@@ -213,7 +213,7 @@ def judge(args: Args, scorer: ScheduleScorer, found: Found, bar: tqdm) -> Judged
         spent = found.searches[found.chosen].spent + images_of_table(args, scorer)
         row(TABLE, [found.classes], spent)
         row(SHUFFLED, [found.classes.shuffled(args.seed)], spent)
-    rows.append(evaluator.floor(scorer.task.split("train")))
+    rows += evaluator.floors(scorer.task.split("train"))
     reference = next(one["distance"] for one in rows if one["policy"] == "reference")
     return Judged(evaluator, [one | {"to_reference": one["distance"] / reference} for one in rows], paired)
 

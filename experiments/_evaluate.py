@@ -165,7 +165,7 @@ def evaluate(args: Args) -> None:
     bars = f"{evaluation.task.name}; bars: 95 % t-intervals over {len(args.seeds)} evaluation seeds"
     run.write_figure("frontier", frontier_figure(rows, bars))
     if spare is not None:
-        rows.append(evaluator.floor(spare))
+        rows += evaluator.floors(spare)
     run.write_results(evaluator.manifest(), rows)
     note = f"difference: to {evaluation.against} at the same T, paired over the seeds, with 95 % t-interval"
     print(f"{format_table(rows, FULL_COLUMNS)}\n{evaluator.legend()}\n{note}")

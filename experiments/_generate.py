@@ -10,7 +10,7 @@ import torch
 from _progress import progress
 
 from agents.named import find_policy
-from generators.conditions import Condition
+from generators.conditions import Condition, named
 from natgym.env.recorder import film, save_film, strip
 from natgym.env.rendering import as_rgb, to_uint8
 from natgym.rollouts import balanced, rollout
@@ -25,10 +25,7 @@ def asked_for(args: Args, generator: Any) -> Condition:
     pool = generator.conditions()
     if not args.label:
         return balanced(pool, args.n)
-    if unknown := [name for name in args.label if name not in pool.names]:
-        some = ", ".join(pool.names[:20]) + (", ..." if len(pool) > 20 else "")
-        raise ValueError(f"label {unknown[0]!r} is not one of {some}")
-    return balanced(pool[[pool.names.index(name) for name in args.label]], args.n)
+    return balanced(named(pool, args.label), args.n)
 
 
 def enlarged(pictures_NHWC: np.ndarray, factor: int | None) -> np.ndarray:

@@ -18,7 +18,7 @@ from generators.checkpoints import write_atomic
 from generators.noise import derive_seed
 from natgym.evaluation.scorer import Scorer
 from natgym.figures.trainings import curves_figure
-from natgym.rollouts import balanced, rollout
+from natgym.rollouts import rollout
 from natgym.runs import Run
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def follow(args: Args, folder: Path, method: Method, config: TrainingConfig, tel
     torch.set_num_threads(1)
     task = config.env.load_task()
     scorer = Scorer(task.score_extractor, task.split("select"))  # type: ignore[arg-type]
-    condition = balanced(task.generator.conditions(), args.images)
+    condition = task.asked(args.images)
     search = args.search.beside(config.total_images)
     log = path.with_suffix(".log")
     log.unlink(missing_ok=True)  # of a search that was interrupted, whose seconds are not known

@@ -115,10 +115,9 @@ class Watcher:
         self.tokenizer = tokenizer
         self.note = f"{args.data}, {args.model}; {args.evaluation_schedule} at T = {args.evaluation_steps}"
         self.scorer = None
-        if args.evaluate_every:
-            task = task_of(args)
-            if task.has("score_extractor"):
-                self.scorer = Scorer(task.score_extractor, task.split("select"))  # type: ignore[arg-type]
+        self.task = task_of(args).like(generator=trainer.ema)
+        if args.evaluate_every and self.task.has("score_extractor"):
+            self.scorer = Scorer(self.task.score_extractor, self.task.split("select"))  # type: ignore[arg-type]
 
     def watch(self) -> None:
         """Run the training to its end."""
@@ -151,15 +150,11 @@ class Watcher:
         """Draw images with the averaged generator; save a grid, return distance and accuracy if judged."""
         args = self.args
         generator: Any = self.trainer.ema
-        every = generator.conditions()
-        pool = every[:20]
+        pool = generator.conditions()[:20]
         policy = FixedPolicy(as_schedule(args.evaluation_schedule, args.evaluation_steps))
-        drawn_of, count = (every, args.evaluation_images) if self.scorer else (pool, 10 * len(pool))
-        condition = balanced(drawn_of, count)
         seed = derive_seed(args.train.seed, "evaluation")
-        images = rollout(policy, generator, self.tokenizer, condition, seed=seed).images_NCHW.cpu()
-        shown = images[torch.arange(count) % len(drawn_of) < len(pool)][: 10 * len(pool)]
-        shown = shown[: len(shown) // len(pool) * len(pool)]  # whole rows
+        draw = partial(rollout, policy, generator, self.tokenizer, seed=seed)
+        shown = draw(balanced(pool, 10 * len(pool))).images_NCHW.cpu()
         title = f"update {self.trainer.done:,}"
         self.run.write_figure(
             f"samples-{self.trainer.done:06d}",
@@ -167,5 +162,6 @@ class Watcher:
         )
         if self.scorer is None:
             return {"distance": None, "sample_accuracy": None}
-        scores = self.scorer.score(images, condition.to("cpu"))
+        condition = self.task.asked(args.evaluation_images).to(generator.head.bias.device)
+        scores = self.scorer.score(draw(condition).images_NCHW.cpu(), condition.to("cpu"))
         return {"distance": scores["distance"], "sample_accuracy": scores.get("accuracy")}

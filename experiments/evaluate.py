@@ -47,8 +47,9 @@ class Args:
     """Statistics of real images (.npz with mu and sigma) in place of the task's split."""
     protocol: Literal["natgym", "imagenet256-adm"] = "natgym"
     """A published convention, which fixes images, extractor and kind of reference."""
-    conditions: ConditionLaw = "balanced"
-    """Every condition in turn, or random ones."""
+    conditions: ConditionLaw | None = None
+    """Every condition in turn (balanced); random ones; or as often as the real images have them (data); by
+    default the task's."""
     split: SplitName = "report"
     """Real images to compare with."""
     images: int | None = None

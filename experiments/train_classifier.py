@@ -12,7 +12,10 @@ from generators.checks import at_least
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Train a task's classifier on its train split."""
+    """Train a task's classifier on its train split.
+
+    Where there is one class alone, it learns to tell how images are turned, and has features without logits.
+    """
 
     output: Path
     """Folder to write; it must not exist."""

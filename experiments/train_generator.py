@@ -26,7 +26,7 @@ class Args:
     """digits, mnist, cifar10 or a folder of images."""
     model: Model = "nat"
     """Architecture."""
-    size: Literal["digits", "mnist", "cifar10", "s", "b", "l"] | None = None
+    size: Literal["digits", "mnist", "small", "cifar10", "s", "b", "l"] | None = None
     """Geometry, by default the task's, for a folder of images that of cifar10; s, b and l are the papers'."""
     width: int | None = None
     """Instead of the size's width."""

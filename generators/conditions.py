@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -38,8 +39,8 @@ class Condition(ABC):
 
     @property
     @abstractmethod
-    def geometry(self) -> dict[str, int]:
-        """What a generator's config has to say of it: `num_classes`, or `text_width`."""
+    def geometry(self) -> dict[str, Any]:
+        """What a generator's config has to say of it: `num_classes` and `class_names`, or `text_width`."""
 
     @abstractmethod
     def null(self) -> Self:
@@ -74,15 +75,21 @@ class Labels(Condition):
     Attributes:
         ids_B: integer labels.
         num_classes: without the null class.
+        class_names: of the classes; where there are none, their numbers are.
     """
 
     ids_B: Tensor
     num_classes: int
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.class_names and len(self.class_names) != self.num_classes:
+            raise ValueError(f"{self.num_classes} classes have {len(self.class_names)} names; give one each")
 
     @classmethod
-    def every(cls, num_classes: int) -> Labels:
+    def every(cls, num_classes: int, class_names: tuple[str, ...] = ()) -> Labels:
         """Return each class once, in order."""
-        return cls(torch.arange(num_classes), num_classes)
+        return cls(torch.arange(num_classes), num_classes, class_names)
 
     @property
     def values(self) -> Tensor:
@@ -94,28 +101,29 @@ class Labels(Condition):
 
     @property
     def names(self) -> list[str]:
-        return [str(label) for label in self.ids_B.tolist()]
+        named = dict(enumerate(self.class_names))
+        return [named.get(label, str(label)) for label in self.ids_B.tolist()]
 
     @property
     def key(self) -> Hashable:
         return self.num_classes, *self.ids_B.tolist()
 
     @property
-    def geometry(self) -> dict[str, int]:
-        return {"num_classes": self.num_classes}
+    def geometry(self) -> dict[str, Any]:
+        return {"num_classes": self.num_classes, "class_names": self.class_names}
 
     def null(self) -> Labels:
-        return Labels(torch.full_like(self.ids_B, self.num_classes), self.num_classes)
+        return replace(self, ids_B=torch.full_like(self.ids_B, self.num_classes))
 
     def __getitem__(self, index: Index) -> Labels:
-        return Labels(self.ids_B[index], self.num_classes)
+        return replace(self, ids_B=self.ids_B[index])
 
     def to(self, device: torch.device | str) -> Labels:
-        return Labels(self.ids_B.to(device), self.num_classes)
+        return replace(self, ids_B=self.ids_B.to(device))
 
     @classmethod
     def cat(cls, parts: Sequence[Labels]) -> Labels:
-        return cls(torch.cat([part.ids_B for part in parts]), parts[0].num_classes)
+        return replace(parts[0], ids_B=torch.cat([part.ids_B for part in parts]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +153,7 @@ class Text(Condition):
         return list(self.texts)
 
     @property
-    def geometry(self) -> dict[str, int]:
+    def geometry(self) -> dict[str, Any]:
         return {"text_width": self.null_SE.shape[-1]}
 
     def null(self) -> Text:
@@ -162,6 +170,34 @@ class Text(Condition):
     def cat(cls, parts: Sequence[Text]) -> Text:
         texts = tuple(text for part in parts for text in part.texts)
         return cls(torch.cat([part.embeddings_BSE for part in parts]), parts[0].null_SE, texts)
+
+
+def named(pool: Condition, names: Sequence[str]) -> Condition:
+    """Return the conditions of some names; ValueError if one is none of the pool's."""
+    known = {name: row for row, name in enumerate(pool.names)}
+    if unknown := [name for name in names if name not in known]:
+        some = ", ".join(list(known)[:20]) + (", ..." if len(known) > 20 else "")
+        raise ValueError(f"label {unknown[0]!r} is not one of {some}")
+    return pool[[known[name] for name in names]]
+
+
+def balanced(pool: Condition, num_samples: int) -> Condition:
+    """Return `num_samples` conditions, taking the pool's rows in turn."""
+    return pool[torch.arange(num_samples, device=pool.values.device) % len(pool)]
+
+
+def at_shares(real: Condition, num_samples: int) -> Condition:
+    """Return `num_samples` conditions, each as often as it is among some, to the nearest whole number."""
+    labels = real.values
+    order = labels.argsort(stable=True) if labels.ndim == 1 else torch.arange(len(real), device=labels.device)
+    places = torch.arange(num_samples, device=labels.device) * len(real) // num_samples
+    return real[order[places]]
+
+
+def at_random(pool: Condition, num_samples: int, seed: int) -> Condition:
+    """Return `num_samples` conditions, each any of the pool's with equal chance."""
+    rows = np.random.default_rng(seed).integers(len(pool), size=num_samples)
+    return pool[torch.from_numpy(rows).to(pool.values.device)]
 
 
 class ConditionEmbedding(nn.Module):

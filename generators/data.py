@@ -7,8 +7,10 @@ image folder (`generators.folders`); data sets are looked for in $NATGYM_DATA, b
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -22,8 +24,10 @@ from generators.caches import cached
 from generators.checkpoints import weights_hash
 from generators.conditions import Condition, Labels
 from generators.config import SplitName as SplitName
-from generators.folders import FolderSpec, ImageFiles, list_folder
+from generators.folders import FolderSpec, list_folder
+from generators.frozen import added_later, read_splits
 from generators.images import ArrayPixels, Pictures, Pixels, Split, batches
+from generators.pixels import ImageFiles
 from generators.tokenizers import Tokenizer
 
 
@@ -41,7 +45,8 @@ def open_split(task: str, split: SplitName) -> Pictures:
         raise ValueError(f"split {split!r} is not one of {', '.join(get_args(SplitName))}")
     if task in DATA_SETS:
         return DATA_SETS[task](split)
-    if not (spec := FolderSpec.parse(task)).path.is_dir():
+    spec = FolderSpec.parse(task)
+    if spec.split is None and not spec.path.is_dir():
         raise ValueError(f"task {task!r} is not one of {', '.join(DATA_SETS)} and no image folder either")
     return _folder(spec, split)
 
@@ -86,7 +91,10 @@ def tokens(
     assert isinstance(tokenizer, nn.Module)
     weights = weights_hash(tokenizer)
     flips = (False, True) if mirror else (False,)
-    name = "-".join([re.sub(r"\W+", "_", task), split, weights, *(["mirror"] if mirror else [])])
+    place = re.sub(r"\W+", "_", FolderSpec.parse(task).path.name)
+    if task not in DATA_SETS:  # folders of one name, and their options
+        place += f"-{hashlib.sha256(task.encode()).hexdigest()[:8]}"
+    name = "-".join([place, split, weights, *(["mirror"] if mirror else [])])
     path = Path(cache_folder) / f"{name}.safetensors"
     made_of = f"{task} {split} {weights} {mirror} {pictures.fingerprint()}"
     ids_NL = cached(path, "ids", made_of, lambda: _encode(pictures, tokenizer, flips, batch_size, progress))
@@ -165,26 +173,56 @@ def _official(labels_N: np.ndarray, split: SplitName, train: int) -> np.ndarray:
 
 
 def _folder(spec: FolderSpec, split: SplitName) -> Pictures:
-    """An image folder: 80 % train, 10 % select, 10 % report; or 90 % and 10 % beside a test split."""
-    listing = list_folder(spec)
-    if (number := len(listing.paths)) < 10:
-        raise ValueError(f"{spec.path} holds {number} images; three splits need at least 10")
-    strata = _strata(listing.labels)
-    if listing.tested is None:
-        tenth = number // 10
-        rows = stratified_splits(strata, train=number - 2 * tenth, select=tenth, report=tenth)[split]
-    elif split == "report":
-        rows = np.flatnonzero(listing.tested)
+    """An image folder, by its frozen splits, or cut by `cut_folder`."""
+    hashes = None
+    if spec.split is None:
+        listing = list_folder(spec)
+        if missing := listing.left_out["rows without label"]:
+            warnings.warn(f"{spec.path}: {missing} rows without label are left out", stacklevel=3)
+        rows = cut_folder(listing.labels, listing.own_split, str(spec.path))[split]
     else:
-        known = np.flatnonzero(~listing.tested)
-        rows = known[_official(_strata(listing.labels[known]), split, train=len(known) - len(known) // 10)]
-    return _pictures(ImageFiles(listing.paths, spec.size), listing.labels, rows, listing.class_names)
+        listing, hashes, known = read_splits(spec)
+        assert listing.own_split is not None
+        if added := added_later(spec, known):
+            warnings.warn(
+                f"{spec.path}: {added} images were added since the task was made and are in no split of it",
+                stacklevel=3,
+            )
+        rows = np.flatnonzero(listing.own_split == split)
+    pixels = ImageFiles(listing.paths, spec.size, spec.mode, hashes)
+    return _pictures(pixels, listing.labels, rows, listing.class_names)
+
+
+def cut_folder(labels_N: np.ndarray, own_N: np.ndarray | None, name: str) -> dict[SplitName, np.ndarray]:
+    """Return the rows of each split of N images: 80 % train, 10 % select, 10 % report, by class.
+
+    Args:
+        labels_N: their classes.
+        own_N: the split that each has in its folder, which is kept; what lacks is cut from train.
+        name: of the folder, for errors.
+
+    Raises:
+        ValueError: there are fewer than 10.
+    """
+    if (number := len(labels_N)) < 10:
+        raise ValueError(f"{name} holds {number} images; three splits need at least 10")
+    if own_N is None:
+        tenth = number // 10
+        return stratified_splits(_strata(labels_N), train=number - 2 * tenth, select=tenth, report=tenth)  # type: ignore[return-value]
+    rows = {split: np.flatnonzero(own_N == split) for split in get_args(SplitName)}
+    if not len(rows["select"]):
+        known = rows["train"]
+        fit, chosen = _stratified_pair(
+            _strata(labels_N[known]), len(known) - len(known) // 10, len(known) // 10
+        )
+        rows |= {"train": known[fit], "select": known[chosen]}
+    return rows
 
 
 def _pictures(
     pixels: Pixels, labels_N: np.ndarray, rows: np.ndarray, class_names: tuple[str, ...], white: int = 255
 ) -> Pictures:
-    condition = Labels(torch.from_numpy(labels_N[rows]).long(), len(class_names))
+    condition = Labels(torch.from_numpy(labels_N[rows]).long(), len(class_names), class_names)
     return Pictures(pixels, torch.from_numpy(rows), condition, class_names, white)
 
 

@@ -29,7 +29,7 @@ class ENATConfig:
     Attributes:
         codebook_size: V; the mask token gets id V.
         grid: rows and columns of tokens.
-        num_classes: class labels, without the null class.
+        num_classes, class_names: class labels, without the null class, and what they are called, if anything.
         width: D, divisible by `heads`.
         encoder_depth: blocks for visible tokens.
         decoder_depth: blocks for mask tokens.
@@ -44,6 +44,7 @@ class ENATConfig:
     codebook_size: int
     grid: tuple[int, int]
     num_classes: int
+    class_names: tuple[str, ...] = ()
     width: int = 1024
     encoder_depth: int = 22
     decoder_depth: int = 2
@@ -280,7 +281,7 @@ class ENAT(nn.Module):
 
     def conditions(self) -> Condition:
         """Return every class once, on the weights' device."""
-        return Labels.every(self.config.num_classes).to(self.head.bias.device)
+        return Labels.every(self.config.num_classes, self.config.class_names).to(self.head.bias.device)
 
     @property
     def _encoder(self) -> nn.ModuleList:
@@ -325,8 +326,7 @@ def enat_cifar10(**overrides: Any) -> ENATConfig:
 
 def enat_l(**overrides: Any) -> ENATConfig:
     """Size ENAT-L on ImageNet-256: 22 + 2 blocks of width 1024, 574 million parameters."""
-    base: dict = dict(codebook_size=1024, grid=(16, 16), num_classes=1000)
-    return ENATConfig(**(base | overrides))
+    return ENATConfig(**(dict[str, Any](codebook_size=1024, grid=(16, 16), num_classes=1000) | overrides))
 
 
 def enat_b(**overrides: Any) -> ENATConfig:

@@ -42,6 +42,14 @@ def write_atomic(path: Path | str, data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
+def place_and_options(spec: str) -> tuple[str, str]:
+    """Cut a text for a folder of images, PATH or PATH#OPTIONS, in two; a folder's own name may have a #."""
+    if Path(spec).is_dir() or "#" not in spec:
+        return spec, ""
+    place, _, options = spec.rpartition("#")
+    return place, options
+
+
 def read_description(folder: Path | str) -> dict[str, Any]:
     """Return the type, config and metadata of a saved module; ValueError if there is none."""
     path = Path(folder) / "config.json"

@@ -1,29 +1,37 @@
-"""Image folders as public loaders lay them out: class subfolders, with or without train and test above them,
-or a metadata.csv (the image-folder convention of Hugging Face's datasets library).
+"""Image folders as people have them: class subfolders, with or without splits above them; a table of files
+and labels (the image-folder convention of Hugging Face's datasets library); or images without classes.
 
-A folder is named by one string, `PATH` or `PATH#COLUMN,size=N`: the label column of metadata.csv, and the
-side of the squares that all images are resized and centre-cropped to.
+A folder is named by one string, `PATH` or `PATH#COLUMN,size=N,...`; see `FolderSpec`. Hidden folders and
+files, and those that systems and tools leave beside images, are no data.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
-import torch
-from einops import rearrange
-from PIL import Image, ImageOps
-from torch import Tensor
 
-LABEL_COLUMNS = ("label", "class", "group")  # the first that metadata.csv has, unless one is named
-TEST_FOLDERS = ("test", "val")
-LONGEST_FIELD = 2**30  # characters
+from generators import former
+from generators.config import ColorMode, SplitName
+from generators.files import place_and_options
+from generators.tables import find_table, read_table
+
+LABEL_COLUMNS = ("label", "class", "group")  # the first that a table has, unless one is named
+SPLIT_NAMES: dict[str, SplitName] = {
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "development"), "select"),
+    **dict.fromkeys(("test", "testing", "tst", "eval", "evaluation"), "report"),
+}
+EXTENSIONS = tuple(".jpg .jpeg .jfif .png .bmp .gif .webp .tif .tiff .pgm .ppm .pbm .pnm .jp2 .avif".split())
+HELPERS = ("@eadir", "lost+found", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information")
+COLORS: dict[str, ColorMode] = {"grey": "L", "gray": "L", "rgb": "RGB"}
+ONE_CLASS = "all"  # of images without classes
+Layout = Literal["classes", "splits"]
 
 
 @dataclass(frozen=True)
@@ -32,180 +40,285 @@ class FolderSpec:
 
     Attributes:
         path: of the folder.
-        column: of metadata.csv; None for the first of LABEL_COLUMNS.
-        size: side of the images in pixels; None if they all have one size already.
+        column: of its table; None for the first of LABEL_COLUMNS.
+        size: side of the squares that all images are resized and center-cropped to, in pixels; None if they
+            have one size already.
+        mode: "L" or "RGB" for all images, said as grey or rgb; None if their headers decide.
+        layout: what subfolders are, where it is not plain; said as layout=classes or layout=splits.
+        split: file that the splits are frozen in (`generators.frozen`), said as split=FILE.
     """
 
     path: Path
     column: str | None = None
     size: int | None = None
+    mode: ColorMode | None = None
+    layout: Layout | None = None
+    split: Path | None = None
 
     @classmethod
     def parse(cls, task: str) -> FolderSpec:
-        """Read `PATH`, `PATH#COLUMN`, `PATH#size=N` or `PATH#COLUMN,size=N`; ValueError if it is none."""
-        path, _, options = task.partition("#")
-        column = None
-        size = None
+        """Read `PATH` or `PATH#OPTION,...`; ValueError if an option is none of those above."""
+        path, options = place_and_options(task)
+        found: dict[str, object] = {}
         for option in filter(None, options.split(",")):
             name, equals, value = option.partition("=")
             if not equals:
-                column = name
+                found |= {"mode": COLORS[name]} if name in COLORS else {"column": name}
             elif name == "size" and value.isdecimal() and int(value):
-                size = int(value)
+                found["size"] = int(value)
+            elif name == "layout" and value in get_args(Layout):
+                found["layout"] = value
+            elif name == "split" and value:
+                found["split"] = Path(value)
             else:
                 raise ValueError(
-                    f"{task}: {option!r} is neither a column nor size=N; write PATH#COLUMN,size=N"
+                    f"{task}: {option!r} is neither a column nor grey, rgb, size=N or layout=classes or "
+                    "splits; write PATH#COLUMN,size=N"
                 )
-        return cls(Path(path), column, size)
+        return cls(Path(path), **found)  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        mode = {"L": "grey", "RGB": "rgb", None: None}[self.mode]
+        named = [f"{name}={value}" for name in ("size", "layout", "split") if (value := getattr(self, name))]
+        options = [option for option in (self.column, mode, *named) if option]
+        return f"{self.path}#{','.join(options)}" if options else str(self.path)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Listing:
-    """Images of a folder and their classes.
+    """Images of a folder, each file once, and their classes.
 
     Attributes:
         paths: of N files.
         labels: of N images, indices into `class_names`.
-        class_names: sorted.
-        tested: where the folder has a test split of its own, whether each image is in it.
+        class_names: sorted; names that are numbers, by number.
+        own_split: where the folder has splits of its own, the one of each image.
+        left_out: what is no part of this: a reason, and of how many files or rows it is.
     """
 
     paths: list[Path]
     labels: np.ndarray
     class_names: tuple[str, ...]
-    tested: np.ndarray | None = None
+    own_split: np.ndarray | None = None
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class _Found:
+    """Files and the names of their classes, as they are found."""
+
+    paths: list[Path] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
 
 
 def list_folder(spec: FolderSpec) -> Listing:
-    """Find the images and their classes; ValueError if the folder has none of the layouts."""
+    """Find the images and their classes.
+
+    Raises:
+        ValueError: the folder has none of the layouts, or can be read in two ways; the message says what
+            would help.
+    """
     path = spec.path
-    if (path / "metadata.csv").is_file():
-        return _by_metadata(path, spec.column)
+    if (table := find_table(path)) is not None:
+        return _joined([_by_table(table, spec.column)])
+    children = [child for child in sorted(path.iterdir()) if child.is_dir() and not _is_helper(child)]
+    splits = _splits(path, children, spec.layout)
+    if splits:
+        found = {split: _one_split(folder, spec.column) for split, folder in splits.items()}
+        _refuse_other_classes({splits[split]: one for split, one in found.items()})
+        own = np.repeat(list(found), [len(one.paths) for one in found.values()])
+        return _joined(list(found.values()), own)
     if spec.column is not None:
         raise ValueError(
             f"{path} has no metadata.csv, so {spec.column!r} can't be its column; drop #{spec.column}"
         )
-    test = next((name for name in TEST_FOLDERS if (path / name).is_dir()), None)
-    if (path / "train").is_dir() and test is not None:
-        return _by_parts(path / "train", path / test)
-    if any(child.is_dir() for child in path.iterdir()):
-        return _by_class(path)
-    raise ValueError(f"{path} has neither metadata.csv nor train and test folders nor class folders; add one")
+    if not any(next(_images(child), None) for child in children):
+        return _joined([_without_classes(path)])
+    return _joined([_by_class(path)])
 
 
-def _by_class(path: Path) -> Listing:
-    from torchvision.datasets import ImageFolder
+def _splits(path: Path, children: Sequence[Path], layout: Layout | None) -> dict[SplitName, Path]:
+    """Return the folders of splits, none if subfolders are classes; ValueError if both may be meant."""
+    named = [child for child in children if child.name.lower() in SPLIT_NAMES]
+    if layout == "classes" or not named:
+        return {}
+    others = [child for child in children if child not in named and next(_images(child), None) is not None]
+    by_split: dict[SplitName, Path] = {}
+    for child in named:
+        split = SPLIT_NAMES[child.name.lower()]
+        if split in by_split:
+            raise ValueError(
+                f"{path} holds {by_split[split].name} and {child.name}, which are names of one split; keep "
+                f"one, or say that they are classes: {path}#layout=classes"
+            )
+        by_split[split] = child
+    plain = len(by_split) > 1 and "train" in by_split and not others
+    if not plain and layout is None:
+        beside = f" beside {', '.join(child.name for child in others[:5])}" if others else ""
+        alone = f", or one split alone: give {named[0]}" if not others and len(named) == 1 else ""
+        raise ValueError(
+            f"{path} holds {', '.join(child.name for child in named)}{beside}: splits or classes? Say "
+            f"{path}#layout=splits, {path}#layout=classes{alone}"
+        )
+    if "train" not in by_split or len(by_split) < 2:
+        raise ValueError(f"{path} has no train folder beside another split; as splits both are needed")
+    if "report" not in by_split:  # of two splits the other one judges
+        by_split["report"] = by_split.pop("select")
+    return {split: by_split[split] for split in get_args(SplitName) if split in by_split}
 
-    try:
-        images = ImageFolder(str(path))
-    except FileNotFoundError as error:
-        raise ValueError(f"{path}: {error}") from None
-    paths = [Path(file) for file, _ in images.samples]
-    return Listing(paths, np.array(images.targets), tuple(images.classes))
+
+def _one_split(folder: Path, column: str | None) -> _Found:
+    table = find_table(folder)
+    return _by_class(folder) if table is None else _by_table(table, column)
 
 
-def _by_parts(train: Path, test: Path) -> Listing:
-    fit, judged = _by_class(train), _by_class(test)
-    if fit.class_names != judged.class_names:
-        odd = sorted(set(fit.class_names) ^ set(judged.class_names))
-        raise ValueError(f"{train} and {test} differ in the classes {', '.join(odd)}; they need the same")
-    tested = np.arange(len(fit.paths) + len(judged.paths)) >= len(fit.paths)
-    labels = np.concatenate([fit.labels, judged.labels])
-    return Listing(fit.paths + judged.paths, labels, fit.class_names, tested)
+def _refuse_other_classes(found: dict[Path, _Found]) -> None:
+    (first, one), *others = found.items()
+    for folder, other in others:
+        if odd := sorted(set(one.names) ^ set(other.names)):
+            raise ValueError(
+                f"{first} and {folder} differ in the classes {', '.join(odd)}; they need the same"
+            )
 
 
-def _by_metadata(path: Path, column: str | None) -> Listing:
-    rows, columns = read_metadata(path / "metadata.csv", "file_name")
+def _by_class(path: Path) -> _Found:
+    found, empty, lower = _Found(), [], Path()
+    for child in sorted(path.iterdir()):
+        if _is_helper(child):
+            continue
+        if child.is_file():
+            found.left_out[f"{child.suffix.lower() or child.name} beside the class folders"] += 1
+            continue
+        before, deep = len(found.paths), True
+        for file in _files(child):
+            if file.suffix.lower() in EXTENSIONS:
+                found.paths.append(file)
+                found.names.append(child.name)
+                deep &= file.parent != child
+            else:
+                found.left_out[file.suffix.lower() or "no extension"] += 1
+        if len(found.paths) == before:
+            empty.append(child.name)
+        elif deep:
+            lower = child
+    if not found.paths:
+        raise ValueError(f"{path}: no image is in its folders ({', '.join(EXTENSIONS)})")
+    if len(set(found.names)) == 1 and lower.name:
+        raise ValueError(
+            f"{path} is one folder too high: its images lie in folders of {lower}; give that one"
+        )
+    for name in empty:
+        found.left_out[f"folder {name} without an image"] += 1
+    return found
+
+
+def _without_classes(path: Path) -> _Found:
+    """Images that lie in the folder itself are of one class."""
+    found = _Found()
+    for file in sorted(path.iterdir()):
+        if file.is_dir() or _is_helper(file):
+            continue
+        if file.suffix.lower() in EXTENSIONS:
+            found.paths.append(file)
+        else:
+            found.left_out[file.suffix.lower() or file.name] += 1
+    if not found.paths:
+        raise ValueError(
+            f"{path} has neither images ({', '.join(EXTENSIONS)}) nor metadata.csv nor folders with images"
+        )
+    found.names = [ONE_CLASS] * len(found.paths)
+    return found
+
+
+def _by_table(table: Path, column: str | None) -> _Found:
+    rows, columns = read_table(table, "file_name")
     chosen = column or next((name for name in LABEL_COLUMNS if name in columns), None)
     if chosen not in columns:
         lack = f"no column {column!r}" if column else f"none of the columns {', '.join(LABEL_COLUMNS)}"
-        raise ValueError(
-            f"{path}/metadata.csv has {lack}; name one of {', '.join(columns)} as in {path}#COLUMN"
-        )
-    names = tuple(sorted({row[chosen] for row in rows}))
-    number = {name: index for index, name in enumerate(names)}
-    return Listing(
-        [path / row["file_name"] for row in rows], np.array([number[row[chosen]] for row in rows]), names
+        raise ValueError(f"{table} has {lack}; name one of {', '.join(columns)} as in {table.parent}#COLUMN")
+    found, label_of = _Found(), dict[str, str]()
+    for number, row in enumerate(rows, start=2):
+        name, label = row["file_name"], row[chosen]
+        if not name or not label:
+            found.left_out["rows without " + ("label" if name else "file")] += 1
+            continue
+        if name in label_of:
+            found.left_out["further rows of one file"] += 1
+        if label_of.setdefault(name, label) != label:
+            raise ValueError(
+                f"{table}, row {number}: {name} is {label!r} here and {label_of[name]!r} before; a file has "
+                "one label"
+            )
+    if not label_of:
+        raise ValueError(f"{table} has no row with file_name and {chosen}; fill them in")
+    found.paths, found.names = table_paths(table, list(label_of)), list(label_of.values())
+    return found
+
+
+def table_paths(table: Path, names: Sequence[str]) -> list[Path]:
+    """Return the files that a table names; ValueError if one is not there, or outside the table's folder."""
+    folder = table.parent
+    for name in names:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"{table} names {name}, which is outside of {folder}; name files in the folder")
+    if absent := [name for name in names if not (folder / name).is_file()]:
+        raise ValueError(f"{table}: {len(absent)} of {len(names)} images are missing, first {absent[0]}")
+    return [folder / name for name in names]
+
+
+def _joined(found: Sequence[_Found], own_split: np.ndarray | None = None) -> Listing:
+    return listing_of(
+        [path for one in found for path in one.paths],
+        [name for one in found for name in one.names],
+        own_split,
+        sum((one.left_out for one in found), Counter[str]()),
     )
 
 
-def read_metadata(file: Path, *needed: str) -> tuple[list[dict[str, str]], list[str]]:
-    """Return the rows of a metadata.csv, column -> text, and its columns.
-
-    Args:
-        file: UTF-8, with or without the byte order mark that spreadsheets write.
-        needed: columns that it must have.
-
-    Raises:
-        ValueError: a column is missing, or a row has another number of fields than the first line.
-    """
-    limit = csv.field_size_limit(LONGEST_FIELD)  # the csv module's own limit is less than a long article
-    try:
-        with open(file, newline="", encoding="utf-8-sig") as opened:
-            reader = csv.DictReader(opened)
-            rows = list(reader)
-            columns = list(reader.fieldnames or [])
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is no table of comma-separated values in UTF-8: {error}") from None
-    finally:
-        csv.field_size_limit(limit)
-    if missing := [column for column in needed if column not in columns]:
-        raise ValueError(f"{file} has no column {', '.join(missing)}; it has {', '.join(columns)}")
-    for number, row in enumerate(rows, start=2):
-        # DictReader fills up short rows with None, and puts what is too much under the key None.
-        if None in row.values() or None in row:
-            raise ValueError(f"{file}, row {number}: it has not {len(columns)} fields as the first line")
-    return rows, columns
+def listing_of(
+    paths: Sequence[Path],
+    labels: Sequence[str],
+    own_split: np.ndarray | None = None,
+    left_out: Counter[str] | None = None,
+) -> Listing:
+    """Return a listing of files and the names of their classes."""
+    class_names = tuple(sorted(set(labels), key=_by_number if all(map(str.isdecimal, labels)) else None))
+    number = {name: index for index, name in enumerate(class_names)}
+    return Listing(
+        paths=list(paths),
+        labels=np.array([number[name] for name in labels]),
+        class_names=class_names,
+        own_split=own_split,
+        left_out=+(left_out or Counter()),
+    )
 
 
-class ImageFiles:
-    """Files read when asked for, as uint8 (N, C, H, W); the first one says whether they are grey or RGB.
-
-    Args:
-        paths: of the files.
-        size: side of the squares to resize and crop to; None keeps the size, which must then be one.
-    """
-
-    def __init__(self, paths: Sequence[Path], size: int | None) -> None:
-        self.paths = paths
-        self.size = size
-
-    @cached_property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of every image."""
-        with Image.open(self.paths[0]) as first:
-            channels = 1 if first.mode in ("1", "L", "LA", "I;16") else 3
-            width, height = (self.size, self.size) if self.size is not None else first.size
-        return channels, height, width
-
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(thread_name_prefix="images")
-
-    def __getitem__(self, rows: Tensor) -> Tensor:
-        return torch.stack(list(self._pool.map(self._read, (self.paths[row] for row in rows.tolist()))))
-
-    def fingerprint(self) -> str:
-        """Name the files' contents by their names, sizes and times, without reading them."""
-        stats = ((str(path), path.stat()) for path in self.paths)
-        described = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats] + [self.size])
-        return hashlib.sha256(described.encode()).hexdigest()[:12]
-
-    def _read(self, path: Path) -> Tensor:
-        channels, height, width = self.image_shape
-        with Image.open(path) as file:
-            image = _opaque(file).convert("L" if channels == 1 else "RGB")
-        if self.size is not None:
-            image = ImageOps.fit(image, (self.size, self.size), Image.Resampling.BICUBIC)
-        if image.size != (width, height):
-            sizes = f"{image.width} x {image.height} pixels, {self.paths[0].name} {width} x {height}"
-            raise ValueError(f"{path} has {sizes}: name one size, as in PATH#size={min(width, height)}")
-        return rearrange(torch.from_numpy(np.array(image)), "h w ... -> (...) h w")
+def _by_number(name: str) -> tuple[int, str]:
+    return int(name), name
 
 
-def _opaque(image: Image.Image) -> Image.Image:
-    """Put an image with transparent parts on white."""
-    if not image.has_transparency_data:
-        return image
-    layer = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+def _is_helper(path: Path) -> bool:
+    return path.name.startswith((".", "__")) or path.name.lower() in HELPERS
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield all files below a folder in order; a linked folder once, and never in a circle."""
+    seen: set[str] = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(root)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not _is_helper(Path(name)))
+        yield from (Path(root, name) for name in sorted(files) if not _is_helper(Path(name)))
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    return (file for file in _files(folder) if file.suffix.lower() in EXTENSIONS)
+
+
+__getattr__ = former.renamed(
+    __name__,
+    {"ImageFiles": "generators.pixels:ImageFiles", "read_metadata": "generators.tables:read_table"},
+)

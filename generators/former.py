@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import importlib
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -62,14 +62,15 @@ def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
     """Return a module's `__getattr__` for names of before, which warn; for one release.
 
     Args:
-        names: {name of before: today's}.
+        names: {name of before: today's}, with the module before a colon if it is another.
     """
 
     def look_up(name: str) -> Any:
         if name not in names:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        message = f"{module}.{name} is now {module}.{names[name]}"
-        warnings.warn(message, DeprecationWarning, stacklevel=2)
-        return getattr(sys.modules[module], names[name])
+        elsewhere, _, today = names[name].rpartition(":")
+        home = importlib.import_module(elsewhere or module)
+        warnings.warn(f"{module}.{name} is now {home.__name__}.{today}", DeprecationWarning, stacklevel=2)
+        return getattr(home, today)
 
     return look_up

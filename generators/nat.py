@@ -27,6 +27,7 @@ class NATConfig:
         grid: rows and columns of tokens.
         num_classes: for class labels, without the null class; or
         text_width: for texts, the width of the text encoder.
+        class_names: of the classes, where they have any.
         width: D, divisible by `heads`.
         depth: blocks beside the middle one, even; half of them before it.
         heads: attention heads.
@@ -40,6 +41,7 @@ class NATConfig:
     grid: tuple[int, int]
     num_classes: int | None = None
     text_width: int | None = None
+    class_names: tuple[str, ...] = ()
     width: int = 768
     depth: int = 24
     heads: int = 8
@@ -97,7 +99,7 @@ class NAT(nn.Module):
         """Return every class once, on the weights' device; ValueError for a text model, which has none."""
         if self.config.num_classes is None:
             raise ValueError("a text-conditional generator has no list of conditions; pass `conditions=`")
-        return Labels.every(self.config.num_classes).to(self.head.bias.device)
+        return Labels.every(self.config.num_classes, self.config.class_names).to(self.head.bias.device)
 
 
 def nat_digits(**overrides: Any) -> NATConfig:

@@ -18,10 +18,17 @@ from generators.tokenizers import Tokenizer
 
 MODELS: dict[str, Callable[[Any], nn.Module]] = {"nat": NAT, "enat": ENAT}
 SIZES: dict[str, dict[str, Callable[..., Any]]] = {
-    "nat": {"digits": nat_digits, "mnist": nat_mnist, "cifar10": nat_cifar10, "l": nat_l},
+    "nat": {
+        "digits": nat_digits,
+        "mnist": nat_mnist,
+        "small": nat_mnist,
+        "cifar10": nat_cifar10,
+        "l": nat_l,
+    },
     "enat": {
         "digits": enat_digits,
         "mnist": enat_mnist,
+        "small": enat_mnist,
         "cifar10": enat_cifar10,
         "s": enat_s,
         "b": enat_b,
@@ -31,7 +38,7 @@ SIZES: dict[str, dict[str, Callable[..., Any]]] = {
 
 
 def build(
-    model: Model, size: str, tokenizer: Tokenizer, geometry: Mapping[str, int], **overrides: Any
+    model: Model, size: str, tokenizer: Tokenizer, geometry: Mapping[str, Any], **overrides: Any
 ) -> nn.Module:
     """Return an untrained generator of a named size on the tokenizer's grid and codes.
 

@@ -18,7 +18,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from generators.conditions import Condition
+from generators.conditions import Condition, balanced
+from generators.conditions import at_random as at_random
+from generators.conditions import at_shares as at_shares
 from generators.contract import Generator
 from generators.decoding import DecodeState, advance, start
 from generators.first_pass import FirstPass
@@ -298,14 +300,3 @@ def _statistics(before: DecodeState, after: DecodeState, mask_id: int) -> dict[s
     return {
         name: values_BL.masked_fill(~revealed_BL, 0).sum(1) / count_B for name, values_BL in values.items()
     }
-
-
-def balanced(pool: Condition, num_samples: int) -> Condition:
-    """Return `num_samples` conditions, taking the pool's rows in turn."""
-    return pool[torch.arange(num_samples, device=pool.values.device) % len(pool)]
-
-
-def at_random(pool: Condition, num_samples: int, seed: int) -> Condition:
-    """Return `num_samples` conditions, each any of the pool's with equal chance."""
-    rows = np.random.default_rng(seed).integers(len(pool), size=num_samples)
-    return pool[torch.from_numpy(rows).to(pool.values.device)]

@@ -16,14 +16,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from generators.checkpoints import from_pretrained
-from generators.config import SplitName
+from generators.conditions import Condition, at_shares, balanced
+from generators.config import ConditionLaw, SplitName
 from generators.contract import Generator
 from generators.data import Split, open_split
 from generators.files import PRETRAINED
 from generators.images import Pictures
+from generators.noise import derive_seed
+from generators.pixels import ImageFiles
 from generators.tokenizers import Tokenizer
 from natgym.metrics import classifier  # noqa: F401  (the class registers itself)
 from natgym.metrics.extractors import Extractor
@@ -145,6 +149,26 @@ class Task:
         """Of `generators.recipes`, by which the task's networks are trained; None for the papers' own."""
         return None if self.description is None else self.description.recipe
 
+    @property
+    def law(self) -> ConditionLaw:
+        """How classes are drawn in trainings, searches and tables, unless something else is asked for."""
+        return "balanced" if self.description is None else self.description.conditions
+
+    @cached_property
+    def pool(self) -> Condition:
+        """What conditions are taken from in turn: each of the generator's once; or, by the data's shares,
+        those of the train split, in a fixed order."""
+        every = self.generator.conditions()
+        if self.law == "balanced":
+            return every
+        real = open_split(self.data, "train").condition  # the images may be elsewhere
+        order = np.random.default_rng(derive_seed("pool")).permutation(len(real))
+        return real[torch.from_numpy(order)].to(every.values.device)
+
+    def asked(self, number: int) -> Condition:
+        """Return `number` conditions by the task's law; the same ones each time."""
+        return balanced(self.pool, number) if self.law == "balanced" else at_shares(self.pool, number)
+
     def images(self, split: SplitName) -> Pictures:
         """Return the real images of a split, read when asked for.
 
@@ -152,6 +176,8 @@ class Task:
             ValueError: the task has no images, they are not where it says, or of other classes.
         """
         pictures = open_split(self.data, split)
+        if isinstance(pictures.pixels, ImageFiles):
+            pictures.pixels.refuse_absent()
         names = () if self.description is None else self.description.class_names
         if names and pictures.class_names not in ((), names):
             raise ValueError(f"{self} has the classes {names}, its images {pictures.class_names}")

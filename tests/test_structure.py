@@ -79,7 +79,10 @@ def wide_constructors(root: Path) -> list[str]:
         if path.parts[0] not in ("natgym", "agents"):
             continue
         for node in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
-            if node.name.endswith(("Config", "Options", "Protocol")) or node.name == "DecodeVectorEnv":
+            if (
+                node.name.endswith(("Config", "Options", "Protocol", "Description"))
+                or node.name == "DecodeVectorEnv"
+            ):
                 continue
             count = 0
             if any("dataclass" in ast.dump(decorator) for decorator in node.decorator_list):

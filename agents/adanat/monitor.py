@@ -18,7 +18,7 @@ from natgym.rewards.checks import judged
 from natgym.rewards.contract import LearningReward
 from natgym.rewards.projected import GROUP
 from natgym.rewards.sums import parts_of
-from natgym.rollouts import Policy, Rollout, balanced, rollout
+from natgym.rollouts import Policy, Rollout, rollout
 
 
 class Monitor:
@@ -128,7 +128,7 @@ class Monitor:
         )
 
     def _draw(self, policy: Policy, images: int, seed: int) -> Rollout:
-        condition = balanced(self.env.generator.conditions(), images)
+        condition = self.env.task.asked(images)
         self.images += images
         return rollout(policy, self.env.generator, self.env.tokenizer, condition, seed=seed)
 

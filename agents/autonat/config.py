@@ -88,10 +88,10 @@ class SearchConfig:
             raise ValueError(
                 f"family_share {self.family_share}: it is a share of the budget, between 0 and 1"
             )
-        if self.explored <= 0:
+        if self.explored < each:
             raise ValueError(
-                f"budget {self.total}: {self.finalists} finalists alone take "
-                f"{self.finalists * self.per_finalist} images; raise it or take fewer"
+                f"budget {self.total}: {self.finalists} finalists take {self.finalists * self.per_finalist} "
+                f"images, an evaluation {each}; raise it or take fewer"
             )
 
     def beside(self, images: int) -> SearchConfig:

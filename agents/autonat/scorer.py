@@ -15,7 +15,7 @@ from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
 from natgym.evaluation.scorer import Scorer
 from natgym.metrics import pixels
 from natgym.policies import FixedPolicy
-from natgym.rollouts import Policy, Rollout, at_random, balanced, rollout
+from natgym.rollouts import Policy, Rollout, at_random, rollout
 from natgym.task import Task
 
 
@@ -28,7 +28,7 @@ class Evaluation(NamedTuple):
         schedule: what to measure.
         images: images to draw.
         seed: of the first image's noise.
-        balanced: conditions in turn; else drawn at random from the seed, as AutoNAT does.
+        balanced: conditions by the task's law; else drawn at random from the seed, as AutoNAT does.
         split: of the real images that they are compared with.
     """
 
@@ -71,11 +71,11 @@ class ScheduleScorer:
         return self._scorers[split]
 
     def __call__(self, evaluation: Evaluation) -> Measurement:
-        pool, images, seed = self.generator.conditions(), evaluation.images, evaluation.seed
+        images, seed = evaluation.images, evaluation.seed
         if evaluation.balanced:
-            condition = balanced(pool, images)
+            condition = self.task.asked(images)
         else:
-            condition = at_random(pool, images, derive_seed(seed, "conditions"))
+            condition = at_random(self.task.pool, images, derive_seed(seed, "conditions"))
         drawn_NCHW = self.draw(FixedPolicy(evaluation.schedule), condition, seed).images_NCHW
         return Measurement(*self.scorer(evaluation.split).distance_and_error(drawn_NCHW))
 

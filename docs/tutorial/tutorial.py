@@ -196,7 +196,7 @@ run.write_figure(
 )
 rows = table()
 run.write_figure("frontier", frontier_figure(rows, "bars: 95 % t-intervals over three seeds"))
-rows.append(evaluator.floor(parts["train"]))
+rows += evaluator.floors(parts["train"])
 run.write_results(evaluator.manifest(), rows)
 print(format_table(rows, FULL_COLUMNS))
 page = write_report(run.folder, "The tutorial's run", evaluator.legend().splitlines())

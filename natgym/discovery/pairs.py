@@ -17,8 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generators.folders import ImageFiles, read_metadata
+from generators.folders import table_paths
 from generators.images import ArrayPixels, Pixels
+from generators.pixels import ImageFiles
+from generators.tables import find_table, read_table
 from natgym.discovery.config import DIGITS, PairsConfig
 
 
@@ -60,10 +62,7 @@ class Pairs:
 
     def images(self, rows: np.ndarray) -> Tensor:
         """Return images (B, C, H, W) in [0, 1] of rows that have one; ValueError if one can't be read."""
-        try:
-            return self.pixels[torch.from_numpy(self._place_N[rows])].float() / self.white
-        except OSError as error:
-            raise ValueError(f"an image can't be read: {error}; mend it or empty its file_name") from None
+        return self.pixels[torch.from_numpy(self._place_N[rows])].float() / self.white
 
 
 class PairImages:
@@ -89,10 +88,10 @@ def load_pairs(config: PairsConfig) -> Pairs:
     """Return the pairs; ValueError naming the row if something is missing or there are not two categories."""
     if config.data == DIGITS:
         return described_digits()
-    if not (file := Path(config.data) / "metadata.csv").is_file():
+    if (file := find_table(Path(config.data))) is None:
         raise ValueError(f"{config.data!r} is neither {DIGITS} nor a folder with metadata.csv")
     rows = _rows(file, config)
-    labels = [row[config.label_column].strip() for row in rows]
+    labels = [row[config.label_column] for row in rows]
     counts = Counter(label for label in labels if label)
     # A row without label stays: small categories are left out, unlabelled samples are discovered.
     rows = [
@@ -106,35 +105,31 @@ def load_pairs(config: PairsConfig) -> Pairs:
             f"{file}: {len(class_names)} categories in column {config.label_column!r} with at least "
             f"{config.min_members} samples; discovery needs two"
         )
-    return _folder_pairs(file.parent, rows, class_names, config)
+    return _folder_pairs(file, rows, class_names, config)
 
 
 def _rows(file: Path, config: PairsConfig) -> list[dict[str, str]]:
     excluded = [rule.partition("=")[::2] for rule in config.exclude]
     columns = ["file_name", config.text_column, config.label_column, *(column for column, _ in excluded)]
-    rows, _ = read_metadata(file, *columns)
+    rows, _ = read_table(file, *columns)
     return [row for row in rows if not any(row[column] == value for column, value in excluded)]
 
 
 def _folder_pairs(
-    folder: Path, rows: list[dict[str, str]], class_names: tuple[str, ...], config: PairsConfig
+    table: Path, rows: list[dict[str, str]], class_names: tuple[str, ...], config: PairsConfig
 ) -> Pairs:
-    files = [row["file_name"].strip() for row in rows]
-    texts = tuple(row[config.text_column].strip() for row in rows)
-    if absent := [name for name in files if name and not (folder / name).is_file()]:
-        raise ValueError(
-            f"{folder}: {len(absent)} of {len(files)} images are missing, first {absent[0]}; "
-            "leave file_name empty where there is none"
-        )
+    files = [row["file_name"] for row in rows]
+    texts = tuple(row[config.text_column] for row in rows)
+    paths = table_paths(table, [name for name in files if name])
     if empty := sum(not name and not text for name, text in zip(files, texts, strict=True)):
-        raise ValueError(f"{folder}: {empty} samples have neither image nor text; leave them out")
+        raise ValueError(f"{table.parent}: {empty} samples have neither image nor text; leave them out")
     index_of = {name: index for index, name in enumerate(class_names)}
     return Pairs(
         tuple(name or f"row {row}" for row, name in enumerate(files)),
         texts,
         np.array([bool(name) for name in files]),
-        ImageFiles([folder / name for name in files if name], config.size),
-        np.array([index_of.get(row[config.label_column].strip(), -1) for row in rows]),
+        ImageFiles(paths, config.size),
+        np.array([index_of.get(row[config.label_column], -1) for row in rows]),
         class_names,
     )
 

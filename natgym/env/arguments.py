@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from generators.conditions import Condition
-from generators.contract import Generator
+from generators.conditions import Condition, named
 from generators.schedules import PARAMETERS, Schedule, as_schedule
 from natgym.rewards.config import reward_weights
 from natgym.spaces import ActionMap, Preset
@@ -83,15 +82,34 @@ def build_action_map(
     return actions
 
 
-def build_pool(conditions: str | Condition, generator: Generator) -> Condition:
-    """Return what conditions are taken from: a copy of those given, or all of the generator's."""
+def build_pool(conditions: str | Condition | None, task: Task) -> Condition:
+    """Return what conditions are taken from: a copy of those given, all of the generator's, or the task's."""
+    if conditions is None:
+        return task.pool
     if not isinstance(conditions, str):
         return own_condition(conditions)
     if conditions not in ("balanced", "random"):
         raise ValueError(
             f"conditions {conditions!r} is not one of balanced, random; a live Condition may be passed"
         )
-    return generator.conditions()
+    return task.generator.conditions()
+
+
+def asked_condition(condition: Any, task: Task, num_rows: int) -> Condition:
+    """Return what is asked for: a copy of a live condition, or that of the names of classes, one per row.
+
+    Raises:
+        ValueError: it is neither, a name is none of the generator's, or there is not one for each row.
+    """
+    if isinstance(condition, list | tuple) and all(isinstance(name, str) for name in condition):
+        condition = named(task.generator.conditions(), condition)
+    if not isinstance(condition, Condition):
+        raise ValueError(
+            f"condition is a {type(condition).__name__}; give names of classes, or a Condition such as Labels"
+        )
+    if len(condition) != num_rows:
+        raise ValueError(f"{len(condition)} conditions for {num_rows} rows; give one per row")
+    return own_condition(condition)
 
 
 def own_condition(condition: Condition) -> Condition:

@@ -24,7 +24,7 @@ from generators.noise import CoupledNoise, HashNoise, Purpose, hash_uniform, nex
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, Schedule
 from generators.tokenizers import Tokenizer
-from natgym.env.arguments import build_action_map, build_pool, build_task, own_condition, used_options
+from natgym.env.arguments import asked_condition, build_action_map, build_pool, build_task, used_options
 from natgym.env.infos import Info, check_options, masked, own, with_final
 from natgym.env.isolation import unaffected
 from natgym.env.rendering import reveal
@@ -110,7 +110,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     | smoothing | 0.0 | share of the action played before, in [0, 1) |
     | observation | "features" | "features", "pooled" or "tokens" |
     | dtype | "float32" | of the features: "float32" or "float16" |
-    | conditions | "balanced" | "balanced", "random", or a `Condition` whose rows are taken in turn |
+    | conditions | the task's | "balanced", "random", or a `Condition` whose rows are taken in turn |
     | group | 1 | rows in a row that share noise and condition; it divides num_envs |
     | coupled | False | draw codes by `CoupledNoise`: a small change of action moves few tokens |
     | rules | "confidence" | `DecodeRules`, or their text: "halton", "adanat" (a step may reveal nothing) |
@@ -153,7 +153,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         smoothing: float = 0.0,
         observation: Kind = "features",
         dtype: FeatureType = "float32",
-        conditions: Literal["balanced", "random"] | Condition = "balanced",
+        conditions: Literal["balanced", "random"] | Condition | None = None,
         group: int = 1,
         coupled: bool = False,
         rules: str | DecodeRules = "confidence",
@@ -182,7 +182,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         rows, columns = self.generator.grid  # a list, perhaps, as read from JSON
         self.rules = DecodeRules.of(rules, (rows, columns))
         self.random_conditions = conditions == "random"
-        self.pool = build_pool(conditions, self.generator).to(self.device)
+        self.pool = build_pool(conditions, self.task).to(self.device)
         smoothed = len(self.action_map.parameters) if self.action_map.smoothing else 0
         self.observer = Observer.of(self.generator, kind=observation, dtype=dtype, num_smoothed=smoothed)
         self.first_pass = FirstPass(self.generator, first_pass_bytes) if first_pass_bytes else None
@@ -235,8 +235,8 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         Args:
             seed: row i gets row seed `seed` + i // group. None goes on with the next episode; the first time
                 it draws a seed from the env's own generator.
-            options: {"condition": Condition of num_envs rows} fixes what is drawn in this episode;
-                {"reset_mask": bool (num_envs,)}, all True, changes nothing.
+            options: {"condition": Condition of num_envs rows, or names of classes} fixes what is drawn in
+                this episode; {"reset_mask": bool (num_envs,)}, all True, changes nothing.
 
         Raises:
             ValueError: an option is not known, or not for all rows.
@@ -321,18 +321,14 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
                 "of 2 or more"
             )
 
-    def _begin(self, condition: Condition | None) -> None:
+    def _begin(self, condition: Any) -> None:
         assert self.first_seeds_B is not None
         seeds_B = next_episode(self.first_seeds_B, self.episode).to(self.device)
         if condition is None:
             condition = self._next_conditions(seeds_B)
-        if not isinstance(condition, Condition):
-            raise ValueError(f"condition is a {type(condition).__name__}; give a Condition, such as Labels")
-        if len(condition) != self.num_envs:
-            raise ValueError(f"{len(condition)} conditions for {self.num_envs} rows; give one per row")
         self.noise = CoupledNoise(seeds_B) if self.coupled else HashNoise(seeds_B)
         self.played_Bk = torch.zeros_like(self.played_Bk)
-        condition = own_condition(condition).to(self.device)
+        condition = asked_condition(condition, self.task, self.num_envs).to(self.device)
         self.state = start(self.generator, condition, steps=self.steps, first_pass=self.first_pass)
 
     def _next_conditions(self, seeds_B: Tensor) -> Condition:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,9 +31,10 @@ from natgym.evaluation.statistics import moments
 from natgym.metrics import METRICS
 from natgym.metrics.contract import Metrics
 from natgym.metrics.extractors import CHUNK
-from natgym.rollouts import Policy, at_random, balanced, rollout
+from natgym.rollouts import Policy, at_random, at_shares, balanced, rollout
 from natgym.task import Task
 
+FAR = 0.1  # total variation between classes that is told
 # Columns that a metric of one's own can't have beside the metrics themselves.
 RESERVED = (
     "policy",
@@ -100,7 +102,7 @@ class Evaluator:
             extractor=weights_hash(scorer.extractor),
             images=config.images,
             seeds=tuple(config.seeds),
-            conditions=config.conditions,
+            conditions=config.conditions or task.law,
             distance=scorer.extractor.meaning,
             quantisation=EIGHT_BITS if scorer.quantise else "none",
             name=config.convention,
@@ -133,10 +135,40 @@ class Evaluator:
     def conditions(self, seed: int) -> Condition:
         """Return what is drawn for an evaluation seed, by the law of the protocol."""
         pool = self.generator.conditions()
-        images = self.protocol.images
+        images, real = self.protocol.images, self.scorer.reference.condition
         if self.protocol.conditions == "balanced":
             return balanced(pool, images)
-        return at_random(pool, images, derive_seed("conditions", seed))
+        if self.protocol.conditions == "random":
+            return at_random(pool, images, derive_seed("conditions", seed))
+        if real is None:
+            raise ValueError(
+                "conditions data: statistics from a file say nothing of classes; give another law"
+            )
+        return at_shares(real, images).to(pool.values.device)
+
+    @cached_property
+    def mismatch(self) -> float:
+        """Total variation, in [0, 1], between the classes drawn and those of the real images; 0 without."""
+        real = self.scorer.reference.condition
+        if self.protocol.conditions == "data" or real is None or real.values.ndim > 1:
+            return 0.0
+        drawn = self.conditions(self.protocol.seeds[0]).vectors.mean(0).cpu()
+        return (drawn - real.vectors.mean(0).cpu()).abs().sum().item() / 2
+
+    def floors(self, part: Split) -> list[dict[str, Any]]:
+        """Return rows for real images of another split: as they are, and, where the classes drawn are others
+        than the real images' by more than a tenth, with the classes drawn."""
+        rows = [self.floor(part)]
+        if self.mismatch > FAR:
+            rng = np.random.default_rng(derive_seed("floor"))
+            values, drawn = part.condition.values.cpu().numpy(), self.conditions(self.protocol.seeds[0])
+            by_class = {label: np.flatnonzero(values == label) for label in np.unique(values)}
+            asked = [label for label in drawn.values.tolist() if label in by_class]
+            chosen = torch.from_numpy(np.array([rng.choice(by_class[label]) for label in asked]))
+            scores = self._scores(part.images_NCHW[chosen], part.condition[chosen])
+            name = f"real, {self.protocol.conditions}"
+            rows.append({"policy": name, "comparable": len(chosen) == self.protocol.images, **scores})
+        return rows
 
     def floor(self, part: Split) -> dict[str, Any]:
         """Return a table row for real images of another part, which no generator of these tokens should
@@ -186,12 +218,17 @@ class Evaluator:
         """Say in three lines what the numbers of a table are, and in further ones what those of one's own."""
         p = self.protocol
         against = f"{p.reference_images:,} real images" if p.reference_images else "statistics from a file"
-        lines = (
+        lines = [
             f"{p.distance}; kernel distance: {p.kernel}.",
             f"Against {against} ({p.task}, {p.split} split); {p.images:,} generated "
             f"per evaluation seed, {len(p.seeds)} seeds: mean and standard deviation.",
             f"A row of real images with n other than {p.images:,} is a guide, not comparable to the digit.",
-        )
+        ]
+        if self.mismatch > FAR:
+            lines.append(
+                f"The classes drawn ({p.conditions}) are not distributed as those of the real images (total "
+                f"variation {self.mismatch:.2f}); distances hold that, too; --conditions data draws theirs."
+            )
         return "\n".join([*lines, *self.notes])
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
+from generators.config import ConditionLaw as ConditionLaw
 from generators.config import SplitName
 
-ConditionLaw = Literal["balanced", "random"]
 KERNEL = "unbiased squared MMD, kernel (x.y / d + 1)^3, same features"
 EIGHT_BITS = "8 bits"
 
@@ -26,8 +26,9 @@ class EvaluationConfig:
     """Generated per evaluation seed."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Evaluation seeds; the paired intervals are over these."""
-    conditions: ConditionLaw = "balanced"
-    """Every condition in turn, or random ones, anew for each seed."""
+    conditions: ConditionLaw | None = None
+    """Every condition in turn (balanced); random ones, anew for each seed; or as often as the real images
+    have them (data). None is the task's, balanced unless its task.json says data."""
     convention: str = "natgym"
     """Name of the published protocol that all of this follows."""
 
@@ -49,7 +50,8 @@ class EvaluationProtocol:
         images: generated per seed.
         seeds: evaluation seeds.
         distance, kernel: what the numbers of these names are.
-        conditions: their law: "balanced" takes every condition in turn, "random" draws them uniformly.
+        conditions: their law: "balanced" takes every condition in turn, "random" draws them uniformly, "data"
+            takes each as often as the real images have it.
         quantisation: of all images before they are judged.
         neighbors: of precision, recall, density and coverage.
         name: of a convention that all of this follows, if any.

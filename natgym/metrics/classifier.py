@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +81,53 @@ class Classifier(nn.Module):
         """Return scaled features (B, d), taken before the last non-linearity, and logits (B, K)."""
         features_Bd = self.trunk(images_BCHW)
         return features_Bd / self.feature_scale, self.head(features_Bd.relu())
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotationNetConfig(ClassifierConfig):
+    """Geometry of a network that tells the four right-angled rotations."""
+
+    num_classes: int = 4
+
+
+@register(RotationNetConfig)
+class RotationNet(Classifier):
+    """Features of images without classes: of a network that was taught to tell how an image is turned.
+
+    Gidaris et al. 2018, "Unsupervised Representation Learning by Predicting Image Rotations". It has no
+    logits of classes, so that no accuracy is taken with it.
+    """
+
+    meaning = "Frechet distance in the features of a network that tells rotations; not the Inception FID"
+
+    def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor | None]:  # type: ignore[override]
+        return super().forward(images_BCHW)[0], None
+
+
+class Rotated:
+    """Square images in each of the four rotations: row 4 i + k is image i, turned k times by 90 degrees."""
+
+    def __init__(self, images: ImageRows) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return 4 * len(self.images)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        upright_BCHW = self.images[rows // 4]
+        turns = (rows % 4).tolist()
+        return torch.stack(
+            [image.rot90(turn, (-2, -1)) for image, turn in zip(upright_BCHW, turns, strict=True)]
+        )
+
+
+def fit_rotations(config: RotationNetConfig, images: ImageRows, **how: Any) -> RotationNet:
+    """Train a `RotationNet`; the arguments are those of `fit_classifier`."""
+    turned = Rotated(images)
+    taught = fit_classifier(config, turned, torch.arange(len(turned)) % 4, **how)
+    network = RotationNet(config).to(taught.feature_scale.device)
+    network.load_state_dict(taught.state_dict())
+    return network.eval().requires_grad_(False)
 
 
 def _halved(wide: int) -> tuple[nn.Module, nn.Module]:

@@ -5,12 +5,14 @@ from torch import Tensor
 
 from natgym.metrics.frechet import as_float64
 
+NEIGHBORS = 5  # that a ball reaches to
+
 
 def precision_recall_density_coverage(
     features_Nd: Tensor,
     reference_Md: Tensor,
     *,
-    neighbors: int = 5,
+    neighbors: int = NEIGHBORS,
     radii_M: Tensor | None = None,
     block: int = 1024,
 ) -> dict[str, float]:
@@ -67,7 +69,7 @@ def _memberships(
     return torch.cat(held), holding_M, recalled_M
 
 
-def ball_radii(points_Nd: Tensor, neighbors: int = 5, *, block: int = 1024) -> Tensor:
+def ball_radii(points_Nd: Tensor, neighbors: int = NEIGHBORS, *, block: int = 1024) -> Tensor:
     """Return the distance (N,), float64, of each point to its ``neighbors``-th nearest other point."""
     points_Nd = as_float64(points_Nd, points_Nd.shape[-1])
     # One further than asked for: every point is its own nearest, at an exact 0.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +12,12 @@ import torch
 from torch import Tensor
 
 from generators.checkpoints import tensors_hash
+from generators.conditions import Condition
 from generators.data import Split
 from natgym.metrics.extractors import Extractor, extract
 from natgym.metrics.frechet import FrechetDistance, Moments, MomentsAccumulator
 from natgym.metrics.kernel import mean_within
-from natgym.metrics.manifold import ball_radii
+from natgym.metrics.manifold import NEIGHBORS, ball_radii
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,19 +28,37 @@ class Reference:
         moments: of the features; a count of 0 where a file does not say how many images they are of.
         name: a hash of images or statistics, for the protocol.
         features_Nd: None for statistics from a file, which then allow a Frechet distance only.
+        condition: of the images; None for statistics from a file.
     """
 
     moments: Moments
     name: str
     features_Nd: Tensor | None = None
+    condition: Condition | None = None
 
     @classmethod
     def of(cls, part: Split, extractor: Extractor, *, quantise: bool = True) -> Reference:
-        """Take the moments of a part's images, as an extractor sees them."""
+        """Take the moments of a split's images, as an extractor sees them; warn if they are few.
+
+        Raises:
+            ValueError: they are too few for the metrics of neighbors.
+        """
+        if len(part) <= NEIGHBORS:
+            raise ValueError(
+                f"{len(part)} real images are too few to judge by: recall and coverage take {NEIGHBORS} "
+                f"neighbors of each; give at least {NEIGHBORS + 1}, or more images to cut splits from"
+            )
+        if len(part) < extractor.num_features:
+            warnings.warn(
+                f"{len(part)} real images judge in {extractor.num_features} features: their covariance is "
+                "singular, and distances are mostly bias; compare them with one another at most",
+                stacklevel=2,
+            )
         features_Nd, _ = extract(extractor, part.images_NCHW, quantise)
         accumulator = MomentsAccumulator(extractor.num_features)
         accumulator.update(features_Nd)
-        return cls(accumulator.compute(), tensors_hash({"images": part.images_NCHW}), features_Nd)
+        name = tensors_hash({"images": part.images_NCHW})
+        return cls(accumulator.compute(), name, features_Nd, part.condition)
 
     @classmethod
     def load(cls, path: Path | str, extractor: Extractor) -> Reference:

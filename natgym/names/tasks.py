@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from generators.config import DATA_SET_NAMES, RECIPES
-from generators.files import FILES, PRETRAINED, config_from_dict, read_description
+from generators.config import DATA_SET_NAMES, RECIPES, ConditionLaw
+from generators.files import (
+    FILES,
+    PRETRAINED,
+    config_from_dict,
+    place_and_options,
+    read_description,
+    write_atomic,
+)
 
 TASK_FILE = "task.json"
+SPLIT_FILE = "split.csv"  # beside it, where the splits of a folder of images are frozen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +32,10 @@ class Description:
         image_size: height and width in pixels.
         color_mode: Pillow's name of it, "L" or "RGB".
         class_names: of the conditions.
+        conditions: how classes are drawn in trainings, searches and tables: "balanced", or "data", as often
+            as the train split has each.
         generator: folder of the generator that the task's bare name stands for.
+        source: where the images are from, and under which licence, for cards.
         recipe: of `generators.recipes`, by which its networks are trained unless flags say otherwise.
     """
 
@@ -33,8 +44,17 @@ class Description:
     image_size: tuple[int, int] | None = None
     color_mode: str | None = None
     class_names: tuple[str, ...] = ()
+    conditions: ConditionLaw = "balanced"
     generator: str = "nat"
     recipe: str | None = None
+    source: str = ""
+
+
+def write_task(folder: Path, description: Description) -> None:
+    """Write a folder's task.json; what stands at its default is left out."""
+    usual = Description(data="")
+    told = {name: value for name, value in asdict(description).items() if value != getattr(usual, name)}
+    write_atomic(folder / TASK_FILE, json.dumps({"kind": description.kind, **told}, indent=2) + "\n")
 
 
 def read_task(folder: Path) -> Description:
@@ -46,12 +66,18 @@ def read_task(folder: Path) -> Description:
         raise ValueError(f"{path} does not describe a task: {error}") from None
     if description.kind != "images":
         raise ValueError(f"{path}: kind {description.kind!r} is not one of images")
+    if description.conditions not in ("balanced", "data"):
+        raise ValueError(f"{path}: conditions {description.conditions!r} is not one of balanced, data")
     if description.recipe is not None and description.recipe not in RECIPES:
         raise ValueError(f"{path}: recipe {description.recipe!r} is not one of {', '.join(RECIPES)}")
-    near = folder / description.data.partition("#")[0]
-    if description.data in DATA_SET_NAMES or not near.is_dir():
+    place, options = place_and_options(description.data)
+    near = folder / place
+    frozen = (folder / SPLIT_FILE).resolve()
+    if description.data in DATA_SET_NAMES or not (near.is_dir() or frozen.is_file()):
         return description
-    return replace(description, data=str(near.resolve()) + "".join(description.data.partition("#")[1:]))
+    if frozen.is_file():
+        options = ",".join(filter(None, [options, f"split={frozen}"]))
+    return replace(description, data=str(near.resolve()) + (f"#{options}" if options else ""))
 
 
 def at_hand(spec: Any, *, images: bool = False) -> Any:
@@ -61,12 +87,12 @@ def at_hand(spec: Any, *, images: bool = False) -> Any:
     """
     if not isinstance(spec, str | Path):
         return spec
-    place, mark, options = str(spec).partition("#")
+    place, options = place_and_options(str(spec))
     path = Path(place)
     named = (PRETRAINED / path).exists() or place in DATA_SET_NAMES
     folder = images and path.is_dir() and not named
     if path.is_file() or saved(path) or (path / TASK_FILE).is_file() or folder:
-        return f"{path.resolve()}{mark}{options}"
+        return str(path.resolve()) + (f"#{options}" if options else "")
     return str(spec)
 
 

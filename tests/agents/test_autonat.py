@@ -184,7 +184,7 @@ def test_a_search_without_a_family_begins_at_its_start(tmp_path: Path) -> None:
     ("values", "said"),
     [
         ({"budget": 0}, "budget 0"),
-        ({"budget": 120}, "budget 120: 4 finalists alone take 120"),
+        ({"budget": 120}, "budget 120: 4 finalists take 120 images, an evaluation 10"),
         ({"images_per_evaluation": 0}, "images_per_evaluation 0"),
         ({"finalists": 0}, "finalists 0"),
         ({"race": 0}, "race 0"),

@@ -33,9 +33,10 @@ for _ in trainer:
 generator = getattr(trainer, "averaged", None) or net
 generator = net.eval()
 import generate
+from _generate import asked_for
 try:
     args = generate.Args(label=("2",), n=20, output=tmp / "x.png")
-    asked = generate.asked_for(args, generator)
+    asked = asked_for(args, generator)
 except ValueError as error:
     print("refused:", error); sys.exit(0)
 drawn = rollout(FixedPolicy(maskgit(4)), generator, tokenizer, asked, seed=0)

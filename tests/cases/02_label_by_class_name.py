@@ -14,10 +14,11 @@ from generators.data import open_split
 from generators.nat import NAT, nat_digits
 from generators.recipes import build
 import generate
+from _generate import asked_for
 part = open_split(str(tmp / "data"), "train")
 net = NAT(nat_digits(**part.condition.geometry)).eval()  # what train_generator.py builds of it
 try:
-    asked = generate.asked_for(generate.Args(label=("owl",), n=2, output=tmp / "x.png"), net)
+    asked = asked_for(generate.Args(label=("owl",), n=2, output=tmp / "x.png"), net)
     print("--label owl asks for index", int(asked.values[0]), "of", part.class_names)
     sys.exit(0 if part.class_names[int(asked.values[0])] == "owl" else 1)
 except ValueError as error:

@@ -24,8 +24,8 @@ from generators.data import (
     stratified_splits,
     tokens,
 )
-from generators.folders import read_metadata
 from generators.images import batches
+from generators.tables import read_table
 from generators.tokenizers import PatchKMeans, PatchKMeansConfig
 
 DIGITS = {
@@ -226,9 +226,9 @@ def test_a_column_of_metadata_labels_the_pictures(annotated: Path) -> None:
     ("task", "message"),
     [
         ("{}#color", "no column 'color'; name one of file_name, text, group, subgroup"),
-        ("{}#size=0", "'size=0' is neither a column nor size=N"),
+        ("{}#size=0", "'size=0' is neither a column nor grey, rgb, size=N"),
         ("{}#group,width=3", "'width=3' is neither"),
-        ("{}/images", "neither metadata.csv nor train and test folders nor class folders"),
+        ("{}/images/x", "x' is not one of digits, mnist, cifar10 and no image folder either"),
         ("{}/images#group", "no metadata.csv, so 'group' can't be its column"),
         ("{}/nowhere", "nowhere' is not one of digits, mnist, cifar10 and no image folder either"),
     ],
@@ -257,19 +257,19 @@ def test_a_row_of_metadata_with_another_number_of_fields_is_named(
 
 
 def test_metadata_may_begin_with_a_byte_order_mark_and_hold_long_texts(tmp_path: Path) -> None:
-    rows = [{"file_name": "a.png", "text": "word " * 40_000}, {"file_name": "b.png", "text": "é, ü"}]
+    rows = [{"file_name": "a.png", "text": "word " * 40_000 + "end"}, {"file_name": "b.png", "text": "é, ü"}]
     with open(tmp_path / "metadata.csv", "w", newline="", encoding="utf-8-sig") as file:
         writer = csv.DictWriter(file, ["file_name", "text"])
         writer.writeheader()
         writer.writerows(rows)
     limit = csv.field_size_limit()
-    assert read_metadata(tmp_path / "metadata.csv", "text") == (rows, ["file_name", "text"])
+    assert read_table(tmp_path / "metadata.csv", "text") == (rows, ["file_name", "text"])
     assert csv.field_size_limit() == limit, "other readers keep theirs"
     with pytest.raises(ValueError, match="no column label, group; it has file_name, text"):
-        read_metadata(tmp_path / "metadata.csv", "label", "text", "group")
+        read_table(tmp_path / "metadata.csv", "label", "text", "group")
     (tmp_path / "metadata.csv").write_bytes("file_name,text\na.png,caf\xe9\n".encode("latin-1"))
-    with pytest.raises(ValueError, match="metadata.csv is no table of comma-separated values in UTF-8"):
-        read_metadata(tmp_path / "metadata.csv")
+    with pytest.raises(ValueError, match="metadata.csv is no text in UTF-8 .*; save it in that encoding"):
+        read_table(tmp_path / "metadata.csv")
 
 
 def test_images_come_in_batches_with_their_rows() -> None:

@@ -464,6 +464,14 @@ def test_conditions_may_be_chosen_for_one_episode(digits: Any) -> None:
     assert env.state.condition.names == chosen.names
     play(env, some_actions(), seed=0, options={"condition": chosen})
     assert env.state.condition.names == ["4", "5", "6", "7"], "the next episode is the sampler's again"
+    env.reset(seed=0, options={"condition": ["7", "7", "0", "1"]})
+    assert env.state.condition.values.tolist() == chosen.values.tolist(), "by name"
+    for wrong, said in (
+        (["7", "7", "0", "owl"], "label 'owl' is not one of 0, 1, 2"),
+        (3, "is a int; give names"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            env.reset(seed=0, options={"condition": wrong})
     alone = single()
     alone.reset(seed=0, options={"condition": chosen[2:3]})
     assert alone.rows.state.condition.names == ["0"]

@@ -250,3 +250,36 @@ def test_policies_differ_by_more_than_their_names(digits: Any, select: Split) ->
     scorer = evaluator(digits, select)
     found = paired_difference(scorer(FixedPolicy(reference(4))), scorer(FixedPolicy(maskgit(4))))
     assert found.mean != 0
+
+
+def long_tailed(split: Split, seed: int) -> Split:
+    """Nine tenths of the class 0, drawn from half of a split's images of each class."""
+    rng, labels = np.random.default_rng(seed), split.condition.values.numpy()
+    halves = [np.flatnonzero(labels == label)[seed::2] for label in range(10)]
+    rows = np.concatenate([rng.choice(half, 450 if label == 0 else 5) for label, half in enumerate(halves)])
+    return Split(split.images_NCHW[rows], split.condition[torch.from_numpy(rows)])
+
+
+def test_classes_can_be_drawn_as_often_as_the_data_have_them(digits: Any) -> None:
+    train = load_split("digits", "train")
+    real, others = long_tailed(train, 0), long_tailed(train, 1)
+    even, like = (evaluator(digits, real, conditions=law, images=990) for law in ("balanced", "data"))
+    assert like.conditions(0).values.bincount(minlength=10).tolist() == [900, *[10] * 9]
+    assert like.mismatch == 0 and even.mismatch == pytest.approx(450 / 495 - 0.1)
+    assert "total variation 0.81" in even.legend() and "total variation" not in like.legend()
+    (floor,) = like.floors(others)
+    as_they_are, balanced_too = even.floors(others)
+    assert floor["distance"] == as_they_are["distance"]
+    assert balanced_too["policy"] == "real, balanced"
+    assert balanced_too["distance"] > 20 * as_they_are["distance"], "real images, under another law"
+    assert even.protocol != like.protocol
+
+
+def test_too_few_real_images_are_refused_and_few_are_told(digits: Any, select: Split) -> None:
+    def few(number: int) -> Split:
+        return Split(select.images_NCHW[:number], select.condition[:number])
+
+    with pytest.raises(ValueError, match="5 real images are too few to judge by"):
+        Scorer(digits.score_extractor, few(5))
+    with pytest.warns(UserWarning, match="20 real images judge in 32 features"):
+        Scorer(digits.score_extractor, few(20))

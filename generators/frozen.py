@@ -1,0 +1,115 @@
+"""Splits of an image folder, frozen in a file: each image's name, content, class and split.
+
+Nothing that happens to the folder later moves an image from one split to another. Exact copies, by content,
+are in none but the first one's; near copies are not looked for.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from generators.checkpoints import write_atomic
+from generators.config import SplitName
+from generators.folders import FolderSpec, Listing, list_folder, listing_of
+from generators.pixels import content_hash
+from generators.tables import read_table
+
+COLUMNS = ("file", "label", "split", "hash")
+LEFT_OUT = ("copy", "two labels")  # in the column split: exact copies, and those whose copies differ in class
+FIRST: tuple[SplitName, ...] = ("report", "select", "train")  # keeps an image that lies in several
+
+
+def freeze(
+    listing: Listing,
+    folder: Path,
+    cut: Callable[[np.ndarray, np.ndarray | None], dict[SplitName, np.ndarray]],
+    progress: Callable[[int], object] = lambda images: None,
+) -> list[dict[str, str]]:
+    """Return the rows of a file of splits.
+
+    Args:
+        listing: of the folder.
+        cut: (labels, own splits or None) -> the rows of each split.
+        progress: called with 1 after each image that is read.
+    """
+    hashes = []
+    for path in listing.paths:
+        hashes.append(content_hash(path.read_bytes()))
+        progress(1)
+    why = _copies(listing, hashes)
+    kept = np.array([row for row in range(len(hashes)) if row not in why], dtype=int)
+    own = None if listing.own_split is None else listing.own_split[kept]
+    split_of = dict(why)
+    for split, rows in cut(listing.labels[kept], own).items():
+        split_of |= dict.fromkeys(kept[rows].tolist(), split)
+    return [
+        {
+            "file": os.path.relpath(path, folder),
+            "label": listing.class_names[listing.labels[row]],
+            "split": split_of[row],
+            "hash": hashes[row],
+        }
+        for row, path in enumerate(listing.paths)
+    ]
+
+
+def _copies(listing: Listing, hashes: Sequence[str]) -> dict[int, str]:
+    """Return the rows that belong to no split, and why."""
+    by_hash = defaultdict(list)
+    for row, name in enumerate(hashes):
+        by_hash[name].append(row)
+    why: dict[int, str] = {}
+    for rows in by_hash.values():
+        if len({int(listing.labels[row]) for row in rows}) > 1:
+            why |= dict.fromkeys(rows, "two labels")
+            continue
+        if listing.own_split is not None:
+            rows = sorted(rows, key=lambda row: (FIRST.index(listing.own_split[row]), row))  # type: ignore[index]
+        why |= dict.fromkeys(rows[1:], "copy")
+    return why
+
+
+def write_splits(path: Path, rows: Sequence[dict[str, str]]) -> None:
+    """Write what `freeze` returned."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(path, text.getvalue())
+
+
+def read_splits(spec: FolderSpec) -> tuple[Listing, list[str], set[Path]]:
+    """Return the images of a folder whose splits are frozen, the hashes of their contents, and what else is
+    known of: copies, which are in no split.
+
+    The images themselves need not be there before they are read.
+
+    Raises:
+        ValueError: the file is none of splits.
+    """
+    assert spec.split is not None
+    if not spec.split.is_file():
+        raise ValueError(f"{spec.split}, where the splits of {spec.path} are frozen, is not there")
+    rows, _ = read_table(spec.split, *COLUMNS)
+    kept = [row for row in rows if row["split"] not in LEFT_OUT]
+    paths = [spec.path / row["file"] for row in kept]
+    splits = np.array([row["split"] for row in kept])
+    listing = listing_of(paths, [row["label"] for row in kept], splits)
+    known = {spec.path / row["file"] for row in rows}
+    return listing, [row["hash"] for row in kept], known
+
+
+def added_later(spec: FolderSpec, known: set[Path]) -> int:
+    """Return how many images of a folder its frozen splits don't know; 0 if it can't be read any more."""
+    try:
+        found = list_folder(spec).paths
+    except (ValueError, OSError):
+        return 0
+    return len(set(found) - known)
