@@ -1,0 +1,129 @@
+"""What train_task.py ends with: a table with its bounds, one picture, the task's card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from _progress import progress
+from _task_plan import SHOWN
+from torch import Tensor
+
+from generators.files import write_atomic
+from generators.images import Split
+from generators.noise import derive_seed
+from generators.schedules import maskgit, random_order
+from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
+from natgym.evaluation.tables import format_table, table_row
+from natgym.figures.policies import samples_figure
+from natgym.policies import FixedPolicy
+from natgym.rollouts import balanced, rollout
+from natgym.runs import Run
+from natgym.task import Task
+
+if TYPE_CHECKING:
+    from train_task import Args
+
+STEPS = 8
+SEEDS = (0, 1, 2)
+
+
+def judge(args: Args, folder: Path) -> None:
+    """Set samples under two schedules beside their bounds, draw all of them, and write the card."""
+    task, run = Task.load(str(folder), device=args.device), Run(folder)
+    config = EvaluationConfig(images=args.evaluation_images, seeds=SEEDS)
+    evaluator = Evaluator(task, config, threads=args.threads)
+    rows = bounds(task, evaluator)
+    policies = {schedule.name: FixedPolicy(schedule) for schedule in (maskgit(STEPS), random_order(STEPS))}
+    total = len(policies) * len(SEEDS) * config.images
+    with progress(total=total, unit="img", unit_scale=True) as bar:
+        for name, policy in policies.items():
+            bar.set_description(name)
+            rows.append(table_row(name, policy, evaluator, evaluator(policy, bar.update), None))
+    run.write_results(evaluator.manifest(), rows)
+    table, legend = format_table(rows), evaluator.legend()
+    print(table, legend, sep="\n")
+    run.write_figure("overview", overview(task, policies))
+    write_atomic(folder / "README.md", card(args, task, table, legend))
+    print(f"{folder}: task.json, README.md, results.json, figures/overview.png")
+    print(f"next: python experiments/adanat_ppo.py --task {folder}")
+
+
+def bounds(task: Task, evaluator: Evaluator) -> list[dict[str, Any]]:
+    """Return rows of real images, of the same after the tokenizer, and of their tokens in another order.
+
+    No generator of these tokens should beat the second, and any that learned where tokens belong beats the
+    third.
+    """
+    train = task.images("train")
+    most = len(SEEDS) * evaluator.protocol.images
+    rng = np.random.default_rng(derive_seed("bounds"))
+    chosen = torch.from_numpy(rng.permutation(len(train))[:most])
+    real = Split(train[chosen].to(task.device), train.condition[chosen].to(task.device))
+    ids_NL = encode(task, real.images_NCHW)
+    order_NL = torch.from_numpy(rng.random(tuple(ids_NL.shape))).argsort(1).to(ids_NL.device)
+    rows = evaluator.floors(real)
+    for name, ids in (("reconstructions", ids_NL), ("tokens shuffled", ids_NL.gather(1, order_NL))):
+        row = evaluator.floor(Split(decode(task, ids), real.condition))
+        rows.append({**row, "policy": name + row["policy"].removeprefix("real")})
+    return rows
+
+
+def encode(task: Task, images_NCHW: Tensor) -> Tensor:
+    """Return token ids (N, L)."""
+    with torch.no_grad():
+        return torch.cat([task.tokenizer.encode(chunk) for chunk in images_NCHW.split(256)])
+
+
+def decode(task: Task, ids_NL: Tensor) -> Tensor:
+    """Return images (N, C, H, W)."""
+    with torch.no_grad():
+        return torch.cat([task.tokenizer.decode(chunk) for chunk in ids_NL.split(256)])
+
+
+def overview(task: Task, policies: dict[str, FixedPolicy]) -> Any:
+    """Draw real images, what the tokenizer makes of them, and samples of the same classes."""
+    pool = task.generator.conditions()[:10]
+    report = task.images("report")
+    labels = report.condition.values.tolist()
+    places = [[row for row, label in enumerate(labels) if label == asked] for asked in pool.values.tolist()]
+    chosen = torch.tensor([[its[at % len(its)] if its else 0 for its in places] for at in range(SHOWN)])
+    real = report[chosen.flatten()].to(task.device)
+    panels = {"real": real, "reconstructions": decode(task, encode(task, real))}
+    asked = balanced(pool, SHOWN * len(pool))
+    for name, policy in policies.items():
+        panels[f"{name}, T = {STEPS}"] = rollout(policy, task, condition=asked, seed=0).images_NCHW
+    note = f"{task.name}, report split; samples unselected, on the same noise"
+    return samples_figure({name: images.cpu() for name, images in panels.items()}, pool.names, note)
+
+
+def card(args: Args, task: Task, table: str, legend: str) -> str:
+    """Return the task's README."""
+    description = task.description
+    assert description is not None and description.image_size is not None
+    sizes = {split: len(task.images(split)) for split in ("train", "select", "report")}  # type: ignore[arg-type]
+    height, width = description.image_size
+    color = "grey" if description.color_mode == "L" else "color"
+    counted = ", ".join(f"{number:,} {split}" for split, number in sizes.items())
+    lines = [
+        f"# Model card: {task.name}",
+        "",
+        f"Images of {width} x {height} pixels, {color}; {counted}.",
+        f"Classes: {', '.join(description.class_names)}.",
+        f"Source and licence: {description.source or 'not noted'}.",
+        "",
+        "All networks learned from the train split alone (`split.csv`). Made by `experiments/train_task.py`, "
+        f"seed {args.seed}, whose settings are in `config.json`.",
+        "",
+        "```",
+        table,
+        "```",
+        "",
+        legend,
+        "",
+        "![Real images, reconstructions, samples](figures/overview.png)",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,151 @@
+"""What train_task.py does: a folder read and shown, its splits frozen, networks trained one by one."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import _train_classifier
+import _train_generator
+import _train_tokenizer
+import torch
+import train_classifier
+import train_generator
+import train_tokenizer
+from _cli import refuse_settings
+from _task_card import judge
+from _task_plan import TOKENIZER_WIDTH, Plan, contact_sheet, estimate
+
+from generators.checkpoints import save_pretrained
+from generators.config import VQTrainingConfig, recipe
+from generators.frozen import write_splits
+from natgym.names.tasks import SPLIT_FILE, TASK_FILE, saved, write_task
+from natgym.runs import Run, write_config
+from natgym.task import Task
+
+if TYPE_CHECKING:
+    from train_task import Args
+
+RUN = "training"  # of the generator, in the task's folder
+
+
+def work(args: Args) -> None:
+    folder = args.resume
+    if folder is None:
+        folder = prepare(args)
+        if args.dry_run:
+            return
+    else:
+        refuse_settings(folder, ("resume",))
+        if not (folder / TASK_FILE).is_file():
+            raise ValueError(
+                f"{folder} has no {TASK_FILE}: it is no task, or was not read to its end; start anew"
+            )
+    args, folder = Run.open(folder).config(type(args)), folder.resolve()  # to resume from anywhere
+    for place, train in stages(args, folder):
+        if not saved(folder / place):
+            train()
+    judge(args, folder)
+
+
+def prepare(args: Args) -> Path:
+    """Read the folder of images, show what was read and the plan, and begin the task's folder."""
+    folder = args.output
+    assert folder is not None
+    if folder.exists() and {path.name for path in folder.iterdir()} - {"figures"}:
+        raise ValueError(f"{folder} exists and is not overwritten; choose another --output, or --resume it")
+    plan = Plan.of(args)
+    if args.tokenizer is not None:
+        refuse_another_shape(args.tokenizer, plan)
+    print(*plan.said(), sep="\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    print(Run(folder).write_figure("contact-sheet", contact_sheet(plan)))
+    print(estimate(args, plan).to_string(index=False))
+    if not args.dry_run:
+        write_splits(folder / SPLIT_FILE, plan.rows)
+        chosen = dataclasses.replace(
+            args, size=plan.spec.size, features=plan.features, downsampling=plan.downsampling
+        )
+        write_config(folder / "config.json", chosen)
+        write_task(folder, plan.description(args))  # last, as a sign that all of it is there
+    return folder
+
+
+def refuse_another_shape(tokenizer: str, plan: Plan) -> None:
+    """Raise ValueError if a tokenizer is not for the images of a plan."""
+    shape = tuple(Task.load(tokenizer).tokenizer.image_shape)
+    if shape != (own := tuple(plan.pixels.image_shape)):
+        raise ValueError(f"tokenizer {tokenizer} is for images {shape}, these are {own}; say --size or #grey")
+
+
+def stages(args: Args, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Yield the place of each network in the task's folder, and what trains it."""
+    task = str(folder)
+    for number, which in enumerate(("score", "reward")):
+        extractor = train_classifier.Args(
+            output=folder / "extractors" / which,
+            task=task,
+            features=args.features or 32,
+            updates=args.extractor_updates,
+            seed=args.seed + number,
+            device=args.device,
+            threads=args.threads,
+        )
+        yield f"extractors/{which}", partial(_train_classifier.work, extractor)
+    yield "tokenizer", partial(make_tokenizer, args, folder)
+    yield "nat", partial(make_generator, args, folder)
+
+
+def make_tokenizer(args: Args, folder: Path) -> None:
+    """Borrow a tokenizer or train one, from where it was stopped."""
+    place = folder / "tokenizer"
+    if args.tokenizer is not None:
+        tokenizer = Task.load(args.tokenizer).tokenizer
+        assert isinstance(tokenizer, torch.nn.Module)
+        save_pretrained(tokenizer, place, borrowed=args.tokenizer)
+        return
+    if (place / _train_tokenizer.SETTINGS).is_file():
+        return _train_tokenizer.work(train_tokenizer.Args(resume=place))
+    _train_tokenizer.work(
+        train_tokenizer.Args(
+            output=place,
+            task=str(folder),
+            kind="vq",
+            codebook_size=args.codebook_size,
+            width=TOKENIZER_WIDTH,
+            downsampling=args.downsampling or 4,
+            device=args.device,
+            threads=args.threads,
+            train=VQTrainingConfig(updates=args.tokenizer_updates, seed=args.seed),
+        )
+    )
+
+
+def make_generator(args: Args, folder: Path) -> None:
+    """Train the generator in a run folder of its own, from where it was stopped, and take its weights."""
+    run = folder / RUN
+    if (run / "config.json").is_file():
+        _train_generator.work(train_generator.Args(resume=run, device=args.device))
+    else:
+        settings = dataclasses.replace(recipe("small", "nat"), updates=args.generator_updates, seed=args.seed)
+        _train_generator.work(
+            train_generator.Args(
+                data=str(folder),
+                size="small",
+                width=args.width,
+                depth=args.depth,
+                mirror=args.mirror,
+                cache=run / "cache",
+                output=run,
+                device=args.device,
+                threads=args.threads,
+                train=settings,
+            )
+        )
+    shutil.copytree(run / "generator", folder / "nat.part", dirs_exist_ok=True)
+    (folder / "nat.part").rename(folder / "nat")
+    shutil.rmtree(run / "cache", ignore_errors=True)
