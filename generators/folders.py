@@ -133,9 +133,7 @@ def list_folder(spec: FolderSpec) -> Listing:
         raise ValueError(
             f"{path} has no metadata.csv, so {spec.column!r} can't be its column; drop #{spec.column}"
         )
-    if not any(next(_images(child), None) for child in children):
-        return _joined([_without_classes(path)])
-    return _joined([_by_class(path)])
+    return _joined([_by_folders(path)])
 
 
 def _splits(path: Path, children: Sequence[Path], layout: Layout | None) -> dict[SplitName, Path]:
@@ -170,7 +168,7 @@ def _splits(path: Path, children: Sequence[Path], layout: Layout | None) -> dict
 
 def _one_split(folder: Path, column: str | None) -> _Found:
     table = find_table(folder)
-    return _by_class(folder) if table is None else _by_table(table, column)
+    return _by_folders(folder) if table is None else _by_table(table, column)
 
 
 def _refuse_other_classes(found: dict[Path, _Found]) -> None:
@@ -180,6 +178,13 @@ def _refuse_other_classes(found: dict[Path, _Found]) -> None:
             raise ValueError(
                 f"{first} and {folder} differ in the classes {', '.join(odd)}; they need the same"
             )
+
+
+def _by_folders(path: Path) -> _Found:
+    folders = (child for child in path.iterdir() if child.is_dir() and not _is_helper(child))
+    return (
+        _by_class(path) if any(next(_images(folder), None) for folder in folders) else _without_classes(path)
+    )
 
 
 def _by_class(path: Path) -> _Found:
@@ -202,8 +207,6 @@ def _by_class(path: Path) -> _Found:
             empty.append(child.name)
         elif deep:
             lower = child
-    if not found.paths:
-        raise ValueError(f"{path}: no image is in its folders ({', '.join(EXTENSIONS)})")
     if len(set(found.names)) == 1 and lower.name:
         raise ValueError(
             f"{path} is one folder too high: its images lie in folders of {lower}; give that one"

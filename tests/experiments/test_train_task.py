@@ -138,9 +138,7 @@ def test_a_dry_run_trains_nothing_and_leaves_room(call: Any, photos: Path, tmp_p
     assert code == 1 and "tokenizer digits is for images (1, 8, 8), these are (3, 16, 16)" in err
 
 
-def test_too_few_images_to_judge_by_are_refused_before_anything(
-    call: Any, photos: Path, tmp_path: Path
-) -> None:
+def test_too_few_images_to_judge_by_are_refused_before_anything(call: Any, tmp_path: Path) -> None:
     for row in range(50):
         for name in ("a", "b"):
             (tmp_path / "few" / name).mkdir(parents=True, exist_ok=True)

@@ -115,6 +115,14 @@ def test_images_without_folders_are_of_one_class(tmp_path: Path) -> None:
         listed(tmp_path / "empty")
 
 
+def test_splits_may_hold_images_without_classes(tmp_path: Path) -> None:
+    for split, number in (("train", 3), ("test", 2)):
+        for row in range(number):
+            draw(tmp_path / split / f"{row}.png", row)
+    found = listed(tmp_path)
+    assert found.class_names == ("all",) and found.own_split.tolist() == ["train"] * 3 + ["report"] * 2
+
+
 def test_links_are_followed_once_and_never_in_circles(tmp_path: Path) -> None:
     classes(tmp_path / "elsewhere", "x")
     classes(tmp_path / "data", "a", "b")
