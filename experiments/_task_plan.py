@@ -165,9 +165,9 @@ class Plan:
 
 
 def _side(headers: list[Header]) -> int:
-    """Return the side of squares that no image has to be enlarged for, at most LARGEST, divisible by 4."""
-    smallest = min(min(header.width, header.height) for header in headers)
-    return max(8, min(LARGEST, smallest // 4 * 4))
+    """Return a side of squares, divisible by 4, at most LARGEST: one image in ten may be enlarged for it."""
+    small = sorted(min(header.width, header.height) for header in headers)[len(headers) // 10]
+    return max(8, min(LARGEST, small // 4 * 4))
 
 
 def _downsampling(size: int) -> int:
@@ -246,8 +246,10 @@ def estimate(args: Args, plan: Plan) -> pd.DataFrame:
     if args.tokenizer is not None:
         rows[1] = ("tokenizer", f"of {args.tokenizer}", 0)
     columns = ["stage", "what", "updates"]
-    table = pd.DataFrame(rows, columns=columns)
-    return table.assign(minutes=[f"{seconds[name] * updates / 60:.1f}" for name, _, updates in rows])
+    minutes = [seconds[name] * updates / 60 for name, _, updates in rows]
+    table = pd.DataFrame(rows, columns=columns).assign(minutes=[f"{one:.1f}" for one in minutes])
+    table.loc[len(table)] = ["all", "", "", f"{sum(minutes):.0f}"]
+    return table
 
 
 def _pace(updates: Iterator[Any], number: int = 3) -> float:
