@@ -46,7 +46,8 @@ def judge(args: Args, folder: Path) -> None:
     table, legend = format_table(rows), evaluator.legend()
     print(table, legend, sep="\n")
     run.write_figure("overview", overview(task, policies))
-    write_atomic(folder / "README.md", card(args, task, table, legend))
+    if not (folder / "README.md").exists():  # the user's, once it stands
+        write_atomic(folder / "README.md", card(args, task, table, legend))
     print(f"{folder}: task.json, README.md, results.json, figures/overview.png")
     print(f"next: python experiments/adanat_ppo.py --task {folder}")
 
@@ -85,17 +86,18 @@ def decode(task: Task, ids_NL: Tensor) -> Tensor:
 
 def overview(task: Task, policies: dict[str, FixedPolicy]) -> Any:
     """Draw real images, what the tokenizer makes of them, and samples of the same classes."""
-    pool = task.generator.conditions()[:10]
     report = task.images("report")
     labels = report.condition.values.tolist()
-    places = [[row for row, label in enumerate(labels) if label == asked] for asked in pool.values.tolist()]
-    chosen = torch.tensor([[its[at % len(its)] if its else 0 for its in places] for at in range(SHOWN)])
+    judged = [label for label in range(len(task.generator.conditions())) if label in labels][:10]
+    pool = task.generator.conditions()[judged]
+    places = [[row for row, label in enumerate(labels) if label == asked] for asked in judged]
+    chosen = torch.tensor([[its[at % len(its)] for its in places] for at in range(SHOWN)])
     real = report[chosen.flatten()].to(task.device)
     panels = {"real": real, "reconstructions": decode(task, encode(task, real))}
     asked = balanced(pool, SHOWN * len(pool))
     for name, policy in policies.items():
         panels[f"{name}, T = {STEPS}"] = rollout(policy, task, condition=asked, seed=0).images_NCHW
-    note = f"{task.name}, report split; samples unselected, on the same noise"
+    note = f"{task.name}, report split and its first classes; samples unselected, on the same noise"
     return samples_figure({name: images.cpu() for name, images in panels.items()}, pool.names, note)
 
 

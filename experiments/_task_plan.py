@@ -29,6 +29,7 @@ from natgym.figures.policies import samples_figure
 from natgym.metrics.classifier import ClassifierConfig, fit_classifier
 from natgym.metrics.manifold import NEIGHBORS
 from natgym.names.tasks import Description
+from natgym.task import Task
 
 if TYPE_CHECKING:
     from train_task import Args
@@ -68,10 +69,14 @@ class Plan:
         spec = FolderSpec.parse(args.images)
         if not spec.path.is_dir():
             raise ValueError(f"{spec.path} is no folder; give a folder of images")
+        spec = dataclasses.replace(spec, path=spec.path.resolve())
+        assert args.output is not None
+        if args.output.resolve().is_relative_to(spec.path):
+            raise ValueError(f"{args.output} lies in the folder of images; give an --output elsewhere")
         listing = list_folder(spec)
         files = ImageFiles(listing.paths, args.size or spec.size, spec.mode)
         size = files.size or _side(files.headers)
-        spec = dataclasses.replace(spec, path=spec.path.resolve(), size=size, mode=files.mode)
+        spec = dataclasses.replace(spec, size=size, mode=files.mode)
 
         def cut(labels: Any, own: Any) -> Any:
             return cut_folder(labels, own, str(spec.path))
@@ -84,6 +89,11 @@ class Plan:
                 f"{spec.path} leaves {few} images in a split that judges, which needs {NEIGHBORS + 1} at "
                 f"least; give {10 * (NEIGHBORS + 1)} images or more, or splits of your own"
             )
+        features = args.features or 2 ** max(3, min(6, few.bit_length() - 1))
+        if args.evaluation_images < features:
+            raise ValueError(
+                f"evaluation_images {args.evaluation_images}: give at least {features}, as features"
+            )
         return cls(
             spec=spec,
             listing=listing,
@@ -91,13 +101,18 @@ class Plan:
             rows=rows,
             conditions=args.conditions or ("data" if _unevenness(rows) > FAR else "balanced"),
             downsampling=args.downsampling or _downsampling(size),
-            features=args.features or 2 ** max(3, min(6, few.bit_length() - 1)),
+            features=features,
         )
 
     @property
     def counts(self) -> Counter[str]:
         """Images of each class in the splits."""
         return Counter(row["label"] for row in self.rows if row["split"] not in LEFT_OUT)
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the classes that have an image in a split."""
+        return tuple(name for name in self.listing.class_names if self.counts[name])
 
     @cached_property
     def train(self) -> list[dict[str, str]]:
@@ -127,7 +142,8 @@ class Plan:
             data=str(self.spec),
             image_size=(self.spec.size, self.spec.size),
             color_mode=self.spec.mode,
-            class_names=self.listing.class_names,
+            class_names=self.class_names,
+            frozen=True,
             conditions=self.conditions,
             recipe="small",
             source=args.source,
@@ -138,10 +154,10 @@ class Plan:
         splits = Counter(row["split"] for row in self.rows)
         counts = self.counts
         yield f"{self.spec.path}: {sum(counts.values()):,} images in {len(counts)} classes"
-        shown = [f"{name} {counts[name]:,}" for name in self.listing.class_names[:20]]
+        shown = [f"{name} {counts[name]:,}" for name in self.class_names[:20]]
         yield "classes: " + ", ".join(shown) + (", ..." if len(counts) > 20 else "")
         learned = Counter(row["label"] for row in self.train)
-        if rare := [f"{name} {learned[name]}" for name in self.listing.class_names if learned[name] < RARE]:
+        if rare := [f"{name} {learned[name]}" for name in self.class_names if learned[name] < RARE]:
             yield "hardly enough to learn from, in train: " + ", ".join(rare[:20])
         if len(counts) == 1:
             yield "one class: there is nothing to guide by, and extractors learn to tell rotations"
@@ -158,6 +174,9 @@ class Plan:
             f"{splits[name]:,} {name}" for name in ("train", "select", "report")
         )
         left_out = self.listing.left_out + Counter({why: splits[why] for why in LEFT_OUT if splits[why]})
+        left_out += Counter(
+            {f"class {name}, all copies": 1 for name in self.listing.class_names if not counts[name]}
+        )
         if left_out:
             yield "left out: " + ", ".join(f"{number:,} {why}" for why, number in left_out.items())
         how = "evenly" if self.conditions == "balanced" else "as often as the data have them"
@@ -191,11 +210,12 @@ def _unevenness(rows: list[dict[str, str]]) -> float:
 
 def contact_sheet(plan: Plan) -> Any:
     """Draw the first images of each class of the train split as they are read."""
-    names = plan.listing.class_names[:10]
+    learned = {row["label"] for row in plan.train}
+    names = [name for name in plan.class_names if name in learned][:10]
     chosen = []
     for name in names:
         its = [at for at, row in enumerate(plan.train) if row["label"] == name]
-        chosen.append([its[at % len(its)] for at in range(SHOWN)] if its else [0] * SHOWN)
+        chosen.append([its[at % len(its)] for at in range(SHOWN)])
     order = torch.tensor(chosen).T.flatten()  # row by row over the classes
     title = f"{plan.spec.path.name}, as it is read"
     note = f"the first {SHOWN} images of {len(names)} classes of the train split"
@@ -211,15 +231,19 @@ def estimate(args: Args, plan: Plan) -> pd.DataFrame:
     condition = Labels(torch.arange(count) % classes, classes)
     seconds: dict[str, float] = {}
     with seeded(0):
-        tokenizer = ConvVQ(plan.tokenizer(args)).to(args.device)
-        ids_NL = torch.randint(args.codebook_size, (count, tokenizer.grid[0] * tokenizer.grid[1]))
+        tokenizer: Any = ConvVQ(plan.tokenizer(args)).to(args.device)
+        if args.tokenizer is not None:
+            tokenizer = Task.load(args.tokenizer).tokenizer
+        ids_NL = torch.randint(tokenizer.codebook_size, (count, tokenizer.grid[0] * tokenizer.grid[1]))
         generator = build(
             "nat", "small", tokenizer, condition.geometry, width=args.width, depth=args.depth
         ).to(args.device)
         settings = recipe("small", "nat")
         trainer = Trainer(generator, ids_NL.to(args.device), condition.to(args.device), settings)
         seconds["generator"] = _pace(iter(trainer))
-        seconds["tokenizer"] = _pace(iter(VQTrainer(tokenizer, images_NCHW, VQTrainingConfig())))
+        seconds["tokenizer"] = 0.0
+        if args.tokenizer is None:
+            seconds["tokenizer"] = _pace(iter(VQTrainer(tokenizer, images_NCHW, VQTrainingConfig())))
     ends: list[float] = []
     fit_classifier(
         ClassifierConfig(image_shape=tokenizer.image_shape, num_classes=classes, features=plan.features),
@@ -245,11 +269,10 @@ def estimate(args: Args, plan: Plan) -> pd.DataFrame:
     ]
     if args.tokenizer is not None:
         rows[1] = ("tokenizer", f"of {args.tokenizer}", 0)
-    columns = ["stage", "what", "updates"]
     minutes = [seconds[name] * updates / 60 for name, _, updates in rows]
-    table = pd.DataFrame(rows, columns=columns).assign(minutes=[f"{one:.1f}" for one in minutes])
-    table.loc[len(table)] = ["all", "", "", f"{sum(minutes):.0f}"]
-    return table
+    lines = [(*row, f"{one:.1f}") for row, one in zip(rows, minutes, strict=True)]
+    all_of_it = ("all", "", "", f"{sum(minutes):.0f}")
+    return pd.DataFrame([*lines, all_of_it], columns=["stage", "what", "updates", "minutes"])
 
 
 def _pace(updates: Iterator[Any], number: int = 3) -> float:

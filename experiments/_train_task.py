@@ -48,6 +48,7 @@ def work(args: Args) -> None:
     args, folder = Run.open(folder).config(type(args)), folder.resolve()  # to resume from anywhere
     for place, train in stages(args, folder):
         if not saved(folder / place):
+            clear(folder / place)
             train()
     judge(args, folder)
 
@@ -56,7 +57,7 @@ def prepare(args: Args) -> Path:
     """Read the folder of images, show what was read and the plan, and begin the task's folder."""
     folder = args.output
     assert folder is not None
-    if folder.exists() and {path.name for path in folder.iterdir()} - {"figures"}:
+    if folder.exists() and {path.name for path in folder.iterdir()} - {"figures", SPLIT_FILE, "config.json"}:
         raise ValueError(f"{folder} exists and is not overwritten; choose another --output, or --resume it")
     plan = Plan.of(args)
     if args.tokenizer is not None:
@@ -73,6 +74,12 @@ def prepare(args: Args) -> Path:
         write_config(folder / "config.json", chosen)
         write_task(folder, plan.description(args))  # last, as a sign that all of it is there
     return folder
+
+
+def clear(place: Path) -> None:
+    """Remove what a kill left of a network that was not saved whole, unless its training can go on."""
+    if not (place / _train_tokenizer.SETTINGS).is_file():
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def refuse_another_shape(tokenizer: str, plan: Plan) -> None:
@@ -131,6 +138,7 @@ def make_generator(args: Args, folder: Path) -> None:
     if (run / "config.json").is_file():
         _train_generator.work(train_generator.Args(resume=run, device=args.device))
     else:
+        clear(run)
         settings = dataclasses.replace(recipe("small", "nat"), updates=args.generator_updates, seed=args.seed)
         _train_generator.work(
             train_generator.Args(
@@ -146,6 +154,7 @@ def make_generator(args: Args, folder: Path) -> None:
                 train=settings,
             )
         )
-    shutil.copytree(run / "generator", folder / "nat.part", dirs_exist_ok=True)
+    clear(folder / "nat.part")
+    shutil.copytree(run / "generator", folder / "nat.part")
     (folder / "nat.part").rename(folder / "nat")
     shutil.rmtree(run / "cache", ignore_errors=True)

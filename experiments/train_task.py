@@ -12,6 +12,7 @@ from _cli import main
 
 from generators.checks import at_least
 from generators.folders import FolderSpec
+from natgym.names.tasks import at_hand
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,7 @@ class Args:
             raise ValueError("name the task's folder with --output")
         if self.images is not None:
             FolderSpec.parse(self.images)
+        object.__setattr__(self, "tokenizer", at_hand(self.tokenizer))  # a resume may begin elsewhere
 
 
 def work(args: Args) -> None:

@@ -25,7 +25,7 @@ from generators.checkpoints import weights_hash
 from generators.conditions import Condition, Labels
 from generators.config import SplitName as SplitName
 from generators.folders import FolderSpec, list_folder
-from generators.frozen import added_later, read_splits
+from generators.frozen import changed_since, read_splits
 from generators.images import ArrayPixels, Pictures, Pixels, Split, batches
 from generators.pixels import ImageFiles
 from generators.tokenizers import Tokenizer
@@ -183,11 +183,8 @@ def _folder(spec: FolderSpec, split: SplitName) -> Pictures:
     else:
         listing, hashes, known = read_splits(spec)
         assert listing.own_split is not None
-        if added := added_later(spec, known):
-            warnings.warn(
-                f"{spec.path}: {added} images were added since the task was made and are in no split of it",
-                stacklevel=3,
-            )
+        if told := changed_since(spec, listing, known):
+            warnings.warn(f"{spec.path}: {told}", stacklevel=3)
         rows = np.flatnonzero(listing.own_split == split)
     pixels = ImageFiles(listing.paths, spec.size, spec.mode, hashes)
     return _pictures(pixels, listing.labels, rows, listing.class_names)
@@ -212,6 +209,8 @@ def cut_folder(labels_N: np.ndarray, own_N: np.ndarray | None, name: str) -> dic
     rows = {split: np.flatnonzero(own_N == split) for split in get_args(SplitName)}
     if not len(rows["select"]):
         known = rows["train"]
+        if len(known) < 10:
+            raise ValueError(f"{name} has {len(known)} train images; a select split is cut from at least 10")
         fit, chosen = _stratified_pair(
             _strata(labels_N[known]), len(known) - len(known) // 10, len(known) // 10
         )

@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
 from generators import former
-from generators.config import ColorMode, SplitName
-from generators.files import place_and_options
+from generators.config import SplitName
+from generators.folder_spec import FolderSpec as FolderSpec
+from generators.folder_spec import Layout
 from generators.tables import find_table, read_table
 
 LABEL_COLUMNS = ("label", "class", "group")  # the first that a table has, unless one is named
@@ -29,59 +30,7 @@ SPLIT_NAMES: dict[str, SplitName] = {
 }
 EXTENSIONS = tuple(".jpg .jpeg .jfif .png .bmp .gif .webp .tif .tiff .pgm .ppm .pbm .pnm .jp2 .avif".split())
 HELPERS = ("@eadir", "lost+found", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information")
-COLORS: dict[str, ColorMode] = {"grey": "L", "gray": "L", "rgb": "RGB"}
 ONE_CLASS = "all"  # of images without classes
-Layout = Literal["classes", "splits"]
-
-
-@dataclass(frozen=True)
-class FolderSpec:
-    """What a task's string says of a folder.
-
-    Attributes:
-        path: of the folder.
-        column: of its table; None for the first of LABEL_COLUMNS.
-        size: side of the squares that all images are resized and center-cropped to, in pixels; None if they
-            have one size already.
-        mode: "L" or "RGB" for all images, said as grey or rgb; None if their headers decide.
-        layout: what subfolders are, where it is not plain; said as layout=classes or layout=splits.
-        split: file that the splits are frozen in (`generators.frozen`), said as split=FILE.
-    """
-
-    path: Path
-    column: str | None = None
-    size: int | None = None
-    mode: ColorMode | None = None
-    layout: Layout | None = None
-    split: Path | None = None
-
-    @classmethod
-    def parse(cls, task: str) -> FolderSpec:
-        """Read `PATH` or `PATH#OPTION,...`; ValueError if an option is none of those above."""
-        path, options = place_and_options(task)
-        found: dict[str, object] = {}
-        for option in filter(None, options.split(",")):
-            name, equals, value = option.partition("=")
-            if not equals:
-                found |= {"mode": COLORS[name]} if name in COLORS else {"column": name}
-            elif name == "size" and value.isdecimal() and int(value):
-                found["size"] = int(value)
-            elif name == "layout" and value in get_args(Layout):
-                found["layout"] = value
-            elif name == "split" and value:
-                found["split"] = Path(value)
-            else:
-                raise ValueError(
-                    f"{task}: {option!r} is neither a column nor grey, rgb, size=N or layout=classes or "
-                    "splits; write PATH#COLUMN,size=N"
-                )
-        return cls(Path(path), **found)  # type: ignore[arg-type]
-
-    def __str__(self) -> str:
-        mode = {"L": "grey", "RGB": "rgb", None: None}[self.mode]
-        named = [f"{name}={value}" for name in ("size", "layout", "split") if (value := getattr(self, name))]
-        options = [option for option in (self.column, mode, *named) if option]
-        return f"{self.path}#{','.join(options)}" if options else str(self.path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +58,7 @@ class _Found:
 
     paths: list[Path] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    splits: list[str] = field(default_factory=list)  # as a table's column has them
     left_out: Counter[str] = field(default_factory=Counter)
 
 
@@ -121,19 +71,35 @@ def list_folder(spec: FolderSpec) -> Listing:
     """
     path = spec.path
     if (table := find_table(path)) is not None:
-        return _joined([_by_table(table, spec.column)])
+        return _by_one_table(table, spec)
     children = [child for child in sorted(path.iterdir()) if child.is_dir() and not _is_helper(child)]
     splits = _splits(path, children, spec.layout)
     if splits:
         found = {split: _one_split(folder, spec.column) for split, folder in splits.items()}
         _refuse_other_classes({splits[split]: one for split, one in found.items()})
         own = np.repeat(list(found), [len(one.paths) for one in found.values()])
-        return _joined(list(found.values()), own)
+        beside = [child for child in path.iterdir() if child not in splits.values() and not _is_helper(child)]
+        return _joined([*found.values(), _Found(left_out=Counter(map(_beside, beside)))], own)
     if spec.column is not None:
         raise ValueError(
             f"{path} has no metadata.csv, so {spec.column!r} can't be its column; drop #{spec.column}"
         )
-    return _joined([_by_folders(path)])
+    return _joined([_by_folders(path, spec.layout)])
+
+
+def _by_one_table(table: Path, spec: FolderSpec) -> Listing:
+    """Read a table at the top; its splits are those of a column `split`, or of the folders that it names."""
+    found = _by_table(table, spec.column)
+    said = found.splits
+    if not any(said) and spec.layout != "classes":
+        said = [path.relative_to(table.parent).parts[0] for path in found.paths]
+    splits = [SPLIT_NAMES.get(name.lower()) for name in said]
+    if None in splits or len({*splits} & {"train"}) == 0 or len({*splits}) < 2:
+        return _joined([found])
+    own = np.array(splits)
+    if "report" not in own:  # of two splits the other one judges
+        own = np.where(own == "select", "report", own)
+    return _joined([found], own)
 
 
 def _splits(path: Path, children: Sequence[Path], layout: Layout | None) -> dict[SplitName, Path]:
@@ -168,7 +134,7 @@ def _splits(path: Path, children: Sequence[Path], layout: Layout | None) -> dict
 
 def _one_split(folder: Path, column: str | None) -> _Found:
     table = find_table(folder)
-    return _by_folders(folder) if table is None else _by_table(table, column)
+    return _by_folders(folder, None) if table is None else _by_table(table, column)
 
 
 def _refuse_other_classes(found: dict[Path, _Found]) -> None:
@@ -180,20 +146,20 @@ def _refuse_other_classes(found: dict[Path, _Found]) -> None:
             )
 
 
-def _by_folders(path: Path) -> _Found:
+def _by_folders(path: Path, layout: Layout | None) -> _Found:
     folders = (child for child in path.iterdir() if child.is_dir() and not _is_helper(child))
-    return (
-        _by_class(path) if any(next(_images(folder), None) for folder in folders) else _without_classes(path)
-    )
+    if any(next(_images(folder), None) for folder in folders):
+        return _by_class(path, layout)
+    return _without_classes(path)
 
 
-def _by_class(path: Path) -> _Found:
+def _by_class(path: Path, layout: Layout | None) -> _Found:
     found, empty, lower = _Found(), [], Path()
     for child in sorted(path.iterdir()):
         if _is_helper(child):
             continue
         if child.is_file():
-            found.left_out[f"{child.suffix.lower() or child.name} beside the class folders"] += 1
+            found.left_out[_beside(child)] += 1
             continue
         before, deep = len(found.paths), True
         for file in _files(child):
@@ -207,9 +173,10 @@ def _by_class(path: Path) -> _Found:
             empty.append(child.name)
         elif deep:
             lower = child
-    if len(set(found.names)) == 1 and lower.name:
+    if len(set(found.names)) == 1 and lower.name and layout is None:
         raise ValueError(
-            f"{path} is one folder too high: its images lie in folders of {lower}; give that one"
+            f"{path} is one folder too high: its images lie in folders of {lower}; give that one, or "
+            f"say {path}#layout=classes"
         )
     for name in empty:
         found.left_out[f"folder {name} without an image"] += 1
@@ -240,14 +207,17 @@ def _by_table(table: Path, column: str | None) -> _Found:
     if chosen not in columns:
         lack = f"no column {column!r}" if column else f"none of the columns {', '.join(LABEL_COLUMNS)}"
         raise ValueError(f"{table} has {lack}; name one of {', '.join(columns)} as in {table.parent}#COLUMN")
-    found, label_of = _Found(), dict[str, str]()
-    for number, row in enumerate(rows, start=2):
-        name, label = row["file_name"], row[chosen]
-        if not name or not label:
-            found.left_out["rows without " + ("label" if name else "file")] += 1
+    found, label_of, splits = _Found(), dict[str, str](), list[str]()
+    for number, row in enumerate(rows, start=1 if table.suffix == ".jsonl" else 2):
+        label = row[chosen]
+        if not row["file_name"] or not label:
+            found.left_out["rows without " + ("label" if row["file_name"] else "file")] += 1
             continue
+        name = str(Path(row["file_name"]))
         if name in label_of:
             found.left_out["further rows of one file"] += 1
+        else:
+            splits.append(row.get("split", ""))
         if label_of.setdefault(name, label) != label:
             raise ValueError(
                 f"{table}, row {number}: {name} is {label!r} here and {label_of[name]!r} before; a file has "
@@ -255,7 +225,10 @@ def _by_table(table: Path, column: str | None) -> _Found:
             )
     if not label_of:
         raise ValueError(f"{table} has no row with file_name and {chosen}; fill them in")
-    found.paths, found.names = table_paths(table, list(label_of)), list(label_of.values())
+    found.paths, found.names, found.splits = table_paths(table, [*label_of]), [*label_of.values()], splits
+    named = {table.parent / row["file_name"] for row in rows}
+    if unnamed := len(set(_images(table.parent)) - named):
+        found.left_out["images that the table does not name"] += unnamed
     return found
 
 
@@ -285,7 +258,9 @@ def listing_of(
     own_split: np.ndarray | None = None,
     left_out: Counter[str] | None = None,
 ) -> Listing:
-    """Return a listing of files and the names of their classes."""
+    """Return a listing of files and the names of their classes; ValueError if a name is no text."""
+    if odd := [path for path in paths if "\udc80" <= max(str(path), default="") <= "\udfff"]:
+        raise ValueError(f"{str(odd[0])!r} has a name that is not in UTF-8; rename it")
     class_names = tuple(sorted(set(labels), key=_by_number if all(map(str.isdecimal, labels)) else None))
     number = {name: index for index, name in enumerate(class_names)}
     return Listing(
@@ -299,6 +274,12 @@ def listing_of(
 
 def _by_number(name: str) -> tuple[int, str]:
     return int(name), name
+
+
+def _beside(path: Path) -> str:
+    """Say what is left out beside folders of splits or classes."""
+    kind = f"folder {path.name}" if path.is_dir() else path.suffix.lower() or path.name
+    return f"{kind} beside the others"
 
 
 def _is_helper(path: Path) -> bool:

@@ -11,6 +11,8 @@ import io
 import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ import numpy as np
 from generators.checkpoints import write_atomic
 from generators.config import SplitName
 from generators.folders import FolderSpec, Listing, list_folder, listing_of
-from generators.pixels import content_hash
+from generators.pixels import content_hash, refuse_unreadable
 from generators.tables import read_table
 
 COLUMNS = ("file", "label", "split", "hash")
@@ -38,11 +40,28 @@ def freeze(
         listing: of the folder.
         cut: (labels, own splits or None) -> the rows of each split.
         progress: called with 1 after each image that is read.
+
+    Raises:
+        ValueError: an image can't be read.
     """
-    hashes = []
-    for path in listing.paths:
-        hashes.append(content_hash(path.read_bytes()))
-        progress(1)
+    hashes, bad = list[str](), list[str]()
+
+    def read(path: Path) -> tuple[str, str | None]:
+        data = path.read_bytes()
+        try:
+            refuse_unreadable(path, data)
+        except ValueError as error:
+            return "", str(error)
+        return content_hash(data), None
+
+    with ThreadPoolExecutor() as pool:
+        for name, error in pool.map(read, listing.paths):
+            hashes.append(name)
+            bad += [] if error is None else [error]
+            progress(1)
+    if bad:
+        more = f" ({len(bad) - 1} more can't be read)" if len(bad) > 1 else ""
+        raise ValueError(bad[0] + more)
     why = _copies(listing, hashes)
     kept = np.array([row for row in range(len(hashes)) if row not in why], dtype=int)
     own = None if listing.own_split is None else listing.own_split[kept]
@@ -97,7 +116,7 @@ def read_splits(spec: FolderSpec) -> tuple[Listing, list[str], set[Path]]:
     assert spec.split is not None
     if not spec.split.is_file():
         raise ValueError(f"{spec.split}, where the splits of {spec.path} are frozen, is not there")
-    rows, _ = read_table(spec.split, *COLUMNS)
+    rows, _ = read_table(spec.split, *COLUMNS, strip=False)
     kept = [row for row in rows if row["split"] not in LEFT_OUT]
     paths = [spec.path / row["file"] for row in kept]
     splits = np.array([row["split"] for row in kept])
@@ -106,10 +125,19 @@ def read_splits(spec: FolderSpec) -> tuple[Listing, list[str], set[Path]]:
     return listing, [row["hash"] for row in kept], known
 
 
-def added_later(spec: FolderSpec, known: set[Path]) -> int:
-    """Return how many images of a folder its frozen splits don't know; 0 if it can't be read any more."""
+def changed_since(spec: FolderSpec, listing: Listing, known: set[Path]) -> str | None:
+    """Say what is otherwise in a folder than in its frozen splits, which stay as they are; None: nothing."""
+    if not spec.path.is_dir():
+        return None  # who reads an image will be told
     try:
-        found = list_folder(spec).paths
-    except (ValueError, OSError):
-        return 0
-    return len(set(found) - known)
+        found = list_folder(replace(spec, split=None))
+    except ValueError as error:
+        return f"it can't be read as when the task was made: {error}"
+    told = []
+    if added := len(set(found.paths) - known):
+        told.append(f"{added} images were added since the task was made and are in no split of it")
+    today = dict(zip(found.paths, (found.class_names[label] for label in found.labels), strict=True))
+    kept = zip(listing.paths, (listing.class_names[label] for label in listing.labels), strict=True)
+    if moved := sum(today.get(path, name) != name for path, name in kept):
+        told.append(f"{moved} images have another label now, which the task does not take")
+    return "; ".join(told) or None

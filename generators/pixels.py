@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import struct
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -24,12 +23,11 @@ _Result = TypeVar("_Result")
 
 
 class Header(NamedTuple):
-    """What a file says of its image: Pillow's mode, the size as it is seen, and the number of frames."""
+    """What a file says of its image: Pillow's mode, and the size as it is seen."""
 
     mode: str
     width: int
     height: int
-    frames: int
 
     @property
     def grey(self) -> bool:
@@ -41,11 +39,9 @@ def read_header(path: Path) -> Header:
     """Read a file's header; ValueError naming the file if it has none."""
 
     def header(image: Image.Image) -> Header:
-        turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations that exchange the sides
+        turned = image.getexif().get(0x0112) in (5, 6, 7, 8)  # EXIF orientations that exchange the sides
         width, height = reversed(image.size) if turned else image.size
-        # The further images of a telephone's MPO are previews and depths of the first.
-        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-        return Header(image.mode, width, height, frames)
+        return Header(image.mode, width, height)
 
     return _opened(path, path, header)
 
@@ -138,6 +134,11 @@ class ImageFiles:
         return rearrange(torch.from_numpy(np.array(image)), "h w ... -> (...) h w")
 
 
+def refuse_unreadable(path: Path, data: bytes) -> None:
+    """Raise ValueError naming a file if its content can't be read to the end."""
+    _opened(path, io.BytesIO(data), lambda image: eight_bit_image(image).load())
+
+
 def content_hash(data: bytes) -> str:
     """Name a file's content."""
     return hashlib.sha256(data).hexdigest()[:16]
@@ -151,6 +152,7 @@ def eight_bit_image(image: Image.Image) -> Image.Image:
     Raises:
         ValueError: it is an animation, or has values beyond these.
     """
+    # The further images of a telephone's MPO are previews and depths of the first.
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise ValueError(f"it has {image.n_frames} frames; save one of them as an image")  # type: ignore[attr-defined]
     upright = ImageOps.exif_transpose(image)
@@ -182,13 +184,7 @@ def _opened(path: Path, source: Path | io.BytesIO, use: Callable[[Image.Image], 
         raise ValueError(f"{path} is not there any more; bring it back") from None
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path} is too large: {error}; make it smaller or remove it") from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        struct.error,
-    ) as error:  # as Pillow's readers raise them
+    except Exception as error:  # Pillow's many readers raise what they like
         unknown = isinstance(error, UnidentifiedImageError)  # whose message names a path or a buffer
         said = "its format is not known" if unknown else str(error).partition("\n")[0]
         raise ValueError(f"{path} can't be read as an image: {said}; mend or remove it") from None

@@ -24,13 +24,14 @@ def find_table(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-def read_table(file: Path, *needed: str) -> tuple[Rows, list[str]]:
-    """Return the rows of a table, column -> text without blanks around it, and its columns.
+def read_table(file: Path, *needed: str, strip: bool = True) -> tuple[Rows, list[str]]:
+    """Return the rows of a table, column -> text, and its columns.
 
     Args:
         file: .csv, in UTF-8 or UTF-16, with or without a byte order mark, separated by commas, semicolons or
             tabs; or .jsonl, an object per line.
         needed: columns that it must have.
+        strip: whether blanks around a text are no part of it.
 
     Raises:
         ValueError: it can't be read, a column is missing or comes twice, or a row has another number of
@@ -40,6 +41,8 @@ def read_table(file: Path, *needed: str) -> tuple[Rows, list[str]]:
     rows, columns = _json_lines(file, text) if file.suffix == ".jsonl" else _separated(file, text)
     if missing := [column for column in needed if column not in columns]:
         raise ValueError(f"{file} has no column {', '.join(missing)}; it has {', '.join(columns)}")
+    if strip:
+        rows = [{name: text.strip() for name, text in row.items()} for row in rows]
     return rows, columns
 
 
@@ -71,7 +74,7 @@ def _separated(file: Path, text: str) -> tuple[Rows, list[str]]:
                     f"{file}, row {len(rows) + 2}: it has not {len(columns)} fields as the first line "
                     f"but {len(fields)}"
                 )
-            rows.append({name: field.strip() for name, field in zip(columns, fields, strict=True)})
+            rows.append(dict(zip(columns, fields, strict=True)))
     except csv.Error as error:
         raise ValueError(f"{file} is no table of separated values: {error}") from None
     finally:
@@ -87,7 +90,7 @@ def _refuse_repeated(file: Path, columns: Sequence[str]) -> None:
 
 def _json_lines(file: Path, text: str) -> tuple[Rows, list[str]]:
     records: list[dict[str, Any]] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -104,4 +107,4 @@ def _json_lines(file: Path, text: str) -> tuple[Rows, list[str]]:
 def _as_text(value: Any) -> str:
     if value is None:
         return ""
-    return value.strip() if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value)

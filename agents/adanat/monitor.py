@@ -46,7 +46,8 @@ class Monitor:
             return
         select = env.task.split("select")
         self.scorer = Scorer(env.task.score_extractor, select)  # type: ignore[arg-type]
-        rows = torch.arange(len(select) - len(select) % GROUP)  # the papers' discriminator judges groups
+        # The papers' discriminator judges groups of GROUP, and fewer images as one.
+        rows = torch.arange(len(select) // GROUP * GROUP or len(select))
         self.held_out = select.images_NCHW[rows], select.condition[rows]
 
     @property

@@ -52,6 +52,11 @@ def color_of(index: int, number: int) -> Any:
     return colormaps["tab10"](index) if number <= 10 else colormaps["turbo"](index / (number - 1))
 
 
+def literal(name: str) -> str:
+    """Return a name so that matplotlib draws it as it is, and no formula between its dollars."""
+    return name.replace("$", r"\$")
+
+
 def bare(axis: Axes) -> None:
     """Leave out ticks and frame."""
     axis.set_xticks([])

@@ -108,6 +108,11 @@ class Rotated:
     """Square images in each of the four rotations: row 4 i + k is image i, turned k times by 90 degrees."""
 
     def __init__(self, images: ImageRows) -> None:
+        height, width = images[torch.tensor([0])].shape[-2:]
+        if height != width:
+            raise ValueError(
+                f"images of {width} x {height} pixels can't be turned; make them square, #size=N"
+            )
         self.images = images
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from generators.config import DATA_SET_NAMES, RECIPES, ConditionLaw
 from generators.files import (
@@ -35,6 +36,7 @@ class Description:
         conditions: how classes are drawn in trainings, searches and tables: "balanced", or "data", as often
             as the train split has each.
         generator: folder of the generator that the task's bare name stands for.
+        frozen: whether the splits of an image folder are those of SPLIT_FILE.
         source: where the images are from, and under which licence, for cards.
         recipe: of `generators.recipes`, by which its networks are trained unless flags say otherwise.
     """
@@ -47,6 +49,7 @@ class Description:
     conditions: ConditionLaw = "balanced"
     generator: str = "nat"
     recipe: str | None = None
+    frozen: bool = False
     source: str = ""
 
 
@@ -72,11 +75,11 @@ def read_task(folder: Path) -> Description:
         raise ValueError(f"{path}: recipe {description.recipe!r} is not one of {', '.join(RECIPES)}")
     place, options = place_and_options(description.data)
     near = folder / place
-    frozen = (folder / SPLIT_FILE).resolve()
-    if description.data in DATA_SET_NAMES or not (near.is_dir() or frozen.is_file()):
+    if description.data in DATA_SET_NAMES or not (near.is_dir() or description.frozen):
         return description
-    if frozen.is_file():
-        options = ",".join(filter(None, [options, f"split={frozen}"]))
+    if description.frozen:
+        split = quote(str((folder / SPLIT_FILE).resolve()))
+        options = ",".join(filter(None, [options, f"split={split}"]))
     return replace(description, data=str(near.resolve()) + (f"#{options}" if options else ""))
 
 

@@ -138,6 +138,35 @@ def test_a_dry_run_trains_nothing_and_leaves_room(call: Any, photos: Path, tmp_p
     assert code == 1 and "tokenizer digits is for images (1, 8, 8), these are (3, 16, 16)" in err
 
 
+def test_what_a_kill_leaves_is_no_hindrance(call: Any, task: Path, photos: Path, tmp_path: Path) -> None:
+    """Folders that were made and not filled, and splits without the task that they are of."""
+    code, _, err = call("train_task.py", "--resume", task)
+    assert code == 0, err
+    shutil.copytree(task, tmp_path / "task")
+    place = tmp_path / "task" / "extractors" / "reward"
+    (place / "config.json").unlink()
+    shutil.rmtree(tmp_path / "task" / "nat")
+    (tmp_path / "task" / "nat.part").mkdir()
+    (tmp_path / "task" / "README.md").write_text("mine")
+    code, _, err = call("train_task.py", "--resume", tmp_path / "task")
+    assert code == 0, err
+    assert weights(tmp_path / "task") == weights(task)
+    assert (tmp_path / "task" / "README.md").read_text() == "mine"
+    (tmp_path / "task" / "split.csv").unlink()
+    with pytest.raises(ValueError, match="where the splits of .* are frozen, is not there"):
+        Task.load(str(tmp_path / "task")).split("report")
+    (tmp_path / "early").mkdir()
+    for name in ("split.csv", "config.json"):
+        shutil.copy(task / name, tmp_path / "early" / name)
+    code, _, err = call("train_task.py", photos, "--output", "early", *TINY, "--dry-run")
+    assert code == 0, err
+
+
+def test_an_output_among_the_images_is_refused(call: Any, photos: Path) -> None:
+    code, _, err = call("train_task.py", photos, "--output", photos / "task", "--dry-run")
+    assert code == 1 and "lies in the folder of images" in err and not (photos / "task").exists()
+
+
 def test_too_few_images_to_judge_by_are_refused_before_anything(call: Any, tmp_path: Path) -> None:
     for row in range(50):
         for name in ("a", "b"):

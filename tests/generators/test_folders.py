@@ -97,8 +97,8 @@ def test_helpers_are_no_data_and_the_rest_is_counted(tmp_path: Path) -> None:
         ".txt": 1,
         ".heic": 2,
         ".xml": 1,
-        "README beside the class folders": 1,
-        ".png beside the class folders": 1,
+        "README beside the others": 1,
+        ".png beside the others": 1,
         "folder c without an image": 1,
     }
 
@@ -121,6 +121,38 @@ def test_splits_may_hold_images_without_classes(tmp_path: Path) -> None:
             draw(tmp_path / split / f"{row}.png", row)
     found = listed(tmp_path)
     assert found.class_names == ("all",) and found.own_split.tolist() == ["train"] * 3 + ["report"] * 2
+
+
+def test_a_table_at_the_top_keeps_the_folders_splits(tmp_path: Path) -> None:
+    names = [f"{split}/{row}.png" for split in ("train", "valid", "test") for row in range(2)]
+    for name in names:
+        draw(tmp_path / name)
+    draw(tmp_path / "train" / "unnamed.png")
+    rows = [f"./{name},{'ab'[row % 2]}" for row, name in enumerate(names)]
+    (tmp_path / "metadata.csv").write_text("\r\n".join(["file_name,label", *rows]))
+    found = listed(tmp_path)
+    assert found.own_split.tolist() == ["train"] * 2 + ["select"] * 2 + ["report"] * 2
+    assert found.left_out == {"images that the table does not name": 1}
+    assert listed(f"{tmp_path}#layout=classes").own_split is None
+
+
+def test_a_column_of_splits_is_kept(tmp_path: Path) -> None:
+    rows = [f"{row}.png,{'ab'[row % 2]},{'train' if row < 2 else 'Validation'}" for row in range(4)]
+    found = listed(table(tmp_path, "\n".join(["file_name,label,split", *rows])))
+    assert found.own_split.tolist() == ["train", "train", "report", "report"]
+
+
+def test_one_class_may_have_folders_below_if_that_is_said(tmp_path: Path) -> None:
+    for row in range(4):
+        draw(tmp_path / "cats" / "xy"[row % 2] / f"{row}.png")
+    assert listed(f"{tmp_path}#layout=classes").class_names == ("cats",)
+
+
+def test_names_that_are_no_text_are_told(tmp_path: Path) -> None:
+    draw(tmp_path / "a" / "x.png")
+    (tmp_path / "a" / "x.png").rename(tmp_path / "a" / "\udce9.png")
+    with pytest.raises(ValueError, match="has a name that is not in UTF-8; rename it"):
+        listed(tmp_path)
 
 
 def test_links_are_followed_once_and_never_in_circles(tmp_path: Path) -> None:
@@ -165,8 +197,11 @@ def test_lines_of_json_are_a_table(tmp_path: Path) -> None:
         '{"file_name": "1.png", "label": 12}',
     ]
     found = listed(table(tmp_path, "\n".join([*lines, '{"file_name": "2.png"}']), "metadata.jsonl"))
-    assert found.class_names == ("3", "12") and found.left_out == {"rows without label": 1}
-    (tmp_path / "metadata.jsonl").write_text('{"file_name": "0.png"}\n{"file_name": ')
+    assert found.class_names == ("3", "12") and found.left_out == {
+        "rows without label": 1,
+        "images that the table does not name": 1,
+    }
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "a\u2028b"}\n{"file_name": ')
     with pytest.raises(ValueError, match=r"metadata.jsonl, line 2: it is no JSON"):
         listed(tmp_path)
 

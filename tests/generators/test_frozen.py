@@ -3,13 +3,12 @@
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from generators.data import cut_folder, load_split
 from generators.folders import FolderSpec, list_folder
-from generators.frozen import freeze, read_splits, write_splits
+from generators.frozen import changed_since, freeze, read_splits, write_splits
 
 
 def draw(path: Path, value: int) -> None:
@@ -59,6 +58,50 @@ def test_what_lies_in_several_of_the_folders_splits_stays_in_report(tmp_path: Pa
     assert len(seen["train"]) == 27 and not seen["train"] & seen["select"]
 
 
+def test_what_can_not_be_read_is_told_before_the_splits_are_frozen(tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    for value in range(20):
+        draw(root / "ab"[value % 2] / f"{value}.png", value)
+    for name in ("a/4.png", "b/7.png"):
+        whole = (root / name).read_bytes()
+        (root / name).write_bytes(whole[: len(whole) - 20])
+    with pytest.raises(ValueError, match=r"a/4.png can't be read as an image: .* \(1 more can't be read\)"):
+        frozen(root, tmp_path / "split.csv")
+
+
+def test_names_are_kept_to_the_blank_and_labels_are_not_taken_anew(tmp_path: Path) -> None:
+    root = tmp_path / "images, and more #1"
+    for value in range(40):
+        draw(root / (" hawk", "owl ")[value % 2] / f"{value}.png", value)
+    place = tmp_path / "task, #2" / "split.csv"
+    place.parent.mkdir()
+    frozen(root, place)
+    spec = FolderSpec(root, split=place)
+    assert FolderSpec.parse(str(spec)) == spec
+    listing, _, known = read_splits(spec)
+    assert listing.class_names == (" hawk", "owl ") and changed_since(spec, listing, known) is None
+    (root / " hawk" / "0.png").rename(root / "owl " / "0.png")
+    told = changed_since(spec, listing, known)
+    assert told is not None and told.startswith("1 images were added")
+    (root / "owl ").rename(root / "train")
+    told = changed_since(spec, listing, known)
+    assert told is not None and "can't be read as when the task was made" in told and "layout=classes" in told
+
+
+def test_a_label_that_changes_later_is_told_and_not_taken(tmp_path: Path) -> None:
+    root, rows = tmp_path / "images", [f"{value}.png,{'ab'[value % 2]}" for value in range(20)]
+    for value in range(20):
+        draw(root / f"{value}.png", value)
+    (root / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+    frozen(root, tmp_path / "split.csv")
+    (root / "metadata.csv").write_text("\n".join(["file_name,label", "0.png,b", *rows[1:]]))
+    spec = FolderSpec(root, split=tmp_path / "split.csv")
+    listing, _, known = read_splits(spec)
+    told = changed_since(spec, listing, known)
+    assert told == "1 images have another label now, which the task does not take"
+    assert listing.class_names[listing.labels[listing.paths.index(root / "0.png")]] == "a"
+
+
 def test_a_frozen_split_is_the_cut_of_its_day(tmp_path: Path) -> None:
     root = tmp_path / "images"
     for value in range(50):
@@ -80,27 +123,3 @@ def test_a_frozen_split_is_the_cut_of_its_day(tmp_path: Path) -> None:
     (tmp_path / "split.csv").unlink()
     with pytest.raises(ValueError, match="where the splits of .* are frozen, is not there"):
         load_split(spec, "train")
-
-
-def test_rotations_teach_features_without_classes() -> None:
-    """Ramps from left to right: which way they run tells how they are turned."""
-    import torch
-
-    from natgym.metrics.classifier import Rotated, RotationNet, RotationNetConfig, fit_rotations
-
-    random = torch.Generator().manual_seed(0)
-    ramps = torch.linspace(0, 1, 8).expand(40, 1, 8, 8) * (
-        0.5 + torch.rand(40, 1, 1, 1, generator=random) / 2
-    )
-    turned = Rotated(ramps)
-    rows = torch.tensor([0, 5, 10, 159])
-    expected = [ramps[row // 4].rot90(row % 4, (-2, -1)) for row in rows.tolist()]
-    assert len(turned) == 160 and turned[rows].equal(torch.stack(expected))
-    network = fit_rotations(
-        RotationNetConfig(image_shape=(1, 8, 8), channels=8, features=6), ramps, updates=200
-    )
-    features_Bd, logits = network(turned[torch.arange(160)])
-    assert logits is None and features_Bd.shape == (160, 6) and isinstance(network, RotationNet)
-    told = super(RotationNet, network).forward(turned[torch.arange(160)])[1].argmax(1)
-    assert (told == torch.arange(160) % 4).float().mean() > 0.9
-    assert np.isclose(features_Bd.var(0).mean().item(), 1, rtol=0.05)
