@@ -16,6 +16,7 @@ from generators.recipes import tokenizer_kind
 from generators.tokenizers import ConvVQ, ConvVQConfig, PatchKMeans, Tokenizer
 from generators.vq import VQTrainer
 from natgym.evaluation.scorer import Scorer
+from natgym.metrics.reference import refuse_too_few_real
 from natgym.runs import MetricsLog, read_config, write_config
 from natgym.task import Task
 
@@ -38,7 +39,10 @@ def work(args: Args) -> None:
     elif args.output.exists():
         raise ValueError(f"{args.output} exists and is not overwritten; choose another --output")
     assert args.output is not None
-    kind = args.kind or tokenizer_kind(Task.load(args.task).recipe)
+    task = Task.load(args.task, score_extractor=args.classifier)
+    if task.has("score_extractor"):  # that judges at the end
+        refuse_too_few_real(len(task.images("select")))
+    kind = args.kind or tokenizer_kind(task.recipe)
     tokenizer = fit_kmeans(args) if kind == "kmeans" else train_vq(args, args.output)
     save_pretrained(tokenizer, args.output, task=args.task)
     print(f"{args.output}: {losses(tokenizer, args)} on the select split")

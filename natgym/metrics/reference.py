@@ -43,11 +43,7 @@ class Reference:
         Raises:
             ValueError: they are too few for the metrics of neighbors.
         """
-        if len(part) <= NEIGHBORS:
-            raise ValueError(
-                f"{len(part)} real images are too few to judge by: recall and coverage take {NEIGHBORS} "
-                f"neighbors of each; give at least {NEIGHBORS + 1}, or more images to cut splits from"
-            )
+        refuse_too_few_real(len(part))
         if len(part) < extractor.num_features:
             warnings.warn(
                 f"{len(part)} real images judge in {extractor.num_features} features: their covariance is "
@@ -103,3 +99,12 @@ class Reference:
         accumulator = MomentsAccumulator(len(self.moments.mean))
         accumulator.update(features_Nd)
         return self.frechet.between(accumulator.compute())
+
+
+def refuse_too_few_real(number: int) -> None:
+    """Raise ValueError if metrics can't be taken against so many real images."""
+    if number <= NEIGHBORS:
+        raise ValueError(
+            f"{number} real images are too few to judge by: recall and coverage take {NEIGHBORS} neighbors "
+            f"of each; give at least {NEIGHBORS + 1}, or more images to cut splits from"
+        )

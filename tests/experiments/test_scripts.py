@@ -531,9 +531,9 @@ def test_train_tokenizer_refuses_the_impossible(
 
 
 def test_an_image_folder_is_a_task(console: Console, outside: Path) -> None:
-    for number in range(40):
+    for number in range(60):
         (folder := outside / "squares" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (16, 16), (6 * number, 100, 255 * (number % 2))).save(folder / f"{number}.png")
+        Image.new("RGB", (16, 16), (4 * number, 100, 255 * (number % 2))).save(folder / f"{number}.png")
     options = ["--task", "squares", "--updates", 30, "--output", "squares-classifier"]
     done = console("train_classifier.py", *options)
     assert done.code == 0 and "accuracy 1.0000" in done.out, done.err
@@ -542,6 +542,10 @@ def test_an_image_folder_is_a_task(console: Console, outside: Path) -> None:
     for name, more in (("squares-vq", []), ("squares-distance", with_distance)):
         done = console("train_tokenizer.py", "--task", "squares", *tiny, *more, "--output", name)
         assert done.code == 0 and ("distance" in done.out) == bool(more), done.err
+    for number in range(10):
+        (outside / "squares" / "ab"[number % 2] / f"{number}.png").unlink()
+    done = console("train_tokenizer.py", "--task", "squares", *tiny, *with_distance, "--output", "few")
+    assert_one_line(done, "train_tokenizer.py", "5 real images are too few to judge by")
     tokenizer: Any = from_pretrained(outside / "squares-vq")
     assert tokenizer.image_shape == (3, 16, 16) and tokenizer.grid == (4, 4)
 
@@ -628,7 +632,7 @@ def test_workers_of_ray_train_as_one(console: Console, outside: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("--size b", "size 'b': nat has digits, mnist, cifar10, l"),
+        ("--size b", "size 'b': nat has digits, mnist, small, cifar10, l"),
         ("--data nowhere", "'nowhere'"),
         ("--reuse 0.5", "reuse 0.5: NAT reuses nothing"),
         ("--tokenizer nowhere", "'nowhere' is neither a folder with a saved tokenizer"),
