@@ -30,6 +30,7 @@ from natgym.figures.style import (
     tiled,
 )
 
+CROWDED = 60  # letters of names that stand side by side under a panel
 Frames = Mapping[str, pd.DataFrame]
 TITLES = {name: parameter.label for name, parameter in TABLE.items()}
 
@@ -45,12 +46,16 @@ def samples_figure(images: Mapping[str, Tensor], names: Sequence[str], note: str
     """
     columns = len(names)
     rows = len(next(iter(images.values()))) // columns
-    figure = Figure(figsize=(3.3 * len(images), 3.3 * rows / columns + 0.6))
+    crowded = columns * max(map(len, names)) > CROWDED  # then names stand upright
+    figure = Figure(figsize=(3.3 * len(images), 3.3 * rows / columns + (1.3 if crowded else 0.6)))
     for axis, (policy, pictures) in zip(panels(figure, 1, len(images)), images.items(), strict=True):
         grid = tiled(pictures, columns)
         picture(axis, grid)
         size = grid.shape[1] / columns
-        axis.set_xticks((np.arange(columns) + 0.5) * size, [literal(name) for name in names], fontsize=SMALL)
+        shown = [literal(name) for name in names]
+        axis.set_xticks((np.arange(columns) + 0.5) * size, shown, fontsize=SMALL)
+        if crowded:
+            axis.tick_params("x", rotation=90)
         axis.tick_params(length=0)
         axis.set_title(literal(policy), fontsize=NORMAL + 1)
     return finish(figure, note)
