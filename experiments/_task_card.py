@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from _progress import progress
 from _task_plan import SHOWN
-from torch import Tensor
 
 from generators.files import write_atomic
 from generators.images import Split
 from generators.noise import derive_seed
 from generators.schedules import maskgit, random_order
+from generators.tokenizers import decode_all, encode_all
 from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
 from natgym.evaluation.tables import format_table, table_row
 from natgym.figures.policies import samples_figure
@@ -63,25 +63,13 @@ def bounds(task: Task, evaluator: Evaluator) -> list[dict[str, Any]]:
     rng = np.random.default_rng(derive_seed("bounds"))
     chosen = torch.from_numpy(rng.permutation(len(train))[:most])
     real = Split(train[chosen].to(task.device), train.condition[chosen].to(task.device))
-    ids_NL = encode(task, real.images_NCHW)
+    ids_NL = encode_all(task.tokenizer, real.images_NCHW, task.device)
     order_NL = torch.from_numpy(rng.random(tuple(ids_NL.shape))).argsort(1).to(ids_NL.device)
     rows = evaluator.floors(real)
     for name, ids in (("reconstructions", ids_NL), ("tokens shuffled", ids_NL.gather(1, order_NL))):
-        row = evaluator.floor(Split(decode(task, ids), real.condition))
+        row = evaluator.floor(Split(decode_all(task.tokenizer, ids, task.device), real.condition))
         rows.append({**row, "policy": name + row["policy"].removeprefix("real")})
     return rows
-
-
-def encode(task: Task, images_NCHW: Tensor) -> Tensor:
-    """Return token ids (N, L)."""
-    with torch.no_grad():
-        return torch.cat([task.tokenizer.encode(chunk) for chunk in images_NCHW.split(256)])
-
-
-def decode(task: Task, ids_NL: Tensor) -> Tensor:
-    """Return images (N, C, H, W)."""
-    with torch.no_grad():
-        return torch.cat([task.tokenizer.decode(chunk) for chunk in ids_NL.split(256)])
 
 
 def overview(task: Task, policies: dict[str, FixedPolicy]) -> Any:
@@ -93,7 +81,8 @@ def overview(task: Task, policies: dict[str, FixedPolicy]) -> Any:
     places = [[row for row, label in enumerate(labels) if label == asked] for asked in judged]
     chosen = torch.tensor([[its[at % len(its)] for its in places] for at in range(SHOWN)])
     real = report[chosen.flatten()].to(task.device)
-    panels = {"real": real, "reconstructions": decode(task, encode(task, real))}
+    ids = encode_all(task.tokenizer, real, task.device)
+    panels = {"real": real, "reconstructions": decode_all(task.tokenizer, ids, task.device)}
     asked = balanced(pool, SHOWN * len(pool))
     for name, policy in policies.items():
         panels[f"{name}, T = {STEPS}"] = rollout(policy, task, condition=asked, seed=0).images_NCHW

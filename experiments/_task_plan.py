@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,7 @@ class Plan:
 
     spec: FolderSpec
     listing: Listing
-    headers: list[Header]
+    headers: Sequence[Header]
     rows: list[dict[str, str]]
     conditions: ConditionLaw
     downsampling: int
@@ -183,7 +183,7 @@ class Plan:
         yield f"classes are drawn {how}"
 
 
-def _side(headers: list[Header]) -> int:
+def _side(headers: Sequence[Header]) -> int:
     """Return a side of squares, divisible by 4, at most LARGEST: one image in ten may be enlarged for it."""
     small = sorted(min(header.width, header.height) for header in headers)[len(headers) // 10]
     return max(8, min(LARGEST, small // 4 * 4))

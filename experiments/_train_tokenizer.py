@@ -13,7 +13,7 @@ from _progress import progress
 from generators.checkpoints import load_state, save_pretrained, save_state
 from generators.noise import derive_seed, seeded
 from generators.recipes import tokenizer_kind
-from generators.tokenizers import ConvVQ, ConvVQConfig, PatchKMeans, Tokenizer
+from generators.tokenizers import ConvVQ, ConvVQConfig, PatchKMeans, Tokenizer, decode_all, encode_all
 from generators.vq import VQTrainer
 from natgym.evaluation.scorer import Scorer
 from natgym.metrics.reference import refuse_too_few_real
@@ -90,8 +90,8 @@ def losses(tokenizer: Tokenizer, args: Args) -> str:
     task = Task.load(args.task, score_extractor=args.classifier)
     part = task.split("select")
     device = args.device if isinstance(tokenizer, ConvVQ) else "cpu"
-    ids_NL = torch.cat([tokenizer.encode(images.to(device)).cpu() for images in part.images_NCHW.split(256)])
-    coded_NCHW = torch.cat([tokenizer.decode(ids.to(device)).cpu() for ids in ids_NL.split(256)])
+    ids_NL = encode_all(tokenizer, part.images_NCHW, device)
+    coded_NCHW = decode_all(tokenizer, ids_NL, device)
     used = ids_NL.unique().numel()
     error = (coded_NCHW - part.images_NCHW).square().mean().item()
     summary = f"{used} codes used ({used / tokenizer.codebook_size:.1%}), squared error {error:.5f}"

@@ -96,10 +96,7 @@ def _by_one_table(table: Path, spec: FolderSpec) -> Listing:
     splits = [SPLIT_NAMES.get(name.lower()) for name in said]
     if None in splits or len({*splits} & {"train"}) == 0 or len({*splits}) < 2:
         return _joined([found])
-    own = np.array(splits)
-    if "report" not in own:  # of two splits the other one judges
-        own = np.where(own == "select", "report", own)
-    return _joined([found], own)
+    return _joined([found], np.array(splits))
 
 
 def _splits(path: Path, children: Sequence[Path], layout: Layout | None) -> dict[SplitName, Path]:
@@ -127,8 +124,6 @@ def _splits(path: Path, children: Sequence[Path], layout: Layout | None) -> dict
         )
     if "train" not in by_split or len(by_split) < 2:
         raise ValueError(f"{path} has no train folder beside another split; as splits both are needed")
-    if "report" not in by_split:  # of two splits the other one judges
-        by_split["report"] = by_split.pop("select")
     return {split: by_split[split] for split in get_args(SplitName) if split in by_split}
 
 
@@ -244,6 +239,8 @@ def table_paths(table: Path, names: Sequence[str]) -> list[Path]:
 
 
 def _joined(found: Sequence[_Found], own_split: np.ndarray | None = None) -> Listing:
+    if own_split is not None and "report" not in own_split:  # of two splits the other one judges
+        own_split = np.where(own_split == "select", "report", own_split)
     return listing_of(
         [path for one in found for path in one.paths],
         [name for one in found for name in one.names],

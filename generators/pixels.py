@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -70,9 +70,9 @@ class ImageFiles:
             self.mode = mode
 
     @cached_property
-    def headers(self) -> list[Header]:
-        """Of all files, in their order."""
-        return list(self._pool.map(read_header, self.paths))
+    def headers(self) -> tuple[Header, ...]:
+        """Of all files, in their order; read once for each split of the same folder."""
+        return _headers(tuple(self.paths), self._stamp)
 
     @cached_property
     def mode(self) -> ColorMode:
@@ -99,9 +99,13 @@ class ImageFiles:
     def fingerprint(self) -> str:
         """Name the files' contents by their names, sizes and times, without reading them."""
         self.refuse_absent()
-        stats = ((str(path), path.stat()) for path in self.paths)
-        described = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
-        return hashlib.sha256(f"{described}{self.size}{self.mode}".encode()).hexdigest()[:12]
+        return hashlib.sha256(f"{self._stamp}{self.size}{self.mode}".encode()).hexdigest()[:12]
+
+    @property
+    def _stamp(self) -> str:
+        """Names, sizes and times of the files, as they are now."""
+        stats = ((str(path), path.stat()) for path in self.paths if path.is_file())
+        return repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
     def refuse_absent(self) -> None:
         """Raise ValueError if files are not there."""
@@ -132,6 +136,13 @@ class ImageFiles:
             sizes = f"{image.width} x {image.height} pixels, {self.paths[0].name} {width} x {height}"
             raise ValueError(f"{path} has {sizes}: name one size, as in PATH#size={min(width, height)}")
         return rearrange(torch.from_numpy(np.array(image)), "h w ... -> (...) h w")
+
+
+@lru_cache(maxsize=2)
+def _headers(paths: tuple[Path, ...], stamp: str) -> tuple[Header, ...]:
+    """Read the headers of files, again only if their stamp is another."""
+    with ThreadPoolExecutor() as pool:
+        return tuple(pool.map(read_header, paths))
 
 
 def refuse_unreadable(path: Path, data: bytes) -> None:

@@ -33,6 +33,22 @@ class Tokenizer(Protocol):
         ...
 
 
+@torch.no_grad()
+def encode_all(
+    tokenizer: Tokenizer, images_NCHW: Tensor, device: torch.device | str, rows: int = 256
+) -> Tensor:
+    """Return token ids (N, L), on the images' device, of images encoded some rows at a time on another."""
+    chunks = images_NCHW.split(rows)
+    return torch.cat([tokenizer.encode(chunk.to(device)).to(images_NCHW.device) for chunk in chunks])
+
+
+@torch.no_grad()
+def decode_all(tokenizer: Tokenizer, ids_NL: Tensor, device: torch.device | str, rows: int = 256) -> Tensor:
+    """Return images (N, C, H, W), on the ids' device, decoded some rows at a time on another."""
+    chunks = ids_NL.split(rows)
+    return torch.cat([tokenizer.decode(chunk.to(device)).to(ids_NL.device) for chunk in chunks])
+
+
 def nearest(vectors_BLd: Tensor, codes_Vd: Tensor) -> Tensor:
     """Return the ids (B, L) of the nearest codes."""
     # cdist's default expands the square with matrix products, which can't tell near codes apart.
