@@ -9,7 +9,7 @@ by the real images'.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -22,7 +22,8 @@ from natgym.rewards.contract import Images
 from natgym.rewards.standardized import StandardizedFeatures
 from natgym.task import Task
 
-BLOCK = 4096  # rows that a kernel is taken with at once
+# Of the kernel at once: a few megabytes, which stay in the cache and are not fetched anew from the system.
+ROWS, BLOCK = 128, 4096
 
 
 class Sample(NamedTuple):
@@ -105,8 +106,12 @@ class WitnessReward:
         witness_B = self._mean_kernel(sample, [self.real])
         return witness_B - self._mean_kernel(sample, self.rollouts) if self.rollouts else witness_B
 
-    def _mean_kernel(self, sample: Sample, others: Iterable[Sample]) -> Tensor:
+    def _mean_kernel(self, sample: Sample, others: Sequence[Sample]) -> Tensor:
         """Return each row's mean kernel to all of some samples, or to those of its condition."""
+        rows = zip(*(part.split(ROWS) for part in sample), strict=True)
+        return torch.cat([self._mean_kernel_of(Sample(*parts), others) for parts in rows])
+
+    def _mean_kernel_of(self, sample: Sample, others: Sequence[Sample]) -> Tensor:
         total_B = torch.zeros_like(sample.features_Bd[:, 0])
         count_B = torch.zeros_like(total_B)
         width = sample.features_Bd.shape[1]
