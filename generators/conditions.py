@@ -60,6 +60,11 @@ class Condition(ABC):
         """Join conditions of one kind."""
 
     @property
+    def guides(self) -> bool:
+        """Whether guidance means anything: not where all there is to ask for is one class."""
+        return True
+
+    @property
     def key(self) -> Hashable:
         """A hashable value equal for equal conditions, for caches."""
         return type(self).__name__, tuple(self.names)
@@ -103,6 +108,10 @@ class Labels(Condition):
     def names(self) -> list[str]:
         named = dict(enumerate(self.class_names))
         return [named.get(label, str(label)) for label in self.ids_B.tolist()]
+
+    @property
+    def guides(self) -> bool:
+        return self.num_classes > 1
 
     @property
     def key(self) -> Hashable:

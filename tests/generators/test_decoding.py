@@ -11,7 +11,7 @@ from torch import Tensor
 
 from generators.conditions import Condition, Labels
 from generators.contract import Prediction
-from generators.decoding import DecodeState, advance, lowest, start
+from generators.decoding import TOGETHER, DecodeState, advance, lowest, start
 from generators.nat import NAT, nat_digits
 from generators.noise import HashNoise, RecordedNoise
 from generators.rules import GUIDANCE_FLOOR, DecodeRules
@@ -324,9 +324,9 @@ def test_guidance_follows_its_formula(cache: Any) -> None:
 
 
 def test_guidance_floor_lets_every_scale_through_at_zero() -> None:
-    logits_CV = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    logits_CV = torch.tensor([[0.0, 1.0], [9.0, 9.0], [1.0, 0.0]])
     generator, one = Constant(logits_CV), torch.ones(1)
-    state = start(generator, Labels(torch.tensor([0]), 1), steps=1)
+    state = start(generator, Labels(torch.tensor([0]), 2), steps=1)
     params = DecodeParams(0 * one, 0 * one, one, 1e-3 * one)
     above = advance(generator, state, params, RecordedNoise(), DecodeRules(guidance_floor=0)).log_probs_BL
     below = advance(generator, state, params, RecordedNoise()).log_probs_BL
@@ -381,6 +381,42 @@ def test_both_streams_carry_their_own_cache(model: NAT) -> None:
         (2, True, ("cnn", "cn")),
     ]
     assert state.nfe_B.tolist() == [7, 4, 6] and tuple(state.null_cache) == ("cnnn", "c", "cnn")
+
+
+def test_many_rows_are_predicted_as_few_are(model: NAT) -> None:
+    """On a CPU a network sees some hundred rows at a time, and each row the same as ever."""
+    condition = Labels(torch.arange(TOGETHER + 3) % 10, 10)
+    watched = Watched(model)
+    state = start(watched, condition, steps=2)
+    assert [rows for rows, *_ in watched.calls] == [TOGETHER, 3]
+    with torch.no_grad():
+        expected = model(torch.full((len(condition), model.num_tokens), model.mask_id), condition)
+    assert state.prediction is not None and state.prediction.cache is None
+    assert_rounded(state.prediction.logits_BLV, expected.logits_BLV)
+    assert_rounded(state.prediction.features_BLD, expected.features_BLD)
+
+
+def test_what_keeps_something_is_predicted_at_once() -> None:
+    generator = Constant(torch.zeros(11, 3), cache=True)
+    state = start(generator, Labels(torch.zeros(TOGETHER + 1, dtype=torch.long), 10), steps=2)
+    assert state.prediction is not None and len(state.prediction.cache) == TOGETHER + 1
+
+
+def test_one_class_is_not_guided() -> None:
+    """There is nothing to guide by: no pass is spent, and the network's word is taken as it is."""
+    generator = Constant(torch.tensor([[0.0, 1.0], [5.0, 0.0]]))
+    one = torch.ones(2)
+    states = []
+    for scale in (0.0, 3.0):
+        state = start(generator, Labels(torch.zeros(2, dtype=torch.long), 1), steps=2)
+        for _ in range(2):
+            state = advance(
+                generator, state, DecodeParams(one / 2, 0 * one, one, scale * one), HashNoise.from_seed(0, 2)
+            )
+        states.append(state)
+    free, guided = states
+    assert guided.nfe_B.tolist() == free.nfe_B.tolist() == [2, 2]
+    assert torch.equal(guided.ids_BL, free.ids_BL) and torch.equal(guided.log_probs_BL, free.log_probs_BL)
 
 
 def test_a_finished_state_is_refused(model: NAT) -> None:
