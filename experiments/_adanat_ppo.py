@@ -206,6 +206,7 @@ def compare(
     paired += [
         paired_difference(scores[args.subject], scores[SEARCHED], metric, **pair)
         for metric in ("accuracy", "recall", PIXELS)
+        if metric in scores[args.subject]  # images without classes have no accuracy
     ]
     sampled = [law.split("=")[0].strip() for law in args.space]
     trials = [one.row(sampled) for one in trained]

@@ -162,6 +162,7 @@ def judge(
     differences = [
         paired_difference(by_run[POLICY], by_run[name], metric, policy=POLICY, minus=name, over="trainings")
         for metric in ("distance", "accuracy", "recall")
+        if metric in by_run[POLICY]  # images without classes have no accuracy
         for name in others
     ]
     return rows, differences

@@ -66,6 +66,9 @@ def main(
     sys.argv[1:] = written_out(renamed(sys.argv[1:]), config_class)
     try:
         work(parse(config_class, script, defaults))
+    except BrokenPipeError:  # whoever read the output has read enough, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes at its end
+        sys.exit(1)
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("NATGYM_TRACEBACK"):
             raise

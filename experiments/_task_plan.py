@@ -28,6 +28,7 @@ from natgym.evaluation.evaluator import FAR
 from natgym.figures.policies import samples_figure
 from natgym.metrics.classifier import ClassifierConfig, fit_classifier
 from natgym.metrics.manifold import NEIGHBORS
+from natgym.metrics.score import total_variation
 from natgym.names.tasks import Description
 from natgym.task import Task
 
@@ -203,9 +204,8 @@ def _downsampling(size: int) -> int:
 
 def _unevenness(rows: list[dict[str, str]]) -> float:
     """Return the total variation between the classes of the train split and even ones."""
-    counts = Counter(row["label"] for row in rows if row["split"] == "train")
-    total = sum(counts.values())
-    return sum(abs(number / total - 1 / len(counts)) for number in counts.values()) / 2
+    counts = torch.tensor(list(Counter(row["label"] for row in rows if row["split"] == "train").values()))
+    return total_variation(counts, torch.ones_like(counts))
 
 
 def contact_sheet(plan: Plan) -> Any:

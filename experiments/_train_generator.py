@@ -89,7 +89,9 @@ def train(args: Args, folder: Path | None) -> None:
     device = own_device(args.device)
     task = task_of(args, device)
     tokenizer: Any = task.tokenizer
-    ids_NL, condition = tokens(task.data, "train", tokenizer, args.cache, mirror=args.mirror)
+    ids_NL, condition = tokens(
+        task.data, "train", tokenizer, args.cache, mirror=args.mirror, crops=args.crops
+    )
     with seeded(derive_seed(args.train.seed, "generator")):
         size = args.size or task.recipe or DEFAULT_SIZE
         depth = {"depth" if args.model == "nat" else "encoder_depth": args.depth}

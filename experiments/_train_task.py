@@ -23,6 +23,9 @@ from _task_plan import TOKENIZER_WIDTH, Plan, contact_sheet, estimate
 from generators.checkpoints import save_pretrained
 from generators.config import VQTrainingConfig, recipe
 from generators.frozen import write_splits
+from natgym.evaluation.evaluator import refuse_too_few
+from natgym.metrics.extractors import load_extractor
+from natgym.metrics.perceptual import PerceptualDistance
 from natgym.names.tasks import SPLIT_FILE, TASK_FILE, saved, write_task
 from natgym.runs import Run, write_config
 from natgym.task import Task
@@ -62,6 +65,7 @@ def prepare(args: Args) -> Path:
     plan = Plan.of(args)
     if args.tokenizer is not None:
         refuse_another_shape(args.tokenizer, plan)
+    refuse_other_weights(args)
     print(*plan.said(), sep="\n")
     folder.mkdir(parents=True, exist_ok=True)
     print(Run(folder).write_figure("contact-sheet", contact_sheet(plan)))
@@ -89,10 +93,21 @@ def refuse_another_shape(tokenizer: str, plan: Plan) -> None:
         raise ValueError(f"tokenizer {tokenizer} is for images {shape}, these are {own}; say --size or #grey")
 
 
+def refuse_other_weights(args: Args) -> None:
+    """Raise ValueError if a file of foreign weights is another's, or features are more than images."""
+    if args.extractor is not None:
+        refuse_too_few(args.evaluation_images, load_extractor(args.extractor, args.extractor_weights))
+    if args.perceptual_weights is not None:
+        PerceptualDistance.of_vgg(args.perceptual_weights)
+
+
 def stages(args: Args, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
     """Yield the place of each network in the task's folder, and what trains it."""
     task = str(folder)
     for number, which in enumerate(("score", "reward")):
+        if which == "score" and args.extractor is not None:
+            yield "extractors/score", partial(take_extractor, args, folder)
+            continue
         extractor = train_classifier.Args(
             output=folder / "extractors" / which,
             task=task,
@@ -107,6 +122,12 @@ def stages(args: Args, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]
     yield "nat", partial(make_generator, args, folder)
 
 
+def take_extractor(args: Args, folder: Path) -> None:
+    """Copy a foreign network into the task, which then needs its file no more."""
+    network = load_extractor(args.extractor or "", args.extractor_weights)
+    save_pretrained(network, folder / "extractors" / "score", source=args.extractor)
+
+
 def make_tokenizer(args: Args, folder: Path) -> None:
     """Borrow a tokenizer or train one, from where it was stopped."""
     place = folder / "tokenizer"
@@ -117,6 +138,7 @@ def make_tokenizer(args: Args, folder: Path) -> None:
         return
     if (place / _train_tokenizer.SETTINGS).is_file():
         return _train_tokenizer.work(train_tokenizer.Args(resume=place))
+    seen_by = args.perceptual_weights or folder / "extractors" / "reward"
     _train_tokenizer.work(
         train_tokenizer.Args(
             output=place,
@@ -125,9 +147,12 @@ def make_tokenizer(args: Args, folder: Path) -> None:
             codebook_size=args.codebook_size,
             width=TOKENIZER_WIDTH,
             downsampling=args.downsampling or 4,
+            perceptual=Path(seen_by) if args.perceptual else None,
             device=args.device,
             threads=args.threads,
-            train=VQTrainingConfig(updates=args.tokenizer_updates, seed=args.seed),
+            train=VQTrainingConfig(
+                updates=args.tokenizer_updates, seed=args.seed, perceptual=args.perceptual
+            ),
         )
     )
 
@@ -139,7 +164,12 @@ def make_generator(args: Args, folder: Path) -> None:
         _train_generator.work(train_generator.Args(resume=run, device=args.device))
     else:
         clear(run)
-        settings = dataclasses.replace(recipe("small", "nat"), updates=args.generator_updates, seed=args.seed)
+        settings = dataclasses.replace(
+            recipe("small", "nat"),
+            updates=args.generator_updates,
+            class_power=args.class_power,
+            seed=args.seed,
+        )
         _train_generator.work(
             train_generator.Args(
                 data=str(folder),
@@ -147,6 +177,7 @@ def make_generator(args: Args, folder: Path) -> None:
                 width=args.width,
                 depth=args.depth,
                 mirror=args.mirror,
+                crops=args.crops,
                 cache=run / "cache",
                 output=run,
                 device=args.device,

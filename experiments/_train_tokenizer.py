@@ -16,6 +16,7 @@ from generators.recipes import tokenizer_kind
 from generators.tokenizers import ConvVQ, ConvVQConfig, PatchKMeans, Tokenizer, decode_all, encode_all
 from generators.vq import VQTrainer
 from natgym.evaluation.scorer import Scorer
+from natgym.metrics.perceptual import PerceptualDistance
 from natgym.metrics.reference import refuse_too_few_real
 from natgym.runs import MetricsLog, read_config, write_config
 from natgym.task import Task
@@ -68,7 +69,8 @@ def train_vq(args: Args, folder: Path) -> ConvVQ:
     )
     with seeded(derive_seed(args.train.seed, "tokenizer")):
         tokenizer = ConvVQ(config).to(args.device)
-    trainer = VQTrainer(tokenizer, pictures, args.train)
+    perceptual = None if args.perceptual is None else PerceptualDistance.load(args.perceptual).to(args.device)
+    trainer = VQTrainer(tokenizer, pictures, args.train, perceptual)
     folder.mkdir(parents=True, exist_ok=True)
     write_config(folder / SETTINGS, args)
     if (checkpoint := folder / "checkpoint.pt").is_file():

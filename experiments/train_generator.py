@@ -42,6 +42,8 @@ class Args:
     """Shipped task or folder of a saved classifier for the curves, by default the task's, if any."""
     mirror: bool = False
     """Add the mirror image of each image, as the papers do."""
+    crops: int = 0
+    """Take so many random crops of each image of a folder, read an eighth larger, and not its center."""
     cache: Path = Path("cache")
     """Folder of encoded data sets."""
     output: Path | None = None
@@ -70,6 +72,7 @@ class Args:
     """Hyper-parameters."""
 
     def __post_init__(self) -> None:
+        at_least(0, self, "crops")
         at_least(1, self, "checkpoint_every", "threads", "workers", "evaluation_images", "evaluation_steps")
         if self.size is not None and self.size not in SIZE_NAMES[self.model]:
             raise ValueError(f"size {self.size!r}: {self.model} has {', '.join(SIZE_NAMES[self.model])}")

@@ -2,6 +2,7 @@
 
 import _root  # noqa: F401
 
+import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ import tyro
 from _cli import main
 
 from generators.checks import at_least
+from generators.config import recipe
 from generators.folders import FolderSpec
 from natgym.names.tasks import at_hand
 
@@ -37,6 +39,12 @@ class Args:
     32."""
     mirror: bool = False
     """Train the generator on mirrored images, too; right where an image means the same seen in a mirror."""
+    crops: int = 0
+    """Train the generator on so many random crops of each image, read an eighth larger, and not on its
+    center."""
+    class_power: float = 1.0
+    """Classes are learned from in proportion to their numbers of images to this power: 1 is as the data have
+    them, 0 evenly, 0.5 in between, for long tails."""
     conditions: Literal["balanced", "data"] | None = None
     """How classes are drawn in trainings, searches and tables: evenly, or as often as the data have them; by
     default as the data, if their shares are far from even."""
@@ -44,6 +52,11 @@ class Args:
     """Task or folder whose tokenizer is borrowed, in place of training one."""
     codebook_size: int = 256
     """Codes of the tokenizer."""
+    perceptual: float = 0.0
+    """Weight of what images lose in the eyes of a network, in the tokenizer's training: of the one that
+    rewards look through, or of VGG16."""
+    perceptual_weights: str | None = None
+    """Local file of torchvision's VGG16 weights."""
     tokenizer_updates: int = 2000
     """Updates of the tokenizer."""
     extractor_updates: int = 1000
@@ -54,6 +67,11 @@ class Args:
     """Of the generator."""
     depth: int = 4
     """Of the generator: blocks beside the middle one."""
+    extractor: Literal["inception", "dinov2-small", "dinov2-base", "dinov2-large"] | None = None
+    """What judges tables in place of a classifier of the task's own; its features tell no classes, so that no
+    accuracy is taken."""
+    extractor_weights: str | None = None
+    """Its local file of weights."""
     features: int | None = None
     """Width of the extractors' features; by default as many as few real images can judge by, 8 to 64."""
     downsampling: int | None = None
@@ -72,14 +90,21 @@ class Args:
     def __post_init__(self) -> None:
         at_least(1, self, "tokenizer_updates", "extractor_updates", "generator_updates", "threads")
         at_least(4, self, "size")
+        at_least(0, self, "crops")
         at_least(2, self, "codebook_size", "evaluation_images")
         if (self.images is None) == (self.resume is None):
             raise ValueError("give either a folder of images or --resume, and not both")
         if self.resume is None and self.output is None:
             raise ValueError("name the task's folder with --output")
+        if (self.extractor is None) != (self.extractor_weights is None):
+            raise ValueError("--extractor and --extractor-weights, its local file, go together")
+        dataclasses.replace(
+            recipe("small", "nat"), class_power=self.class_power
+        )  # says what is wrong with it
         if self.images is not None:
             FolderSpec.parse(self.images)
-        object.__setattr__(self, "tokenizer", at_hand(self.tokenizer))  # a resume may begin elsewhere
+        for name in ("tokenizer", "extractor_weights", "perceptual_weights"):
+            object.__setattr__(self, name, at_hand(getattr(self, name)))  # a resume may begin elsewhere
 
 
 def work(args: Args) -> None:

@@ -37,6 +37,9 @@ class Args:
     """vq: side of a token in pixels, a power of 2."""
     blocks: int = 2
     """vq: residual blocks on either side of the codebook."""
+    perceptual: Path | None = None
+    """vq: what sees images beside the squared error of their pixels: a file of torchvision's VGG16 weights,
+    or the folder of a saved classifier, which should not be the one that judges tables."""
     classifier: str | None = None
     """In whose features the distance is measured: a folder, by default the one shipped for the task."""
     device: str = "cpu"

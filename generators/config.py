@@ -30,6 +30,7 @@ _SMALL: dict[str, dict[str, Any]] = {
     "cifar10": dict(updates=40_000, batch_size=512, learning_rate=1e-3, warmup=1000, ema=0.999),
 }
 RECIPES = tuple(_SMALL)  # by name
+_TOKENIZERS: dict[str, Literal["kmeans"]] = {"digits": "kmeans"}  # of recipes; all others are vq
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,9 @@ class TrainingConfig:
     """Of AdamW."""
     ema: float = 0.9999
     """Decay of the moving average, which is the trained generator; it starts as a copy."""
+    class_power: float = 1.0
+    """Classes are drawn in proportion to their numbers of images to this power: 1 is as the data have them, 0
+    evenly, 0.5 in between (square-root sampling; Kang et al. 2020, "Decoupling representation")."""
     label_dropout: float = 0.15
     """Share of conditions replaced by null, for guidance; ENAT's code comes to 0.235."""
     label_smoothing: float = 0.1
@@ -114,7 +118,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         at_least(1, self, "updates", "batch_size")
-        for name in ("label_dropout", "label_smoothing", "reuse"):
+        for name in ("class_power", "label_dropout", "label_smoothing", "reuse"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)}: it is a share between 0 and 1")
 
@@ -151,7 +155,7 @@ def recipe(name: str | None, model: Model) -> TrainingConfig:
 
 def tokenizer_kind(name: str | None) -> Literal["kmeans", "vq"]:
     """Return the kind of tokenizer of a named recipe."""
-    return "kmeans" if name == "digits" else "vq"
+    return "vq" if name is None else _TOKENIZERS.get(name, "vq")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +174,8 @@ class VQTrainingConfig:
     """Of AdamW."""
     commitment: float = 0.25
     """Weight of the squared distance between a vector and its code."""
+    perceptual: float = 0.1
+    """Weight of the distance that a network sees, where one is given."""
     code_decay: float = 0.99
     """Of the moving averages that the codes are."""
     reset_below: float = 0.1

@@ -12,6 +12,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -26,9 +27,11 @@ from generators.conditions import Condition, Labels
 from generators.config import SplitName as SplitName
 from generators.folders import FolderSpec, list_folder
 from generators.frozen import changed_since, read_splits
-from generators.images import ArrayPixels, Pictures, Pixels, Split, batches
+from generators.images import ArrayPixels, ImageRows, Pictures, Pixels, RandomCrops, Split, batches
 from generators.pixels import ImageFiles
 from generators.tokenizers import Tokenizer
+
+LARGER = 9 / 8  # side of what is cropped, in sides of the crops
 
 
 def open_split(task: str, split: SplitName) -> Pictures:
@@ -63,6 +66,7 @@ def tokens(
     cache_folder: Path | str,
     *,
     mirror: bool = False,
+    crops: int = 0,
     batch_size: int = 256,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> tuple[Tensor, Condition]:
@@ -74,11 +78,14 @@ def tokens(
         cache_folder: where the ids' file is, or will be; one that is damaged or made of other images is
             replaced.
         mirror: append the images flipped from left to right, in the same order: 2N rows.
+        crops: take so many random squares of each image, which is read an eighth larger, in place of its
+            center; of image folders alone. N is crops times as many.
         batch_size: images encoded at once.
         progress: called with the images encoded and to encode, after each batch.
 
     Raises:
-        ValueError: the images have another shape than the tokenizer's, or ids don't fit into 16 bits.
+        ValueError: the images have another shape than the tokenizer's or can't be cropped, or ids don't fit
+            into 16 bits.
     """
     pictures = open_split(task, split)
     if pictures.image_shape != tuple(tokenizer.image_shape):
@@ -94,16 +101,30 @@ def tokens(
     place = re.sub(r"\W+", "_", FolderSpec.parse(task).path.name)
     if task not in DATA_SETS:  # folders of one name, and their options
         place += f"-{hashlib.sha256(task.encode()).hexdigest()[:8]}"
-    name = "-".join([place, split, weights, *(["mirror"] if mirror else [])])
-    path = Path(cache_folder) / f"{name}.safetensors"
-    made_of = f"{task} {split} {weights} {mirror} {pictures.fingerprint()}"
-    ids_NL = cached(path, "ids", made_of, lambda: _encode(pictures, tokenizer, flips, batch_size, progress))
-    return ids_NL, type(pictures.condition).cat([pictures.condition] * len(flips))
+    seen: ImageRows = _cropped(task, split, pictures, crops) if crops else pictures
+    variants = [f"crops{crops}"] * bool(crops) + ["mirror"] * mirror
+    path = Path(cache_folder) / f"{'-'.join([place, split, weights, *variants])}.safetensors"
+    made_of = " ".join([task, split, weights, str(mirror), pictures.fingerprint(), *variants[: bool(crops)]])
+    ids_NL = cached(path, "ids", made_of, lambda: _encode(seen, tokenizer, flips, batch_size, progress))
+    return ids_NL, type(pictures.condition).cat([pictures.condition] * (max(1, crops) * len(flips)))
+
+
+def _cropped(task: str, split: SplitName, pictures: Pictures, crops: int) -> RandomCrops:
+    """Return random crops of a folder's images, in the size that they have as `pictures`."""
+    _, height, width = pictures.image_shape
+    spec = FolderSpec.parse(task)
+    if task in DATA_SETS or spec.size is None:
+        raise ValueError(
+            f"crops {crops}: images of {task} have one size, and nothing around it to crop; crops are of "
+            f"image folders that are resized, PATH#size={min(height, width)}"
+        )
+    larger = replace(spec, size=round(spec.size * LARGER))
+    return RandomCrops(open_split(str(larger), split), spec.size, crops)
 
 
 @torch.no_grad()
 def _encode(
-    pictures: Pictures,
+    pictures: ImageRows,
     tokenizer: Any,
     flips: tuple[bool, ...],
     batch_size: int,

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from generators import former
 from generators.checkpoints import tensors_hash
 from generators.conditions import Condition
+from generators.noise import derive_seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +99,36 @@ class Pictures:
     def fingerprint(self) -> str:
         """Name the images and their order, so that what was made of others is noticed."""
         return f"{self.pixels.fingerprint()}-{tensors_hash({'rows': self.rows_N})}"
+
+
+class RandomCrops:
+    """Squares cut from each of N images at random places; row k N + i is the k-th of image i.
+
+    Args:
+        images: (N, C, H, W), larger than the squares.
+        size: of the squares, in pixels.
+        crops: of each image.
+    """
+
+    def __init__(self, images: ImageRows, size: int, crops: int) -> None:
+        self.images = images
+        self.size = size
+        self.crops = crops
+
+    def __len__(self) -> int:
+        return self.crops * len(self.images)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        whole_BCHW = self.images[rows % len(self.images)]
+        return torch.stack(
+            [self._cut(whole, row) for whole, row in zip(whole_BCHW, rows.tolist(), strict=True)]
+        )
+
+    def _cut(self, image_CHW: Tensor, row: int) -> Tensor:
+        """A row is cut where it was cut before, in whatever batch it comes."""
+        room = np.array(image_CHW.shape[1:]) - self.size
+        top, left = np.random.default_rng(derive_seed("crop", row)).integers(room + 1)
+        return image_CHW[:, top : top + self.size, left : left + self.size]
 
 
 def batches(

@@ -44,6 +44,14 @@ def take_ids(tokens_NL: Tensor, rows_B: Tensor) -> Tensor:
     return tokens_NL.view(torch.int16)[rows_B].long() & 0xFFFF
 
 
+def chances(condition: Condition, power: float) -> np.ndarray:
+    """Return the chances (N,) of images by which classes come in proportion to their numbers to a power."""
+    values = condition.values.flatten(1) if condition.values.ndim > 1 else condition.values
+    _, class_N, counts = np.unique(values.cpu().numpy(), axis=0, return_inverse=True, return_counts=True)
+    weights_N = counts[class_N.reshape(-1)] ** (power - 1.0)
+    return weights_N / weights_N.sum()
+
+
 class Batch(NamedTuple):
     """What one update learns from: ids with masks, labels (-1 where visible), conditions.
 
@@ -98,6 +106,7 @@ class Trainer:
             else generator
         )
         self.mask_law: RatioLaw = config.mask_law  # may be set to another one between updates
+        self._chances_N = None if config.class_power == 1 else chances(condition, config.class_power)
         self.done = 0
 
     @property
@@ -181,7 +190,7 @@ class Trainer:
             return torch.as_tensor(drawn_B)[self.rank * size : (self.rank + 1) * size].to(device)
 
         # The order of the draws is part of what a seed stands for.
-        rows_B = share(rng.integers(len(self.tokens_NL), size=B))
+        rows_B = share(rng.choice(len(self.tokens_NL), size=B, p=self._chances_N))
         dropped_B = share(rng.random(B) < config.label_dropout)
         uniform_BL = share(rng.random((B, L)))
         ratios_B = share(self.mask_law.sample(1 if config.shared_mask else B, rng).expand(B))

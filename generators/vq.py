@@ -7,7 +7,7 @@ the batch. All randomness of update u is a function of (seed, u), so that a resu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,17 @@ class VQTrainer:
         tokenizer: trained in place; its codes are those of the last update.
         images: the training set.
         config: hyper-parameters.
+        perceptual: distances (B,) of images (B, C, H, W) and others, as a network sees them; None leaves
+            pixels alone.
     """
 
-    def __init__(self, tokenizer: ConvVQ, images: ImageRows, config: VQTrainingConfig) -> None:
+    def __init__(
+        self,
+        tokenizer: ConvVQ,
+        images: ImageRows,
+        config: VQTrainingConfig,
+        perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> None:
         from vector_quantize_pytorch import VectorQuantize  # seconds to import, and only needed here
 
         geometry = tokenizer.config
@@ -39,6 +47,7 @@ class VQTrainer:
         self.tokenizer = tokenizer
         self.images = images
         self.config = config
+        self.perceptual = perceptual
         self.quantizer = VectorQuantize(
             geometry.code_width,
             geometry.codebook_size,
@@ -59,8 +68,8 @@ class VQTrainer:
         self.tokenizer.eval()
 
     def update(self) -> dict[str, float]:
-        """Take one optimizer step; return update, squared error (pixels in [0, 1]), codes used in the batch
-        and learning rate."""
+        """Take one optimizer step; return update, squared error (pixels in [0, 1]), codes used in the batch,
+        learning rate and, where a network looks, the distance that it sees."""
         config = self.config
         rate = warmup_then_cosine(self.done, config.learning_rate, config.warmup, config.updates)
         for group in self.optimizer.param_groups:
@@ -69,14 +78,22 @@ class VQTrainer:
         self.tokenizer.train()
         with seeded(derive_seed(self.config.seed, self.done, "codes"), images_BCHW.device):
             quantized_BLd, ids_BL, commitment = self.quantizer(self.tokenizer.vectors(images_BCHW))
-        error = (self.tokenizer.pictures(quantized_BLd) - images_BCHW).square().mean()
+        coded_BCHW = self.tokenizer.pictures(quantized_BLd)
+        error = (coded_BCHW - images_BCHW).square().mean()
+        loss = 4 * error + commitment  # 4 times: the papers' pixels are in [-1, 1]
+        seen: dict[str, float] = {}
+        if self.perceptual is not None:
+            distance = self.perceptual(coded_BCHW, images_BCHW).mean()
+            loss = loss + config.perceptual * distance
+            seen = {"perceptual": distance.item()}
         self.optimizer.zero_grad()
-        (4 * error + commitment).backward()  # 4 times: the papers' pixels are in [-1, 1]
+        loss.backward()
         self.optimizer.step()
         self.tokenizer.codes.copy_(self.quantizer.codebook)
         self.done += 1
         used = ids_BL.unique().numel()
-        return {"update": self.done, "squared_error": error.item(), "codes": used, "learning_rate": rate}
+        metrics = {"update": self.done, "squared_error": error.item(), "codes": used, "learning_rate": rate}
+        return metrics | seen
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed training needs beside data and config."""

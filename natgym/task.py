@@ -85,6 +85,7 @@ class Task:
         self.device = torch.device(device)
         self.networks = {kind: at_hand(network) for kind, network in _present(networks).items()}
         self.spec: str | None = None
+        self._pictures: dict[SplitName, Pictures] = {}  # a folder is not walked for each of its splits' uses
 
     @classmethod
     def load(cls, spec: Any, *, device: torch.device | str = "cpu", **networks: Any) -> Task:
@@ -175,7 +176,9 @@ class Task:
         Raises:
             ValueError: the task has no images, they are not where it says, or of other classes.
         """
-        pictures = open_split(self.data, split)
+        if split not in self._pictures:
+            self._pictures[split] = open_split(self.data, split)
+        pictures = self._pictures[split]
         if isinstance(pictures.pixels, ImageFiles):
             pictures.pixels.refuse_absent()
         names = () if self.description is None else self.description.class_names

@@ -307,6 +307,41 @@ def test_folders_do_not_import_one_another_in_a_circle(tmp_path: Path) -> None:
     assert circles(tmp_path) == ["natgym.env", "natgym.rewards", "natgym.task"]
 
 
+# Which loader reads a data set, and what pairs are drawn for discovery.
+LOADERS = {"generators/data.py", "natgym/discovery/pairs.py"}
+TASK_NAMES = {"digits", "mnist", "cifar10"}
+
+
+def questions_of_names(root: Path) -> list[str]:
+    """Comparisons with a task's name, written out or as a constant, outside of what loads data."""
+    found = []
+    constants = set()
+    for _, tree in sources(root):
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and getattr(node.value, "value", None) in TASK_NAMES:
+                constants |= {name.id for name in node.targets if isinstance(name, ast.Name)}
+    for path, tree in sources(root):
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Compare | ast.MatchValue) or str(path) in LOADERS:
+                continue
+            values = {
+                getattr(part, "value", None) for part in ast.walk(node) if isinstance(part, ast.Constant)
+            }
+            names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+            if values & TASK_NAMES or names & constants:
+                found.append(f"{path}:{node.lineno} asks for a task's name: let its task.json say it")
+    return found
+
+
+def test_nobody_asks_which_task_it_is(tmp_path: Path) -> None:
+    """Digits and MNIST are made as any other folder of images is."""
+    assert not (found := questions_of_names(ROOT)), "\n".join(found)
+    plant(tmp_path, "natgym/a.py", 'DIGITS = "digits"\n\ndef f(task):\n    return task == DIGITS\n')
+    plant(tmp_path, "agents/b.py", 'def f(task):\n    return task in ("mnist", "other")\n')
+    plant(tmp_path, "agents/c.py", 'def f(task="digits"):\n    return {"mnist": 1}\n')
+    assert [line.split(":")[0] for line in questions_of_names(tmp_path)] == ["natgym/a.py", "agents/b.py"]
+
+
 def test_the_trainer_knows_few_modules() -> None:
     found = first_party_imports(ROOT / "agents" / "adanat" / "trainer.py")
     assert {"agents.adanat.folders", "agents.adanat.teacher", "natgym.env.vector"} <= found, (

@@ -65,18 +65,31 @@ def build_action_map(
     steps: int,
     parameters: Sequence[str],
     smoothing: float,
+    guides: bool = True,
 ) -> ActionMap:
     """Return a preset's map around a schedule, or a live one as it is.
 
+    Args:
+        guides: whether there is anything to guide by; else guidance is not among the default parameters.
+
     Raises:
-        ValueError: a live map comes with parameters or smoothing, or has other than T steps.
+        ValueError: a live map comes with parameters or smoothing, has other than T steps, or is to set a
+            guidance that means nothing.
     """
+    usual = tuple(parameters) == PARAMETERS
+    if not guides and usual and not isinstance(actions, ActionMap):
+        parameters = [name for name in PARAMETERS if name != "guidance_scale"]
+    set_by_action = actions.parameters if isinstance(actions, ActionMap) else parameters
+    if not guides and "guidance_scale" in set_by_action:
+        raise ValueError(
+            "parameters: guidance_scale has nothing to guide by where there is one class; leave it out"
+        )
     if not isinstance(actions, ActionMap):
         options: dict[str, Any] = {"parameters": tuple(parameters), "smoothing": smoothing}
         return ActionMap.preset(actions, as_schedule(schedule or "reference", steps), **options)
     if schedule is not None:
         raise ValueError("a live action map has its own schedule; leave out the other")
-    if tuple(parameters) != PARAMETERS or smoothing:
+    if not usual or smoothing:
         raise ValueError("a live action map has its own parameters and smoothing; set them there")
     as_schedule(actions.schedule, steps)  # a map of another length fails here, not at a later step
     return actions

@@ -175,7 +175,6 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         self.autoreset_mode = AutoresetMode.SAME_STEP if autoreset else AutoresetMode.DISABLED
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode
-        self.action_map = build_action_map(actions, schedule, steps, parameters, smoothing)
         with unaffected():
             self.task = build_task(task, generator, tokenizer, device)
             self._load(reward, rewards)
@@ -183,6 +182,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         self.rules = DecodeRules.of(rules, (rows, columns))
         self.random_conditions = conditions == "random"
         self.pool = build_pool(conditions, self.task).to(self.device)
+        self.action_map = build_action_map(actions, schedule, steps, parameters, smoothing, self.pool.guides)
         smoothed = len(self.action_map.parameters) if self.action_map.smoothing else 0
         self.observer = Observer.of(self.generator, kind=observation, dtype=dtype, num_smoothed=smoothed)
         self.first_pass = FirstPass(self.generator, first_pass_bytes) if first_pass_bytes else None

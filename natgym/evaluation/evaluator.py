@@ -31,6 +31,7 @@ from natgym.evaluation.statistics import moments
 from natgym.metrics import METRICS
 from natgym.metrics.contract import Metrics
 from natgym.metrics.extractors import CHUNK
+from natgym.metrics.score import total_variation
 from natgym.rollouts import Policy, at_random, at_shares, balanced, rollout
 from natgym.task import Task
 
@@ -152,8 +153,8 @@ class Evaluator:
         real = self.scorer.reference.condition
         if self.protocol.conditions == "data" or real is None or real.values.ndim > 1:
             return 0.0
-        drawn = self.conditions(self.protocol.seeds[0]).vectors.mean(0).cpu()
-        return (drawn - real.vectors.mean(0).cpu()).abs().sum().item() / 2
+        drawn = self.conditions(self.protocol.seeds[0])
+        return total_variation(drawn.vectors.sum(0).cpu(), real.vectors.sum(0).cpu())
 
     def floors(self, part: Split) -> list[dict[str, Any]]:
         """Return rows for real images of another split: as they are, and, where the classes drawn are others

@@ -72,7 +72,9 @@ class Scorer:
         features_Nd, logits_NK = extract(self.extractor, images_NCHW, self.quantise)
         classes_NK = None
         if self.classifier is self.extractor:
-            classes_NK = logits_NK
+            # A foreign network's logits, as Inception's, are of other classes.
+            own = logits_NK is not None and logits_NK.shape[1] == condition.vectors.shape[1]
+            classes_NK = logits_NK if own else None
         elif self.classifier is not None:
             classes_NK = extract(self.classifier, images_NCHW, self.quantise)[1]
         judged = Judged(

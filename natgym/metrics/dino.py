@@ -5,58 +5,74 @@ The weights are a local file: Meta's `dinov2_vit?14_pretrain.pth`, or timm's. No
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generators.checkpoints import register
 from natgym.metrics.weights import read_weights
 
 SIDE = 224
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WIDTHS = {"small": 384, "base": 768, "large": 1024}
 
 
+@dataclass(frozen=True)
+class DINOv2Config:
+    """Geometry of the network.
+
+    Attributes:
+        size: small, base or large.
+    """
+
+    size: str = "base"
+
+
+@register(DINOv2Config)
 class DINOv2(nn.Module):
     """Images (B, 1 or 3, H, W) in [0, 1] -> class-token features (B, d); it has no logits.
 
     Images are resized to 224 x 224 (bicubic, antialiased) and normalized by ImageNet's mean and spread.
 
-    Args:
-        network: timm's vision transformer.
+    Raises:
+        ValueError: its size is not known, or timm is not there.
     """
 
     meaning = "Frechet distance in DINOv2 class-token features (FD-DINOv2); not the Inception FID"
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, config: DINOv2Config) -> None:
         super().__init__()
-        self.network = network
-        self.num_features: int = network.embed_dim
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
-        self.register_buffer("spread", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
-        self.mean: Tensor
-        self.spread: Tensor
+        try:
+            from timm import create_model
+        except ImportError:
+            raise ValueError("DINOv2 needs timm: pip install 'natgym[pretrained]'") from None
+        if config.size not in WIDTHS:
+            raise ValueError(f"DINOv2 size {config.size!r} is not one of {', '.join(WIDTHS)}")
+        self.config = config
+        self.num_features = WIDTHS[config.size]
+        self.network: Any = create_model(
+            f"vit_{config.size}_patch14_dinov2", pretrained=False, img_size=SIDE, num_classes=0
+        )
 
     @classmethod
     def load(cls, path: Path | str, size: str = "base") -> DINOv2:
         """Read a local weights file of a size (small, base, large); ValueError if that is not what it is."""
-        try:
-            from timm import create_model
-            from timm.models.vision_transformer import checkpoint_filter_fn
-        except ImportError:
-            raise ValueError("DINOv2 needs timm: pip install 'natgym[pretrained]'") from None
-        if size not in WIDTHS:
-            raise ValueError(f"DINOv2 size {size!r} is not one of {', '.join(WIDTHS)}")
-        network: Any = create_model(
-            f"vit_{size}_patch14_dinov2", pretrained=False, img_size=SIDE, num_classes=0
-        )
+        module = cls(DINOv2Config(size))
+        from timm.models.vision_transformer import checkpoint_filter_fn
+
+        network = module.network
         read_weights(network, path, f"DINOv2 {size}", lambda state: checkpoint_filter_fn(state, network))
-        return cls(network)
+        return module.eval()
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, None]:
         """Return features; grey images become three equal channels."""
-        x = prepared(images_BCHW, (SIDE, SIDE), self.mean, self.spread)
+        mean, spread = (
+            images_BCHW.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD)
+        )
+        x = prepared(images_BCHW, (SIDE, SIDE), mean, spread)
         return self.network.forward_features(x)[:, 0], None
 
 

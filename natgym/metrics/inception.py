@@ -8,6 +8,7 @@ local file, `pt_inception-2015-12-05-6726825d.pth` of torch-fidelity; nothing is
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generators.checkpoints import register
 from natgym.metrics.weights import read_weights
 
 SIDE = 299
@@ -118,20 +120,28 @@ def _last(width: int, pool: Pool) -> Mixed:
     return Mixed(width, [[("branch1x1", 320, 1)], once, twice], pool=pool, pooled=192)
 
 
-class Inception(nn.Module):
-    """Images (B, 1 or 3, H, W) in [0, 1] -> pool features (B, 2048) and logits without bias (B, 1008).
+@dataclass(frozen=True)
+class InceptionConfig:
+    """How images are prepared.
 
-    Args:
+    Attributes:
         resize: "tf1" enlarges like TensorFlow 1 and torch-fidelity, and scales by (255 x - 128) / 128;
             "torch" is bilinear between pixel centres and scales by 2 x - 1, as AutoNAT and AdaNAT do.
     """
 
+    resize: Literal["tf1", "torch"] = "tf1"
+
+
+@register(InceptionConfig)
+class Inception(nn.Module):
+    """Images (B, 1 or 3, H, W) in [0, 1] -> pool features (B, 2048) and logits without bias (B, 1008)."""
+
     num_features = 2048
     meaning = "Frechet distance in FID Inception pool features (FID)"
 
-    def __init__(self, resize: Literal["tf1", "torch"] = "tf1") -> None:
+    def __init__(self, config: InceptionConfig | None = None) -> None:
         super().__init__()
-        self.resize = resize
+        self.config = config or InceptionConfig()
         self.Conv2d_1a_3x3 = Unit(3, 32, 3, stride=2, pad=False)
         self.Conv2d_2a_3x3 = Unit(32, 32, 3, pad=False)
         self.Conv2d_2b_3x3 = Unit(32, 64, 3)
@@ -151,7 +161,7 @@ class Inception(nn.Module):
     @classmethod
     def load(cls, path: Path | str, resize: Literal["tf1", "torch"] = "tf1") -> Inception:
         """Read a local weights file; ValueError if it is not there or holds something else."""
-        network = cls(resize)
+        network = cls(InceptionConfig(resize))
         read_weights(network, path, "FID Inception")
         return network
 
@@ -166,7 +176,7 @@ class Inception(nn.Module):
         return features_Bd, features_Bd @ self.fc.weight.T
 
     def _enlarged(self, x: Tensor) -> Tensor:
-        if self.resize == "torch":
+        if self.config.resize == "torch":
             return 2 * F.interpolate(x, (SIDE, SIDE), mode="bilinear", align_corners=False) - 1
         rows, columns = (_tf1_weights(size).to(x) for size in x.shape[2:])
         return (rows @ (255 * x) @ columns.T - 128) / 128

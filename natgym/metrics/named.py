@@ -18,7 +18,7 @@ from generators.conditions import Condition
 from natgym.metrics.kernel import kernel_distance
 from natgym.metrics.manifold import precision_recall_density_coverage
 from natgym.metrics.reference import Reference
-from natgym.metrics.score import inception_score
+from natgym.metrics.score import inception_score, total_variation
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -106,9 +106,7 @@ def _class_drift(judged: Judged) -> float:
     """Return the total variation between the classes asked for and those recognized."""
     asked_N, seen_N = _asked_and_seen(judged)
     num_classes = _there(judged.classes_NK).shape[1]
-    moved_K = asked_N.bincount(minlength=num_classes) - seen_N.bincount(minlength=num_classes)
-    # Whoever leaves a class arrives in another and is counted twice.
-    return moved_K.abs().sum().item() / (2 * len(asked_N))
+    return total_variation(asked_N.bincount(minlength=num_classes), seen_N.bincount(minlength=num_classes))
 
 
 def _asked_and_seen(judged: Judged) -> tuple[Tensor, Tensor]:

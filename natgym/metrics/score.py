@@ -1,4 +1,4 @@
-"""The Inception score (Salimans et al. 2016) of any classifier's logits: sharp classes, and many of them."""
+"""Into which classes images fall: the Inception score (Salimans et al. 2016), and a distance of shares."""
 
 import numpy as np
 import torch
@@ -38,3 +38,9 @@ def _score(log_p_NK: Tensor) -> Tensor:
     # A class whose probability underflows everywhere adds 0 log 0 = 0.
     divergence_NK = p_NK * (log_p_NK - marginal_K.clamp_min(torch.finfo(p_NK.dtype).tiny).log())
     return divergence_NK.sum(-1).mean().exp()
+
+
+def total_variation(counts_K: Tensor, others_K: Tensor) -> float:
+    """Return the total variation, in [0, 1], between two distributions of K classes, given as counts."""
+    one_K, other_K = counts_K.double() / counts_K.sum(), others_K.double() / others_K.sum()
+    return (one_K - other_K).abs().sum().item() / 2  # whoever leaves a class arrives in another

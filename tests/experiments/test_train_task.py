@@ -1,20 +1,26 @@
 """From a folder of images to a policy: two commands and nothing else, whatever is killed on the way."""
 
+import importlib
 import json
+import shlex
 import shutil
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from killing import kill
 from PIL import Image, ImageDraw
+from safetensors.torch import save_file
 
 import natgym
 from generators.tables import read_table
 from natgym.task import Task
 
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 NAMES = {"snowy owl": 90, "café #1": 70, "Tag & $acht": 40}
 TINY = """--tokenizer-updates 4 --extractor-updates 3 --generator-updates 7 --width 16 --depth 2
     --codebook-size 16 --evaluation-images 60 --threads 1 --source zoo,CC0""".split()
@@ -58,28 +64,97 @@ def weights(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("model.safetensors")}
 
 
-def test_two_commands_lead_from_a_folder_to_a_policy(
+def test_the_page_leads_from_a_folder_to_a_policy(
     call: Any, photos: Path, task: Path, tmp_path: Path
 ) -> None:
+    """The commands of docs/own-data.md, as they are written there, with tiny budgets."""
     code, out, err = call("train_task.py", "--resume", task)
     assert code == 0, err
     for name in ("real, n=60", "reconstructions, n=60", "tokens shuffled, n=60", "maskgit", "random-order"):
         assert f"\n{name}" in out
-    code, said, err = call("train_task.py", photos, "--output", tmp_path / "again", *TINY)
-    assert code == 0, err
-    assert "200 images in 3 classes" in said and "160 train, 20 select, 20 report" in said
-    assert "classes are drawn as often as the data have them" in said
-    assert {"nat/model.safetensors", "extractors/reward/model.safetensors"} < weights(task).keys()
-    assert weights(task) == weights(tmp_path / "again"), "whatever was killed on the way"
+    block = (DOCS / "own-data.md").read_text().split("```bash\n")[1].split("```")[0]
+    said = {}
+    for line in block.splitlines():
+        line = line.replace("PHOTOS", shlex.quote(str(photos))).replace("runs/adanat_ppo-TIME", "learned")
+        _, path, *words = shlex.split(line, comments=True)
+        script = Path(path).name
+        tiny = {"train_task.py": TINY, "adanat_ppo.py": [*POLICY, "--output", "learned"]}.get(script, ())
+        code, out, err = call(script, *words, *tiny)
+        assert code == 0, (line, err)
+        said[script] = said.get(script, "") + out
+    assert list(said) == ["train_task.py", "adanat_ppo.py", "analyze_policies.py", "generate.py"]
+    assert "200 images in 3 classes" in said["train_task.py"]
+    assert "160 train, 20 select, 20 report" in said["train_task.py"]
+    assert "classes are drawn as often as the data have them" in said["train_task.py"]
+    made = tmp_path / "tasks" / "birds"
+    assert {"nat/model.safetensors", "extractors/reward/model.safetensors"} < weights(made).keys()
+    assert weights(task) == weights(made), "whatever was killed on the way"
     for figure in ("contact-sheet", "overview"):
-        assert (task / "figures" / f"{figure}.png").is_file()
-    assert "Source and licence: zoo,CC0." in (task / "README.md").read_text()
-    code, out, err = call("adanat_ppo.py", "--task", task, *POLICY, "--output", "learned")
-    assert code == 0, err
+        assert (made / "figures" / f"{figure}.png").is_file()
+    assert "Source and licence: zoo,CC0." in (made / "README.md").read_text()
     results = json.loads((tmp_path / "learned" / "results.json").read_text())
-    assert results["protocol"]["conditions"] == "data" and results["protocol"]["task"] == "photos"
+    assert results["protocol"]["conditions"] == "data" and results["protocol"]["task"] == "birds"
     assert {row["policy"] for row in results["rows"]} >= {"reference", "static-search", "step-only", "adanat"}
-    assert (tmp_path / "learned" / "report.html").is_file()
+    assert (tmp_path / "learned" / "report.html").is_file() and (tmp_path / "owls.png").is_file()
+
+
+def test_choices_of_a_photographer(call: Any, photos: Path, tmp_path: Path) -> None:
+    """Crops, mirrors, rare classes, what a network sees, and a foreign judge: each leaves its trace."""
+    timm = pytest.importorskip("timm")
+    vit = timm.create_model("vit_small_patch14_dinov2", img_size=224, num_classes=0)
+    save_file(vit.state_dict(), tmp_path / "dino.safetensors")
+    chosen = ["--crops", 2, "--mirror", "--class-power", 0.5, "--perceptual", 0.1, "--size", 8]
+    judge = ["--extractor", "dinov2-small", "--extractor-weights", "dino.safetensors"]
+    code, _, err = call("train_task.py", photos, "--output", "task", *TINY, *judge)
+    assert code == 1 and "images 60: the extractor has 384 features" in err, "before anything is trained"
+    assert not (tmp_path / "task").exists()
+    code, _, err = call("train_task.py", photos, "--output", "task", *TINY, *chosen)
+    assert code == 0, err
+    settings = json.loads((tmp_path / "task" / "training" / "config.json").read_text())
+    assert settings["mirror"] and settings["crops"] == 2 and settings["train"]["class_power"] == 0.5
+    seen = pd.read_csv(tmp_path / "task" / "tokenizer" / "metrics.csv")["perceptual"]
+    assert (seen > 0).all() and len(seen) == 4
+    code, _, err = call("train_task.py", photos, "--output", "other", "--class-power", 2)
+    assert code == 2 and "class_power 2.0: it is a share between 0 and 1" in err
+    code, _, err = call("train_task.py", photos, "--output", "other", "--extractor", "inception")
+    assert code == 2 and "--extractor and --extractor-weights" in err
+
+
+def test_a_foreign_judge_is_taken_into_the_task(call: Any, photos: Path, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    vit = timm.create_model("vit_small_patch14_dinov2", img_size=224, num_classes=0)
+    args = Namespace(extractor="dinov2-small", extractor_weights=str(tmp_path / "dino.safetensors"))
+    save_file(vit.state_dict(), args.extractor_weights)
+    _train_task = importlib.import_module("_train_task")
+    _train_task.take_extractor(args, tmp_path / "task")
+    (tmp_path / "dino.safetensors").unlink()
+    (tmp_path / "task" / "task.json").write_text(
+        json.dumps({"kind": "images", "data": f"{photos}#rgb,size=8"})
+    )
+    task = Task.load(str(tmp_path / "task"))
+    assert task.score_extractor.num_features == 384 and "FD-DINOv2" in task.score_extractor.meaning
+
+
+def test_photographs_without_classes(call: Any, tmp_path: Path) -> None:
+    """One class: rotations teach the extractors, nothing is guided, and asking for it is refused."""
+    rng = np.random.default_rng(1)
+    (tmp_path / "plain").mkdir()
+    for row in range(80):
+        pixels = rng.integers(256, size=(8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "plain" / f"{row}.png")
+    code, out, err = call("train_task.py", "plain", "--output", "task", *TINY)
+    assert code == 0 and "one class: there is nothing to guide by" in out, err
+    rows = json.loads((tmp_path / "task" / "results.json").read_text())["rows"]
+    passes = {row["policy"]: row["nfe"] for row in rows if "nfe" in row}
+    assert passes == {"maskgit": 8, "random-order": 8}
+    env = natgym.DecodeVectorEnv(6, task="task", steps=2, reward="mmd")
+    assert env.action_map.parameters == ("mask_ratio", "remask_temperature", "sampling_temperature")
+    with pytest.raises(ValueError, match="guidance_scale has nothing to guide by where there is one class"):
+        natgym.DecodeVectorEnv(6, task="task", steps=2, reward="mmd", parameters=["guidance_scale"])
+    code, out, err = call("adanat_ppo.py", "--task", "task", *POLICY, "--output", "learned")
+    assert code == 0 and "accuracy" not in out, err
+    code, out, err = call("analyze_policies.py", "learned", "--output", "analysis", "--samples", 20)
+    assert code == 0, err
 
 
 def test_the_splits_are_frozen_and_what_is_added_is_told(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import save
 from sklearn.datasets import load_digits
 from torch import Tensor
@@ -25,6 +25,7 @@ from generators.data import (
     tokens,
 )
 from generators.images import batches
+from generators.noise import derive_seed
 from generators.tables import read_table
 from generators.tokenizers import PatchKMeans, PatchKMeansConfig
 
@@ -340,6 +341,38 @@ def test_tokens_are_those_of_the_pictures(counting: Counting, tmp_path: Path, mi
     assert ids_NL.dtype == torch.uint16 and torch.equal(ids_NL.long(), counting.encode(images))
     assert condition.values.tolist() == split.condition.values.tolist() * (2 if mirror else 1)
     assert told == [(64, 200), (128, 200), (192, 200), (200, 200)]
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_tokens_of_random_crops(counting: Counting, tmp_path: Path, mirror: bool) -> None:
+    """Each crop, cut from Pillow's own enlargement where the seed says, is encoded alone."""
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        (tmp_path / "photos" / "a").mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(256, size=(20, 30), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / "a" / f"{number:02}.png")
+    task = f"{tmp_path / 'photos'}#size=8"
+    ids_NL, condition = tokens(task, "train", counting, tmp_path / "cache", mirror=mirror, crops=3)
+    files = open_split(task, "train")
+    expected = []
+    for crop in range(3):
+        for row, at in enumerate(files.rows_N.tolist()):
+            whole = ImageOps.fit(Image.open(files.pixels.paths[at]), (9, 9), Image.Resampling.BICUBIC)  # type: ignore[attr-defined]
+            top, left = np.random.default_rng(derive_seed("crop", crop * 16 + row)).integers(2, size=2)
+            square = torch.from_numpy(np.array(whole))[None, top : top + 8, left : left + 8] / 255
+            expected.append(square)
+    seen = torch.stack(expected)
+    seen = torch.cat([seen, seen.flip(-1)]) if mirror else seen
+    assert torch.equal(ids_NL.long(), counting.encode(seen)) and len(condition) == len(ids_NL) == len(seen)
+    assert len(seen[:48].flatten(1).unique(dim=0)) > 30, "of 16 images: places differ"
+    again, _ = tokens(task, "train", counting, tmp_path / "cache", mirror=mirror, crops=3)
+    center, _ = tokens(task, "train", counting, tmp_path / "cache", mirror=mirror)
+    assert torch.equal(again, ids_NL) and len(center) == 16 * (1 + mirror)
+
+
+def test_crops_need_something_around_them(counting: Counting, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="crops 2: images of digits have one size, and nothing around it"):
+        tokens("digits", "select", counting, tmp_path, crops=2)
 
 
 def test_tokens_are_encoded_once(counting: Counting, tmp_path: Path) -> None:

@@ -55,6 +55,26 @@ def test_a_resumed_training_is_exact(tmp_path: Path) -> None:
         assert torch.equal(weights(getattr(resumed, name)), weights(getattr(straight, name)))
 
 
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_classes_are_learned_from_at_a_power_of_their_shares(power: float) -> None:
+    """Of classes with 16, 3 and 1 images, over 500 batches, within five standard deviations."""
+    labels_N = torch.tensor([0] * 16 + [1] * 3 + [2])
+    config = dataclasses.replace(SMALL, class_power=power, batch_size=64, label_dropout=0.0)
+    learner = Trainer(NAT(nat_digits(width=16, heads=2)), tokens(), Labels(labels_N, 10), config)
+    drawn = [learner._batch(np.random.default_rng(seed)).condition.values for seed in range(500)]
+    counts = torch.cat(drawn).bincount(minlength=3)
+    weights_3 = np.array([16, 3, 1]) ** power
+    for count, share in zip(counts.tolist(), weights_3 / weights_3.sum(), strict=True):
+        total = 500 * 64
+        assert abs(count - total * share) < 5 * math.sqrt(total * share * (1 - share))
+    if power == 1:  # the draws of before there was a choice
+        plain = trainer(dataclasses.replace(config))
+        rows = np.random.default_rng(3).integers(20, size=64)
+        assert torch.equal(
+            plain._batch(np.random.default_rng(3)).condition.values, torch.from_numpy(rows % 10)
+        )
+
+
 def test_seeds_differ_and_the_global_state_is_left_alone() -> None:
     runs = [trainer(dataclasses.replace(SMALL, seed=seed)) for seed in (0, 0, 1)]
     torch.manual_seed(5)

@@ -10,8 +10,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from generators.checkpoints import from_pretrained, save_pretrained
+from natgym.evaluation.scorer import Scorer
 from natgym.metrics.dino import DINOv2
-from natgym.metrics.inception import Inception
+from natgym.metrics.extractors import load_extractor
+from natgym.metrics.inception import Inception, InceptionConfig
+from natgym.task import Task
 from rounding import assert_rounded
 
 
@@ -122,6 +126,35 @@ def test_dino_reads_metas_own_file(vit: Any, tmp_path: Path) -> None:
     network = DINOv2.load(tmp_path / "meta.pth", "small").network
     assert network.pos_embed.shape == vit.pos_embed.shape
     assert torch.equal(network.blocks[3].mlp.fc1.weight, vit.blocks[3].mlp.fc1.weight)
+
+
+def test_a_foreign_network_can_stand_in_a_task(vit: Any, tmp_path: Path) -> None:
+    """It is saved as any other, and its features are the same; its logits, if any, are of other classes."""
+    save_file(vit.state_dict(), tmp_path / "dino.safetensors")
+    network = load_extractor("dinov2-small", tmp_path / "dino.safetensors")
+    folder = tmp_path / "score"
+    save_pretrained(network, folder)
+    found = Task.load("digits", score_extractor=str(folder)).score_extractor
+    images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(found(images)[0], network(images)[0])
+
+    class Foreign:
+        meaning, num_features = "", 4
+
+        def __call__(self, images_BCHW: Any) -> Any:
+            return images_BCHW.flatten(1)[:, :4], images_BCHW.flatten(1)
+
+    digits = Task.load("digits").split("select")
+    scores = Scorer(Foreign(), digits).score(digits.images_NCHW, digits.condition)  # type: ignore[arg-type]
+    assert "accuracy" not in scores and "class_drift" not in scores and {"distance", "score"} <= scores.keys()
+
+
+def test_inception_is_saved_as_it_prepares_images(tmp_path: Path) -> None:
+    network = Inception(InceptionConfig("torch")).eval()
+    save_pretrained(network, tmp_path / "inception")
+    again = from_pretrained(tmp_path / "inception")
+    assert again.config == network.config and again(torch.ones(1, 1, 8, 8))[0].shape == (1, 2048)  # type: ignore[operator]
 
 
 class Evil:
