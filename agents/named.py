@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import nn
 
 from agents.adanat.learned import is_own, load_own
 from generators import former
-from generators.checkpoints import PRETRAINED, from_pretrained, tensors_hash, weights_hash
+from generators.checkpoints import PRETRAINED, from_pretrained, load_tensors, tensors_hash, weights_hash
 from generators.contract import Generator
 from generators.rules import DecodeRules
 from generators.schedules import CONVENTION, PARAMETERS, Schedule
@@ -139,7 +138,7 @@ def _shipped(generator: Any, steps: int, pattern: str, script: str) -> Path:
     weights = weights_hash(generator)
     shipped = dict[int, Path]()
     for path in PRETRAINED.glob(f"*/*/{pattern}"):
-        if tensors_hash(load_file(path.parent.with_name("model.safetensors"))) == weights:
+        if tensors_hash(load_tensors(path.parent.with_name("model.safetensors"))) == weights:
             shipped[int(path.stem.partition("-T")[2])] = path
     if steps not in shipped:
         kind = pattern.partition("-")[0].rpartition("/")[2]

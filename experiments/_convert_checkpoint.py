@@ -11,7 +11,7 @@ from agents.official import POLICY_FORMATS, actor_from
 from generators.checkpoints import save_pretrained
 from generators.formats import FORMATS
 from generators.schedules import Schedule
-from generators.weights import convert, read
+from generators.weights import convert, other_entries, read
 from natgym.rewards.official import DISCRIMINATOR_FORMATS
 
 if TYPE_CHECKING:
@@ -64,3 +64,5 @@ def convert_weights(args: Args) -> None:
         print(f"{config.steps} steps, actions {config.actions!r}, smoothing {config.smoothing:g}")
     for key, why in converted.ignored.items():
         print(f"left out {key}: {why}")
+    for name, number in ({} if args.entry else other_entries(args.source)).items():
+        print(f"{args.source} also holds {number} tensors under {name!r}: --entry {name} takes these")

@@ -11,16 +11,22 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from generators.files import FILES as FILES
 from generators.files import PRETRAINED as PRETRAINED
 from generators.files import config_from_dict, read_description, replacing, write_atomic
 
+WRAPPINGS = (DataParallel, DistributedDataParallel, AveragedModel)
+COMPILED = "_orig_mod"  # where torch.compile keeps a module; its class takes seconds to import
+POINTER = b"version https://git-lfs"
 REGISTRY: dict[str, tuple[type, type[nn.Module]]] = {}
 
 ModuleType = TypeVar("ModuleType", bound=type[nn.Module])
@@ -36,10 +42,40 @@ def register(config_class: type) -> Callable[[ModuleType], ModuleType]:
     return add
 
 
+class _Written:
+    """A file that remembers why it could not be written, which torch's own error does not say."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
 def save_state(path: Path | str, state: dict[str, Any]) -> None:
-    """Write a state of tensors, numbers and containers (optimizers, counters) atomically."""
+    """Write a state of tensors, numbers and containers (optimizers, counters) atomically.
+
+    Raises:
+        OSError: there is no room, or it may not be written; what stood there before is kept.
+    """
     with replacing(path) as temporary, open(temporary, "wb") as file:  # by a path, its name would be stored
-        torch.save(state, file)
+        written = _Written(file)
+        try:
+            torch.save(state, written)  # type: ignore[arg-type]
+            file.flush()
+        except (RuntimeError, OSError) as error:
+            why = written.error or error
+            if not isinstance(why, OSError):
+                raise
+            raise OSError(why.errno, f"{why.strerror}; what was saved before is kept", str(path)) from None
 
 
 def load_state(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -47,8 +83,19 @@ def load_state(path: Path | str, device: torch.device | str = "cpu") -> dict[str
     return torch.load(path, map_location=device, weights_only=True)
 
 
+def unwrapped(module: nn.Module) -> nn.Module:
+    """Return the module inside of torch.compile's, DistributedDataParallel's or an average's wrapping."""
+    while COMPILED in module._modules or isinstance(module, WRAPPINGS):
+        module = module.get_submodule(COMPILED if COMPILED in module._modules else "module")
+    return module
+
+
 def save_pretrained(module: nn.Module, folder: Path | str, **metadata: Any) -> None:
-    """Write `config.json` (type, config, metadata) and `model.safetensors` into `folder`."""
+    """Write `config.json` (type, config, metadata) and `model.safetensors` into `folder`.
+
+    Of a wrapped module, the module inside is written.
+    """
+    module = unwrapped(module)
     config: Any = module.config
     description = {
         "type": type(module).__name__,
@@ -65,8 +112,11 @@ def save_tensors(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     host = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-    with replacing(folder / "model.safetensors") as temporary:
-        save_file(host, temporary)  # straight to the disk: no second copy of the weights in memory
+    with replacing(path := folder / "model.safetensors") as temporary:
+        try:
+            save_file(host, temporary)  # straight to the disk: no second copy of the weights in memory
+        except SafetensorError as error:
+            raise OSError(f"{path} could not be written: {error}") from None
     write_atomic(folder / "config.json", json.dumps(description, indent=2) + "\n")
 
 
@@ -87,13 +137,32 @@ def from_pretrained(folder: Path | str, device: torch.device | str = "cpu") -> n
     config_class, module_class = REGISTRY[description["type"]]
     with torch.device("meta"):
         module = module_class(config_from_dict(config_class, description["config"]))
-    module.load_state_dict(load_file(folder / "model.safetensors", device=str(device)), assign=True)
+    module.load_state_dict(load_tensors(folder / "model.safetensors", device), assign=True)
     return module.eval().requires_grad_(False)
 
 
+def load_tensors(path: Path | str, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
+    """Read a .safetensors file; ValueError that names it if it is broken, or stands for one elsewhere."""
+    try:
+        return load_file(path, device=str(device))
+    except SafetensorError as error:
+        refuse_pointer(path)
+        raise ValueError(f"{path} is not loaded: it is broken, or was cut ({error}); get it anew") from None
+
+
+def refuse_pointer(path: Path | str) -> None:
+    """Raise ValueError if a file is what git keeps in the place of a large one."""
+    with open(path, "rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            raise ValueError(
+                f"{path} is a pointer of git-lfs, not the file itself; get it with `git lfs pull`"
+            )
+
+
 def weights_hash(module: nn.Module) -> str:
-    """Return 12 hexadecimal digits that name the exact weights, for manifests."""
-    return tensors_hash(module.state_dict())
+    """Return 12 hexadecimal digits that name the exact weights, for manifests; of a wrapped module, the
+    module's inside."""
+    return tensors_hash(unwrapped(module).state_dict())
 
 
 def tensors_hash(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -42,8 +42,10 @@ class FolderSpec:
         found: dict[str, object] = {}
         for option in filter(None, options.split(",")):
             name, equals, value = option.partition("=")
+            if (said := name if equals else "mode" if name in COLORS else "column") in found:
+                raise ValueError(f"{task}: {option!r} comes after another {said}; say each once")
             if not equals:
-                found |= {"mode": COLORS[name]} if name in COLORS else {"column": name}
+                found[said] = COLORS.get(name, name)
             elif name == "size" and value.isdecimal() and int(value):
                 found["size"] = int(value)
             elif name == "layout" and value in get_args(Layout):

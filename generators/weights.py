@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from generators.checkpoints import load_tensors, refuse_pointer
 from generators.formats import FORMATS, OTHERS, Format, first_words
+
+USUAL = ("state_dict", "model")  # entries under which weights stand
+WRAPPED = ("module.", "_orig_mod.")  # what wrappings put before names, in any nesting
 
 
 class Converted(NamedTuple):
@@ -32,18 +35,21 @@ class Converted(NamedTuple):
     ignored: dict[str, str]
 
     def build(self) -> nn.Module:
-        """Return the module in eval mode, around these tensors rather than a copy of them."""
+        """Return the module in eval mode, around these tensors rather than a copy of them, in float32."""
         with torch.device("meta"):
             module = self.format.module(self.config)
-        module.load_state_dict(self.weights, assign=True)
+        half = (torch.float16, torch.bfloat16)
+        weights = {name: t.float() if t.dtype in half else t for name, t in self.weights.items()}
+        module.load_state_dict(weights, assign=True)
         return module.eval().requires_grad_(False)
 
 
 def read(path: Path | str, entry: str | None = None) -> dict[str, Tensor]:
     """Read the state dict of a .safetensors or torch file: nothing is executed, tensors stay in the file.
 
-    It may stand under `state_dict` or `model`, its keys behind the `module.` of DDP. AdaNAT's checkpoints
-    also hold their arguments, an `argparse.Namespace`: a plain record, and the only class allowed.
+    It may stand under `state_dict` or `model`, its keys behind the `module.` of DDP and the `_orig_mod.` of
+    torch.compile. AdaNAT's checkpoints also hold their arguments, an `argparse.Namespace`: a plain record,
+    and the only class allowed.
 
     Args:
         entry: where it stands instead, as `discriminator` in AdaNAT's checkpoints.
@@ -52,28 +58,27 @@ def read(path: Path | str, entry: str | None = None) -> dict[str, Tensor]:
         ValueError: there is no such file or entry, it is broken, holds objects that could run code or no
             state dict.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path} is a folder, not a file" if path.is_dir() else f"there is no file {path}")
-    try:
-        content = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
-    except OSError:
-        raise
-    except Exception as error:  # a broken pickle can raise anything
-        # Torch names what it refuses, but advises to trust it.
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        why = f"asks for {refused[1]}, which could run code" if refused else "is broken, or no weights at all"
-        raise ValueError(f"{path} is not loaded: it {why}; expected a state dict") from None
+    content = _content(Path(path))
     if entry is not None and (not isinstance(content, dict) or entry not in content):
         entries = _listed(map(str, content), most=8) if isinstance(content, dict) else "no entries"
         raise ValueError(f"{path} has no entry {entry!r}; it has {entries}")
-    for name in ("state_dict", "model") if entry is None else (entry,):
+    for name in USUAL if entry is None else (entry,):
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
-    if not isinstance(content, dict) or not content or not all(map(_is_weight, content.items())):
+    if not _are_weights(content):
         raise ValueError(f"{path} holds no weights; expected named tensors, flat or under `state_dict`")
-    prefix = "module." if all(key.startswith("module.") for key in content) else ""
-    return {key.removeprefix(prefix): tensor for key, tensor in content.items()}
+    while prefix := next((word for word in WRAPPED if all(key.startswith(word) for key in content)), ""):
+        content = {key.removeprefix(prefix): tensor for key, tensor in content.items()}
+    return content
+
+
+def other_entries(path: Path | str) -> dict[str, int]:
+    """Return what else than `read` takes by default is weights in a file: {entry: number of tensors}."""
+    content = _content(Path(path))
+    if not isinstance(content, dict):
+        return {}
+    taken = [name for name in USUAL if isinstance(content.get(name), dict)][:1]
+    return {name: len(found) for name, found in content.items() if name not in taken and _are_weights(found)}
 
 
 def recognise(keys: Iterable[str], formats: Mapping[str, Format] = FORMATS) -> Format:
@@ -183,11 +188,30 @@ def _listed(names: Iterable[str], most: int = 3) -> str:
     return (", ".join(names[:most]) or "none") + more
 
 
+def _content(path: Path) -> Any:
+    if not path.is_file():
+        raise ValueError(f"{path} is a folder, not a file" if path.is_dir() else f"there is no file {path}")
+    if path.suffix == ".safetensors":
+        return load_tensors(path)
+    refuse_pointer(path)
+    try:
+        return _unpickled(path)
+    except OSError:
+        raise
+    except Exception as error:  # a broken pickle can raise anything
+        # Torch names what it refuses, but advises to trust it.
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        why = f"asks for {refused[1]}, which could run code" if refused else "is broken, or no weights at all"
+        raise ValueError(f"{path} is not loaded: it {why}; expected a state dict") from None
+
+
 def _unpickled(path: Path) -> Any:
     with torch.serialization.safe_globals([Namespace]):
         # Files of torch before 1.6 are no archives and can't be mapped.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
 
 
-def _is_weight(entry: tuple[Any, Any]) -> bool:
-    return isinstance(entry[0], str) and isinstance(entry[1], Tensor)
+def _are_weights(content: Any) -> bool:
+    """Whether it is a dict of named tensors, and not empty."""
+    named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
+    return named and bool(content) and all(isinstance(tensor, Tensor) for tensor in content.values())

@@ -1,4 +1,4 @@
-"""Situations that people met elsewhere: those that natgym does right by stay right, the others are known."""
+"""Situations that people met elsewhere, each a program that ends with 0 where natgym does right by them."""
 
 import os
 import subprocess
@@ -9,10 +9,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CASES = sorted((ROOT / "tests" / "cases").glob("*.py"))
-RIGHT = {
-    *("01", "02", "03", "04", "05", "07", "08", "10", "11", "13", "14", "15", "16", "17", "19", "20", "30"),
-    *("34", "36", "39", "42", "43"),
-}  # by number
 
 
 def run(case: Path) -> subprocess.CompletedProcess[str]:
@@ -21,18 +17,7 @@ def run(case: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.parametrize(
-    "case", [case for case in CASES if case.name[:2] in RIGHT], ids=lambda case: case.stem
-)
-def test_what_is_right_stays_right(case: Path) -> None:
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
+def test_natgym_does_right_by(case: Path) -> None:
     done = run(case)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "case", [case for case in CASES if case.name[:2] not in RIGHT], ids=lambda case: case.stem
-)
-def test_what_is_not_right_yet_is_known(case: Path) -> None:
-    """Once it is, it belongs to RIGHT."""
-    assert run(case).returncode != 0

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from agents.adanat.actor import Actor, export_actor
@@ -17,7 +16,7 @@ from agents.adanat.config import AdaNATConfig
 from agents.adanat.folders import policy_name
 from agents.adanat.network import AdaNATPolicy, PolicyConfig
 from agents.sb3 import PPO, LearnedPolicy, SB3VecEnv
-from generators.checkpoints import read_description, save_pretrained, save_tensors
+from generators.checkpoints import load_tensors, read_description, save_pretrained, save_tensors
 from generators.noise import derive_seed, seeded
 from generators.rules import DecodeRules
 from generators.schedules import Schedule
@@ -151,7 +150,7 @@ def load_own(folder: Path, policy_class: Any, device: torch.device | str = "cpu"
     spaces = observer.space(schedule.steps), action_map.action_space
     policy = policy_class(*spaces, lambda _: 0.0, **kwargs).to(device)
     try:
-        policy.load_state_dict(load_file(folder / "model.safetensors", device=str(device)))
+        policy.load_state_dict(load_tensors(folder / "model.safetensors", device))
     except RuntimeError as error:
         raise ValueError(f"{folder} does not fit {policy_name(policy)}: {error}") from None
     policy.set_training_mode(False)

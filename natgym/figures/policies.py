@@ -23,7 +23,6 @@ from natgym.figures.style import (
     NORMAL,
     SMALL,
     finish,
-    literal,
     panels,
     picture,
     plain,
@@ -52,12 +51,12 @@ def samples_figure(images: Mapping[str, Tensor], names: Sequence[str], note: str
         grid = tiled(pictures, columns)
         picture(axis, grid)
         size = grid.shape[1] / columns
-        shown = [literal(name) for name in names]
+        shown = list(names)
         axis.set_xticks((np.arange(columns) + 0.5) * size, shown, fontsize=SMALL)
         if crowded:
             axis.tick_params("x", rotation=90)
         axis.tick_params(length=0)
-        axis.set_title(literal(policy), fontsize=NORMAL + 1)
+        axis.set_title(policy, fontsize=NORMAL + 1)
     return finish(figure, note)
 
 
@@ -111,7 +110,7 @@ def by_class_figure(frame: pd.DataFrame, note: str, *, most: int = 10) -> Figure
         for (dash, color), name in zip(cycle(styles), names, strict=False):
             line = means[name]
             style: dict[str, Any] = {"color": color, "marker": "o", "markersize": 2.5, "linewidth": 1.1}
-            axis.plot(line.index + 1, line, dash, label=literal(name), **style)
+            axis.plot(line.index + 1, line, dash, label=name, **style)
         plain(axis, TITLES[parameter], "step")
         _whole_steps(axis, {"": frame})
     figure.axes[-1].legend(

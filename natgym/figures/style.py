@@ -9,6 +9,8 @@ from einops import rearrange
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter, FuncFormatter
 from torch import Tensor
 
 from natgym.env.rendering import as_rgb, to_uint8
@@ -52,9 +54,15 @@ def color_of(index: int, number: int) -> Any:
     return colormaps["tab10"](index) if number <= 10 else colormaps["turbo"](index / (number - 1))
 
 
-def literal(name: str) -> str:
-    """Return a name so that matplotlib draws it as it is, and no formula between its dollars."""
-    return name.replace("$", r"\$")
+def literal(figure: Figure) -> None:
+    """Draw texts as they are, and no formula between a name's dollars; numbers on axes keep their powers."""
+    numbers = set()
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        if not isinstance(axis.get_major_formatter(), FixedFormatter | FuncFormatter):  # of given names
+            numbers |= {*axis.get_ticklabels(), *axis.get_ticklabels(minor=True), axis.get_offset_text()}
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and text not in numbers:
+            text.set_parse_math(False)
 
 
 def bare(axis: Axes) -> None:
@@ -73,6 +81,7 @@ def show_image(axis: Axes, image_CHW: Tensor) -> None:
 def annotate(figure: Figure, note: str) -> Figure:
     """Write what the reader must know under the panels."""
     figure.text(0.5, 0.0, note, ha="center", va="top", fontsize=SMALL, color="#555555")
+    literal(figure)
     return figure
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from generators.checkpoints import load_tensors, refuse_pointer
 
 
 def read_weights(
@@ -30,7 +31,7 @@ def read_weights(
     if not Path(path).is_file():
         raise ValueError(f"no {name} weights at {path}; download them yourself and give their path")
     try:
-        state = load_file(path) if Path(path).suffix == ".safetensors" else _tensors(path)
+        state = load_tensors(path) if Path(path).suffix == ".safetensors" else _tensors(path)
         module.load_state_dict(convert(state))
     except (RuntimeError, pickle.UnpicklingError, KeyError, ValueError, TypeError, EOFError) as error:
         first = str(error).split("\n")[0]
@@ -39,4 +40,5 @@ def read_weights(
 
 
 def _tensors(path: Path | str) -> dict[str, Tensor]:
+    refuse_pointer(path)
     return torch.load(path, map_location="cpu", weights_only=True)

@@ -3,12 +3,15 @@
 import json
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from generators import files
 from generators.checkpoints import (
@@ -24,6 +27,7 @@ from generators.checkpoints import (
 from generators.conditions import Labels
 from generators.nat import NAT, NATConfig, nat_digits
 from generators.tokenizers import PatchKMeans, PatchKMeansConfig
+from generators.weights import read
 
 
 def nat() -> NAT:
@@ -169,6 +173,66 @@ def test_loading_executes_nothing(tmp_path: Path, write: Any) -> None:
     assert not marker.exists()
     pickle.loads(pickle.dumps(Payload(marker)))
     assert marker.exists(), "the payload has to work where nobody defends"
+
+
+@pytest.mark.parametrize(
+    "wrap", [torch.compile, nn.DataParallel, AveragedModel, lambda m: torch.compile(nn.DataParallel(m))]
+)
+def test_of_a_wrapped_module_the_inside_is_saved(tmp_path: Path, wrap: Any) -> None:
+    module = nat()
+    wrapped = wrap(module)
+    save_pretrained(wrapped, tmp_path)
+    again = from_pretrained(tmp_path)
+    assert isinstance(again, NAT) and weights_hash(again) == weights_hash(wrapped) == weights_hash(module)
+
+
+@pytest.mark.parametrize("share", range(0, 10))
+def test_a_file_that_was_cut_is_named_in_one_line(tmp_path: Path, share: int) -> None:
+    save_pretrained(nat(), tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[: share * path.stat().st_size // 10])
+    with pytest.raises(
+        ValueError, match="model.safetensors is not loaded: it is broken, or was cut"
+    ) as caught:
+        from_pretrained(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_git_keeps_for_a_large_file_is_told(tmp_path: Path) -> None:
+    save_pretrained(nat(), tmp_path)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"
+    (tmp_path / "model.safetensors").write_text(pointer)
+    (tmp_path / "official.pth").write_text(pointer)
+    with pytest.raises(ValueError, match="model.safetensors is a pointer of git-lfs, .* `git lfs pull`"):
+        from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="official.pth is a pointer of git-lfs"):
+        read(tmp_path / "official.pth")
+
+
+def test_a_full_disk_is_told_and_what_stood_there_kept(tmp_path: Path) -> None:
+    """Here a limit on the size of files, in a process of its own."""
+    program = f"""
+import resource, signal, sys, torch
+from generators.checkpoints import load_state, save_pretrained, save_state
+from generators.nat import NAT, nat_digits
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+save_state({str(tmp_path / "state.pt")!r}, {{"done": 1}})
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+for write in (
+    lambda: save_state({str(tmp_path / "state.pt")!r}, {{"x": torch.zeros(10**6)}}),
+    lambda: save_pretrained(NAT(nat_digits()), {str(tmp_path / "nat")!r}),
+):
+    try:
+        write()
+    except OSError as error:
+        print(error)
+print(load_state({str(tmp_path / "state.pt")!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    first, second, state = done.stdout.splitlines()
+    assert "File too large" in first and "what was saved before is kept" in first and "state.pt" in first
+    assert "model.safetensors could not be written" in second and "too large" in second
+    assert state == "{'done': 1}" and not list(tmp_path.rglob("*.part"))
 
 
 def test_the_hash_names_the_exact_weights() -> None:

@@ -357,3 +357,11 @@ def test_an_unknown_option_is_named() -> None:
     for option in ("size=x", "layout=both", "width=3", "split="):
         with pytest.raises(ValueError, match=f"'{option}' is neither a column nor"):
             FolderSpec.parse(f"photos#{option}")
+
+
+@pytest.mark.parametrize(
+    "options", ["size=8,size=9", "grey,rgb", "label,kind", "layout=splits,layout=splits"]
+)
+def test_an_option_that_comes_twice_is_refused(options: str) -> None:
+    with pytest.raises(ValueError, match=f"{options.split(',')[1]!r} comes after another"):
+        FolderSpec.parse(f"photos#{options}")

@@ -20,7 +20,7 @@ from generators.enat import ENAT, ENATConfig, enat_l
 from generators.formats import ENAT_FORMAT, FORMATS, NAT_FORMAT, VQGAN_FORMAT, Format
 from generators.nat import NAT, NATConfig, nat_l
 from generators.vqgan import VQGAN, VQGANConfig, vqgan_f16
-from generators.weights import convert, read
+from generators.weights import convert, other_entries, read
 
 COMPAT = Path(__file__).resolve().parents[3] / "shared" / "compat"
 OFFICIAL = {
@@ -336,6 +336,29 @@ def test_containers(tmp_path: Path, write: Callable[[Any, Path], Any], file: str
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's list of mapped files")
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_wrappers_prefixes_come_off(tmp_path: Path, prefix: str) -> None:
+    weights = {"norm.weight": torch.arange(3.0), "module_list.0": torch.ones(1)}
+    torch.save({"model": {prefix + name: tensor for name, tensor in weights.items()}}, tmp_path / "x.pth")
+    found = read(tmp_path / "x.pth")
+    assert found.keys() == weights.keys() and torch.equal(found["norm.weight"], weights["norm.weight"])
+
+
+def test_what_else_a_file_holds_is_known(tmp_path: Path) -> None:
+    weights = {"a": torch.zeros(2), "b": torch.ones(1)}
+    torch.save({"model": weights, "ema": dict(weights), "step": 7, "none": {}}, tmp_path / "two.pth")
+    torch.save(weights, tmp_path / "flat.pth")
+    assert other_entries(tmp_path / "two.pth") == {"ema": 2}
+    assert other_entries(tmp_path / "flat.pth") == {}
+
+
+def test_half_precision_is_cast() -> None:
+    model = NAT(NATConfig(codebook_size=4, grid=(2, 2), num_classes=3, width=8, depth=2, heads=2))
+    official = {NAT_FORMAT.official(name): tensor.half() for name, tensor in model.state_dict().items()}
+    built = convert(official, heads=2).build()
+    assert all(parameter.dtype == torch.float32 for parameter in built.parameters())
+
+
 def test_weights_stay_in_the_file(tmp_path: Path) -> None:
     """Every tensor, also of the module that is built, lies where the file is mapped."""
     torch.save(official_names(small("nat")), tmp_path / "nnet_ema.pth")

@@ -16,6 +16,7 @@ from generators.noise import HashNoise
 from generators.schedules import PARAMETERS, Schedule, reference
 from natgym.env.rendering import as_rgb, reveal, to_uint8
 from natgym.figures.policies import TITLES, parameters_figure, samples_figure
+from natgym.figures.style import finish
 from natgym.figures.trainings import learning_figure
 from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
@@ -164,3 +165,20 @@ def test_reveal_shows_every_step_of_the_digits(steps: int, digits: Any) -> None:
         for picture, masked in zip(pictures, state.masked_B.tolist(), strict=True):
             colored = (picture[..., 0] != picture[..., 2]).sum()  # only what is hidden is not grey
             assert colored == masked * 24 * 24
+
+
+def test_texts_are_drawn_as_they_are_and_numbers_as_powers() -> None:
+    """A name with dollars is no formula; 10 to a power on a logarithmic axis is one."""
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    left.bar(range(3), [1, 2, 3], label="$5-$10")
+    left.set_xticks(range(3), ["$5-$10", "$10_$20", "free"])
+    left.set_title("$10_$20")
+    left.legend()
+    right.loglog([1, 1e6], [1, 1e6])
+    finish(figure, "a note of $1_$")
+    figure.savefig(io.BytesIO())
+    assert [text.get_parse_math() for text in left.get_xticklabels()] == [False] * 3
+    assert not left.title.get_parse_math() and not left.get_legend().get_texts()[0].get_parse_math()
+    powers = [text for text in right.get_xticklabels() if "10^" in text.get_text()]
+    assert powers and all(text.get_parse_math() for text in powers)
