@@ -181,7 +181,7 @@ def open_run(
         loaded = load(args)
         return args, Run.create(script, args.output, args), loaded
     refuse_settings(args.resume, places)
-    run = Run.open(args.resume)
+    run = Run.resume(args.resume)
     args = dataclasses.replace(run.config(type(args)), **{name: getattr(args, name) for name in places})
     return args, run, load(args)
 

@@ -44,7 +44,8 @@ def work(args: Args) -> None:
     folder = args.resume
     if folder is not None:
         refuse_settings(folder, places)
-        args = dataclasses.replace(Run.open(folder).config(type(args)), **places)
+        run = Run.resume(folder) if rank() == 0 else Run.open(folder)
+        args = dataclasses.replace(run.config(type(args)), **places)
     else:
         if args.evaluate_every:
             as_schedule(args.evaluation_schedule, args.evaluation_steps)

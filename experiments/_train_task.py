@@ -22,6 +22,7 @@ from _task_plan import TOKENIZER_WIDTH, Plan, contact_sheet, estimate
 
 from generators.checkpoints import save_pretrained
 from generators.config import VQTrainingConfig, recipe
+from generators.files import LOCK, hold
 from generators.frozen import write_splits
 from natgym.evaluation.evaluator import refuse_too_few
 from natgym.metrics.extractors import load_extractor
@@ -48,7 +49,7 @@ def work(args: Args) -> None:
             raise ValueError(
                 f"{folder} has no {TASK_FILE}: it is no task, or was not read to its end; start anew"
             )
-    args, folder = Run.open(folder).config(type(args)), folder.resolve()  # to resume from anywhere
+    args, folder = Run.resume(folder).config(type(args)), folder.resolve()  # to resume from anywhere
     for place, train in stages(args, folder):
         if not saved(folder / place):
             clear(folder / place)
@@ -60,7 +61,8 @@ def prepare(args: Args) -> Path:
     """Read the folder of images, show what was read and the plan, and begin the task's folder."""
     folder = args.output
     assert folder is not None
-    if folder.exists() and {path.name for path in folder.iterdir()} - {"figures", SPLIT_FILE, "config.json"}:
+    begun = {"figures", SPLIT_FILE, "config.json", LOCK}  # by a dry run, or a run that was stopped so early
+    if folder.exists() and {path.name for path in folder.iterdir()} - begun:
         raise ValueError(f"{folder} exists and is not overwritten; choose another --output, or --resume it")
     plan = Plan.of(args)
     if args.tokenizer is not None:
@@ -71,6 +73,7 @@ def prepare(args: Args) -> Path:
     print(Run(folder).write_figure("contact-sheet", contact_sheet(plan)))
     print(estimate(args, plan).to_string(index=False))
     if not args.dry_run:
+        hold(folder)
         write_splits(folder / SPLIT_FILE, plan.rows)
         chosen = dataclasses.replace(
             args, size=plan.spec.size, features=plan.features, downsampling=plan.downsampling

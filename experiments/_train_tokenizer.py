@@ -11,6 +11,7 @@ from _cli import refuse_settings
 from _progress import progress
 
 from generators.checkpoints import load_state, save_pretrained, save_state
+from generators.files import hold
 from generators.noise import derive_seed, seeded
 from generators.recipes import tokenizer_kind
 from generators.tokenizers import ConvVQ, ConvVQConfig, PatchKMeans, Tokenizer, decode_all, encode_all
@@ -72,6 +73,7 @@ def train_vq(args: Args, folder: Path) -> ConvVQ:
     perceptual = None if args.perceptual is None else PerceptualDistance.load(args.perceptual).to(args.device)
     trainer = VQTrainer(tokenizer, pictures, args.train, perceptual)
     folder.mkdir(parents=True, exist_ok=True)
+    hold(folder)
     write_config(folder / SETTINGS, args)
     if (checkpoint := folder / "checkpoint.pt").is_file():
         trainer.load_state_dict(load_state(checkpoint, args.device))

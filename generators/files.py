@@ -8,15 +8,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from generators import former
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
 PRETRAINED = Path(__file__).parent / "pretrained"
 FILES = ("config.json", "model.safetensors")  # of a saved module
+LOCK = ".lock"  # in a run's folder: who writes there
+_HELD: dict[Path, IO[str]] = {}  # by this process
 
 
 @contextmanager
@@ -40,6 +49,35 @@ def write_atomic(path: Path | str, data: bytes | str) -> None:
     """Replace `path` by `data` in one step."""
     with replacing(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def hold(folder: Path | str) -> None:
+    """Let this process alone write into a run's folder, until it ends, however it ends.
+
+    Where the file system has no locks, that is said, and nothing is held.
+
+    Raises:
+        ValueError: another process writes there; it is named.
+    """
+    folder = Path(folder).resolve()
+    if fcntl is None or folder in _HELD:
+        return
+    file = open(folder / LOCK, "a+")  # noqa: SIM115  (as long as the process lives)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        other = file.read() or "another process"
+        file.close()
+        raise ValueError(f"{folder} is being written by {other}; wait for its end, or stop it") from None
+    except OSError as error:
+        warnings.warn(f"{folder} can't be locked ({error}); see that one process writes there", stacklevel=2)
+        file.close()
+        return
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    _HELD[folder] = file
 
 
 def place_and_options(spec: str) -> tuple[str, str]:

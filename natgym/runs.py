@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from generators import former
-from generators.files import config_from_dict, write_atomic
+from generators.files import config_from_dict, hold, write_atomic
 from natgym.settings import grouped, groups
 
 if TYPE_CHECKING:
@@ -36,22 +36,31 @@ class Run:
             ValueError: the folder exists.
         """
         folder = output or Path("runs") / f"{script}-{time.strftime('%Y%m%d-%H%M%S')}"
-        if folder.exists():
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
             raise ValueError(
                 f"{folder} exists and is not overwritten; choose another --output or go on with --resume"
-            )
-        folder.mkdir(parents=True)
+            ) from None
+        hold(folder)
         write_config(folder / "config.json", config)
         return cls(folder)
 
     @classmethod
     def open(cls, folder: Path) -> Run:
-        """Open an existing folder to go on; ValueError if it is not one."""
+        """Open an existing folder to read; ValueError if it is not one."""
         if not (folder / "config.json").is_file():
             raise ValueError(
                 f"{folder} is not a run folder: it has no config.json; start a new run without --resume"
             )
         return cls(folder)
+
+    @classmethod
+    def resume(cls, folder: Path) -> Run:
+        """Open an existing folder to go on; ValueError if it is none, or another process writes there."""
+        run = cls.open(folder)
+        hold(folder)
+        return run
 
     def config(self, config_class: type) -> Any:
         """Return the config that the run was started with."""

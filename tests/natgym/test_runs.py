@@ -1,9 +1,13 @@
 """Run folders: never overwritten, configs that come back, logs that survive a crash."""
 
 import dataclasses
+import errno
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +17,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from agents.adanat.config import TrainingConfig
+from generators import files
+from generators.config import VQTrainingConfig
 from generators.training import TrainingConfig as GeneratorTraining
 from natgym.runs import MetricsLog, Run, read_config, read_metrics
+
+SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "train_generator.py"
 
 
 @dataclass(frozen=True)
@@ -216,8 +224,46 @@ def test_a_run_leaves_no_other_files(tmp_path: Path) -> None:
     run.write_results({}, [])
     MetricsLog(run.folder / "metrics.csv", "update", 1).append({"update": 1})
     assert sorted(file.name for file in run.folder.iterdir()) == [
+        ".lock",
         "config.json",
         "metrics.csv",
         "results.json",
     ]
     assert dataclasses.asdict(Outer()).keys() == json.loads((run.folder / "config.json").read_text()).keys()
+
+
+def test_a_folder_has_one_writer(tmp_path: Path) -> None:
+    """Another process that goes on with a run, or makes its folder, is told who has it, until it ends."""
+    program = "import sys; from pathlib import Path; from natgym.runs import Run; "
+    program += "Run.create('x', Path(sys.argv[1]), small_config); print('made', flush=True); sys.stdin.read()"
+    program = program.replace("small_config", "__import__('generators.config').config.VQTrainingConfig()")
+    folder = tmp_path / "run"
+    other = subprocess.Popen(
+        [sys.executable, "-c", program, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None and other.stdout.readline() == "made\n"
+    assert Run.open(folder).config(VQTrainingConfig) == VQTrainingConfig(), "reading is free"
+    with pytest.raises(
+        ValueError, match=f"run is being written by process {other.pid} on .*; wait for its end"
+    ):
+        Run.resume(folder)
+    with pytest.raises(ValueError, match="exists and is not overwritten"):
+        Run.create("x", folder, VQTrainingConfig())
+    other.kill()
+    other.wait()
+    for _ in range(2):  # this process may come back to what it has
+        assert Run.resume(folder).folder == folder
+    again = subprocess.run(
+        [sys.executable, str(SCRIPT), "--resume", str(folder)], capture_output=True, text=True
+    )
+    assert again.returncode == 1 and f"is being written by process {os.getpid()}" in again.stderr
+    assert len(again.stderr.strip().splitlines()) == 1
+
+
+def test_where_there_are_no_locks_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", none)
+    with pytest.warns(UserWarning, match="can't be locked .*No locks available.* one process writes"):
+        files.hold(tmp_path)
