@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -79,8 +80,20 @@ def save_state(path: Path | str, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read what `save_state` wrote, executing nothing."""
-    return torch.load(path, map_location=device, weights_only=True)
+    """Read what `save_state` wrote, executing nothing; ValueError that names the file if it is broken."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # a broken pickle can raise anything
+        refuse_pointer(path)
+        raise ValueError(f"{path} is not loaded: it {why_not(error)}; expected a checkpoint") from None
+
+
+def why_not(error: Exception) -> str:
+    """Say in few words what torch found in a file that it did not load; its own text advises to trust it."""
+    refused = re.search(r"GLOBAL (\S+)", str(error))
+    return f"asks for {refused[1]}, which could run code" if refused else "is broken, or no weights at all"
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
@@ -108,8 +121,13 @@ def save_pretrained(module: nn.Module, folder: Path | str, **metadata: Any) -> N
 def save_tensors(
     tensors: Mapping[str, torch.Tensor], folder: Path | str, description: Mapping[str, Any]
 ) -> None:
-    """Write tensors as `model.safetensors` and, last, what they are as `config.json`."""
+    """Write tensors as `model.safetensors` and, last, what they are as `config.json`.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
     folder = Path(folder)
+    refuse_not_finite(tensors, f"{folder} is not written")
     folder.mkdir(parents=True, exist_ok=True)
     host = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
     with replacing(path := folder / "model.safetensors") as temporary:
@@ -124,7 +142,7 @@ def from_pretrained(folder: Path | str, device: torch.device | str = "cpu") -> n
     """Build the module that `save_pretrained` wrote, in eval mode and without a second copy of its weights.
 
     Raises:
-        ValueError: the folder holds no such module, or one of an unknown type.
+        ValueError: the folder holds no such module, one of an unknown type, or a weight is not finite.
     """
     from generators import enat, nat, planted, tokenizers, vqgan  # noqa: F401  (they register themselves)
 
@@ -137,7 +155,9 @@ def from_pretrained(folder: Path | str, device: torch.device | str = "cpu") -> n
     config_class, module_class = REGISTRY[description["type"]]
     with torch.device("meta"):
         module = module_class(config_from_dict(config_class, description["config"]))
-    module.load_state_dict(load_tensors(folder / "model.safetensors", device), assign=True)
+    weights = load_tensors(folder / "model.safetensors", device)
+    refuse_not_finite(weights, f"{folder}/model.safetensors is not loaded")
+    module.load_state_dict(weights, assign=True)
     return module.eval().requires_grad_(False)
 
 
@@ -148,6 +168,16 @@ def load_tensors(path: Path | str, device: torch.device | str = "cpu") -> dict[s
     except SafetensorError as error:
         refuse_pointer(path)
         raise ValueError(f"{path} is not loaded: it is broken, or was cut ({error}); get it anew") from None
+
+
+def refuse_not_finite(tensors: Mapping[str, torch.Tensor], what: str) -> None:
+    """Raise ValueError that begins with `what` and names the first tensor with a value that is not finite."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and (wrong := int((~torch.isfinite(tensor)).sum())):
+            raise ValueError(
+                f"{what}: {wrong} of {tensor.numel()} values of {name} are not finite; go back to weights "
+                "from before that"
+            )
 
 
 def refuse_pointer(path: Path | str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def at_least(least: int, settings: object, *names: str) -> None:
     """Raise ValueError if a setting is below a number; one that is None is not set.
@@ -13,3 +15,10 @@ def at_least(least: int, settings: object, *names: str) -> None:
         value = getattr(settings, name)
         if value is not None and value < least:
             raise ValueError(f"{name} {value}: it must be at least {least}")
+
+
+def finite(settings: object, *names: str) -> None:
+    """Raise ValueError if a setting is not a number, infinite or negative."""
+    for name in names:
+        if not 0 <= (value := getattr(settings, name)) < math.inf:
+            raise ValueError(f"{name} {value}: it must be a number from 0 on")

@@ -68,6 +68,9 @@ def start(
 
     Args:
         first_pass: of this generator; its passes, one per condition and not one per row, are not counted.
+
+    Raises:
+        ValueError: there is no step to take, or the generator predicts what is not finite.
     """
     if steps < 1:
         raise ValueError(f"steps {steps}: decoding takes at least one step")
@@ -78,6 +81,11 @@ def start(
         prediction = predict(generator, ids_BL, condition, None, masked_B)
     else:
         prediction = first_pass(condition)
+    if not bool((prediction.logits_BLV < torch.inf).all()):  # -inf forbids a code
+        raise ValueError(
+            "the generator predicts NaN or infinity before the first step: its weights are not finite, or "
+            "too large for its precision"
+        )
     # With nothing visible there is nothing to reuse yet, so that both streams start from the same cache.
     return DecodeState(
         ids_BL,

@@ -34,6 +34,17 @@ def warmup_then_cosine(done: int, peak: float, warmup: int, updates: int) -> flo
     return peak * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def refuse_divergence(update: int, loss: Tensor, network: nn.Module, learning_rate: float) -> None:
+    """Raise ValueError if a loss or its gradient is not finite, before a step is taken on it."""
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    if not bool(torch.isfinite(loss + norm)):
+        raise ValueError(
+            f"update {update} diverged: loss {loss.item():g}, norm of its gradient {norm.item():g}, learning "
+            f"rate {learning_rate:g}; weights from before it are kept, lower the learning rate"
+        )
+
+
 def take_ids(tokens_NL: Tensor, rows_B: Tensor) -> Tensor:
     """Return some rows of a token set as int64.
 
@@ -144,6 +155,7 @@ class Trainer:
         self.optimizer.zero_grad()
         # The mean over all hidden tokens of all ranks, whose gradients are averaged over the ranks.
         (mean * (sums[2] * self.ranks / total[2])).backward()
+        refuse_divergence(self.done + 1, mean, self.generator, rate)
         self.optimizer.step()
         self.average.update_parameters(self.generator)
         self.done += 1

@@ -18,7 +18,7 @@ from generators.config import VQTrainingConfig as VQTrainingConfig
 from generators.images import ImageRows
 from generators.noise import derive_seed, seeded
 from generators.tokenizers import ConvVQ
-from generators.training import warmup_then_cosine
+from generators.training import refuse_divergence, warmup_then_cosine
 
 
 class VQTrainer:
@@ -88,6 +88,7 @@ class VQTrainer:
             seen = {"perceptual": distance.item()}
         self.optimizer.zero_grad()
         loss.backward()
+        refuse_divergence(self.done + 1, loss.detach(), self.tokenizer, rate)
         self.optimizer.step()
         self.tokenizer.codes.copy_(self.quantizer.codebook)
         self.done += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zipfile
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from generators.checkpoints import load_tensors, refuse_pointer
+from generators.checkpoints import load_tensors, refuse_pointer, why_not
 from generators.formats import FORMATS, OTHERS, Format, first_words
 
 USUAL = ("state_dict", "model")  # entries under which weights stand
@@ -199,10 +198,7 @@ def _content(path: Path) -> Any:
     except OSError:
         raise
     except Exception as error:  # a broken pickle can raise anything
-        # Torch names what it refuses, but advises to trust it.
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        why = f"asks for {refused[1]}, which could run code" if refused else "is broken, or no weights at all"
-        raise ValueError(f"{path} is not loaded: it {why}; expected a state dict") from None
+        raise ValueError(f"{path} is not loaded: it {why_not(error)}; expected a state dict") from None
 
 
 def _unpickled(path: Path) -> Any:

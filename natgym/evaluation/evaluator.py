@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -193,8 +193,10 @@ class Evaluator:
         return {"policy": f"real, n={images:,}", "comparable": True, **moments(pd.DataFrame(rows))}
 
     def _scores(self, images_NCHW: Tensor, condition: Condition) -> dict[str, float]:
-        """Return METRICS and those of one's own."""
-        return self.scorer.score(images_NCHW, condition) | self._custom(images_NCHW, condition)
+        """Return METRICS and those of one's own; ValueError if one is not a finite number."""
+        scores = self.scorer.score(images_NCHW, condition)
+        _refuse_not_finite(scores, "see to the images and their extractor")
+        return scores | self._custom(images_NCHW, condition)
 
     def _custom(self, images_NCHW: Tensor, condition: Condition) -> dict[str, float]:
         """Return the metrics of one's own, fed in chunks; ValueError if one is not a finite number."""
@@ -205,10 +207,7 @@ class Evaluator:
             for metric in metrics.values():
                 metric.update(seen_BCHW, condition[rows], features_Bd)
         values = {name: float(metric.compute()) for name, metric in metrics.items()}
-        if wrong := [name for name, value in values.items() if not math.isfinite(value)]:
-            raise ValueError(
-                f"metric {wrong[0]!r} is {values[wrong[0]]}; compute has to return a finite number"
-            )
+        _refuse_not_finite(values, "compute has to return a finite number")
         return values
 
     def manifest(self) -> dict[str, Any]:
@@ -231,6 +230,12 @@ class Evaluator:
                 f"variation {self.mismatch:.2f}); distances hold that, too; --conditions data draws theirs."
             )
         return "\n".join([*lines, *self.notes])
+
+
+def _refuse_not_finite(values: Mapping[str, float], advice: str) -> None:
+    """Raise ValueError if a metric is not a finite number."""
+    if wrong := [name for name, value in values.items() if not math.isfinite(value)]:
+        raise ValueError(f"metric {wrong[0]!r} is {values[wrong[0]]}; {advice}")
 
 
 def refuse_too_few(images: int, extractor: Any) -> None:

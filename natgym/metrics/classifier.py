@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from generators.checkpoints import register
 from generators.images import ImageRows
 from generators.noise import seeded
+from generators.training import refuse_divergence
 from natgym.metrics.extractors import extract
 
 
@@ -164,13 +165,14 @@ def fit_classifier(
         classifier = Classifier(config).to(device).train()
         optimizer = torch.optim.AdamW(classifier.parameters(), 2e-3, weight_decay=0.1)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
-        for _ in range(updates):
+        for update in range(updates):
             rows = torch.randint(len(images), (128,))
             clean = images[rows]
             noisy = (clean + 0.2 * torch.randn_like(clean)).to(device)
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(classifier(noisy)[1], classes_N[rows].to(device))
             loss.backward()
+            refuse_divergence(update + 1, loss.detach(), classifier, float(schedule.get_last_lr()[0]))
             optimizer.step()
             schedule.step()
             progress(loss.item())

@@ -63,10 +63,14 @@ def extract(
         quantise: round them to 8 bits first.
         chunk: images looked at at once.
         device: of the extractor; None where the images are on it.
+
+    Raises:
+        ValueError: a pixel is not finite.
     """
-    outputs = [
-        extractor(eight_bits(images_BCHW) if quantise else images_BCHW)
-        for _, images_BCHW in batches(images, chunk, device)
-    ]
+    outputs = []
+    for rows, images_BCHW in batches(images, chunk, device):
+        if not bool(torch.isfinite(images_BCHW).all()):  # rounding would hide it
+            raise ValueError(f"of images {rows[0]} to {rows[-1]} some have pixels that are not finite")
+        outputs.append(extractor(eight_bits(images_BCHW) if quantise else images_BCHW))
     logits = [logits for _, logits in outputs if logits is not None]
     return torch.cat([features for features, _ in outputs]), torch.cat(logits) if logits else None

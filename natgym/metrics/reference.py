@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -64,10 +65,8 @@ class Reference:
         """
         try:
             with np.load(path, allow_pickle=False) as file:
-                statistics = {
-                    name: torch.from_numpy(np.asarray(file[name], np.float64)) for name in ("mu", "sigma")
-                }
-        except (OSError, ValueError, KeyError) as error:
+                statistics = {name: _real(file[name]) for name in ("mu", "sigma")}
+        except (OSError, ValueError, KeyError, EOFError, MemoryError, BadZipFile) as error:
             raise ValueError(
                 f"{path} holds no statistics ({error}); expected an .npz with mu and sigma"
             ) from None
@@ -77,6 +76,8 @@ class Reference:
                 f"{path} holds statistics of {len(statistics['mu'])} features, the extractor gives {width}; "
                 "use those of the same network"
             )
+        if what := _no_covariance(statistics["sigma"]):
+            raise ValueError(f"{path}: sigma is no covariance, {what}; get the file anew")
         return cls(Moments(0, statistics["mu"], statistics["sigma"]), tensors_hash(statistics))
 
     @cached_property
@@ -99,6 +100,22 @@ class Reference:
         accumulator = MomentsAccumulator(len(self.moments.mean))
         accumulator.update(features_Nd)
         return self.frechet.between(accumulator.compute())
+
+
+def _real(values: np.ndarray) -> Tensor:
+    if not (np.isrealobj(values) and np.isfinite(values).all()):
+        raise ValueError("its values are not all real and finite")
+    return torch.from_numpy(np.asarray(values, np.float64))
+
+
+def _no_covariance(sigma_dd: Tensor) -> str | None:
+    """Say why a matrix is no covariance; None if it is one, but for rounding."""
+    size = sigma_dd.diagonal().abs().max().item()
+    if not torch.allclose(sigma_dd, sigma_dd.T, rtol=0, atol=1e-4 * size):
+        return "it is not symmetric"
+    if (least := torch.linalg.eigvalsh(sigma_dd)[0].item()) < -1e-3 * size:
+        return f"its least eigenvalue is {least:.3g}"
+    return None
 
 
 def refuse_too_few_real(number: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +35,8 @@ class WeightedSum:
     def __init__(self, parts: Sequence[tuple[Reward, float]]) -> None:
         if not parts:
             raise ValueError("a weighted sum of no rewards; give at least one")
+        if wrong := [weight for _, weight in parts if not math.isfinite(weight)]:
+            raise ValueError(f"weight {wrong[0]} of a reward: it must be finite")
         self.parts = tuple(parts)
         self.needs_batch = any(needs_batch(reward) for reward, _ in self.parts)
 

@@ -402,6 +402,14 @@ def test_what_keeps_something_is_predicted_at_once() -> None:
     assert state.prediction is not None and len(state.prediction.cache) == TOGETHER + 1
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_generator_that_predicts_no_numbers_is_refused(value: float) -> None:
+    """A code may be forbidden, though."""
+    start(Constant(torch.tensor([[0.0, -math.inf]] * 11)), Labels(torch.tensor([0]), 10), steps=1)
+    with pytest.raises(ValueError, match="the generator predicts NaN or infinity before the first step"):
+        start(Constant(torch.tensor([[0.0, value]] * 11)), Labels(torch.tensor([0]), 10), steps=1)
+
+
 def test_one_class_is_not_guided() -> None:
     """There is nothing to guide by: no pass is spent, and the network's word is taken as it is."""
     generator = Constant(torch.tensor([[0.0, 1.0], [5.0, 0.0]]))

@@ -75,6 +75,25 @@ def test_classes_are_learned_from_at_a_power_of_their_shares(power: float) -> No
         )
 
 
+def test_a_training_that_diverges_stops_before_it_harms_the_weights() -> None:
+    learner = trainer(dataclasses.replace(SMALL, learning_rate=1e30, warmup=1))
+    with pytest.raises(ValueError, match=r"update \d diverged: loss .*, learning rate 1e\+30; .* lower"):
+        list(learner)
+    before, broken = trainer(), trainer()
+    next(parameter for parameter in broken.generator.parameters()).data[:] = 1e38
+    kept = weights(broken.generator).clone()
+    with pytest.raises(ValueError, match="update 1 diverged"):
+        broken.update()
+    assert torch.equal(weights(broken.generator), kept) and before.update()["loss"] > 0
+
+
+@pytest.mark.parametrize("wrong", [{"learning_rate": math.inf}, {"ema": math.nan}, {"weight_decay": -1.0}])
+def test_settings_that_are_no_numbers_are_refused(wrong: dict[str, float]) -> None:
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"{name} .*: it must be a number from 0 on"):
+        dataclasses.replace(SMALL, **wrong)
+
+
 def test_seeds_differ_and_the_global_state_is_left_alone() -> None:
     runs = [trainer(dataclasses.replace(SMALL, seed=seed)) for seed in (0, 0, 1)]
     torch.manual_seed(5)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,39 @@ def test_other_files_are_no_reference(tmp_path: Path) -> None:
     for name in ("mean", "evil", "text", "absent"):
         with pytest.raises(ValueError, match=f"{name}.npz holds no statistics"):
             Reference.load(tmp_path / f"{name}.npz", Halves())
+
+
+@pytest.mark.parametrize(
+    ("sigma", "said"),
+    [
+        ([[1.0, 0.5], [0.0, 1.0]], "sigma is no covariance, it is not symmetric"),
+        ([[-1.0, 0.0], [0.0, -1.0]], "sigma is no covariance, its least eigenvalue is -1"),
+        ([[1.0, math.nan], [math.nan, 1.0]], "its values are not all real and finite"),
+        ([[1.0, 1j], [-1j, 1.0]], "its values are not all real and finite"),
+    ],
+)
+def test_statistics_that_can_be_of_no_images_are_refused(tmp_path: Path, sigma: Any, said: str) -> None:
+    np.savez(tmp_path / "x.npz", mu=np.zeros(2), sigma=np.array(sigma))
+    with pytest.raises(ValueError, match=f"x.npz.*{said}"):
+        Reference.load(tmp_path / "x.npz", Halves())
+
+
+@pytest.mark.parametrize("share", [0, 3, 7, 9])
+def test_statistics_that_were_cut_are_no_reference(tmp_path: Path, share: int) -> None:
+    np.savez(tmp_path / "x.npz", mu=np.zeros(2), sigma=np.eye(2))
+    data = (tmp_path / "x.npz").read_bytes()
+    (tmp_path / "x.npz").write_bytes(data[: share * len(data) // 10])
+    with pytest.raises(ValueError, match="x.npz holds no statistics"):
+        Reference.load(tmp_path / "x.npz", Halves())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_pixels_that_are_no_numbers_are_told(digits: Any, value: float) -> None:
+    select = digits.split("select")
+    images_NCHW = select.images_NCHW.clone()
+    images_NCHW[7, 0, 0, 0] = value
+    with pytest.raises(ValueError, match="of images 0 to 199 some have pixels that are not finite"):
+        Scorer(digits.score_extractor, select).score(images_NCHW, select.condition)
 
 
 def test_extractors_by_name() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,11 @@ def test_the_feature_distance_is_a_slow_loop(digits: Any) -> None:
     named: Any = make_reward("feature-distance", "digits")
     nearer = named(images, condition) * named.unit >= found * reward.unit - 1e-4
     assert len(named.real_Nd) == 1197 and nearer.all(), "more real images come nearer"
+
+
+def test_a_weight_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="weight nan of a reward: it must be finite"):
+        make_reward({"classifier": math.nan}, "digits")
 
 
 def test_a_weighted_sum_is_one_and_learns_where_a_part_does(digits: Any) -> None:
