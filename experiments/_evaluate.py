@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -134,7 +135,10 @@ def finished(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
     """Return the rows that a stopped evaluation left, by policy and number of steps."""
     if not (folder / "results.json").is_file():
         return {}
-    rows = json.loads((folder / "results.json").read_text())["rows"]
+    rows: list[dict[str, Any]] = [
+        {name: math.nan if value is None else value for name, value in row.items()}  # as one seed's spread
+        for row in json.loads((folder / "results.json").read_text())["rows"]
+    ]
     return {(row["policy"], row["steps"]): row for row in rows if "steps" in row}
 
 
@@ -158,8 +162,8 @@ def evaluate(args: Args) -> None:
                     bar.update(each)
                 else:
                     known[place] = judged(label, policy, evaluator, bar.update)
+                    evaluation.show(label, policy, task, run)  # before the row, which a resume takes as done
                     run.write_results(evaluator.manifest(), list(known.values()))  # what a killed run leaves
-                    evaluation.show(label, policy, task, run)
                 of_generator.append(known[place])
             rows += set_against(of_generator, evaluation.label(name, evaluation.against))
     bars = f"{evaluation.task.name}; bars: 95 % t-intervals over {len(args.seeds)} evaluation seeds"

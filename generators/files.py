@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from generators import former
+from generators.typed import typed
 
 try:
     import fcntl
@@ -103,12 +104,12 @@ def read_description(folder: Path | str) -> dict[str, Any]:
 
 
 def config_from_dict(config_class: type, values: dict[str, Any]) -> Any:
-    """Build a config dataclass from JSON values, lists becoming tuples; ValueError if the keys don't fit."""
+    """Build a config dataclass from JSON values, by its fields' types; ValueError if they don't fit."""
     fields = [field.name for field in dataclasses.fields(config_class)]
     values = former.settings(values, fields)
     if unknown := sorted(set(values) - set(fields)):
         raise ValueError(f"{config_class.__name__} has no {', '.join(unknown)}; it has {', '.join(fields)}")
     try:
-        return config_class(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+        return config_class(**typed(config_class, values))
     except TypeError as error:
         raise ValueError(f"{config_class.__name__} can't be built from {sorted(values)}: {error}") from None

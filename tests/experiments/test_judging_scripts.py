@@ -81,6 +81,18 @@ def test_a_stopped_evaluation_goes_on_to_the_same_table(call: Call, tmp_path: Pa
     assert code == 1 and "--resume" in last_line(err) and "--images" in last_line(err)
 
 
+def test_an_evaluation_of_one_seed_goes_on_too(call: Call, tmp_path: Path) -> None:
+    """One seed has no spread, which JSON has as null; and settings of another type are named."""
+    code, _, err = call("evaluate.py", "--steps", 2, "--images", 40, "--seeds", 0, "--output", "one")
+    assert code == 0, err
+    code, out, err = call("evaluate.py", "--resume", "one")
+    assert code == 0 and "nan" not in err, err
+    settings = json.loads((tmp_path / "one" / "config.json").read_text())
+    (tmp_path / "one" / "config.json").write_text(json.dumps(settings | {"conditions": "zzz"}))
+    code, _, err = call("evaluate.py", "--resume", "one")
+    assert code == 1 and "conditions 'zzz' is not " in last_line(err)
+
+
 def test_two_results_are_ranked_or_explained(call: Call) -> None:
     for output, more in (("a", []), ("b", ["--policy", "maskgit"]), ("c", ["--no-quantise"])):
         assert call("evaluate.py", "--steps", 2, *SMALL, *more, "--output", output)[0] == 0

@@ -5,8 +5,9 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -98,6 +99,44 @@ def test_half_a_module_is_none(tmp_path: Path, missing: str) -> None:
     (rewritten(tmp_path) / missing).unlink()
     with pytest.raises(ValueError, match="holds no saved module"):
         from_pretrained(tmp_path)
+
+
+@dataclass(frozen=True)
+class Typed:
+    place: Path | None = None
+    law: Literal["even", "data"] | None = None
+    rate: float = 0.1
+    flag: bool = False
+    grid: tuple[int, int] = (1, 1)
+    seeds: tuple[int, ...] = ()
+    any: Any = None
+
+
+def test_values_become_what_their_fields_are() -> None:
+    found = config_from_dict(
+        Typed, {"place": "a/b", "law": "data", "rate": 1, "grid": [2, 3], "seeds": [0, 1, 2], "any": [1]}
+    )
+    assert found == Typed(Path("a/b"), "data", 1, False, (2, 3), (0, 1, 2), (1,))
+    assert config_from_dict(Typed, json.loads(json.dumps(asdict(Typed())))) == Typed()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"law": "zzz"},
+        {"rate": "0.1"},
+        {"rate": True},
+        {"flag": 1},
+        {"place": 3},
+        {"grid": [1, 2, 3]},
+        {"grid": 2},
+        {"seeds": [0.5]},
+    ],
+)
+def test_values_of_another_type_are_named(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(ValueError, match=rf"Typed: {name} .* is not "):
+        config_from_dict(Typed, wrong)
 
 
 def test_lists_become_tuples() -> None:
