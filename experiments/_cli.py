@@ -8,6 +8,7 @@ import inspect
 import io
 import os
 import re
+import select
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -66,16 +67,23 @@ def main(
     sys.argv[1:] = written_out(renamed(sys.argv[1:]), config_class)
     try:
         work(parse(config_class, script, defaults))
-    except BrokenPipeError:  # whoever read the output has read enough, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes at its end
-        sys.exit(1)
     except (ValueError, RuntimeError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _unread():  # they have read enough, as `| head` has
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes at its end
+            sys.exit(1)
         if os.environ.get("NATGYM_TRACEBACK"):
             raise
         sys.exit(f"{script}: error: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
         print(f"\n{script}: interrupted; --resume FOLDER goes on with the run", file=sys.stderr)
         sys.exit(130)
+
+
+def _unread() -> bool:
+    """Whether nobody reads the output any more."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def parse(

@@ -26,8 +26,9 @@ from generators.training import Trainer
 from generators.vq import VQTrainer
 from natgym.evaluation.evaluator import FAR
 from natgym.figures.policies import samples_figure
-from natgym.metrics.classifier import ClassifierConfig, fit_classifier
+from natgym.metrics.classifier import Classifier, ClassifierConfig, fit_classifier
 from natgym.metrics.manifold import NEIGHBORS
+from natgym.metrics.perceptual import PerceptualDistance
 from natgym.metrics.score import total_variation
 from natgym.names.tasks import Description
 from natgym.task import Task
@@ -126,11 +127,16 @@ class Plan:
         paths = [self.spec.path / row["file"] for row in self.train]
         return ImageFiles(paths, self.spec.size, self.spec.mode)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the images."""
+        assert self.spec.size is not None
+        return 1 if self.spec.mode == "L" else 3, self.spec.size, self.spec.size
+
     def tokenizer(self, args: Args) -> ConvVQConfig:
         """Return the geometry of the tokenizer that is trained."""
-        assert self.spec.size is not None
         return ConvVQConfig(
-            image_shape=(1 if self.spec.mode == "L" else 3, self.spec.size, self.spec.size),
+            image_shape=self.shape,
             codebook_size=args.codebook_size,
             downsampling=self.downsampling,
             width=TOKENIZER_WIDTH,
@@ -243,7 +249,8 @@ def estimate(args: Args, plan: Plan) -> pd.DataFrame:
         seconds["generator"] = _pace(iter(trainer))
         seconds["tokenizer"] = 0.0
         if args.tokenizer is None:
-            seconds["tokenizer"] = _pace(iter(VQTrainer(tokenizer, images_NCHW, VQTrainingConfig())))
+            look = perceptual(args, plan).to(args.device) if args.perceptual else None
+            seconds["tokenizer"] = _pace(iter(VQTrainer(tokenizer, images_NCHW, VQTrainingConfig(), look)))
     ends: list[float] = []
     fit_classifier(
         ClassifierConfig(image_shape=tokenizer.image_shape, num_classes=classes, features=plan.features),
@@ -254,8 +261,9 @@ def estimate(args: Args, plan: Plan) -> pd.DataFrame:
         progress=lambda loss: ends.append(time.perf_counter()),
     )
     seconds["extractors"] = (ends[-1] - ends[0]) / (len(ends) - 1)
+    own = 2 if args.extractor is None else 1
     rows = [
-        ("extractors", f"2 of {plan.features} features", 2 * args.extractor_updates),
+        ("extractors", f"{own} of {plan.features} features", own * args.extractor_updates),
         (
             "tokenizer",
             f"{args.codebook_size} codes of {plan.downsampling} x {plan.downsampling} pixels",
@@ -273,6 +281,14 @@ def estimate(args: Args, plan: Plan) -> pd.DataFrame:
     lines = [(*row, f"{one:.1f}") for row, one in zip(rows, minutes, strict=True)]
     all_of_it = ("all", "", "", f"{sum(minutes):.0f}")
     return pd.DataFrame([*lines, all_of_it], columns=["stage", "what", "updates", "minutes"])
+
+
+def perceptual(args: Args, plan: Plan) -> PerceptualDistance:
+    """Return what will look at reconstructions: VGG16, or, for its time, a classifier that is not trained."""
+    if args.perceptual_weights is not None:
+        return PerceptualDistance.of_vgg(args.perceptual_weights)
+    network = Classifier(ClassifierConfig(image_shape=plan.shape, num_classes=2, features=plan.features))
+    return PerceptualDistance.of_trunk(network.trunk)
 
 
 def _pace(updates: Iterator[Any], number: int = 3) -> float:

@@ -67,7 +67,7 @@ def prepare(args: Args) -> Path:
     plan = Plan.of(args)
     if args.tokenizer is not None:
         refuse_another_shape(args.tokenizer, plan)
-    refuse_other_weights(args)
+    refuse_other_weights(args, plan)
     print(*plan.said(), sep="\n")
     folder.mkdir(parents=True, exist_ok=True)
     print(Run(folder).write_figure("contact-sheet", contact_sheet(plan)))
@@ -96,12 +96,18 @@ def refuse_another_shape(tokenizer: str, plan: Plan) -> None:
         raise ValueError(f"tokenizer {tokenizer} is for images {shape}, these are {own}; say --size or #grey")
 
 
-def refuse_other_weights(args: Args) -> None:
-    """Raise ValueError if a file of foreign weights is another's, or features are more than images."""
+def refuse_other_weights(args: Args, plan: Plan) -> None:
+    """Raise ValueError if foreign weights are another's, or images too few or too small for them."""
     if args.extractor is not None:
         refuse_too_few(args.evaluation_images, load_extractor(args.extractor, args.extractor_weights))
     if args.perceptual_weights is not None:
-        PerceptualDistance.of_vgg(args.perceptual_weights)
+        look, blank_BCHW = PerceptualDistance.of_vgg(args.perceptual_weights), torch.zeros(1, *plan.shape)
+        try:
+            look(blank_BCHW, blank_BCHW)
+        except RuntimeError:
+            raise ValueError(
+                f"images of {plan.spec.size} pixels are too small for VGG16; --size 16"
+            ) from None
 
 
 def stages(args: Args, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:

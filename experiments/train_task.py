@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 from _cli import main
 
-from generators.checks import at_least
+from generators.checks import at_least, finite
 from generators.config import recipe
 from generators.folders import FolderSpec
 from natgym.names.tasks import at_hand
@@ -96,6 +96,11 @@ class Args:
             raise ValueError("give either a folder of images or --resume, and not both")
         if self.resume is None and self.output is None:
             raise ValueError("name the task's folder with --output")
+        finite(self, "perceptual")
+        if self.perceptual and self.tokenizer is not None:
+            raise ValueError("--perceptual is of a tokenizer that is trained; leave out it or --tokenizer")
+        if self.perceptual_weights is not None and not self.perceptual:
+            raise ValueError("--perceptual-weights are looked through with --perceptual WEIGHT, which is 0")
         if (self.extractor is None) != (self.extractor_weights is None):
             raise ValueError("--extractor and --extractor-weights, its local file, go together")
         dataclasses.replace(

@@ -53,6 +53,8 @@ class Args:
 
     def __post_init__(self) -> None:
         at_least(1, self, "codebook_size", "checkpoint_every", "threads", "patch")
+        if self.perceptual is not None:
+            object.__setattr__(self, "perceptual", self.perceptual.resolve())  # a resume may begin elsewhere
 
 
 def work(args: Args) -> None:

@@ -82,12 +82,24 @@ def save_state(path: Path | str, state: dict[str, Any]) -> None:
 def load_state(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read what `save_state` wrote, executing nothing; ValueError that names the file if it is broken."""
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # a broken pickle can raise anything
         refuse_pointer(path)
         raise ValueError(f"{path} is not loaded: it {why_not(error)}; expected a checkpoint") from None
+    return state if torch.device(device).type == "cpu" else _moved(state, device)
+
+
+def _moved(state: Any, device: torch.device | str) -> Any:
+    """Move the tensors of nested containers to a device."""
+    if isinstance(state, torch.Tensor):
+        return state.to(device)
+    if isinstance(state, Mapping):
+        return type(state)((key, _moved(value, device)) for key, value in state.items())  # type: ignore[call-arg]
+    if type(state) in (list, tuple):
+        return type(state)(_moved(value, device) for value in state)
+    return state
 
 
 def why_not(error: Exception) -> str:

@@ -8,6 +8,7 @@ image folder (`generators.folders`); data sets are looked for in $NATGYM_DATA, b
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import warnings
@@ -118,7 +119,7 @@ def _cropped(task: str, split: SplitName, pictures: Pictures, crops: int) -> Ran
             f"crops {crops}: images of {task} have one size, and nothing around it to crop; crops are of "
             f"image folders that are resized, PATH#size={min(height, width)}"
         )
-    larger = replace(spec, size=round(spec.size * LARGER))
+    larger = replace(spec, size=math.ceil(spec.size * LARGER))
     return RandomCrops(open_split(str(larger), split), spec.size, crops)
 
 

@@ -263,10 +263,12 @@ def predict(
     counts = (masked_B,) if getattr(generator, "reuses", False) else ()
     if counts or cache is not None or len(ids_BL) <= TOGETHER or ids_BL.device.type != "cpu":
         return generator(ids_BL, condition, cache, *counts)
-    groups = [slice(first, first + TOGETHER) for first in range(0, len(ids_BL), TOGETHER)]
-    parts = [generator(ids_BL[rows], condition[rows], None) for rows in groups]
-    if parts[0].cache is not None:
-        return generator(ids_BL, condition, None)
+    parts = []
+    for first in range(0, len(ids_BL), TOGETHER):
+        rows = slice(first, first + TOGETHER)
+        parts.append(generator(ids_BL[rows], condition[rows], None))
+        if parts[0].cache is not None:  # it keeps something all the same, of all rows at once
+            return generator(ids_BL, condition, None)
     return Prediction(
         torch.cat([part.logits_BLV for part in parts]), torch.cat([part.features_BLD for part in parts]), None
     )

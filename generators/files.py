@@ -55,13 +55,14 @@ def write_atomic(path: Path | str, data: bytes | str) -> None:
 def hold(folder: Path | str) -> None:
     """Let this process alone write into a run's folder, until it ends, however it ends.
 
-    Where the file system has no locks, that is said, and nothing is held.
+    A process that it forked has what it has. Where the file system has no locks, that is said, and nothing is
+    held.
 
     Raises:
         ValueError: another process writes there; it is named.
     """
     folder = Path(folder).resolve()
-    if fcntl is None or folder in _HELD:
+    if fcntl is None or (folder in _HELD and _same(_HELD[folder], folder / LOCK)):
         return
     file = open(folder / LOCK, "a+")  # noqa: SIM115  (as long as the process lives)
     try:
@@ -79,6 +80,11 @@ def hold(folder: Path | str) -> None:
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
     _HELD[folder] = file
+
+
+def _same(file: IO[str], path: Path) -> bool:
+    """Whether an open file is the one of a name today, whose folder may have been made anew."""
+    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
 
 
 def place_and_options(spec: str) -> tuple[str, str]:

@@ -117,7 +117,9 @@ class Trainer:
             else generator
         )
         self.mask_law: RatioLaw = config.mask_law  # may be set to another one between updates
-        self._chances_N = None if config.class_power == 1 else chances(condition, config.class_power)
+        self._cumulative_N = (
+            None if config.class_power == 1 else chances(condition, config.class_power).cumsum()
+        )
         self.done = 0
 
     @property
@@ -202,7 +204,11 @@ class Trainer:
             return torch.as_tensor(drawn_B)[self.rank * size : (self.rank + 1) * size].to(device)
 
         # The order of the draws is part of what a seed stands for.
-        rows_B = share(rng.choice(len(self.tokens_NL), size=B, p=self._chances_N))
+        if self._cumulative_N is None:
+            rows_B = share(rng.integers(len(self.tokens_NL), size=B))
+        else:
+            last = len(self.tokens_NL) - 1  # for a sum a rounding below 1
+            rows_B = share(self._cumulative_N.searchsorted(rng.random(B), side="right").clip(max=last))
         dropped_B = share(rng.random(B) < config.label_dropout)
         uniform_BL = share(rng.random((B, L)))
         ratios_B = share(self.mask_law.sample(1 if config.shared_mask else B, rng).expand(B))

@@ -36,7 +36,7 @@ def _as(hint: Any, value: Any) -> Any:
     if origin in (Union, types.UnionType):
         return _first(arguments, value)
     if origin is Literal:
-        if value in arguments:
+        if (type(value), value) in ((type(one), one) for one in arguments):
             return value
         raise TypeError
     if origin is tuple and isinstance(value, list | tuple):

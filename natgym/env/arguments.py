@@ -70,7 +70,7 @@ def build_action_map(
     """Return a preset's map around a schedule, or a live one as it is.
 
     Args:
-        guides: whether there is anything to guide by; else guidance is not among the default parameters.
+        guides: whether there is anything to guide by; else all parameters are all but the guidance.
 
     Raises:
         ValueError: a live map comes with parameters or smoothing, has other than T steps, or is to set a

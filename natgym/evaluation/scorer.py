@@ -72,11 +72,11 @@ class Scorer:
         features_Nd, logits_NK = extract(self.extractor, images_NCHW, self.quantise)
         classes_NK = None
         if self.classifier is self.extractor:
-            # A foreign network's logits, as Inception's, are of other classes.
-            own = logits_NK is not None and logits_NK.shape[1] == condition.vectors.shape[1]
-            classes_NK = logits_NK if own else None
+            classes_NK = logits_NK
         elif self.classifier is not None:
             classes_NK = extract(self.classifier, images_NCHW, self.quantise)[1]
+        if classes_NK is not None and classes_NK.shape[1] != condition[:1].vectors.shape[1]:
+            classes_NK = None  # a foreign network's, as Inception's, are other classes
         judged = Judged(
             features_Nd=features_Nd,
             logits_NK=logits_NK,

@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import FixedFormatter, FuncFormatter
+from matplotlib.ticker import LogFormatter, ScalarFormatter
 from torch import Tensor
 
 from natgym.env.rendering import as_rgb, to_uint8
@@ -58,10 +58,10 @@ def literal(figure: Figure) -> None:
     """Draw texts as they are, and no formula between a name's dollars; numbers on axes keep their powers."""
     numbers = set()
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
-        if not isinstance(axis.get_major_formatter(), FixedFormatter | FuncFormatter):  # of given names
+        if isinstance(axis.get_major_formatter(), ScalarFormatter | LogFormatter):
             numbers |= {*axis.get_ticklabels(), *axis.get_ticklabels(minor=True), axis.get_offset_text()}
     for text in figure.findobj(Text):
-        if isinstance(text, Text) and text not in numbers:
+        if text not in numbers:
             text.set_parse_math(False)
 
 

@@ -52,8 +52,13 @@ class PerceptualDistance(nn.Module):
         network: Any = from_pretrained(folder)
         if not isinstance(getattr(network, "trunk", None), nn.Sequential):
             raise ValueError(f"{folder} holds a {type(network).__name__}, which is no classifier")
-        ends = [at for at, layer in enumerate(network.trunk) if isinstance(layer, nn.Flatten)]
-        return cls(network.trunk, _places(network.trunk[: ends[0]], nn.ReLU))
+        return cls.of_trunk(network.trunk)
+
+    @classmethod
+    def of_trunk(cls, trunk: nn.Sequential) -> PerceptualDistance:
+        """Compare after each non-linearity of a live classifier's convolutions."""
+        convolutions = trunk[: _places(trunk, nn.Flatten)[0]]
+        return cls(convolutions, _places(convolutions, nn.ReLU))
 
     @classmethod
     def of_vgg(cls, weights: Path | str) -> PerceptualDistance:

@@ -103,7 +103,7 @@ class Reference:
 
 
 def _real(values: np.ndarray) -> Tensor:
-    if not (np.isrealobj(values) and np.isfinite(values).all()):
+    if values.dtype.kind not in "fiu" or not np.isfinite(values).all():
         raise ValueError("its values are not all real and finite")
     return torch.from_numpy(np.asarray(values, np.float64))
 

@@ -85,3 +85,13 @@ def test_names_that_are_told_without_torch_are_those_that_there_are() -> None:
     assert {model: tuple(sizes) for model, sizes in SIZES.items()} == SIZE_NAMES
     assert tuple(DATA_SETS) == DATA_SET_NAMES and "report" in get_args(SplitName)
     assert spaces.PARAMETERS == PARAMETERS
+
+
+def test_whoever_reads_no_further_is_told_nothing() -> None:
+    """As `| head -1` reads: no word of a broken pipe."""
+    line = [sys.executable, str(EXPERIMENTS / "train_task.py"), "--help"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(line, text=True, **pipes) as script:
+        assert script.stdout is not None and script.stderr is not None
+        script.stdout.close()
+        assert script.stderr.read() == ""

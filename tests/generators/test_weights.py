@@ -335,7 +335,6 @@ def test_containers(tmp_path: Path, write: Callable[[Any, Path], Any], file: str
     assert torch.equal(output(convert(found, **given(module.config)).build()), output(module))
 
 
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's list of mapped files")
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
 def test_wrappers_prefixes_come_off(tmp_path: Path, prefix: str) -> None:
     weights = {"norm.weight": torch.arange(3.0), "module_list.0": torch.ones(1)}
@@ -359,6 +358,7 @@ def test_half_precision_is_cast() -> None:
     assert all(parameter.dtype == torch.float32 for parameter in built.parameters())
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's list of mapped files")
 def test_weights_stay_in_the_file(tmp_path: Path) -> None:
     """Every tensor, also of the module that is built, lies where the file is mapped."""
     torch.save(official_names(small("nat")), tmp_path / "nnet_ema.pth")

@@ -146,8 +146,11 @@ def test_a_foreign_network_can_stand_in_a_task(vit: Any, tmp_path: Path) -> None
             return images_BCHW.flatten(1)[:, :4], images_BCHW.flatten(1)
 
     digits = Task.load("digits").split("select")
-    scores = Scorer(Foreign(), digits).score(digits.images_NCHW, digits.condition)  # type: ignore[arg-type]
-    assert "accuracy" not in scores and "class_drift" not in scores and {"distance", "score"} <= scores.keys()
+    for beside in (None, Task.load("digits").reward_extractor):
+        judge = Scorer(Foreign(), digits, extractor=beside)  # type: ignore[arg-type]
+        scores = judge.score(digits.images_NCHW, digits.condition)
+        assert "accuracy" not in scores and "class_drift" not in scores
+        assert {"distance", "score"} <= scores.keys()
 
 
 def test_inception_is_saved_as_it_prepares_images(tmp_path: Path) -> None:

@@ -234,9 +234,15 @@ def test_a_run_leaves_no_other_files(tmp_path: Path) -> None:
 
 def test_a_folder_has_one_writer(tmp_path: Path) -> None:
     """Another process that goes on with a run, or makes its folder, is told who has it, until it ends."""
-    program = "import sys; from pathlib import Path; from natgym.runs import Run; "
-    program += "Run.create('x', Path(sys.argv[1]), small_config); print('made', flush=True); sys.stdin.read()"
-    program = program.replace("small_config", "__import__('generators.config').config.VQTrainingConfig()")
+    program = """
+import sys
+from pathlib import Path
+from generators.config import VQTrainingConfig
+from natgym.runs import Run
+Run.create("x", Path(sys.argv[1]), VQTrainingConfig())
+print("made", flush=True)
+sys.stdin.read()
+"""
     folder = tmp_path / "run"
     other = subprocess.Popen(
         [sys.executable, "-c", program, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
