@@ -156,7 +156,7 @@ def make_tokenizer(args: Args, folder: Path) -> None:
             codebook_size=args.codebook_size,
             width=TOKENIZER_WIDTH,
             downsampling=args.downsampling or 4,
-            perceptual=Path(seen_by) if args.perceptual else None,
+            perceptual_network=Path(seen_by) if args.perceptual else None,
             device=args.device,
             threads=args.threads,
             train=VQTrainingConfig(

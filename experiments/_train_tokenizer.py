@@ -70,8 +70,9 @@ def train_vq(args: Args, folder: Path) -> ConvVQ:
     )
     with seeded(derive_seed(args.train.seed, "tokenizer")):
         tokenizer = ConvVQ(config).to(args.device)
-    perceptual = None if args.perceptual is None else PerceptualDistance.load(args.perceptual).to(args.device)
-    trainer = VQTrainer(tokenizer, pictures, args.train, perceptual)
+    network = args.perceptual_network
+    look = None if network is None else PerceptualDistance.load(network).to(args.device)
+    trainer = VQTrainer(tokenizer, pictures, args.train, look)
     folder.mkdir(parents=True, exist_ok=True)
     hold(folder)
     write_config(folder / SETTINGS, args)

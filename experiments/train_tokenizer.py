@@ -37,7 +37,7 @@ class Args:
     """vq: side of a token in pixels, a power of 2."""
     blocks: int = 2
     """vq: residual blocks on either side of the codebook."""
-    perceptual: Path | None = None
+    perceptual_network: Path | None = None
     """vq: what sees images beside the squared error of their pixels: a file of torchvision's VGG16 weights,
     or the folder of a saved classifier, which should not be the one that judges tables."""
     classifier: str | None = None
@@ -53,8 +53,8 @@ class Args:
 
     def __post_init__(self) -> None:
         at_least(1, self, "codebook_size", "checkpoint_every", "threads", "patch")
-        if self.perceptual is not None:
-            object.__setattr__(self, "perceptual", self.perceptual.resolve())  # a resume may begin elsewhere
+        if (network := self.perceptual_network) is not None:
+            object.__setattr__(self, "perceptual_network", network.resolve())  # a resume may begin elsewhere
 
 
 def work(args: Args) -> None:

@@ -68,9 +68,6 @@ def start(
 
     Args:
         first_pass: of this generator; its passes, one per condition and not one per row, are not counted.
-
-    Raises:
-        ValueError: there is no step to take, or the generator predicts what is not finite.
     """
     if steps < 1:
         raise ValueError(f"steps {steps}: decoding takes at least one step")
@@ -81,11 +78,6 @@ def start(
         prediction = predict(generator, ids_BL, condition, None, masked_B)
     else:
         prediction = first_pass(condition)
-    if not bool((prediction.logits_BLV < torch.inf).all()):  # -inf forbids a code
-        raise ValueError(
-            "the generator predicts NaN or infinity before the first step: its weights are not finite, or "
-            "too large for its precision"
-        )
     # With nothing visible there is nothing to reuse yet, so that both streams start from the same cache.
     return DecodeState(
         ids_BL,
@@ -98,6 +90,16 @@ def start(
         prediction.cache,
         first_pass=first_pass,
     )
+
+
+def refuse_not_finite(state: DecodeState) -> DecodeState:
+    """Return a state as it is; ValueError if what is predicted there is not finite. Copies to the host."""
+    if state.prediction is not None and not bool((state.prediction.logits_BLV < torch.inf).all()):
+        raise ValueError(  # -inf only forbids a code
+            "the generator predicts NaN or infinity before the first step: its weights are not finite, or "
+            "too large for its precision"
+        )
+    return state
 
 
 @torch.no_grad()

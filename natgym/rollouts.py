@@ -22,7 +22,7 @@ from generators.conditions import Condition, balanced
 from generators.conditions import at_random as at_random
 from generators.conditions import at_shares as at_shares
 from generators.contract import Generator
-from generators.decoding import DecodeState, advance, start
+from generators.decoding import DecodeState, advance, refuse_not_finite, start
 from generators.first_pass import FirstPass
 from generators.noise import HashNoise, Noise
 from generators.rules import DecodeRules
@@ -67,7 +67,7 @@ def play(
     """
     rules = rules_of(policy, rules)
     remembered: Observation = {"condition": condition.values}
-    state = start(generator, condition, steps=policy.steps, first_pass=first_pass)
+    state = refuse_not_finite(start(generator, condition, steps=policy.steps, first_pass=first_pass))
     while not state.done:
         decision = decide(policy, observe(state, generator.mask_id) | remembered, state.step)
         if decision.previous_action is not None:

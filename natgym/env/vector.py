@@ -18,7 +18,7 @@ from torch import Tensor
 
 from generators.conditions import Condition
 from generators.contract import Generator
-from generators.decoding import DecodeState, advance, start
+from generators.decoding import DecodeState, advance, refuse_not_finite, start
 from generators.first_pass import FirstPass
 from generators.noise import CoupledNoise, HashNoise, Purpose, hash_uniform, next_episode
 from generators.rules import DecodeRules
@@ -329,7 +329,8 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         self.noise = CoupledNoise(seeds_B) if self.coupled else HashNoise(seeds_B)
         self.played_Bk = torch.zeros_like(self.played_Bk)
         condition = asked_condition(condition, self.task, self.num_envs).to(self.device)
-        self.state = start(self.generator, condition, steps=self.steps, first_pass=self.first_pass)
+        begun = start(self.generator, condition, steps=self.steps, first_pass=self.first_pass)
+        self.state = refuse_not_finite(begun)
 
     def _next_conditions(self, seeds_B: Tensor) -> Condition:
         if self.random_conditions:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from generators.conditions import Condition, Labels
 from generators.contract import Prediction
-from generators.decoding import TOGETHER, DecodeState, advance, lowest, start
+from generators.decoding import TOGETHER, DecodeState, advance, lowest, refuse_not_finite, start
 from generators.nat import NAT, nat_digits
 from generators.noise import HashNoise, RecordedNoise
 from generators.rules import GUIDANCE_FLOOR, DecodeRules
@@ -405,9 +405,11 @@ def test_what_keeps_something_is_predicted_at_once() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_generator_that_predicts_no_numbers_is_refused(value: float) -> None:
     """A code may be forbidden, though."""
-    start(Constant(torch.tensor([[0.0, -math.inf]] * 11)), Labels(torch.tensor([0]), 10), steps=1)
+    condition = Labels(torch.tensor([0]), 10)
+    forbidden, wrong = (Constant(torch.tensor([[0.0, logit]] * 11)) for logit in (-math.inf, value))
+    refuse_not_finite(start(forbidden, condition, steps=1))
     with pytest.raises(ValueError, match="the generator predicts NaN or infinity before the first step"):
-        start(Constant(torch.tensor([[0.0, value]] * 11)), Labels(torch.tensor([0]), 10), steps=1)
+        refuse_not_finite(start(wrong, condition, steps=1))
 
 
 def test_one_class_is_not_guided() -> None:

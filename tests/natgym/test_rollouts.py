@@ -1,5 +1,6 @@
 """Rollouts: the same images however the work is cut, and a frame whose books balance."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from generators.decoding import advance, start
 from generators.noise import HashNoise
 from generators.rules import GUIDANCE_FLOOR, DecodeRules
 from generators.schedules import PARAMETERS, DecodeParams, reference
-from natgym.env.vector import Observation
+from natgym.env.vector import DecodeVectorEnv, Observation
 from natgym.policies import FixedPolicy
 from natgym.rollouts import ACTIONS, Decision, Rollout, balanced, rollout
 from rounding import assert_rounded
@@ -210,3 +211,15 @@ def test_a_schedule_is_played_to_the_digit(steps: int, digits: Any) -> None:
 def test_balanced_takes_the_pool_in_turn(rows: int) -> None:
     pool = Labels(torch.tensor([4, 2, 9]), 10)
     assert balanced(pool, rows).ids_B.tolist() == [[4, 2, 9][i % 3] for i in range(rows)]
+
+
+def test_a_generator_that_is_broken_in_memory_draws_nothing(digits: Any) -> None:
+    """One weight that is not a number would give images and a table all the same."""
+    broken = copy.deepcopy(digits.generator)
+    broken.token_embedding.norm.bias.data[0] = torch.nan
+    task = digits.like(generator=broken)
+    with pytest.raises(ValueError, match="the generator predicts NaN or infinity before the first step"):
+        rollout(FixedPolicy(reference(2)), task, num_images=3, seed=0)
+    env = DecodeVectorEnv(4, task=task, steps=2, reward="classifier")
+    with pytest.raises(ValueError, match="the generator predicts NaN or infinity before the first step"):
+        env.reset(seed=0)
