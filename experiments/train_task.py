@@ -2,7 +2,6 @@
 
 import _root  # noqa: F401
 
-import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ import tyro
 from _cli import main
 
 from generators.checks import at_least, finite
-from generators.config import recipe
+from generators.config import TrainingConfig
 from generators.folders import FolderSpec
 from natgym.names.tasks import at_hand
 
@@ -103,9 +102,7 @@ class Args:
             raise ValueError("--perceptual-weights are looked through with --perceptual WEIGHT, which is 0")
         if (self.extractor is None) != (self.extractor_weights is None):
             raise ValueError("--extractor and --extractor-weights, its local file, go together")
-        dataclasses.replace(
-            recipe("small", "nat"), class_power=self.class_power
-        )  # says what is wrong with it
+        TrainingConfig(class_power=self.class_power)  # says what is wrong with it
         if self.images is not None:
             FolderSpec.parse(self.images)
         for name in ("tokenizer", "extractor_weights", "perceptual_weights"):

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
+from torch.utils._pytree import tree_map_only
 
 from generators.files import FILES as FILES
 from generators.files import PRETRAINED as PRETRAINED
@@ -88,18 +89,8 @@ def load_state(path: Path | str, device: torch.device | str = "cpu") -> dict[str
     except Exception as error:  # a broken pickle can raise anything
         refuse_pointer(path)
         raise ValueError(f"{path} is not loaded: it {why_not(error)}; expected a checkpoint") from None
-    return state if torch.device(device).type == "cpu" else _moved(state, device)
-
-
-def _moved(state: Any, device: torch.device | str) -> Any:
-    """Move the tensors of nested containers to a device."""
-    if isinstance(state, torch.Tensor):
-        return state.to(device)
-    if isinstance(state, Mapping):
-        return type(state)((key, _moved(value, device)) for key, value in state.items())  # type: ignore[call-arg]
-    if type(state) in (list, tuple):
-        return type(state)(_moved(value, device) for value in state)
-    return state
+    # Only now: what a device lacks is no fault of the file.
+    return tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), state)
 
 
 def why_not(error: Exception) -> str:

@@ -103,9 +103,10 @@ def tokens(
     if task not in DATA_SETS:  # folders of one name, and their options
         place += f"-{hashlib.sha256(task.encode()).hexdigest()[:8]}"
     seen: ImageRows = _cropped(task, split, pictures, crops) if crops else pictures
-    variants = [f"crops{crops}"] * bool(crops) + ["mirror"] * mirror
-    path = Path(cache_folder) / f"{'-'.join([place, split, weights, *variants])}.safetensors"
-    made_of = " ".join([task, split, weights, str(mirror), pictures.fingerprint(), *variants[: bool(crops)]])
+    cut = [f"crops{crops}"] if crops else []
+    name = "-".join([place, split, weights, *cut, *(["mirror"] if mirror else [])])
+    path = Path(cache_folder) / f"{name}.safetensors"
+    made_of = " ".join([task, split, weights, str(mirror), pictures.fingerprint(), *cut])
     ids_NL = cached(path, "ids", made_of, lambda: _encode(seen, tokenizer, flips, batch_size, progress))
     return ids_NL, type(pictures.condition).cat([pictures.condition] * (max(1, crops) * len(flips)))
 

@@ -162,7 +162,7 @@ class Task:
         every = self.generator.conditions()
         if self.law == "balanced":
             return every
-        real = open_split(self.data, "train").condition  # the images may be elsewhere
+        real = self._opened("train").condition  # the images may be elsewhere
         order = np.random.default_rng(derive_seed("pool")).permutation(len(real))
         return real[torch.from_numpy(order)].to(every.values.device)
 
@@ -176,15 +176,18 @@ class Task:
         Raises:
             ValueError: the task has no images, they are not where it says, or of other classes.
         """
-        if split not in self._pictures:
-            self._pictures[split] = open_split(self.data, split)
-        pictures = self._pictures[split]
+        pictures = self._opened(split)
         if isinstance(pictures.pixels, ImageFiles):
             pictures.pixels.refuse_absent()
         names = () if self.description is None else self.description.class_names
         if names and pictures.class_names not in ((), names):
             raise ValueError(f"{self} has the classes {names}, its images {pictures.class_names}")
         return pictures
+
+    def _opened(self, split: SplitName) -> Pictures:
+        if split not in self._pictures:
+            self._pictures[split] = open_split(self.data, split)
+        return self._pictures[split]
 
     def split(self, split: SplitName) -> Split:
         """Return the real images of a split as floats, on the task's device; see `images`."""
