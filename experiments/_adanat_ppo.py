@@ -250,13 +250,14 @@ def illustrate(
     args: Args, run: Run, contestants: Contestants, trained: Sequence[Trained], notes: Sequence[str]
 ) -> None:
     """Write the figures and the report."""
-    env, pool = args.train.env, contestants[SEARCHED].scorer.generator.conditions()
+    env, task = args.train.env, contestants[SEARCHED].scorer.task
+    pool = task.examples(10)
     shown = {name: contestants[name] for name in ("reference", SEARCHED, args.subject)}
     rows = balanced(pool, 10 * len(pool))
     images = {name: one.scorer.draw(one.policy, rows, 0).images_NCHW for name, one in shown.items()}
     note = f"{env.task_name}, T = {env.steps}; same noise and classes in each panel, unselected"
     run.write_figure("samples", samples_figure(images, pool.names, note))
-    rows = balanced(pool, 1000)
+    rows = task.asked(1000)
     frames = {name: one.scorer.draw(one.policy, rows, 1).frame for name, one in shown.items()}
     note = "line: mean; bands: 50 % and 90 % of 1,000 samples"
     run.write_figure("parameters", parameters_figure(frames, note))

@@ -31,7 +31,7 @@ from natgym.evaluation.tables import format_table, table_row
 from natgym.figures.comparisons import differences_figure
 from natgym.figures.policies import adaptivity, by_class_figure, parameters_figure
 from natgym.policies import FixedPolicy
-from natgym.rollouts import Policy, balanced
+from natgym.rollouts import Policy
 from natgym.runs import Run, write_config
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Controls(NamedTuple):
 def dissect(args: Args, trained: list[Training], scorer: ScheduleScorer, bar: tqdm) -> Controls:
     """Take each policy apart: its start, its mean schedule, and itself on the features of others."""
     controls = Controls(defaultdict(list), defaultdict(list), [])
-    pool, steps = scorer.generator.conditions(), trained[0].config.env.steps
+    task, steps = scorer.task, trained[0].config.env.steps
     specs = {one.config.env.schedule for one in trained}
     starts = {spec: FixedPolicy(as_schedule(spec, steps)) for spec in specs}
     table = None if args.table is None else ClassTable.load(args.table)
@@ -93,7 +93,7 @@ def dissect(args: Args, trained: list[Training], scorer: ScheduleScorer, bar: tq
     for one in trained:
         actor: Any = from_pretrained(one.folder / "policy", one.config.env.device)
         seed = derive_seed(one.config.adanat.seed, "dissect")
-        drawn = scorer.draw(actor, balanced(pool, args.samples), seed)
+        drawn = scorer.draw(actor, task.asked(args.samples), seed)
         controls.frames.append(drawn.frame)
         bar.update(args.samples)
         controls.add(START, starts[one.config.env.schedule], one.searched)
@@ -189,7 +189,7 @@ def illustrate(
     )
     distances = [pair for pair in differences if pair.metric == "distance"]
     run.write_figure("differences", differences_figure(distances, note))
-    same = balanced(scorer.generator.conditions(), args.samples)
+    same = scorer.task.asked(args.samples)
     shown = {name: controls.policies[name][0] for name in (START, STEP_ONLY, POLICY)}
     frames = {name: scorer.draw(policy, same, 1).frame for name, policy in shown.items()}
     note = f"the first training; line: mean; bands: 50 % and 90 % of {args.samples:,} samples"

@@ -24,7 +24,7 @@ from natgym.figures.policies import (
     reveal_figure,
     value_figure,
 )
-from natgym.rollouts import Policy, Rollout, balanced, rollout
+from natgym.rollouts import Policy, Rollout, rollout
 from natgym.runs import Run
 from natgym.task import Task
 
@@ -65,7 +65,7 @@ class Analysis:
     def draw(self) -> None:
         """Play every policy on the same noise."""
         args = self.args
-        condition = balanced(self.generator.conditions(), args.samples)
+        condition = self.task.asked(args.samples)
         total = len(self.plays) * args.samples
         with progress(total=total, unit="img", unit_scale=True) as bar:
             for label, (policy, spec) in self.plays.items():

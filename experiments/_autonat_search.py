@@ -94,7 +94,9 @@ def log_file(run: Run, optimizer: str, seed: int) -> Path:
 
 def images_of_table(args: Args, scorer: ScheduleScorer) -> int:
     """Return how many images the search for a schedule per class takes."""
-    return args.table.candidates * args.table.images_per_class * len(scorer.generator.conditions())
+    if args.table.candidates and scorer.task.has("encoder"):
+        raise ValueError("table.candidates: a schedule per class is for classes; texts have none, give 0")
+    return args.table.candidates * args.table.images_per_class * len(scorer.task.every)
 
 
 def total_images(args: Args, scorer: ScheduleScorer) -> int:
@@ -260,7 +262,7 @@ def illustrate(args: Args, run: Run, scorer: ScheduleScorer, found: Found, legen
     policies: dict[str, Policy] = {"reference": FixedPolicy(shown["reference"])}
     policies |= {found.chosen[0]: FixedPolicy(found.best)}
     policies |= {} if found.classes is None else {TABLE: found.classes}
-    pool = scorer.generator.conditions()
+    pool = scorer.task.examples(10)
     rows = balanced(pool, 10 * len(pool))
     images = {name: scorer.draw(policy, rows, 0).images_NCHW for name, policy in policies.items()}
     note = f"{args.task}, T = {args.steps}; same noise and classes in each panel, unselected"

@@ -106,7 +106,7 @@ class Evaluation:
 
     def show(self, label: str, policy: Policy, task: Task, run: Run) -> None:
         """Draw ten rows of the first ten conditions, the same noise for every policy."""
-        pool = task.generator.conditions()[:10]
+        pool = task.examples(10)
         drawn = rollout(
             policy,
             task.generator,

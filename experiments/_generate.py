@@ -1,4 +1,4 @@
-"""What generate.py does: images drawn, laid out as a grid, and filmed."""
+"""What generate.py does: images drawn, laid out as a grid or as a sheet of prompts, and filmed."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from _progress import progress
+from generate import PAGE
+from torch import Tensor
 
 from agents.named import find_policy
-from generators.conditions import Condition, named
+from generators.conditions import Condition, balanced
 from natgym.env.recorder import film, save_film, strip
 from natgym.env.rendering import as_rgb, to_uint8
-from natgym.rollouts import balanced, rollout
+from natgym.figures.policies import prompts_figure
+from natgym.rollouts import Rollout, rollout
+from natgym.runs import write_png
 from natgym.task import Task
 
 if TYPE_CHECKING:
     from generate import Args
 
 
-def asked_for(args: Args, generator: Any) -> Condition:
-    """Return the condition of each image: the labels in turn, or all of them."""
-    pool = generator.conditions()
-    if not args.label:
-        return balanced(pool, args.n)
-    return balanced(named(pool, args.label), args.n)
+def asked_for(args: Args, task: Task) -> Condition:
+    """Return the condition of each image: all prompts n times, the labels in turn, or all there are."""
+    if args.texts:
+        return task.named(args.texts * (args.n or 8))
+    return balanced(task.named(args.label) if args.label else task.every, args.n or 64)
 
 
 def enlarged(pictures_NHWC: np.ndarray, factor: int | None) -> np.ndarray:
@@ -41,30 +44,49 @@ def grid(pictures_NHWC: np.ndarray, columns: int) -> np.ndarray:
     return strip([list(filled[column::columns]) for column in range(columns)])
 
 
+def write_sheets(args: Args, task: Task, drawn: dict[str, Rollout]) -> None:
+    """Write a row for each prompt, a panel for each policy; PAGE prompts a file."""
+    names, each = list(args.texts) or ["all"], args.n or (8 if args.texts else 64)
+    note = f"{task.name}; row seeds {args.seed} to {args.seed + each - 1}, unselected"
+    order = by_prompt(len(names), each)
+    for page, path in enumerate(path for path in args.paths if path.suffix == ".png"):
+        rows = order[page * PAGE * each : (page + 1) * PAGE * each]
+        images = {name: one.images_NCHW[rows].cpu() for name, one in drawn.items()}
+        write_png(path, prompts_figure(images, names[page * PAGE : (page + 1) * PAGE], note))
+
+
+def by_prompt(prompts: int, each: int) -> Tensor:
+    """Return the images' numbers prompt by prompt; they are drawn round by round, each on its own noise."""
+    return torch.arange(prompts * each).view(each, prompts).T.flatten()
+
+
 def work(args: Args) -> None:
     torch.set_num_threads(1)
     task = Task.load(args.generator, device=args.device, tokenizer=args.tokenizer)
-    generator = task.generator
-    tokenizer = task.tokenizer
-    policy = find_policy(args.policy, args.steps, generator)
-    condition = asked_for(args, generator)
-    with progress(total=args.n, unit="img", unit_scale=True) as bar:
-        drawn = rollout(
-            policy,
-            generator,
-            tokenizer,
-            condition,
-            seed=args.seed,
-            trail=args.film,
-            progress=bar.update,
-        )
-    kinds = len(args.label) or len(generator.conditions())
-    columns = args.columns or (kinds if 1 < kinds <= 20 else math.ceil(math.sqrt(args.n)))
+    policies = {name: find_policy(name, args.steps, task.generator) for name in args.policy}
+    condition = asked_for(args, task)
+    how: dict[str, Any] = {"seed": args.seed, "group": len(args.texts) or 1, "trail": args.film}
+    with progress(total=len(condition) * len(policies), unit="img", unit_scale=True) as bar:
+        drawn = {
+            name: rollout(policy, task, condition=condition, progress=bar.update, **how)
+            for name, policy in policies.items()
+        }
+    kinds = len(args.label) or len(task.every)
+    columns = args.columns or (kinds if 1 < kinds <= 20 else math.ceil(math.sqrt(len(condition))))
+    columns = (args.n or 8) if args.texts else columns
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    pictures = enlarged(to_uint8(as_rgb(drawn.images_NCHW)), args.enlarge)
-    save_film(args.output, [[grid(pictures, columns)]])
+    first = next(iter(drawn.values()))
+    if args.texts or len(drawn) > 1:
+        write_sheets(args, task, drawn)
+    else:
+        pictures = enlarged(to_uint8(as_rgb(first.images_NCHW)), args.enlarge)
+        save_film(args.output, [[grid(pictures, columns)]])
     if args.film:
-        frames = film(drawn, tokenizer, rows=args.n)
-        save_film(args.paths[1], [[grid(np.stack(frame), columns)] for frame in frames], fps=args.fps)
-    summary = f"{args.n} images, {args.policy}, T = {policy.steps}, {drawn.nfe_N.mean():.1f} passes each"
-    print(f"{', '.join(map(str, args.paths))}: {summary}")
+        order = by_prompt(len(args.texts) or 1, len(condition) // (len(args.texts) or 1)).numpy()
+        frames = film(first, task.tokenizer, rows=len(condition))
+        shown = [[grid(np.stack(frame)[order], columns)] for frame in frames]
+        save_film(args.paths[-1], shown, fps=args.fps)
+    of = f" of {len(args.texts)} prompts" if args.texts else ""
+    for name, one in drawn.items():
+        said = f"{name}, T = {policies[name].steps}, {one.nfe_N.mean():.1f} passes each"
+        print(f"{', '.join(map(str, args.paths))}: {len(condition)} images{of}, {said}")

@@ -57,7 +57,7 @@ def distance(args: Args, trainer: AdaNATTrainer, policy: Policy, bar: Any) -> fl
     """Return the mean distance from the select split over the noise seeds."""
     scorer = trainer.monitor.scorer
     assert scorer is not None
-    condition = balanced(trainer.env.generator.conditions(), args.images)
+    condition = balanced(trainer.env.task.every, args.images)
     distances = []
     for seed in range(args.seeds):
         drawn = rollout(

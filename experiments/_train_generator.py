@@ -17,10 +17,12 @@ from _progress import progress
 
 from agents.distributed.workers import own_device, process_group, rank, run_workers
 from generators.checkpoints import load_state, save_pretrained, save_state
-from generators.data import tokens
+from generators.data import open_split, tokens
+from generators.encoders import make_encoder
 from generators.noise import derive_seed, seeded
 from generators.recipes import DEFAULT_SIZE, build
 from generators.schedules import as_schedule
+from generators.texts import Captions
 from generators.training import Trainer
 from natgym.evaluation.scorer import Scorer
 from natgym.figures.policies import samples_figure
@@ -35,8 +37,16 @@ if TYPE_CHECKING:
 
 
 def task_of(args: Args, device: torch.device | str = "cpu") -> Task:
-    """Return the task with the tokenizer and classifier that were asked for."""
-    return Task.load(args.data, device=device, tokenizer=args.tokenizer, score_extractor=args.classifier)
+    """Return the task with the tokenizer, classifier and encoder that were asked for."""
+    task = Task.load(args.data, device=device, tokenizer=args.tokenizer, score_extractor=args.classifier)
+    if args.encoder is None and task.has("encoder"):
+        return task
+    said = open_split(task.data, "train").condition
+    if not isinstance(said, Captions):
+        if args.encoder is not None:
+            raise ValueError(f"encoder {args.encoder}: images of {args.data} have no captions to be read")
+        return task
+    return task.like(encoder=make_encoder(args.encoder or "words", said, device))
 
 
 def work(args: Args) -> None:
@@ -90,9 +100,8 @@ def train(args: Args, folder: Path | None) -> None:
     device = own_device(args.device)
     task = task_of(args, device)
     tokenizer: Any = task.tokenizer
-    ids_NL, condition = tokens(
-        task.data, "train", tokenizer, args.cache, mirror=args.mirror, crops=args.crops
-    )
+    ids_NL, said = tokens(task.data, "train", tokenizer, args.cache, mirror=args.mirror, crops=args.crops)
+    condition = task.read(said)
     with seeded(derive_seed(args.train.seed, "generator")):
         size = args.size or task.recipe or DEFAULT_SIZE
         depth = {"depth" if args.model == "nat" else "encoder_depth": args.depth}
@@ -143,7 +152,9 @@ class Watcher:
                 if trainer.done % args.checkpoint_every == 0:
                     save_state(folder / "checkpoint.pt", trainer.state_dict())
         generator = trainer.ema
-        save_pretrained(generator, folder / "generator", task=task_of(args).home)
+        save_pretrained(generator, folder / "generator", task=self.task.home)
+        if self.task.has("encoder"):  # beside it, where it is found by those who load the generator
+            save_pretrained(self.task.encoder, folder / "encoder")  # type: ignore[arg-type]
         metrics = pd.read_csv(folder / "metrics.csv")
         self.run.write_figure("training", training_figure(metrics, self.note))
         count = sum(parameter.numel() for parameter in generator.parameters())
@@ -153,7 +164,7 @@ class Watcher:
         """Draw images with the averaged generator; save a grid, return distance and accuracy if judged."""
         args = self.args
         generator: Any = self.trainer.ema
-        pool = generator.conditions()[:20]
+        pool = self.task.examples(20)
         policy = FixedPolicy(as_schedule(args.evaluation_schedule, args.evaluation_steps))
         seed = derive_seed(args.train.seed, "evaluation")
         draw = partial(rollout, policy, generator, self.tokenizer, seed=seed)

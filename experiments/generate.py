@@ -1,29 +1,43 @@
-"""Draw images with a generator and a policy: a grid, and with --film how it comes to be."""
+"""Draw images with a generator and a policy: a grid or a sheet of prompts, and with --film how they arise."""
 
 import _root  # noqa: F401
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 from _cli import main
 
 from generators.checks import at_least
 
+PAGE = 50  # prompts
+
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Draw images and write them as one PNG, and with --film the image being revealed as a GIF."""
+    """Draw images and write them as one PNG, and with --film the image being revealed as a GIF.
 
-    generator: str = "digits"
-    """Shipped generator ("digits", "mnist/enat") or folder of a saved one."""
-    policy: str = "maskgit"
-    """Name, file or run folder, as in evaluate.py."""
+    Prompts and several policies make a sheet: a row for each prompt, a panel for each policy, all on the same
+    noise. More than 50 prompts go on in OUTPUT-2.png, OUTPUT-3.png, ...
+    """
+
+    generator: Annotated[str, tyro.conf.arg(aliases=("--task",))] = "digits"
+    """Shipped generator ("digits", "mnist/enat", "shapes") or folder of a saved one."""
+    policy: tuple[str, ...] = ("maskgit",)
+    """Names, files or run folders, as in evaluate.py."""
     steps: int | None = None
     """Decoding steps T, by default 8, or the policy's own."""
     label: tuple[str, ...] = ()
     """Classes to draw, by name; by default all in turn."""
-    n: int = 64
-    """Pictures."""
+    prompt: tuple[str, ...] = ()
+    """Texts to draw, where the generator reads texts; "" is anything."""
+    prompts: Path | None = None
+    """File with a text to draw on each line."""
+    n: Annotated[int | None, tyro.conf.arg(aliases=("--images",))] = None
+    """Pictures, by default 64; of each prompt, by default 8."""
     columns: int | None = None
     """Of the grid; by default the number of labels in turn, or a square."""
     film: bool = False
@@ -33,7 +47,7 @@ class Args:
     tokenizer: str | None = None
     """Shipped task or folder of a saved tokenizer, by default the generator's task's."""
     seed: int = 0
-    """Of the noise: image i has row seed + i."""
+    """Of the noise: image i, of each prompt, has row seed + i."""
     enlarge: int | None = None
     """Factor of the grid's pixels; by default small images are enlarged to about 64 pixels a side."""
     device: str = "cpu"
@@ -45,14 +59,28 @@ class Args:
         at_least(1, self, "steps", "n", "columns", "enlarge")
         if self.output.suffix.lower() != ".png":
             raise ValueError(f"output {self.output} does not end in .png; the grid is a PNG")
+        if self.label and self.texts:
+            raise ValueError("label and prompt are both given; a generator draws classes or texts")
+        if self.film and len(self.policy) != 1:
+            raise ValueError(f"film of {len(self.policy)} policies: a GIF shows one; give one --policy")
         for path in self.paths:
             if path.exists():
                 raise ValueError(f"{path} exists and is not overwritten; choose another --output")
 
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        """All prompts."""
+        if self.prompts is None:
+            return self.prompt
+        read = self.prompts.read_text(encoding="utf-8").splitlines()
+        return (*self.prompt, *(line.strip() for line in read if line.strip()))
+
     @property
     def paths(self) -> tuple[Path, ...]:
-        """What will be written."""
-        return (self.output, self.output.with_suffix(".gif")) if self.film else (self.output,)
+        """What will be written: the PNGs, and last the GIF, if any."""
+        more = range(2, 1 + math.ceil(len(self.texts) / PAGE))
+        pages = (self.output, *(self.output.with_stem(f"{self.output.stem}-{page}") for page in more))
+        return (*pages, self.output.with_suffix(".gif")) if self.film else pages
 
 
 def work(args: Args) -> None:

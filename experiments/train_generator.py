@@ -23,10 +23,10 @@ class Args:
     """
 
     data: str = "digits"
-    """digits, mnist, cifar10 or a folder of images."""
+    """digits, mnist, cifar10, shapes or a folder of images; with captions it learns to draw from texts."""
     model: Model = "nat"
     """Architecture."""
-    size: Literal["digits", "mnist", "small", "cifar10", "s", "b", "l"] | None = None
+    size: Literal["digits", "mnist", "small", "shapes", "cifar10", "s", "b", "l"] | None = None
     """Geometry, by default the task's, for a folder of images that of cifar10; s, b and l are the papers'."""
     width: int | None = None
     """Instead of the size's width."""
@@ -38,6 +38,9 @@ class Args:
     """Instead of the size's dropout on the token embeddings."""
     tokenizer: str | None = None
     """Shipped task or folder of a saved tokenizer, by default the task's."""
+    encoder: str | None = None
+    """What reads captions, by default the task's, else words, which knows theirs and needs nothing. Or
+    clip:NAME, t5:NAME, transformers:NAME, each a model's name or folder, minilm, or a saved one's folder."""
     classifier: str | None = None
     """Shipped task or folder of a saved classifier for the curves, by default the task's, if any."""
     mirror: bool = False

@@ -147,7 +147,7 @@ def from_pretrained(folder: Path | str, device: torch.device | str = "cpu") -> n
     Raises:
         ValueError: the folder holds no such module, one of an unknown type, or a weight is not finite.
     """
-    from generators import enat, nat, planted, tokenizers, vqgan  # noqa: F401  (they register themselves)
+    from generators import enat, encoders, nat, planted, tokenizers, vqgan  # noqa: F401  (they register themselves)
 
     folder = Path(folder)
     description = read_description(folder)

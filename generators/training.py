@@ -57,9 +57,8 @@ def take_ids(tokens_NL: Tensor, rows_B: Tensor) -> Tensor:
 
 def chances(condition: Condition, power: float) -> np.ndarray:
     """Return the chances (N,) of images by which classes come in proportion to their numbers to a power."""
-    values = condition.values.flatten(1) if condition.values.ndim > 1 else condition.values
-    _, class_N, counts = np.unique(values.cpu().numpy(), axis=0, return_inverse=True, return_counts=True)
-    weights_N = counts[class_N.reshape(-1)] ** (power - 1.0)
+    _, class_N, counts = np.unique(condition.names, return_inverse=True, return_counts=True)
+    weights_N = counts[class_N] ** (power - 1.0)
     return weights_N / weights_N.sum()
 
 

@@ -52,7 +52,7 @@ def check_generator(generator: Generator, condition: Condition | None = None) ->
     rows, columns = generator.grid
     _ask(rows * columns == generator.num_tokens, f"grid {generator.grid} has to have num_tokens tokens")
     condition = balanced(generator.conditions() if condition is None else condition, ROWS)
-    ids_BL = _some_ids(generator, condition.values.device)
+    ids_BL = _some_ids(generator, condition.device)
     before_BL = ids_BL.clone()
     masked_B = (ids_BL == generator.mask_id).sum(1).cpu()
     prediction = predict(generator, ids_BL, condition, None, masked_B)
@@ -86,7 +86,7 @@ def check_reward(
     _ask(len(condition) >= 2, "two or more conditions are needed")
     if images_BCHW is None:
         random = torch.Generator().manual_seed(0)
-        images_BCHW = torch.rand(len(condition), *image_shape, generator=random).to(condition.values.device)
+        images_BCHW = torch.rand(len(condition), *image_shape, generator=random).to(condition.device)
     before_BCHW = images_BCHW.clone()
     values = torch.from_numpy(as_rewards(reward(images_BCHW, condition), len(condition)))
     _ask(torch.equal(images_BCHW, before_BCHW), "the images handed in were changed; work on a copy")
@@ -176,7 +176,7 @@ def _as_saved(state: dict[str, Any]) -> dict[str, Any]:
 
 def _decisions(policy: Policy, generator: Generator, condition: Condition, seed: int) -> Tensor:
     """Return what is played, (steps, rows, parameters); one that decides wrongly raises ValueError there."""
-    noise = HashNoise.from_seed(seed, len(condition), condition.values.device)
+    noise = HashNoise.from_seed(seed, len(condition), condition.device)
     shape = (len(condition),)
     played = []
     try:

@@ -41,8 +41,9 @@ POLICY_NAMES = (*FAMILIES, "one-step", *TOKEN_RULES)
 class Policy(Protocol):
     """Decide the decoding parameters of every row; `steps` is its T.
 
-    The observation is the environment's and `condition`, the values of the rows' conditions. A policy may
-    also have `rules` of its own, a `DecodeRules`, which it is always played by.
+    The observation is the environment's and `condition`, the values of the rows' conditions, and `kind`, a
+    number for their class or kind of text. A policy may also have `rules` of its own, a `DecodeRules`, which
+    it is always played by.
     """
 
     @property

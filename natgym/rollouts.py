@@ -7,7 +7,7 @@ same step, the same noise and the same conditions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,7 +66,7 @@ def play(
         first_pass, entropy: as `generators.decoding` takes them.
     """
     rules = rules_of(policy, rules)
-    remembered: Observation = {"condition": condition.values}
+    remembered: Observation = {"condition": condition.values, "kind": condition.kinds_B}
     state = refuse_not_finite(start(generator, condition, steps=policy.steps, first_pass=first_pass))
     while not state.done:
         decision = decide(policy, observe(state, generator.mask_id) | remembered, state.step)
@@ -148,17 +148,18 @@ class Rollout:
     def frame(self) -> pd.DataFrame:
         """A row per sample and step, made when it is first asked for.
 
-        Columns: sample, condition (its name), step; action_<parameter>, empty where the policy has none; the
-        four decoding parameters; masked_before, masked_after, nfe; value, empty without a critic. With
-        `statistics`: confidence and entropy, means over the tokens that the step revealed, of log-probability
-        and entropy of the guided, un-tempered distribution in nats; empty where none was revealed. With a
-        reward: reward, 0 before the last step.
+        Columns: sample, condition (its name), kind (its group), step; action_<parameter>, empty where the
+        policy has none; the four decoding parameters; masked_before, masked_after, nfe; value, empty without
+        a critic. With `statistics`: confidence and entropy, means over the tokens that the step revealed, of
+        log-probability and entropy of the guided, un-tempered distribution in nats; empty where none was
+        revealed. With a reward: reward, 0 before the last step.
         """
         parts = [step.columns() for step in self.steps]
         table = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         names = np.asarray(self.condition.names, dtype=object)
         frame = pd.DataFrame(table)
         frame.insert(1, "condition", names[table["sample"]])
+        frame.insert(2, "kind", np.asarray(self.condition.groups, dtype=object)[table["sample"]])
         return frame
 
     @property
@@ -185,9 +186,10 @@ def rollout(
     policy: Policy,
     generator: Any,
     tokenizer: Tokenizer | None = None,
-    condition: Condition | None = None,
+    condition: Condition | Sequence[str] | None = None,
     *,
     seed: int,
+    group: int = 1,
     num_images: int | None = None,
     rules: str | DecodeRules | None = None,
     reward: Reward | None = None,
@@ -198,12 +200,14 @@ def rollout(
     threads: int = 1,
     progress: Callable[[int], object] | None = None,
 ) -> Rollout:
-    """Draw one image per condition; row i has row seed `seed` + i whatever the batch size.
+    """Draw one image per condition; row i has row seed `seed` + i // `group` whatever the batch size.
 
     Args:
         generator: live; or the task of generator and tokenizer, a `Task` or what `Task.load` takes.
         tokenizer: of a live generator, or in place of the task's.
-        condition: what to draw; by default `num_images` conditions, all of the generator's in turn.
+        condition: what to draw, of a task also as names of classes or texts; by default `num_images`
+            conditions, all of the generator's in turn.
+        group: rows in a row that share their noise.
         rules: of a policy that has none of its own; by default AutoNAT's.
         reward: judges each batch of finished images, for the frame.
         first_pass: of the generator, to predict each condition's first step once for many rollouts.
@@ -213,22 +217,15 @@ def rollout(
             gain more from this than from threads inside torch, and the result is the same for any number.
         progress: called with the number of images of each finished batch.
     """
-    if not hasattr(generator, "mask_id"):
-        task = Task.load(generator, tokenizer=tokenizer)
-        generator, tokenizer = task.generator, task.tokenizer
-    if tokenizer is None:
-        raise ValueError("a live generator needs its tokenizer; give it, or a task in place of both")
-    if condition is not None and num_images is not None:
-        raise ValueError(f"num_images {num_images} and a condition of {len(condition)} rows; give either")
-    if condition is None:
-        if num_images is None or num_images < 1:
-            raise ValueError(f"num_images {num_images}: give at least 1, or a condition")
-        condition = balanced(generator.conditions(), num_images)
+    generator, tokenizer, condition = _drawn(generator, tokenizer, condition, num_images)
     rules = None if rules is None else DecodeRules.of(rules, generator.grid)
     player = _Player(policy, generator, tokenizer, rules, reward, first_pass, statistics, trail)
 
+    noise = HashNoise.from_seed(seed, len(condition), condition.device, group=group)
+
     def draw(first: int) -> Rollout:
-        part = player.play(condition[first : first + batch_size], first, seed + first)
+        rows = slice(first, first + batch_size)
+        part = player.play(condition[rows], first, noise[rows])
         if progress is not None:
             progress(len(part.nfe_N))
         return part
@@ -238,6 +235,30 @@ def rollout(
         return Rollout.cat(list(map(draw, firsts)), condition)
     with ThreadPoolExecutor(threads) as pool:
         return Rollout.cat(list(pool.map(draw, firsts)), condition)
+
+
+def _drawn(
+    generator: Any, tokenizer: Tokenizer | None, condition: Any, num_images: int | None
+) -> tuple[Generator, Tokenizer, Condition]:
+    """Return what draws and what is drawn, of the arguments of `rollout`."""
+    if condition is not None and num_images is not None:
+        raise ValueError(f"num_images {num_images} and a condition of {len(condition)} rows; give either")
+    if condition is None and (num_images is None or num_images < 1):
+        raise ValueError(f"num_images {num_images}: give at least 1, or a condition")
+    task = None
+    if not hasattr(generator, "mask_id"):
+        task = Task.load(generator, tokenizer=tokenizer)
+        generator, tokenizer = task.generator, task.tokenizer
+    if tokenizer is None:
+        raise ValueError("a live generator needs its tokenizer; give it, or a task in place of both")
+    if condition is None:
+        every = generator.conditions() if task is None else task.every
+        condition = balanced(every, num_images or 0)
+    elif task is not None and isinstance(condition, list | tuple):
+        condition = task.named(condition)
+    if not isinstance(condition, Condition):
+        raise ValueError("names are known by a task; a live generator needs a Condition such as Labels")
+    return generator, tokenizer, condition
 
 
 @dataclass(frozen=True)
@@ -253,12 +274,11 @@ class _Player:
     statistics: bool
     trail: bool
 
-    def play(self, condition: Condition, first: int, seed: int) -> Rollout:
+    def play(self, condition: Condition, first: int, noise: HashNoise) -> Rollout:
         """Draw one batch, whose first sample is `first`."""
-        noise = HashNoise.from_seed(seed, len(condition), condition.values.device)
         mask_id = self.generator.mask_id
         revealed_at_BL = torch.zeros(len(condition), self.generator.num_tokens, dtype=torch.int16)
-        revealed_at_BL = revealed_at_BL.to(condition.values.device)
+        revealed_at_BL = revealed_at_BL.to(condition.device)
         steps, ids_TBL = [], []
         moves = play(
             self.policy,

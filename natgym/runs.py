@@ -78,10 +78,15 @@ class Run:
         """Write figures/<name>.png at 160 dots per inch; what may trouble a file's name becomes a dash."""
         name = re.sub(r"[^\w.-]+", "-", name)
         (self.folder / "figures").mkdir(exist_ok=True)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=160, bbox_inches="tight")
-        write_atomic(path := self.folder / "figures" / f"{name}.png", buffer.getvalue())
+        write_png(path := self.folder / "figures" / f"{name}.png", figure)
         return path
+
+
+def write_png(path: Path, figure: Figure) -> None:
+    """Write a figure at 160 dots per inch, whole or not at all."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=160, bbox_inches="tight")
+    write_atomic(path, buffer.getvalue())
 
 
 def write_config(path: Path, config: Any) -> None:

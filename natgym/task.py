@@ -4,6 +4,7 @@
     tokenizer/
     extractors/score/             judges tables, searches and checkpoints
     extractors/reward/            is looked through by rewards; never the same network
+    encoder/                      reads texts, where images are drawn from texts
     nat/ enat/                    generators, each with strategies/ and policies/ of its own
 
 Each network is loaded when it is first asked for. An extractor with logits is a classifier, too.
@@ -11,7 +12,8 @@ Each network is loaded when it is first asked for. An extractor with logits is a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,16 +22,18 @@ import numpy as np
 import torch
 
 from generators.checkpoints import from_pretrained
-from generators.conditions import Condition, at_shares, balanced
+from generators.conditions import Condition, at_shares, balanced, named
 from generators.config import ConditionLaw, SplitName
 from generators.contract import Generator
 from generators.data import Split, open_split
+from generators.encoders import TextEncoder, encode
 from generators.files import PRETRAINED
 from generators.images import Pictures
 from generators.noise import derive_seed
 from generators.pixels import ImageFiles
+from generators.texts import Captions
 from generators.tokenizers import Tokenizer
-from natgym.metrics import classifier  # noqa: F401  (the class registers itself)
+from natgym.metrics import classifier, scenes  # noqa: F401  (the classes register themselves)
 from natgym.metrics.extractors import Extractor
 from natgym.names.tasks import TASK_FILE, Description, Location, at_hand, find, read_task, saved, shipped
 
@@ -37,15 +41,19 @@ PLACES = {
     "tokenizer": "tokenizer",
     "score_extractor": "extractors/score",
     "reward_extractor": "extractors/reward",
+    "encoder": "encoder",
 }
 _EXTRACTORS = ("score_extractor", "reward_extractor")
 # What a network of each kind has, and no other.
-_SIGNS = {"generator": "mask_id", "tokenizer": "decode"} | dict.fromkeys(_EXTRACTORS, "num_features")
+_SIGNS = {"generator": "mask_id", "tokenizer": "decode", "encoder": "reads_texts"} | dict.fromkeys(
+    _EXTRACTORS, "num_features"
+)
 _MAKERS = {
     "generator": "experiments/train_generator.py",
     "tokenizer": "experiments/train_tokenizer.py",
     "score_extractor": "experiments/train_classifier.py",
     "reward_extractor": "experiments/train_classifier.py --seed 1",
+    "encoder": "experiments/train_generator.py --condition text",
 }
 
 
@@ -60,9 +68,9 @@ class Task:
         description: of the images; None if there are none.
         folder: where the networks lie that are not given.
         device: where networks are loaded to; live ones stay where they are.
-        networks: `generator`, `tokenizer`, `score_extractor`, `reward_extractor`: each live, or the folder of
-            a saved one, or the name of a task that has one; "score" as reward extractor is the score's own,
-            as in trainings of before there were two.
+        networks: `generator`, `tokenizer`, `score_extractor`, `reward_extractor`, `encoder`: each live, or
+            the folder of a saved one, or the name of a task that has one; "score" as reward extractor is the
+            score's own, as in trainings of before there were two.
 
     Attributes:
         spec: what `Task.load` finds it by again, in any process; None if only its objects can make it.
@@ -141,6 +149,11 @@ class Task:
             return self.score_extractor
         return self._network("reward_extractor")
 
+    @cached_property
+    def encoder(self) -> TextEncoder:
+        """What reads the texts that images are drawn from."""
+        return self._network("encoder")
+
     def has(self, kind: str) -> bool:
         """Tell whether a network is given or lies in the folder, without loading it."""
         return kind in self.networks or (self.folder is not None and saved(self.folder / self._place(kind)))
@@ -155,16 +168,48 @@ class Task:
         """How classes are drawn in trainings, searches and tables, unless something else is asked for."""
         return "balanced" if self.description is None else self.description.conditions
 
+    @property
+    def every(self) -> Condition:
+        """Each of the generator's classes once, in order; of texts, those of the train split."""
+        return self.pool if self.has("encoder") else self.generator.conditions()
+
     @cached_property
     def pool(self) -> Condition:
         """What conditions are taken from in turn: each of the generator's once; or, by the data's shares,
         those of the train split, in a fixed order."""
-        every = self.generator.conditions()
-        if self.law == "balanced":
-            return every
+        if self.law == "balanced" and not self.has("encoder"):
+            return self.every
         real = self._opened("train").condition  # the images may be elsewhere
         order = np.random.default_rng(derive_seed("pool")).permutation(len(real))
-        return real[torch.from_numpy(order)].to(every.values.device)
+        return real[torch.from_numpy(order)].to(self.place)
+
+    @property
+    def place(self) -> torch.device:
+        """Where the generator reads conditions."""
+        return self.device if self.has("encoder") else self.every.device
+
+    def examples(self, number: int) -> Condition:
+        """Return at most `number` conditions to show: the first classes, or texts of the select split."""
+        if not self.has("encoder"):
+            return self.every[:number]
+        return self._opened("select").condition[:number].to(self.place)
+
+    def read(self, condition: Condition) -> Condition:
+        """Return conditions as a generator takes them: captions encoded, each image's first, others as they
+        are."""
+        if not isinstance(condition, Captions):
+            return condition
+        return encode(condition.names, self.encoder)
+
+    def named(self, names: Sequence[str]) -> Condition:
+        """Return the conditions of some names: of classes, or texts to draw.
+
+        Raises:
+            ValueError: a name is no class's, or a text can't be read.
+        """
+        if self.has("encoder"):
+            return encode(names, self.encoder).to(self.place)
+        return named(self.every, names)
 
     def asked(self, number: int) -> Condition:
         """Return `number` conditions by the task's law; the same ones each time."""
@@ -186,7 +231,10 @@ class Task:
 
     def _opened(self, split: SplitName) -> Pictures:
         if split not in self._pictures:
-            self._pictures[split] = open_split(self.data, split)
+            pictures = open_split(self.data, split)
+            if self.has("encoder"):
+                pictures = replace(pictures, condition=self.read(pictures.condition))
+            self._pictures[split] = pictures
         return self._pictures[split]
 
     def split(self, split: SplitName) -> Split:

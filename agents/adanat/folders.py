@@ -15,7 +15,7 @@ import torch
 
 from agents.adanat.config import AdaNATConfig
 from agents.adanat.trainings import read_training
-from generators.checkpoints import load_state, save_state, tensors_hash, weights_hash, write_atomic
+from generators.checkpoints import load_state, save_state, weights_hash, write_atomic
 from generators.rules import DecodeRules
 from natgym.env.vector import DecodeVectorEnv
 from natgym.rewards.sums import parts_of
@@ -119,7 +119,7 @@ def manifest(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any = None) -> 
         "group": env.group,
         "coupled": env.coupled,
         "rules": env.rules.text,
-        "conditions": "random" if env.random_conditions else tensors_hash({"values": env.pool.values}),
+        "conditions": "random" if env.random_conditions else env.pool.fingerprint,
         "reward": env.reward_name,
         "reward_options": env.reward_options,
         "reward_configs": [_config(part) for part in parts_of(env.reward)],

@@ -15,7 +15,7 @@ from natgym.observations import Observation
 from natgym.rollouts import Decision, Rollout
 
 # What a row keeps of its observation; everything else is another row's, whatever an observation holds.
-OWN = ("condition", "step", "previous_action")
+OWN = ("condition", "kind", "step", "previous_action")
 
 
 def mean_schedule(drawn: Rollout) -> Schedule:
@@ -30,8 +30,8 @@ class Shuffled:
 
     Attributes:
         policy: has `steps` and `decide`.
-        within_class: the other row has the same condition, so that only what is known beyond it is lost; else
-            it is any row.
+        within_class: the other row has a condition of the same kind, its class, so that only what is known
+            beyond it is lost; else it is any row.
         seed: of who gets whose; anew at each step.
     """
 
@@ -56,10 +56,8 @@ class Shuffled:
         Raises:
             ValueError: a condition has a single row in the batch, which leaves nothing to shuffle.
         """
-        values = observation["condition"].cpu()
-        groups_B = torch.zeros(len(values), dtype=torch.long)
-        if self.within_class:
-            groups_B = values.unique(dim=0, return_inverse=True)[1]
+        kinds_B = observation["kind"].cpu()
+        groups_B = kinds_B if self.within_class else torch.zeros_like(kinds_B)
         source_B = others(groups_B, derive_seed(self.seed, "shuffle", step))
         source_B = source_B.to(observation["features"].device)
         taken = {name: values[source_B] for name, values in observation.items() if name not in OWN}

@@ -72,7 +72,7 @@ def explore(trainer: AdaNATTrainer, scorer: Scorer, episodes: int, seed: int) ->
         for actions_Bk in actions_BTk.unbind(1):
             _, rewards, *_ = env.step(actions_Bk)
         assert env.finished is not None and env.images is not None
-        classes_B = env.finished.condition.values.cpu()
+        classes_B = env.finished.condition.kinds_B.cpu()
         batches.append((actions_BTk, classes_B, torch.from_numpy(rewards), scorer.features(env.images)))
     actions_NTk, classes_N, rewards_N, features_Nd = map(torch.cat, zip(*batches, strict=True))
     truth_N = -scorer.frechet.influence(features_Nd).cpu()

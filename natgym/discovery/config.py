@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from generators.checks import at_least
+from generators.config import MINILM
 
 DIGITS = "digits"
-MINILM = "minilm"
 
 
 @dataclass(frozen=True, kw_only=True)

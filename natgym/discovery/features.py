@@ -21,13 +21,14 @@ from torch.nn import functional as F
 from generators import former
 from generators.caches import cached
 from generators.images import batches
+from generators.language_models import LanguageModel
 from generators.noise import derive_seed
 from natgym.discovery.augment import strong, weak
 from natgym.discovery.config import FeatureConfig
 from natgym.discovery.encoders import color_histogram, oriented_gradients, train_encoder
 from natgym.discovery.modality import FrozenViews, LiveImages, LiveWords, Modality, drop_words
 from natgym.discovery.pairs import PairImages, Pairs
-from natgym.discovery.pretrained import ImageEncoder, SentenceEncoder, weights_stamp
+from natgym.discovery.pretrained import ImageEncoder, weights_stamp
 
 Progress = Callable[[str, int, int], object]
 """Called with what is done, how much of it, and of how much."""
@@ -151,7 +152,7 @@ def _text_encoder(
     texts: Sequence[str], config: FeatureConfig, device: torch.device | str
 ) -> Callable[[Sequence[str]], Tensor]:
     if config.text_encoder != "tfidf":
-        return SentenceEncoder(config.text_encoder.removeprefix("transformers:"), device)
+        return LanguageModel.load(config.text_encoder, device).pooled
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from generators.conditions import Condition, named
+from generators.conditions import Condition
 from generators.schedules import PARAMETERS, Schedule, as_schedule
 from natgym.rewards.config import reward_weights
 from natgym.spaces import ActionMap, Preset
@@ -105,7 +105,7 @@ def build_pool(conditions: str | Condition | None, task: Task) -> Condition:
         raise ValueError(
             f"conditions {conditions!r} is not one of balanced, random; a live Condition may be passed"
         )
-    return task.generator.conditions()
+    return task.every
 
 
 def asked_condition(condition: Any, task: Task, num_rows: int) -> Condition:
@@ -115,10 +115,11 @@ def asked_condition(condition: Any, task: Task, num_rows: int) -> Condition:
         ValueError: it is neither, a name is none of the generator's, or there is not one for each row.
     """
     if isinstance(condition, list | tuple) and all(isinstance(name, str) for name in condition):
-        condition = named(task.generator.conditions(), condition)
+        condition = task.named(condition)
     if not isinstance(condition, Condition):
         raise ValueError(
-            f"condition is a {type(condition).__name__}; give names of classes, or a Condition such as Labels"
+            f"condition is a {type(condition).__name__}; give names of classes, texts, or a Condition such "
+            "as Labels"
         )
     if len(condition) != num_rows:
         raise ValueError(f"{len(condition)} conditions for {num_rows} rows; give one per row")

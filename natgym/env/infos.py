@@ -41,14 +41,17 @@ def check_options(options: Info | None, num_envs: int) -> None:
     """Refuse options of `reset` that are unknown, or a reset of some rows only.
 
     Raises:
-        ValueError: a key is not one of 'condition' and 'reset_mask'; the mask is not bool (num_envs,), all
-            True.
+        ValueError: a key is not one of 'condition', 'prompt' and 'reset_mask'; the mask is not bool
+            (num_envs,), all True.
     """
     options = options or {}
-    if strangers := set(options) - {"condition", "reset_mask"}:
+    if strangers := set(options) - {"condition", "prompt", "reset_mask"}:
         raise ValueError(
-            f"options {sorted(strangers)} are not known; there are only 'condition' and 'reset_mask'"
+            f"options {sorted(strangers)} are not known; there are only 'condition', 'prompt' and "
+            "'reset_mask'"
         )
+    if {"condition", "prompt"} <= set(options):
+        raise ValueError("options 'condition' and 'prompt' say the same; give one of them")
     if "reset_mask" not in options:
         return
     mask = np.asarray(options["reset_mask"])

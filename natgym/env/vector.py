@@ -235,8 +235,9 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         Args:
             seed: row i gets row seed `seed` + i // group. None goes on with the next episode; the first time
                 it draws a seed from the env's own generator.
-            options: {"condition": Condition of num_envs rows, or names of classes} fixes what is drawn in
-                this episode; {"reset_mask": bool (num_envs,)}, all True, changes nothing.
+            options: {"condition": Condition of num_envs rows, or names of classes} or {"prompt": texts}
+                fixes what is drawn in this episode; {"reset_mask": bool (num_envs,)}, all True, changes
+                nothing.
 
         Raises:
             ValueError: an option is not known, or not for all rows.
@@ -252,7 +253,8 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
             self.first_seeds_B = HashNoise.from_seed(base, self.num_envs, group=self.group).row_seeds_B
             self.episode = 0
         self.finished = self.images = None
-        self._begin((options or {}).get("condition"))
+        asked = options or {}
+        self._begin(asked.get("condition", asked.get("prompt")))
         return self._observe(), {}
 
     def step(self, actions: Any) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, Info]:

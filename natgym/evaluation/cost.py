@@ -29,7 +29,7 @@ def gflop_per_image(
         rules: of a policy that has none of its own, as where its images were judged.
     """
     condition = balanced(generator.conditions(), 64) if condition is None else condition
-    noise = HashNoise.from_seed(0, len(condition), condition.values.device)
+    noise = HashNoise.from_seed(0, len(condition), condition.device)
     # Only the plain form of attention is counted on a CPU.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         for move in play(policy, generator, condition, noise, rules=rules):

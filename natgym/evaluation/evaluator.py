@@ -135,23 +135,22 @@ class Evaluator:
 
     def conditions(self, seed: int) -> Condition:
         """Return what is drawn for an evaluation seed, by the law of the protocol."""
-        pool = self.generator.conditions()
         images, real = self.protocol.images, self.scorer.reference.condition
         if self.protocol.conditions == "balanced":
-            return balanced(pool, images)
+            return balanced(self.generator.conditions(), images)
         if self.protocol.conditions == "random":
-            return at_random(pool, images, derive_seed("conditions", seed))
+            return at_random(self.generator.conditions(), images, derive_seed("conditions", seed))
         if real is None:
             raise ValueError(
                 "conditions data: statistics from a file say nothing of classes; give another law"
             )
-        return at_shares(real, images).to(pool.values.device)
+        return at_shares(real, images).to(self.task.place)
 
     @cached_property
     def mismatch(self) -> float:
         """Total variation, in [0, 1], between the classes drawn and those of the real images; 0 without."""
         real = self.scorer.reference.condition
-        if self.protocol.conditions == "data" or real is None or real.values.ndim > 1:
+        if self.protocol.conditions == "data" or real is None or self.task.has("encoder"):
             return 0.0
         drawn = self.conditions(self.protocol.seeds[0])
         return total_variation(drawn.vectors.sum(0).cpu(), real.vectors.sum(0).cpu())

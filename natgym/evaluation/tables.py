@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from generators.conditions import balanced
 from generators.data import SplitName
 from generators.rules import DecodeRules
 from generators.schedules import Schedule
@@ -48,7 +49,8 @@ def table_row(
     """
     row = summarize(policy_name, policy.steps, per_seed, images_spent)
     row["rules"] = rules_of(policy, evaluator.rules).text
-    row["gflop"] = gflop_per_image(policy, evaluator.generator, rules=evaluator.rules)
+    asked = balanced(evaluator.task.every, 64)
+    row["gflop"] = gflop_per_image(policy, evaluator.generator, condition=asked, rules=evaluator.rules)
     return row | {"protocol": evaluator.manifest()}
 
 

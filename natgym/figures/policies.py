@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle, product
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,30 @@ def samples_figure(images: Mapping[str, Tensor], names: Sequence[str], note: str
     return finish(figure, note)
 
 
+def prompts_figure(images: Mapping[str, Tensor], prompts: Sequence[str], note: str) -> Figure:
+    """Draw a row for each prompt and a panel for each policy.
+
+    Args:
+        images: policy -> (R * C, c, H, W), row-major over R prompts, the same noise for all of them.
+        prompts: R texts.
+        note: what the reader must know, under the panels.
+    """
+    rows = len(prompts)
+    columns = len(next(iter(images.values()))) // rows
+    figure = Figure(figsize=(2.2 + 0.5 * columns * len(images), 0.5 + 0.5 * rows))
+    for place, (axis, (policy, pictures)) in enumerate(
+        zip(panels(figure, 1, len(images)), images.items(), strict=True)
+    ):
+        grid = tiled(pictures, columns)
+        picture(axis, grid)
+        if place == 0:  # each says what the row is, and the others share it
+            size = grid.shape[0] / rows
+            axis.set_yticks((np.arange(rows) + 0.5) * size, [fill(text, 30) for text in prompts])
+            axis.tick_params(labelsize=SMALL, length=0)
+        axis.set_title(policy, fontsize=NORMAL)
+    return finish(figure, note)
+
+
 def deciding(frame: pd.DataFrame, parameter: str) -> pd.DataFrame:
     """Return the rows in which a parameter decides something.
 
@@ -103,10 +128,11 @@ def by_class_figure(frame: pd.DataFrame, note: str, *, most: int = 10) -> Figure
         most: conditions shown, the first ones of the frame.
     """
     figure = Figure(figsize=(2.75 * len(PARAMETERS), 2.9))
-    names = list(frame["condition"].unique()[:most])
+    kind = _kind(frame)
+    names = list(frame[kind].unique()[:most])
     styles = list(product(DASHES, COLORS))
     for axis, parameter in zip(panels(figure, 1, len(PARAMETERS)), PARAMETERS, strict=True):
-        means = deciding(frame, parameter).groupby(["condition", "step"])[parameter].mean()
+        means = deciding(frame, parameter).groupby([kind, "step"])[parameter].mean()
         for (dash, color), name in zip(cycle(styles), names, strict=False):
             line = means[name]
             style: dict[str, Any] = {"color": color, "marker": "o", "markersize": 2.5, "linewidth": 1.1}
@@ -124,6 +150,11 @@ def by_class_figure(frame: pd.DataFrame, note: str, *, most: int = 10) -> Figure
     return finish(figure, note)
 
 
+def _kind(frame: pd.DataFrame) -> str:
+    """Return the column of classes; frames of before had the condition's name alone."""
+    return "kind" if "kind" in frame else "condition"
+
+
 def adaptivity(frame: pd.DataFrame) -> pd.DataFrame:
     """Return how much a policy adapts: shares of each parameter's variance, a row per parameter.
 
@@ -137,7 +168,7 @@ def adaptivity(frame: pd.DataFrame) -> pd.DataFrame:
         shown = deciding(frame, parameter)
         values = shown[parameter]
         by_step = shown.groupby("step")[parameter].transform("mean")
-        by_class = shown.groupby(["step", "condition"])[parameter].transform("mean")
+        by_class = shown.groupby(["step", _kind(shown)])[parameter].transform("mean")
         parts = [(by_step - values.mean()), (by_class - by_step), (values - by_class)]
         squares = np.array([float((part**2).sum()) for part in parts])
         total = squares.sum()

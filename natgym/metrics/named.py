@@ -7,10 +7,10 @@ Shapes: N images judged, M real ones, d features, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -31,6 +31,7 @@ class Judged:
         classes_NK: logits of the classifier; None without one.
         condition: that the images were asked for by.
         reference: the real images.
+        captions: shares of images that are as their captions say, by name; None where nobody reads them.
     """
 
     features_Nd: Tensor
@@ -38,6 +39,7 @@ class Judged:
     classes_NK: Tensor | None
     condition: Condition
     reference: Reference
+    captions: Mapping[str, float] | None = None
 
     @property
     def real_Md(self) -> Tensor | None:
@@ -67,7 +69,7 @@ class NamedMetric:
 
     name: str
     compute: Callable[[Judged], float]
-    needs: tuple[Literal["real_Md", "logits_NK", "classes_NK"], ...] = ()
+    needs: tuple[Literal["real_Md", "logits_NK", "classes_NK", "captions"], ...] = ()
     better: Literal["lower", "higher"]
     spread: bool = False
     header: str | None = None
@@ -76,6 +78,8 @@ class NamedMetric:
 
     def applies(self, judged: Judged) -> bool:
         """Tell whether all that it needs is there."""
+        if "captions" in self.needs and self.name not in (judged.captions or {}):
+            return False  # no caption asked for it
         return all(getattr(judged, need) is not None for need in self.needs)
 
     @property
@@ -107,6 +111,18 @@ def _class_drift(judged: Judged) -> float:
     asked_N, seen_N = _asked_and_seen(judged)
     num_classes = _there(judged.classes_NK).shape[1]
     return total_variation(asked_N.bincount(minlength=num_classes), seen_N.bincount(minlength=num_classes))
+
+
+def _caption(name: str, **more: Any) -> NamedMetric:
+    """Return the metric of what is right in images by their captions."""
+    return NamedMetric(
+        name=name,
+        compute=lambda judged: (judged.captions or {})[name],
+        needs=("captions",),
+        better="higher",
+        header=name,
+        **more,
+    )
 
 
 def _asked_and_seen(judged: Judged) -> tuple[Tensor, Tensor]:
@@ -148,6 +164,11 @@ _ENTRIES = (
         header="accuracy",
         brief=True,
     ),
+    _caption("caption", brief=True),
+    _caption("objects"),
+    _caption("colors", brief=True),
+    _caption("counts"),
+    _caption("relations", brief=True),
     NamedMetric(name="class_drift", compute=_class_drift, needs=("classes_NK",), better="lower"),
     NamedMetric(
         name="precision",

@@ -142,7 +142,10 @@ def _of_generator(folder: Path, spec: str, of_images: Callable[[str], Location])
             f"the generator in {folder} was made for the task {task!r}, which is not here; give the task, "
             f"and the generator beside it ({error})"
         ) from None
-    return Location(spec, location.name, location.description, location.folder, {"generator": folder})
+    networks = {"generator": folder}
+    if saved(encoder := folder.parent / "encoder"):  # of a run that learned to draw from texts
+        networks["encoder"] = encoder
+    return Location(spec, location.name, location.description, location.folder, networks)
 
 
 def recipe_of(spec: str) -> str | None:

@@ -38,6 +38,7 @@ class FromTask:
 
 NAMED: dict[str, Recipe] = {
     "adversarial": FromTask("adversarial", "AdversarialReward"),
+    "caption": FromTask("caption", "CaptionReward"),
     "classifier": FromTask("features", "ClassifierReward"),
     "feature-distance": FromTask("features", "FeatureDistanceReward"),
     "influence": FromTask("distance", "InfluenceReward"),

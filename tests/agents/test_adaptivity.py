@@ -54,7 +54,7 @@ def test_a_shuffled_policy_is_itself_on_the_rows_of_others(within: bool, nets: A
         torch.nn.init.normal_(parameter)
     actor, condition = trainer.actor(), Labels(torch.arange(20) % 10, 10)
     state = start(nets[0], condition, steps=2)
-    seen = observe(state, nets[0].mask_id) | {"condition": condition.values}
+    seen = observe(state, nets[0].mask_id) | {"condition": condition.values, "kind": condition.kinds_B}
     seen["features"] = torch.randn(20, 16, 64)
     found, own = Shuffled(actor, within, seed=3)(seen, 0), actor(seen, 0)
     for row in range(20):
@@ -79,11 +79,11 @@ def test_nothing_of_the_row_itself_is_left_to_decide_by() -> None:
             return observation
 
     rows = torch.arange(6)
-    keys = ("condition", "step", "previous_action", "features", "masked", "tokens", "of-tomorrow")
+    keys = ("condition", "kind", "step", "previous_action", "features", "masked", "tokens", "of-tomorrow")
     seen = Shuffled(Reader(), False, seed=1).decide(dict.fromkeys(keys, rows), 0)
     for key in keys:
         assert torch.equal(seen[key], rows) if key in OWN else (seen[key] != rows).all(), key
-    assert set(OWN) == {"condition", "step", "previous_action"}
+    assert set(OWN) == {"condition", "kind", "step", "previous_action"}
 
 
 def test_who_plays_a_policy_in_its_place_plays_by_its_rules() -> None:

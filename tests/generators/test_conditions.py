@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from generators.conditions import Condition, ConditionEmbedding, Labels, Text
+from generators.conditions import Condition, ConditionEmbedding, Labels
+from generators.texts import Text
 from rounding import assert_rounded
 
 
@@ -18,7 +19,7 @@ def texts() -> Text:
     generator = torch.Generator().manual_seed(0)
     embeddings = torch.randn(4, 5, 6, generator=generator)
     embeddings[3] = embeddings[0]
-    return Text(embeddings, torch.randn(5, 6, generator=generator), ("cat", "dog", "owl", "cat"))
+    return Text.of(embeddings, torch.randn(5, 6, generator=generator), ("cat", "dog", "owl", "cat"))
 
 
 @pytest.fixture(params=[labels, texts])
@@ -83,8 +84,8 @@ def test_label_vectors_are_one_hot_and_zero_for_null() -> None:
 
 def test_text_vectors_are_means() -> None:
     text = texts()
-    torch.testing.assert_close(text.vectors[1], sum(text.embeddings_BSE[1]) / 5)
-    torch.testing.assert_close(text.null().vectors, text.null_SE.mean(0).expand(4, -1))
+    torch.testing.assert_close(text.vectors[1], sum(text.values[1]) / 5)
+    torch.testing.assert_close(text.null().vectors, text.table.tokens_MSE[0].mean(0).expand(4, -1))
 
 
 def embed(values: Tensor, **sizes: int | None) -> Tensor:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from generators.conditions import Condition, Labels, Text
+from generators.conditions import Condition, Labels
 from generators.contract import Prediction
 from generators.decoding import advance, predict, start
 from generators.enat import ENAT, enat_digits
@@ -19,6 +19,7 @@ from generators.nat import NAT, nat_digits
 from generators.noise import HashNoise
 from generators.rules import DecodeRules
 from generators.schedules import DecodeParams
+from generators.texts import Text
 
 B, T = 6, 4
 COPIES = {
@@ -71,7 +72,7 @@ def labels() -> Condition:
 
 def texts() -> Condition:
     embeddings = torch.randn(B, 3, 5, generator=torch.Generator().manual_seed(0)).as_subclass(OnDevice)
-    return Text(embeddings, torch.zeros(3, 5).as_subclass(OnDevice), tuple("abcdef"))  # type: ignore[arg-type]
+    return Text.of(embeddings, torch.zeros(3, 5).as_subclass(OnDevice), tuple("abcdef"))  # type: ignore[arg-type]
 
 
 def tables() -> Tensor:

@@ -12,9 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from generators.checkpoints import from_pretrained, save_pretrained
 from generators.conditions import Labels
 from generators.decoding import DecodeState, advance, start
-from generators.enat import ENAT, Packing, Reuse, enat_b, enat_digits, enat_l, enat_s
+from generators.enat import ENAT, Reuse, enat_b, enat_digits, enat_l, enat_s
 from generators.masking import masked_cross_entropy
 from generators.noise import HashNoise
+from generators.packing import Packing
 from generators.rules import DecodeRules
 from generators.schedules import DecodeParams, reference
 from generators.weights import convert

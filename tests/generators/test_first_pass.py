@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from generators.conditions import Labels, Text
+from generators.conditions import Labels
 from generators.decoding import DecodeState, advance, start
 from generators.enat import ENAT, enat_digits
 from generators.first_pass import FirstPass, fingerprint
 from generators.nat import NAT, nat_digits
 from generators.noise import HashNoise
 from generators.schedules import DecodeParams, reference
+from generators.texts import Text
 from generators.training import Trainer, small_recipe
 from rounding import UNIT_OF_BFLOAT, assert_rounded
 
@@ -170,7 +171,7 @@ def test_bytes_are_bounded_and_the_longest_unasked_is_forgotten() -> None:
 def test_texts_are_conditions_too() -> None:
     model = spread(NAT(nat_digits(num_classes=None, text_width=6)))
     embeddings = torch.randn(3, 5, 6, generator=torch.Generator().manual_seed(0))
-    condition = Text(embeddings, torch.zeros(5, 6), ("a cat", "a dog", "a cat on a mat"))
+    condition = Text.of(embeddings, torch.zeros(5, 6), ("a cat", "a dog", "a cat on a mat"))
     kept = FirstPass(model)
     assert agrees(kept, condition) and agrees(kept, condition[[2, 0, 2]]) and agrees(kept, condition.null())
 

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from generators.conditions import Condition, Labels, Text
+from generators.conditions import Condition, Labels
 from generators.formats import NAT_FORMAT
 from generators.masking import masked_cross_entropy
 from generators.nat import NAT, nat_digits, nat_l
+from generators.texts import Text
 from generators.weights import convert
 from rounding import GOLDEN, UNIT_OF_DOUBLE, assert_rounded
 
@@ -39,7 +40,7 @@ def official_nat(official: dict[str, Tensor], kwargs: dict[str, Any]) -> NAT:
 def recorded_condition(context: Tensor, num_classes: int | None) -> Condition:
     if num_classes is not None:
         return Labels(context[:, 0], num_classes)
-    return Text(context, torch.zeros_like(context[0]), ("",) * len(context))
+    return Text.of(context, torch.zeros_like(context[0]), ("",) * len(context))
 
 
 def scaled_nat(**overrides: Any) -> NAT:
@@ -97,7 +98,7 @@ def test_rows_are_independent(text_width: int | None) -> None:
     ids_BL = torch.randint(129, (6, 16), generator=generator)
     texts_BSE = torch.randn(6, 3, 12, generator=generator).double()
     labels_B = torch.tensor([3, 0, 10, 9, 3, 5])
-    condition = Text(texts_BSE, texts_BSE[0], tuple("abcdef")) if text_width else Labels(labels_B, 10)
+    condition = Text.of(texts_BSE, texts_BSE[0], tuple("abcdef")) if text_width else Labels(labels_B, 10)
     order_B = torch.randperm(6, generator=generator)
     with torch.no_grad():
         together = model(ids_BL, condition)
@@ -160,7 +161,7 @@ def test_bad_geometry_is_refused() -> None:
 
 def test_conditions_are_listed_for_classes_only() -> None:
     assert NAT(nat_digits()).conditions().values.tolist() == list(range(10))
-    with pytest.raises(ValueError, match="text-conditional"):
+    with pytest.raises(ValueError, match="has no list of conditions"):
         NAT(nat_digits(text_width=8, num_classes=None)).conditions()
 
 

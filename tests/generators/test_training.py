@@ -14,11 +14,12 @@ from torch import distributed as dist
 from torch.nn import functional as F
 
 from generators.checkpoints import load_state, save_state
-from generators.conditions import Labels, Text
+from generators.conditions import Labels
 from generators.contract import Prediction
 from generators.enat import ENAT, enat_digits
 from generators.masking import MaskLaw
 from generators.nat import NAT, nat_digits
+from generators.texts import Text
 from generators.training import Trainer, TrainingConfig, small_recipe
 from rounding import assert_rounded
 
@@ -218,7 +219,7 @@ def test_what_a_training_draws() -> None:
 @pytest.mark.parametrize(("share", "expected"), [(0.0, False), (1.0, True)])
 def test_texts_are_dropped_like_labels(share: float, expected: bool) -> None:
     embeddings = torch.randn(20, 2, 3, generator=torch.Generator().manual_seed(0))
-    condition = Text(embeddings, torch.zeros(2, 3), tuple(map(str, range(20))))
+    condition = Text.of(embeddings, torch.zeros(2, 3), tuple(map(str, range(20))))
     config = TrainingConfig(updates=2, batch_size=50, label_dropout=share)
     _, _, conditions, rows_B = drawn(config, condition)
     assert (conditions.values == 0).all().item() is expected

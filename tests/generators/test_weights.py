@@ -15,10 +15,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from generators.conditions import Labels, Text
+from generators.conditions import Labels
 from generators.enat import ENAT, ENATConfig, enat_l
 from generators.formats import ENAT_FORMAT, FORMATS, NAT_FORMAT, VQGAN_FORMAT, Format
 from generators.nat import NAT, NATConfig, nat_l
+from generators.texts import Text
 from generators.vqgan import VQGAN, VQGANConfig, vqgan_f16
 from generators.weights import convert, other_entries, read
 
@@ -131,7 +132,7 @@ def output(module: Any) -> Tensor:
     ids_BL = torch.randint(module.codebook_size + 1, (2, module.num_tokens), generator=generator)
     if module.config.num_classes is None:
         texts_BSE = torch.randn(2, 3, module.config.text_width, generator=generator)
-        return module(ids_BL, Text(texts_BSE, texts_BSE[0], ("a", "b"))).logits_BLV
+        return module(ids_BL, Text.of(texts_BSE, texts_BSE[0], ("a", "b"))).logits_BLV
     return module(ids_BL, Labels(torch.tensor([0, 2]), module.config.num_classes)).logits_BLV
 
 

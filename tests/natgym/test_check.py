@@ -34,7 +34,9 @@ def test_shipped_generators_pass(name: str) -> None:
     natgym.check_generator(Task.load(name).generator)
 
 
-@pytest.mark.parametrize("name", [*NAMED, {"classifier": 1.0, "influence": 0.5}], ids=str)
+@pytest.mark.parametrize(
+    "name", [*sorted({*NAMED} - {"caption"}), {"classifier": 1.0, "influence": 0.5}], ids=str
+)
 def test_named_rewards_and_a_sum_pass(name: Any) -> None:
     images = load_split("digits", "select").images_NCHW[:20]
     natgym.check_reward(make_reward(name, "digits"), (1, 8, 8), TWENTY, images)

@@ -505,7 +505,7 @@ def test_conditions_may_be_chosen_for_one_episode(digits: Any) -> None:
         ({"first_pass_bytes": -1}, "max_bytes -1"),
         (
             {"reward": {"nonsense": 1.0}},
-            "reward 'nonsense' is not one of adversarial, classifier, feature-distance",
+            "reward 'nonsense' is not one of adversarial, caption, classifier, feature-distance",
         ),
         ({"reward": {}}, "no rewards"),
         ({"steps": 0}, "steps 0"),

@@ -93,7 +93,11 @@ def test_rewards_are_found_by_name_or_used_as_they_are(digits: Any) -> None:
         ("nonsense", "digits", "'nonsense' is not one of"),
         ("classifier", None, "live"),
         ("feature-distance", None, "live"),
-        ({"nonsense": 1.0}, "digits", "'nonsense' is not one of adversarial, classifier, feature-distance"),
+        (
+            {"nonsense": 1.0},
+            "digits",
+            "'nonsense' is not one of adversarial, caption, classifier",
+        ),
         ([], "digits", "no rewards"),
     ):
         with pytest.raises(ValueError, match=said):

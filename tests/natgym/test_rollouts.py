@@ -85,12 +85,12 @@ def test_the_frame_has_a_row_per_sample_and_step_and_its_books_balance(drawn: Ro
     frame, T = drawn.frame, Jumpy.steps
     assert len(frame) == N * T
     counts = ["masked_before", "masked_after", "nfe"]
-    assert list(frame) == ["sample", "condition", "step", *ACTIONS, *PARAMETERS, *counts, "value"]
+    assert list(frame) == ["sample", "condition", "kind", "step", *ACTIONS, *PARAMETERS, *counts, "value"]
     assert frame[[*ACTIONS, "value"]].isna().all(axis=None), "Jumpy has no action and no critic"
     for sample, own in frame.groupby("sample"):
         own = own.sort_values("step")
         assert own["step"].tolist() == list(range(T))
-        assert set(own["condition"]) == {str(sample % 10)}
+        assert set(own["condition"]) == set(own["kind"]) == {str(sample % 10)}
         before, after = own["masked_before"].tolist(), own["masked_after"].tolist()
         assert before == [16, *after[:-1]] and after[-1] == 0
         assert all(a < b or b == 0 for a, b in zip(after, before, strict=True))

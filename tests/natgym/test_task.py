@@ -257,7 +257,7 @@ def test_what_a_task_makes_knows_where_its_task_is(copied: Path, tmp_path: Path,
     ("change", "said"),
     [
         ({"kind": "texts"}, "kind 'texts' is not one of images"),
-        ({"recipe": "digts"}, "recipe 'digts' is not one of digits, mnist, small, cifar10"),
+        ({"recipe": "digts"}, "recipe 'digts' is not one of digits, mnist, small, shapes, cifar10"),
         ({"class_names": ["a"]}, r"has the classes \('a',\), its images \('0'"),
     ],
 )

@@ -1,0 +1,156 @@
+"""What reads texts: a one-hot word encoder that needs nothing, and the pretrained ones of transformers.
+
+An encoder turns each text into S tokens of width E and one pooled vector of width P, whatever other texts
+are in the batch. A generator projects the tokens by a layer of its own, so that behind the word encoder that
+layer is a table of word and position embeddings, which learns along.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from generators.checkpoints import FILES, from_pretrained, register
+from generators.language_models import LanguageModel
+from generators.texts import NULL, Captions, Text, TextTable
+
+BATCH = 256
+
+
+class TextEncoder(Protocol):
+    """What reads texts.
+
+    Attributes:
+        name: what it is, with a hash of its weights; a generator is bound to it.
+    """
+
+    reads_texts: bool
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return tokens (N, S, E) and pooled vectors (N, P), on the CPU.
+
+        Raises:
+            ValueError: a text can't be read; the message says which word or length is the matter.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordEncoderConfig:
+    """What a word encoder knows.
+
+    Attributes:
+        words: in small letters.
+        length: S, the most words of a text.
+    """
+
+    words: tuple[str, ...]
+    length: int
+
+
+@register(WordEncoderConfig)
+class WordEncoder(nn.Module):
+    """Say which word stands at which place: tokens are one-hot words beside one-hot places, zeros behind the
+    end; the pooled vector has a 1 for each word at its place. There is nothing in it to be trained.
+    """
+
+    reads_texts = True
+
+    def __init__(self, config: WordEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.ids = {word: number for number, word in enumerate(config.words)}
+        self.name = f"words-{_hash(' '.join([*config.words, str(config.length)]))}"
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> WordEncoder:
+        """Return the encoder of all words of some texts, as long as the longest."""
+        texts = list(texts)
+        counts = Counter(word for text in texts for word in words_of(text))
+        longest = max((len(words_of(text)) for text in texts), default=0)
+        if not longest:
+            raise ValueError("there is no word in the captions; a word encoder needs some")
+        return cls(WordEncoderConfig(words=tuple(sorted(counts)), length=longest))
+
+    def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        length, number = self.config.length, len(self.config.words)
+        ids_NS = torch.tensor([self._ids(text) for text in texts]).reshape(len(texts), length)
+        # The last class stands for no word, and is left out.
+        words_NSV = F.one_hot(ids_NS, number + 1)[..., :-1]
+        places_NSS = torch.eye(length, dtype=torch.long).expand(len(texts), -1, -1)
+        said_NS1 = (ids_NS < number)[..., None]
+        tokens_NSE = torch.cat([words_NSV, places_NSS * said_NS1], dim=-1)
+        return tokens_NSE.half(), words_NSV.flatten(1).half()
+
+    def _ids(self, text: str) -> list[int]:
+        words, length = words_of(text), self.config.length
+        if unknown := [word for word in words if word not in self.ids]:
+            known = ", ".join(self.config.words[:40]) + (", ..." if len(self.config.words) > 40 else "")
+            raise ValueError(f"{text!r}: {unknown[0]!r} is no word that is known here; these are: {known}")
+        if text.strip() and not words:
+            raise ValueError(f"{text!r} has no words; say what to draw, or nothing for anything")
+        if len(words) > length:
+            raise ValueError(f"{text!r} has {len(words)} words; at most {length} are read")
+        return [self.ids[word] for word in words] + [len(self.ids)] * (length - len(words))
+
+
+def make_encoder(spec: str, captions: Captions, device: torch.device | str = "cpu") -> TextEncoder:
+    """Return an encoder by name.
+
+    Args:
+        spec: "words", made of the captions' own; one of `generators.language_models`, as "clip:NAME"; or the
+            folder of a saved one.
+        captions: that it is to read, with all that an image has.
+
+    Raises:
+        ValueError: there is no such encoder.
+    """
+    if spec == "words":
+        return WordEncoder.of(text for texts in captions.texts for text in texts)
+    if all((Path(spec) / file).is_file() for file in FILES):
+        encoder: Any = from_pretrained(spec, device)
+        if not hasattr(encoder, "reads_texts"):
+            raise ValueError(f"{spec} holds a {type(encoder).__name__}, which is not an encoder of texts")
+        return encoder
+    return LanguageModel.load(spec, device)
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text in small letters; punctuation is none."""
+    return re.findall(r"\w+", text.lower())
+
+
+def encode(
+    texts: Sequence[str],
+    encoder: TextEncoder,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> Text:
+    """Return the condition of texts, each distinct one encoded once.
+
+    Args:
+        progress: called with the texts encoded and to encode, after each batch.
+    """
+    table_of = {text: row for row, text in enumerate(dict.fromkeys([NULL, *texts]))}
+    distinct, parts = list(table_of), []
+    for start in range(0, len(distinct), BATCH):
+        parts.append(encoder(distinct[start : start + BATCH]))
+        progress(min(start + BATCH, len(distinct)), len(distinct))
+    tokens, pooled = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    table = TextTable(tokens, pooled, tuple(distinct), encoder.name)
+    return Text(table, torch.tensor([table_of[text] for text in texts], dtype=torch.long))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
