@@ -29,6 +29,8 @@ def features(classifier: Extractor, images_NCHW: Tensor) -> np.ndarray:
 def work(args: Args) -> None:
     torch.set_num_threads(1)
     task = Task.load(args.task or args.generator, generator=args.generator if args.task else None)
+    if task.has("encoder"):
+        raise ValueError(f"{task} draws from texts; audit_categories looks for classes")
     generator = task.generator
     classifier = task.score_extractor
     policy = find_policy(args.policy, args.steps, generator)

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from generate import Args
 
 
-def asked_for(args: Args, task: Task) -> Condition:
-    """Return the condition of each image: all prompts n times, the labels in turn, or all there are."""
+def asked_for(args: Args, source: Any) -> Condition:
+    """Return the condition of each image, of a task or a live generator: all prompts n times, the labels in
+    turn, or all there are."""
+    task = source if isinstance(source, Task) else Task(generator=source)
     if args.texts:
         return task.named(args.texts * (args.n or 8))
     return balanced(task.named(args.label) if args.label else task.every, args.n or 64)

@@ -11,13 +11,13 @@ from _progress import progress
 from _task_plan import SHOWN
 
 from generators.files import write_atomic
-from generators.images import Split
+from generators.images import Pictures, Split
 from generators.noise import derive_seed
 from generators.schedules import maskgit, random_order
 from generators.tokenizers import decode_all, encode_all
 from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
 from natgym.evaluation.tables import format_table, table_row
-from natgym.figures.policies import samples_figure
+from natgym.figures.policies import prompts_figure, samples_figure
 from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
 from natgym.runs import Run
@@ -75,6 +75,8 @@ def bounds(task: Task, evaluator: Evaluator) -> list[dict[str, Any]]:
 def overview(task: Task, policies: dict[str, FixedPolicy]) -> Any:
     """Draw real images, what the tokenizer makes of them, and samples of the same classes."""
     report = task.images("report")
+    if task.has("encoder"):
+        return overview_of_texts(task, report, policies)
     labels = report.condition.values.tolist()
     judged = [label for label in range(len(task.generator.conditions())) if label in labels][:10]
     pool = task.generator.conditions()[judged]
@@ -90,6 +92,19 @@ def overview(task: Task, policies: dict[str, FixedPolicy]) -> Any:
     return samples_figure({name: images.cpu() for name, images in panels.items()}, pool.names, note)
 
 
+def overview_of_texts(task: Task, report: Pictures, policies: dict[str, FixedPolicy]) -> Any:
+    """Draw real images, what the tokenizer makes of them, and four samples of each one's text."""
+    chosen = torch.arange(min(10, len(report)))
+    real, asked = report[chosen].to(task.device), report.condition[chosen]
+    ids = encode_all(task.tokenizer, real, task.device)
+    panels = {"real": real, "reconstructions": decode_all(task.tokenizer, ids, task.device)}
+    four = asked[chosen.repeat_interleave(4)].to(task.place)
+    for name, policy in policies.items():
+        panels[f"{name}, T = {STEPS}"] = rollout(policy, task, condition=four, seed=0).images_NCHW
+    note = f"{task.name}, report split and its first texts, which training has not seen; samples unselected"
+    return prompts_figure({name: images.cpu() for name, images in panels.items()}, asked.names, note)
+
+
 def card(args: Args, task: Task, table: str, legend: str) -> str:
     """Return the task's README."""
     description = task.description
@@ -102,7 +117,7 @@ def card(args: Args, task: Task, table: str, legend: str) -> str:
         f"# Model card: {task.name}",
         "",
         f"Images of {width} x {height} pixels, {color}; {counted}.",
-        f"Classes: {', '.join(description.class_names)}.",
+        "Drawn from texts." if task.has("encoder") else f"Classes: {', '.join(description.class_names)}.",
         f"Source and licence: {description.source or 'not noted'}.",
         "",
         "All networks learned from the train split alone (`split.csv`). Made by `experiments/train_task.py`, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,14 +14,16 @@ import pandas as pd
 import torch
 from _progress import progress
 
-from generators.conditions import Labels
+from generators.conditions import Condition, Labels
 from generators.config import ConditionLaw, VQTrainingConfig, recipe
 from generators.data import cut_folder
+from generators.encoders import encode, make_encoder
 from generators.folders import FolderSpec, Listing, list_folder
-from generators.frozen import LEFT_OUT, freeze
+from generators.frozen import CAPTIONS, LEFT_OUT, freeze
 from generators.noise import seeded
 from generators.pixels import Header, ImageFiles
 from generators.recipes import build
+from generators.texts import Captions
 from generators.tokenizers import ConvVQ, ConvVQConfig
 from generators.training import Trainer
 from generators.vq import VQTrainer
@@ -69,6 +72,8 @@ class Plan:
         """Read a folder and choose sizes; ValueError for what can't be a task."""
         assert args.images is not None
         spec = FolderSpec.parse(args.images)
+        if args.condition == "text" and spec.caption is None:
+            spec = dataclasses.replace(spec, caption="text")
         if not spec.path.is_dir():
             raise ValueError(f"{spec.path} is no folder; give a folder of images")
         spec = dataclasses.replace(spec, path=spec.path.resolve())
@@ -122,6 +127,13 @@ class Plan:
         return [row for row in self.rows if row["split"] == "train"]
 
     @cached_property
+    def captions(self) -> Captions | None:
+        """The texts of the train split, if images are drawn from texts."""
+        if self.spec.caption is None:
+            return None
+        return Captions(tuple(tuple(json.loads(row[CAPTIONS])) for row in self.train))
+
+    @cached_property
     def pixels(self) -> ImageFiles:
         """The images of the train split."""
         paths = [self.spec.path / row["file"] for row in self.train]
@@ -149,9 +161,9 @@ class Plan:
             data=str(self.spec),
             image_size=(self.spec.size, self.spec.size),
             color_mode=self.spec.mode,
-            class_names=self.class_names,
+            class_names=self.class_names if self.captions is None else (),
             frozen=True,
-            conditions=self.conditions,
+            conditions=self.conditions if self.captions is None else "data",
             recipe="small",
             source=args.source,
         )
@@ -166,7 +178,10 @@ class Plan:
         learned = Counter(row["label"] for row in self.train)
         if rare := [f"{name} {learned[name]}" for name in self.class_names if learned[name] < RARE]:
             yield "hardly enough to learn from, in train: " + ", ".join(rare[:20])
-        if len(counts) == 1:
+        if self.captions is not None:
+            texts = [text for texts in self.captions.texts for text in texts]
+            yield f"captions: {len(texts):,} in train, {len(set(texts)):,} different ones, as {texts[0]!r}"
+        elif len(counts) == 1:
             yield "one class: there is nothing to guide by, and extractors learn to tell rotations"
         sizes = sorted({(header.width, header.height) for header in self.headers})
         between = f"{sizes[0][0]} x {sizes[0][1]}" + (
@@ -187,7 +202,7 @@ class Plan:
         if left_out:
             yield "left out: " + ", ".join(f"{number:,} {why}" for why, number in left_out.items())
         how = "evenly" if self.conditions == "balanced" else "as often as the data have them"
-        yield f"classes are drawn {how}"
+        yield f"classes are drawn {how}" if self.captions is None else "texts are drawn as the data have them"
 
 
 def _side(headers: Sequence[Header]) -> int:
@@ -234,7 +249,11 @@ def estimate(args: Args, plan: Plan) -> pd.DataFrame:
     count = min(len(plan.train), 256)
     images_NCHW = plan.pixels[torch.arange(count)].float() / 255
     classes = max(2, len(plan.counts))
-    condition = Labels(torch.arange(count) % classes, classes)
+    labels_N = torch.arange(count) % classes
+    condition: Condition = Labels(labels_N, classes)
+    if plan.captions is not None:
+        encoder = make_encoder(args.encoder or "words", plan.captions)
+        condition = encode(plan.captions.names[:count], encoder)
     seconds: dict[str, float] = {}
     with seeded(0):
         tokenizer: Any = ConvVQ(plan.tokenizer(args)).to(args.device)
@@ -255,7 +274,7 @@ def estimate(args: Args, plan: Plan) -> pd.DataFrame:
     fit_classifier(
         ClassifierConfig(image_shape=tokenizer.image_shape, num_classes=classes, features=plan.features),
         images_NCHW,
-        condition.values,
+        labels_N,
         updates=4,
         device=args.device,
         progress=lambda loss: ends.append(time.perf_counter()),

@@ -101,6 +101,9 @@ def train(args: Args, folder: Path | None) -> None:
     task = task_of(args, device)
     tokenizer: Any = task.tokenizer
     ids_NL, said = tokens(task.data, "train", tokenizer, args.cache, mirror=args.mirror, crops=args.crops)
+    if isinstance(said, Captions):  # each of an image's texts is a row
+        rows_N, said = said.wordings()
+        ids_NL = ids_NL[rows_N]
     condition = task.read(said)
     with seeded(derive_seed(args.train.seed, "generator")):
         size = args.size or task.recipe or DEFAULT_SIZE

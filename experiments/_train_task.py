@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import _train_classifier
 import _train_generator
@@ -22,12 +22,15 @@ from _task_plan import TOKENIZER_WIDTH, Plan, contact_sheet, estimate
 
 from generators.checkpoints import save_pretrained
 from generators.config import VQTrainingConfig, recipe
+from generators.data import open_split
+from generators.encoders import make_encoder
 from generators.files import LOCK, hold
 from generators.frozen import write_splits
+from generators.texts import Captions
 from natgym.evaluation.evaluator import refuse_too_few
 from natgym.metrics.extractors import load_extractor
 from natgym.metrics.perceptual import PerceptualDistance
-from natgym.names.tasks import SPLIT_FILE, TASK_FILE, saved, write_task
+from natgym.names.tasks import SPLIT_FILE, TASK_FILE, read_task, saved, write_task
 from natgym.runs import Run, write_config
 from natgym.task import Task
 
@@ -128,6 +131,8 @@ def stages(args: Args, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]
         )
         yield f"extractors/{which}", partial(_train_classifier.work, extractor)
     yield "tokenizer", partial(make_tokenizer, args, folder)
+    if (said := open_split(read_task(folder).data, "train").condition) and isinstance(said, Captions):
+        yield "encoder", partial(save_encoder, args, folder, said)
     yield "nat", partial(make_generator, args, folder)
 
 
@@ -135,6 +140,12 @@ def take_extractor(args: Args, folder: Path) -> None:
     """Copy a foreign network into the task, which then needs its file no more."""
     network = load_extractor(args.extractor or "", args.extractor_weights)
     save_pretrained(network, folder / "extractors" / "score", source=args.extractor)
+
+
+def save_encoder(args: Args, folder: Path, captions: Captions) -> None:
+    """Save what reads the texts; there is nothing in it to be trained."""
+    encoder: Any = make_encoder(args.encoder or "words", captions)
+    save_pretrained(encoder, folder / "encoder")
 
 
 def make_tokenizer(args: Args, folder: Path) -> None:

@@ -45,7 +45,7 @@ class Args:
     """Local weights file of inception or dinov2."""
     reference: Path | None = None
     """Statistics of real images (.npz with mu and sigma) in place of the task's split."""
-    protocol: Literal["natgym", "imagenet256-adm"] = "natgym"
+    protocol: Literal["natgym", "imagenet256-adm", "coco2014-256"] = "natgym"
     """A published convention, which fixes images, extractor and kind of reference."""
     conditions: ConditionLaw | None = None
     """Every condition in turn (balanced); random ones; or as often as the real images have them (data); by

@@ -36,6 +36,11 @@ class Args:
     size: int | None = None
     """Side of the squares that images are resized and cropped to; by default the images', at most
     32."""
+    condition: Literal["class", "text"] = "class"
+    """What images are drawn from: classes, or the texts of metadata.csv's column text, of another one by
+    IMAGES#caption=COLUMN; several rows of a file are several texts."""
+    encoder: str | None = None
+    """What reads the texts, as in train_generator.py; by default a word encoder, which needs nothing."""
     mirror: bool = False
     """Train the generator on mirrored images, too; right where an image means the same seen in a mirror."""
     crops: int = 0
@@ -102,6 +107,9 @@ class Args:
             raise ValueError("--perceptual-weights are looked through with --perceptual WEIGHT, which is 0")
         if (self.extractor is None) != (self.extractor_weights is None):
             raise ValueError("--extractor and --extractor-weights, its local file, go together")
+        text = self.condition == "text" or (self.images is not None and "caption=" in self.images)
+        if self.encoder is not None and not text:
+            raise ValueError("--encoder reads texts; say --condition text, or leave it out")
         TrainingConfig(class_power=self.class_power)  # says what is wrong with it
         if self.images is not None:
             FolderSpec.parse(self.images)

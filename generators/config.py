@@ -28,11 +28,14 @@ _SMALL: dict[str, dict[str, Any]] = {
     "digits": {},
     "mnist": dict(updates=3000, learning_rate=2e-3),
     "small": dict(updates=3000, learning_rate=2e-3),
-    "shapes": dict(updates=6000, batch_size=64, learning_rate=2e-3),
+    "shapes": dict(updates=7000, batch_size=64, learning_rate=2e-3),
     "cifar10": dict(updates=40_000, batch_size=512, learning_rate=1e-3, warmup=1000, ema=0.999),
 }
 RECIPES = tuple(_SMALL)  # by name
-_TOKENIZERS: dict[str, Literal["kmeans"]] = {"digits": "kmeans"}  # of recipes; all others are vq
+_TOKENIZERS: dict[str, Literal["kmeans"]] = {
+    "digits": "kmeans",
+    "shapes": "kmeans",
+}  # of recipes; all others are vq
 
 
 @dataclass(frozen=True)

@@ -219,7 +219,11 @@ def _folder(spec: FolderSpec, split: SplitName) -> Pictures:
             warnings.warn(f"{spec.path}: {told}", stacklevel=3)
         rows = np.flatnonzero(listing.own_split == split)
     pixels = ImageFiles(listing.paths, spec.size, spec.mode, hashes)
-    return _pictures(pixels, listing.labels, rows, listing.class_names)
+    pictures = _pictures(pixels, listing.labels, rows, listing.class_names)
+    if listing.captions is None:
+        return pictures
+    texts = tuple(listing.captions[row] for row in rows)
+    return replace(pictures, condition=Captions(texts), class_names=())
 
 
 def cut_folder(labels_N: np.ndarray, own_N: np.ndarray | None, name: str) -> dict[SplitName, np.ndarray]:

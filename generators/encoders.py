@@ -8,10 +8,13 @@ layer is a table of word and position embeddings, which learns along.
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generators.caches import cached
 from generators.checkpoints import FILES, from_pretrained, register
 from generators.language_models import LanguageModel
 from generators.texts import NULL, Captions, Text, TextTable
@@ -34,16 +38,18 @@ class TextEncoder(Protocol):
     """
 
     reads_texts: bool
+    costly: bool
+    """Whether what it says is kept in files."""
 
     @property
     def name(self) -> str: ...
 
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return tokens (N, S, E) and pooled vectors (N, P), on the CPU.
+        """Return tokens (N, S, E) and pooled vectors (N, P), on the CPU, of what can be read of texts."""
+        ...
 
-        Raises:
-            ValueError: a text can't be read; the message says which word or length is the matter.
-        """
+    def complaint(self, text: str) -> str | None:
+        """Say why a text can't be read as it stands, which refuses a prompt; None if it can."""
         ...
 
 
@@ -63,16 +69,18 @@ class WordEncoderConfig:
 @register(WordEncoderConfig)
 class WordEncoder(nn.Module):
     """Say which word stands at which place: tokens are one-hot words beside one-hot places, zeros behind the
-    end; the pooled vector has a 1 for each word at its place. There is nothing in it to be trained.
+    end; the pooled vector has a 1 for each word at its place. Of a word that is not known its place is left.
+    There is nothing in it to be trained.
     """
 
     reads_texts = True
+    costly = False
 
     def __init__(self, config: WordEncoderConfig) -> None:
         super().__init__()
         self.config = config
         self.ids = {word: number for number, word in enumerate(config.words)}
-        self.name = f"words-{_hash(' '.join([*config.words, str(config.length)]))}"
+        self.name = f"words-{hash_of(' '.join([*config.words, str(config.length)]))}"
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> WordEncoder:
@@ -86,24 +94,29 @@ class WordEncoder(nn.Module):
 
     def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         length, number = self.config.length, len(self.config.words)
-        ids_NS = torch.tensor([self._ids(text) for text in texts]).reshape(len(texts), length)
-        # The last class stands for no word, and is left out.
+        said = [words_of(text)[:length] for text in texts]
+        ids = [
+            [self.ids.get(word, number) for word in words] + [number] * (length - len(words))
+            for words in said
+        ]
+        ids_NS = torch.tensor(ids).reshape(len(texts), length)
+        # The last class stands for no word, or one that is not known, and is left out.
         words_NSV = F.one_hot(ids_NS, number + 1)[..., :-1]
-        places_NSS = torch.eye(length, dtype=torch.long).expand(len(texts), -1, -1)
-        said_NS1 = (ids_NS < number)[..., None]
-        tokens_NSE = torch.cat([words_NSV, places_NSS * said_NS1], dim=-1)
+        ends_N = torch.tensor([len(words) for words in said])
+        places_NSS = torch.diag_embed((torch.arange(length) < ends_N[:, None]).long())
+        tokens_NSE = torch.cat([words_NSV, places_NSS], dim=-1)
         return tokens_NSE.half(), words_NSV.flatten(1).half()
 
-    def _ids(self, text: str) -> list[int]:
+    def complaint(self, text: str) -> str | None:
         words, length = words_of(text), self.config.length
         if unknown := [word for word in words if word not in self.ids]:
             known = ", ".join(self.config.words[:40]) + (", ..." if len(self.config.words) > 40 else "")
-            raise ValueError(f"{text!r}: {unknown[0]!r} is no word that is known here; these are: {known}")
+            return f"{text!r}: {unknown[0]!r} is no word that is known here; these are: {known}"
         if text.strip() and not words:
-            raise ValueError(f"{text!r} has no words; say what to draw, or nothing for anything")
+            return f"{text!r} has no words; say what to draw, or nothing for anything"
         if len(words) > length:
-            raise ValueError(f"{text!r} has {len(words)} words; at most {length} are read")
-        return [self.ids[word] for word in words] + [len(self.ids)] * (length - len(words))
+            return f"{text!r} has {len(words)} words; at most {length} are read"
+        return None
 
 
 def make_encoder(spec: str, captions: Captions, device: torch.device | str = "cpu") -> TextEncoder:
@@ -139,18 +152,34 @@ def encode(
 ) -> Text:
     """Return the condition of texts, each distinct one encoded once.
 
+    What a `costly` encoder says of them is kept in files of $NATGYM_CACHE, by default `cache`.
+
     Args:
         progress: called with the texts encoded and to encode, after each batch.
     """
-    table_of = {text: row for row, text in enumerate(dict.fromkeys([NULL, *texts]))}
-    distinct, parts = list(table_of), []
-    for start in range(0, len(distinct), BATCH):
-        parts.append(encoder(distinct[start : start + BATCH]))
-        progress(min(start + BATCH, len(distinct)), len(distinct))
-    tokens, pooled = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-    table = TextTable(tokens, pooled, tuple(distinct), encoder.name)
-    return Text(table, torch.tensor([table_of[text] for text in texts], dtype=torch.long))
+    row_of = {text: row for row, text in enumerate(dict.fromkeys([NULL, *texts]))}
+    distinct = tuple(row_of)
+
+    @cache
+    def both() -> tuple[Tensor, Tensor]:
+        parts = []
+        for start in range(0, len(distinct), BATCH):
+            parts.append(encoder(distinct[start : start + BATCH]))
+            progress(min(start + BATCH, len(distinct)), len(distinct))
+        tokens, pooled = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return tokens, pooled
+
+    if not encoder.costly:
+        tokens, pooled = both()
+    else:
+        made_of = f"{encoder.name} {hash_of(json.dumps(distinct))}"
+        path = Path(os.environ.get("NATGYM_CACHE", "cache"), "texts", hash_of(made_of))
+        tokens = cached(path.with_suffix(".tokens.safetensors"), "tokens", made_of, lambda: both()[0])
+        pooled = cached(path.with_suffix(".pooled.safetensors"), "pooled", made_of, lambda: both()[1])
+    table = TextTable(tokens, pooled, distinct, encoder.name)
+    return Text(table, torch.tensor([row_of[text] for text in texts], dtype=torch.long))
 
 
-def _hash(text: str) -> str:
+def hash_of(text: str) -> str:
+    """Return 12 hexadecimal digits that name a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -25,6 +25,8 @@ class FolderSpec:
             have one size already.
         mode: "L" or "RGB" for all images, said as grey or rgb; None if their headers decide.
         layout: what subfolders are, where it is not plain; said as layout=classes or layout=splits.
+        caption: column of its table with texts, where images are drawn from texts; said as caption=COLUMN.
+            Several rows of one file are several texts of one image.
         split: file that the splits are frozen in (`generators.frozen`), said as split=FILE, percent-encoded.
     """
 
@@ -33,6 +35,7 @@ class FolderSpec:
     size: int | None = None
     mode: ColorMode | None = None
     layout: Layout | None = None
+    caption: str | None = None
     split: Path | None = None
 
     @classmethod
@@ -52,16 +55,20 @@ class FolderSpec:
                 found["layout"] = value
             elif name == "split" and value:
                 found["split"] = Path(unquote(value))
+            elif name == "caption" and value:
+                found["caption"] = value
             else:
                 raise ValueError(
-                    f"{task}: {option!r} is neither a column nor grey, rgb, size=N or layout=classes or "
-                    "splits; write PATH#COLUMN,size=N"
+                    f"{task}: {option!r} is neither a column nor grey, rgb, size=N, caption=COLUMN or "
+                    "layout=classes or splits; write PATH#COLUMN,size=N"
                 )
         return cls(Path(path), **found)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
         mode = {"L": "grey", "RGB": "rgb", None: None}[self.mode]
-        named = [f"{name}={value}" for name in ("size", "layout") if (value := getattr(self, name))]
+        named = [
+            f"{name}={value}" for name in ("size", "layout", "caption") if (value := getattr(self, name))
+        ]
         named += [] if self.split is None else [f"split={quote(str(self.split))}"]  # it may have commas
         options = [option for option in (self.column, mode, *named) if option]
         return f"{self.path}#{','.join(options)}" if options else str(self.path)

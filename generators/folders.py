@@ -43,6 +43,7 @@ class Listing:
         class_names: sorted; names that are numbers, by number.
         own_split: where the folder has splits of its own, the one of each image.
         left_out: what is no part of this: a reason, and of how many files or rows it is.
+        captions: the texts of each image, where they are asked for.
     """
 
     paths: list[Path]
@@ -50,6 +51,7 @@ class Listing:
     class_names: tuple[str, ...]
     own_split: np.ndarray | None = None
     left_out: Counter[str] = field(default_factory=Counter)
+    captions: list[tuple[str, ...]] | None = None
 
 
 @dataclass
@@ -60,6 +62,7 @@ class _Found:
     names: list[str] = field(default_factory=list)
     splits: list[str] = field(default_factory=list)  # as a table's column has them
     left_out: Counter[str] = field(default_factory=Counter)
+    captions: list[tuple[str, ...]] = field(default_factory=list)
 
 
 def list_folder(spec: FolderSpec) -> Listing:
@@ -75,21 +78,19 @@ def list_folder(spec: FolderSpec) -> Listing:
     children = [child for child in sorted(path.iterdir()) if child.is_dir() and not _is_helper(child)]
     splits = _splits(path, children, spec.layout)
     if splits:
-        found = {split: _one_split(folder, spec.column) for split, folder in splits.items()}
+        found = {split: _one_split(folder, spec) for split, folder in splits.items()}
         _refuse_other_classes({splits[split]: one for split, one in found.items()})
         own = np.repeat(list(found), [len(one.paths) for one in found.values()])
         beside = [child for child in path.iterdir() if child not in splits.values() and not _is_helper(child)]
         return _joined([*found.values(), _Found(left_out=Counter(map(_beside, beside)))], own)
-    if spec.column is not None:
-        raise ValueError(
-            f"{path} has no metadata.csv, so {spec.column!r} can't be its column; drop #{spec.column}"
-        )
+    if (column := spec.column or spec.caption) is not None:
+        raise ValueError(f"{path} has no metadata.csv, so {column!r} can't be its column; drop #{column}")
     return _joined([_by_folders(path, spec.layout)])
 
 
 def _by_one_table(table: Path, spec: FolderSpec) -> Listing:
     """Read a table at the top; its splits are those of a column `split`, or of the folders that it names."""
-    found = _by_table(table, spec.column)
+    found = _by_table(table, spec)
     said = found.splits
     if not any(said) and spec.layout != "classes":
         said = [path.relative_to(table.parent).parts[0] for path in found.paths]
@@ -127,9 +128,12 @@ def _splits(path: Path, children: Sequence[Path], layout: Layout | None) -> dict
     return {split: by_split[split] for split in get_args(SplitName) if split in by_split}
 
 
-def _one_split(folder: Path, column: str | None) -> _Found:
-    table = find_table(folder)
-    return _by_folders(folder, None) if table is None else _by_table(table, column)
+def _one_split(folder: Path, spec: FolderSpec) -> _Found:
+    if (table := find_table(folder)) is not None:
+        return _by_table(table, spec)
+    if spec.caption is not None:
+        raise ValueError(f"{folder} has no metadata.csv with the column {spec.caption!r}; captions are there")
+    return _by_folders(folder, None)
 
 
 def _refuse_other_classes(found: dict[Path, _Found]) -> None:
@@ -196,35 +200,59 @@ def _without_classes(path: Path) -> _Found:
     return found
 
 
-def _by_table(table: Path, column: str | None) -> _Found:
+def _by_table(table: Path, spec: FolderSpec) -> _Found:
     rows, columns = read_table(table, "file_name")
-    chosen = column or next((name for name in LABEL_COLUMNS if name in columns), None)
-    if chosen not in columns:
-        lack = f"no column {column!r}" if column else f"none of the columns {', '.join(LABEL_COLUMNS)}"
-        raise ValueError(f"{table} has {lack}; name one of {', '.join(columns)} as in {table.parent}#COLUMN")
+    chosen = _label_column(table, columns, spec)
     found, label_of, splits = _Found(), dict[str, str](), list[str]()
+    texts_of: dict[str, list[str]] = {}
     for number, row in enumerate(rows, start=1 if table.suffix == ".jsonl" else 2):
-        label = row[chosen]
-        if not row["file_name"] or not label:
-            found.left_out["rows without " + ("label" if row["file_name"] else "file")] += 1
+        label = ONE_CLASS if chosen is None else row[chosen]
+        text = "" if spec.caption is None else row[spec.caption]
+        if lack := _lack(row["file_name"], label, spec.caption is None or text):
+            found.left_out[f"rows without {lack}"] += 1
             continue
         name = str(Path(row["file_name"]))
-        if name in label_of:
-            found.left_out["further rows of one file"] += 1
-        else:
+        texts_of.setdefault(name, []).append(text)
+        if name not in label_of:
             splits.append(row.get("split", ""))
+        elif spec.caption is None:
+            found.left_out["further rows of one file"] += 1
         if label_of.setdefault(name, label) != label:
             raise ValueError(
                 f"{table}, row {number}: {name} is {label!r} here and {label_of[name]!r} before; a file has "
                 "one label"
             )
     if not label_of:
-        raise ValueError(f"{table} has no row with file_name and {chosen}; fill them in")
+        raise ValueError(f"{table} has no row with file_name and {spec.caption or chosen}; fill them in")
     found.paths, found.names, found.splits = table_paths(table, [*label_of]), [*label_of.values()], splits
+    if spec.caption is not None:
+        found.captions = [tuple(dict.fromkeys(texts)) for texts in texts_of.values()]
     named = {table.parent / row["file_name"] for row in rows}
     if unnamed := len(set(_images(table.parent)) - named):
         found.left_out["images that the table does not name"] += unnamed
     return found
+
+
+def _label_column(table: Path, columns: Sequence[str], spec: FolderSpec) -> str | None:
+    """Return the column of labels; None where images have texts and need none."""
+    chosen = spec.column or next((name for name in LABEL_COLUMNS if name in columns), None)
+    wanted = [spec.column, spec.caption] if spec.caption else [chosen]
+    if missing := [name for name in wanted if name is not None and name not in columns]:
+        raise ValueError(f"{table} has no column {missing[0]!r}; name one of {', '.join(columns)}")
+    if chosen is None and spec.caption is None:
+        lack = f"none of the columns {', '.join(LABEL_COLUMNS)}"
+        raise ValueError(
+            f"{table} has {lack}; name one of {', '.join(columns)} as in {table.parent}#COLUMN, or "
+            f"{table.parent}#caption=COLUMN where it is a text"
+        )
+    return chosen
+
+
+def _lack(file: str, label: str, text: str | bool) -> str:
+    """Return what a row of a table lacks, if anything."""
+    return next(
+        (name for name, there in (("file", file), ("label", label), ("caption", text)) if not there), ""
+    )
 
 
 def table_paths(table: Path, names: Sequence[str]) -> list[Path]:
@@ -246,6 +274,7 @@ def _joined(found: Sequence[_Found], own_split: np.ndarray | None = None) -> Lis
         [name for one in found for name in one.names],
         own_split,
         sum((one.left_out for one in found), Counter[str]()),
+        [texts for one in found for texts in one.captions] or None,
     )
 
 
@@ -254,6 +283,7 @@ def listing_of(
     labels: Sequence[str],
     own_split: np.ndarray | None = None,
     left_out: Counter[str] | None = None,
+    captions: list[tuple[str, ...]] | None = None,
 ) -> Listing:
     """Return a listing of files and the names of their classes; ValueError if a name is no text."""
     if odd := [path for path in paths if "\udc80" <= max(str(path), default="") <= "\udfff"]:
@@ -266,6 +296,7 @@ def listing_of(
         class_names=class_names,
         own_split=own_split,
         left_out=+(left_out or Counter()),
+        captions=captions,
     )
 
 

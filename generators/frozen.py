@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from generators.pixels import content_hash, refuse_unreadable
 from generators.tables import read_table
 
 COLUMNS = ("file", "label", "split", "hash")
+CAPTIONS = "captions"  # one more column of a folder with captions: a JSON list
 LEFT_OUT = ("copy", "two labels")  # in the column split: exact copies, and those whose copies differ in class
 FIRST: tuple[SplitName, ...] = ("report", "select", "train")  # keeps an image that lies in several
 
@@ -75,6 +77,7 @@ def freeze(
             "split": split_of[row],
             "hash": hashes[row],
         }
+        | ({} if listing.captions is None else {CAPTIONS: json.dumps(listing.captions[row])})
         for row, path in enumerate(listing.paths)
     ]
 
@@ -98,7 +101,7 @@ def _copies(listing: Listing, hashes: Sequence[str]) -> dict[int, str]:
 def write_splits(path: Path, rows: Sequence[dict[str, str]]) -> None:
     """Write what `freeze` returned."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS)
+    writer = csv.DictWriter(text, [*COLUMNS, CAPTIONS] if CAPTIONS in rows[0] else COLUMNS)
     writer.writeheader()
     writer.writerows(rows)
     write_atomic(path, text.getvalue())
@@ -116,11 +119,12 @@ def read_splits(spec: FolderSpec) -> tuple[Listing, list[str], set[Path]]:
     assert spec.split is not None
     if not spec.split.is_file():
         raise ValueError(f"{spec.split}, where the splits of {spec.path} are frozen, is not there")
-    rows, _ = read_table(spec.split, *COLUMNS, strip=False)
+    rows, columns = read_table(spec.split, *COLUMNS, strip=False)
     kept = [row for row in rows if row["split"] not in LEFT_OUT]
     paths = [spec.path / row["file"] for row in kept]
     splits = np.array([row["split"] for row in kept])
-    listing = listing_of(paths, [row["label"] for row in kept], splits)
+    captions = [tuple(json.loads(row[CAPTIONS])) for row in kept] if CAPTIONS in columns else None
+    listing = listing_of(paths, [row["label"] for row in kept], splits, captions=captions)
     known = {spec.path / row["file"] for row in rows}
     return listing, [row["hash"] for row in kept], known
 

@@ -79,6 +79,7 @@ class LanguageModel(nn.Module):
     """
 
     reads_texts = True
+    costly = True
 
     def __init__(self, config: LanguageModelConfig) -> None:
         super().__init__()
@@ -107,6 +108,10 @@ class LanguageModel(nn.Module):
         encoded = [self._encode(part, self.config.length) for part in _batches(texts)]
         tokens, pooled = (torch.cat(parts).cpu() for parts in zip(*encoded, strict=True))
         return tokens.half(), pooled.half()
+
+    def complaint(self, text: str) -> str | None:
+        """Everything is read; what is too long is cut with a warning."""
+        return None
 
     def pooled(self, texts: Sequence[str]) -> Tensor:
         """Return pooled vectors (N, P) alone, of texts as long as the model reads, in single precision."""

@@ -193,6 +193,11 @@ class Captions(Condition):
     def geometry(self) -> dict[str, Any]:
         return {}
 
+    def wordings(self) -> tuple[Tensor, Captions]:
+        """Return each text as a row of its own, and which image it is of."""
+        rows = [row for row, texts in enumerate(self.texts) for _ in texts]
+        return torch.tensor(rows), Captions(tuple((text,) for texts in self.texts for text in texts))
+
     def null(self) -> Captions:
         return Captions(((NULL,),) * len(self))
 

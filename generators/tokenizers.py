@@ -9,12 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from generators.checkpoints import register
 from generators.checks import at_least
+
+MOST = 200_000  # patches that k-means looks at
 
 
 class Tokenizer(Protocol):
@@ -83,13 +86,16 @@ class PatchKMeans(nn.Module):
 
     @classmethod
     def fit(cls, images_NCHW: Tensor, *, patch: int, codebook_size: int, seed: int = 0) -> PatchKMeans:
-        """Fit the codebook to the patches of `images_NCHW` with scikit-learn's k-means (4 restarts)."""
+        """Fit the codebook to the patches of `images_NCHW` with scikit-learn's k-means (4 restarts); of many
+        patches, to MOST of them, drawn at random."""
         from sklearn.cluster import KMeans
 
         _, channels, height, width = images_NCHW.shape
         shape = channels, height, width
         tokenizer = cls(PatchKMeansConfig(codebook_size=codebook_size, patch=patch, image_shape=shape))
         patches = tokenizer._patches(images_NCHW).flatten(0, 1).numpy()
+        if len(patches) > MOST:
+            patches = np.random.default_rng(seed).choice(patches, MOST, replace=False)
         means = KMeans(codebook_size, n_init=4, random_state=seed).fit(patches)
         tokenizer.centers.copy_(torch.from_numpy(means.cluster_centers_))
         return tokenizer.eval()

@@ -12,6 +12,7 @@ Each network is loaded when it is first asked for. An extractor with logits is a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -129,8 +130,15 @@ class Task:
 
     @cached_property
     def generator(self) -> Generator:
-        """The generator that draws."""
-        return self._network("generator")
+        """The generator that draws; ValueError if it learned from texts that another encoder has read."""
+        generator = self._network("generator")
+        learned = getattr(getattr(generator, "config", None), "text_encoder", "")
+        if learned and self.has("encoder") and self.encoder.name != learned:
+            raise ValueError(
+                f"{self}: the generator learned from texts read by {learned}, the encoder is "
+                f"{self.encoder.name}; give the one or the other that belongs to it"
+            )
+        return generator
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -195,10 +203,15 @@ class Task:
         return self._opened("select").condition[:number].to(self.place)
 
     def read(self, condition: Condition) -> Condition:
-        """Return conditions as a generator takes them: captions encoded, each image's first, others as they
-        are."""
+        """Return conditions as a generator takes them: captions encoded, of each image the first."""
         if not isinstance(condition, Captions):
             return condition
+        if odd := [text for text in condition.names if self.encoder.complaint(text)]:
+            warnings.warn(
+                f"{self}: {len(odd)} of {len(condition)} captions are not read in full, first {odd[0]!r}: "
+                "they have words that training had not",
+                stacklevel=3,
+            )
         return encode(condition.names, self.encoder)
 
     def named(self, names: Sequence[str]) -> Condition:
@@ -208,6 +221,8 @@ class Task:
             ValueError: a name is no class's, or a text can't be read.
         """
         if self.has("encoder"):
+            if told := next(filter(None, map(self.encoder.complaint, names)), None):
+                raise ValueError(told)
             return encode(names, self.encoder).to(self.place)
         return named(self.every, names)
 

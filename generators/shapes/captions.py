@@ -17,6 +17,7 @@ import numpy as np
 from generators.shapes.scenes import COLORS, FORMS
 
 Kind = Literal["one", "several", "pair", "relation", "three"]
+HeldOut = Literal["things", "relations", "wordings"]
 RELATIONS = {  # what is said, and by what else
     "left": ("left of", "to the left of"),
     "right": ("right of", "to the right of"),
@@ -100,11 +101,13 @@ class Asked:
         return None if found is None or not 1 <= len(found) <= len(_COUNTS) else Asked(found)
 
     @property
-    def held_out(self) -> bool:
-        """Whether a thing or a relation is held out of training."""
-        return bool(HELD_OUT_THINGS & set(self.things)) or (
-            self.relation is not None and _is_held_out(self.relation, *self.things[:2])
-        )
+    def held_out(self) -> HeldOut | None:
+        """What is held out of training: a thing, else the relation; None if nothing is."""
+        if HELD_OUT_THINGS & set(self.things):
+            return "things"
+        if self.relation is not None and _is_held_out(self.relation, *self.things[:2]):
+            return "relations"
+        return None
 
 
 def _is_held_out(relation: str, first: Thing, second: Thing) -> bool:
@@ -149,10 +152,14 @@ def relation_of(first: int, second: int, side: int = 3) -> str | None:
 
 
 def fits(asked: Asked, cells: tuple[int, ...]) -> bool:
-    """Tell whether things in cells are as a caption asks, and in no held-out relation that it doesn't."""
+    """Tell whether things in cells are as a caption asks, and in no held-out relation that it doesn't.
+
+    Things in relation lie at opposite ends of the grid, so that it is plain.
+    """
     places = [(thing, cell) for thing, cell in zip(asked.things, cells, strict=True)]
     if asked.relation is not None:
-        return relation_of(cells[0], cells[1]) == asked.relation
+        far = max(abs(cells[0] % 3 - cells[1] % 3), abs(cells[0] // 3 - cells[1] // 3))
+        return far == 2 and relation_of(cells[0], cells[1]) == asked.relation
     return not any(
         (relation := relation_of(cell, other_cell)) is not None and _is_held_out(relation, thing, other)
         for number, (thing, cell) in enumerate(places)
@@ -160,15 +167,15 @@ def fits(asked: Asked, cells: tuple[int, ...]) -> bool:
     )
 
 
-def asks(rng: np.random.Generator, *, held_out: bool = False) -> Iterator[Asked]:
+def asks(rng: np.random.Generator, held_out: HeldOut | None = None) -> Iterator[Asked]:
     """Yield what captions ask for, without end; of what is held out, or of what is not."""
     things = [Thing(color, form) for form in FORMS for color in COLORS]
     seen = [thing for thing in things if thing not in HELD_OUT_THINGS]
     kinds: tuple[Kind, ...] = ("one", "several", "pair", "relation", "three")
-    shares = (0.2, 0.2, 0.15, 0.3, 0.15)
+    shares = (0.2, 0.15, 0.15, 0.35, 0.15)
     while True:
         kind = str(rng.choice(kinds, p=shares))
-        among = things if held_out else seen
+        among = things if held_out == "things" else seen
         number = {"one": 1, "several": int(rng.integers(2, 4)), "three": 3}.get(kind, 2)
         if kind == "several":
             chosen = (among[rng.integers(len(among))],) * number
@@ -180,13 +187,13 @@ def asks(rng: np.random.Generator, *, held_out: bool = False) -> Iterator[Asked]
             yield asked
 
 
-def wording(asked: Asked, rng: np.random.Generator, *, held_out: bool = False) -> str:
+def wording(asked: Asked, rng: np.random.Generator, held_out: HeldOut | None = None) -> str:
     """Return one of the captions that ask for it, in words that are held out or are not."""
     ways = [
         (opening, style)
         for opening in OPENINGS
         for style in STYLES
-        if ((opening, style) in HELD_OUT_WORDINGS) == held_out
+        if ((opening, style) in HELD_OUT_WORDINGS) == (held_out == "wordings")
     ]
     opening, style = ways[rng.integers(len(ways))]
     return asked.say(opening, style, int(rng.integers(2)))

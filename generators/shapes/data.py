@@ -11,7 +11,7 @@ from torch import Tensor
 
 from generators.config import SplitName
 from generators.noise import derive_seed
-from generators.shapes.captions import Asked, asks, fits, wording
+from generators.shapes.captions import Asked, HeldOut, asks, fits, wording
 from generators.shapes.scenes import COLORS, FORMS, NOTHING, SIDE, Scenes, draw
 
 SIZES: dict[SplitName, int] = {"train": 40_000, "select": 5_000, "report": 10_000}
@@ -43,12 +43,12 @@ def scenes_of(split: SplitName) -> tuple[Scenes, tuple[str, ...]]:
 
 
 def sampled(
-    number: int, rng: np.random.Generator, *, held_out: bool = False
+    number: int, rng: np.random.Generator, held_out: HeldOut | None = None
 ) -> tuple[Scenes, tuple[str, ...]]:
-    """Return scenes with captions; of what is held out, if that is asked for."""
-    source = asks(rng, held_out=held_out)
+    """Return scenes with captions: of nothing that is held out, or each of what is."""
+    source = asks(rng, held_out=None if held_out == "wordings" else held_out)
     asked = [next(source) for _ in range(number)]
-    captions = tuple(wording(one, rng) for one in asked)
+    captions = tuple(wording(one, rng, held_out) for one in asked)
     return place(asked, rng), captions
 
 

@@ -32,6 +32,7 @@ _WHY = {
 _COMPARABLE = {
     "generator": "different generators, which is what may be compared",
     "tokenizer": "different tokenizers: the reconstruction bounds each distance from below",
+    "encoder": "different encoders of texts, of which each generator has its own",
     "seeds": "different evaluation seeds: means may be compared, paired intervals can't be formed",
 }
 

@@ -107,6 +107,7 @@ class Evaluator:
             distance=scorer.extractor.meaning,
             quantisation=EIGHT_BITS if scorer.quantise else "none",
             name=config.convention,
+            encoder=task.encoder.name if task.has("encoder") else "",
         )
 
     def __call__(self, policy: Policy, progress: Callable[[int], object] | None = None) -> pd.DataFrame:
@@ -140,6 +141,8 @@ class Evaluator:
             return balanced(self.generator.conditions(), images)
         if self.protocol.conditions == "random":
             return at_random(self.generator.conditions(), images, derive_seed("conditions", seed))
+        if real is None and self.task.has("encoder"):
+            real = self.task.images("report").condition
         if real is None:
             raise ValueError(
                 "conditions data: statistics from a file say nothing of classes; give another law"

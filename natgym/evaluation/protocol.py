@@ -47,6 +47,7 @@ class EvaluationProtocol:
         task, split: the real images compared with; "-" for statistics from a file.
         reference_images, reference: how many they are (0: the file does not say), and their hash.
         generator, tokenizer, extractor: hashes of the weights.
+        encoder: what reads texts, with the hash of its weights; empty where images are drawn from classes.
         images: generated per seed.
         seeds: evaluation seeds.
         distance, kernel: what the numbers of these names are.
@@ -72,10 +73,12 @@ class EvaluationProtocol:
     quantisation: str = EIGHT_BITS
     neighbors: int = 5
     name: str = "natgym"
+    encoder: str = ""
 
     def manifest(self) -> dict[str, Any]:
         """Return the protocol as JSON values."""
-        return asdict(self) | {"seeds": list(self.seeds)}
+        told = asdict(self) | {"seeds": list(self.seeds)}
+        return told if self.encoder else {key: value for key, value in told.items() if key != "encoder"}
 
 
 class Convention(NamedTuple):
@@ -93,5 +96,12 @@ CONVENTIONS = {
         50_000,
         "inception",
         "--weights of the FID Inception network, and as --reference ADM's VIRTUAL_imagenet256_labeled.npz",
+    ),
+    # U-ViT (Bao et al. 2023), ENAT, AdaNAT: one image of each of 30,000 captions of val2014.
+    "coco2014-256": Convention(
+        30_000,
+        "inception",
+        "--weights of the FID Inception network, as --reference the statistics (mu, sigma) of val2014's "
+        "images at 256 pixels, and a --task whose report split has its captions",
     ),
 }

@@ -65,17 +65,16 @@ def prompts_figure(images: Mapping[str, Tensor], prompts: Sequence[str], note: s
     """Draw a row for each prompt and a panel for each policy.
 
     Args:
-        images: policy -> (R * C, c, H, W), row-major over R prompts, the same noise for all of them.
+        images: policy -> (R * C, c, H, W), row-major over R prompts, each with C of its own.
         prompts: R texts.
         note: what the reader must know, under the panels.
     """
     rows = len(prompts)
-    columns = len(next(iter(images.values()))) // rows
-    figure = Figure(figsize=(2.2 + 0.5 * columns * len(images), 0.5 + 0.5 * rows))
-    for place, (axis, (policy, pictures)) in enumerate(
-        zip(panels(figure, 1, len(images)), images.items(), strict=True)
-    ):
-        grid = tiled(pictures, columns)
+    columns = [len(pictures) // rows for pictures in images.values()]
+    figure = Figure(figsize=(2.2 + 0.5 * sum(columns), 0.5 + 0.5 * rows))
+    axes = figure.subplots(1, len(images), squeeze=False, width_ratios=columns)[0]
+    for place, (axis, (policy, pictures)) in enumerate(zip(axes, images.items(), strict=True)):
+        grid = tiled(pictures, columns[place])
         picture(axis, grid)
         if place == 0:  # each says what the row is, and the others share it
             size = grid.shape[0] / rows

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from generators.conditions import Condition
 from natgym.metrics.extractors import extract
+from natgym.rewards.caption import CaptionReward
+from natgym.rewards.contract import Reward
 from natgym.task import Task
 
 
@@ -23,8 +25,15 @@ class ClassifierReward:
         self.classifier = classifier
 
     @classmethod
-    def from_task(cls, task: Task) -> ClassifierReward:
-        """Judge with the task's reward extractor."""
+    def from_task(cls, task: Task) -> Reward:
+        """Judge with the task's reward extractor; of a caption, with one that reads scenes."""
+        if hasattr(task.reward_extractor, "read"):
+            return CaptionReward(task.reward_extractor)
+        if task.has("encoder"):
+            raise ValueError(
+                f"reward 'classifier': the reward extractor of {task} reads no texts; take mmd, adversarial, "
+                "or a reward of your own"
+            )
         return cls(task.reward_extractor)
 
     @torch.no_grad()

@@ -60,10 +60,11 @@ class WitnessReward:
         Args:
             options: fields of `WitnessConfig`.
         """
+        config = WitnessConfig(**options)
+        if config.by_class and task.has("encoder"):
+            raise ValueError("reward 'mmd' by_class: texts have no classes; leave it out")
         train = task.split("train")
-        return cls(
-            task.reward_extractor, Images(train.images_NCHW, train.condition), WitnessConfig(**options)
-        )
+        return cls(task.reward_extractor, Images(train.images_NCHW, train.condition), config)
 
     def reset(self, seed: int) -> None:
         """Forget the policy's images; nothing is random."""

@@ -167,15 +167,25 @@ def test_nothing_held_out_is_in_a_split(split: Any) -> None:
 
 
 def test_what_is_held_out_can_be_asked_for() -> None:
-    scenes, texts = sampled(300, np.random.default_rng(2), held_out=True)
-    asked = [Asked.parse(text) for text in texts]
-    assert all(one is not None and one.held_out for one in asked)
-    assert not Asked.parse("a red disc").held_out and Asked.parse("a red square").held_out  # type: ignore[union-attr]
-    assert Asked.parse("a white cross below a red disc").held_out is False  # type: ignore[union-attr]
-    assert Asked.parse("a red cross below a blue square").held_out is True, "the converse"  # type: ignore[union-attr]
-    kinds = Counter(one.kind for one in asked if one is not None)
-    assert set(kinds) == {"one", "several", "pair", "relation", "three"}
-    assert (scenes.cell_NK != NOTHING).any(1).all()
+    every = {"one", "several", "pair", "relation", "three"}
+    for held_out, kinds in (("things", every), ("relations", {"relation"}), ("wordings", every)):
+        scenes, texts = sampled(300, np.random.default_rng(2), held_out)  # type: ignore[arg-type]
+        asked = [one for text in texts if (one := Asked.parse(text)) is not None]
+        assert len(asked) == 300 and {one.kind for one in asked} == kinds
+        assert {one.held_out for one in asked} == {None if held_out == "wordings" else held_out}
+        assert all(text.startswith(("there is", "there are")) for text in texts) == (held_out == "wordings")
+        assert (scenes.cell_NK != NOTHING).any(1).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "held_out"),
+    [("a red disc", None), ("a red square", "things"), ("a white cross below a red disc", None)]
+    + [("a red cross below a blue square", "relations"), ("a blue square over a red cross", "relations")]
+    + [("a red cross above a blue square", None), ("a white disc below a red triangle", "things")],
+)
+def test_relations_are_held_out_with_their_converse(text: str, held_out: str | None) -> None:
+    asked = Asked.parse(text)
+    assert asked is not None and asked.held_out == held_out
 
 
 def test_things_have_cells_of_their_own_and_contents_tell_them() -> None:
