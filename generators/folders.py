@@ -10,16 +10,19 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 
 from generators import former
+from generators.coco import caption_files, read_coco
 from generators.config import SplitName
 from generators.folder_spec import FolderSpec as FolderSpec
 from generators.folder_spec import Layout
+from generators.listing import Found, joined
+from generators.listing import Listing as Listing
+from generators.shards import read_shards, shards
 from generators.tables import find_table, read_table
 
 LABEL_COLUMNS = ("label", "class", "group")  # the first that a table has, unless one is named
@@ -33,38 +36,6 @@ HELPERS = ("@eadir", "lost+found", "thumbs.db", "desktop.ini", "$recycle.bin", "
 ONE_CLASS = "all"  # of images without classes
 
 
-@dataclass(frozen=True, kw_only=True)
-class Listing:
-    """Images of a folder, each file once, and their classes.
-
-    Attributes:
-        paths: of N files.
-        labels: of N images, indices into `class_names`.
-        class_names: sorted; names that are numbers, by number.
-        own_split: where the folder has splits of its own, the one of each image.
-        left_out: what is no part of this: a reason, and of how many files or rows it is.
-        captions: the texts of each image, where they are asked for.
-    """
-
-    paths: list[Path]
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-    own_split: np.ndarray | None = None
-    left_out: Counter[str] = field(default_factory=Counter)
-    captions: list[tuple[str, ...]] | None = None
-
-
-@dataclass
-class _Found:
-    """Files and the names of their classes, as they are found."""
-
-    paths: list[Path] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    splits: list[str] = field(default_factory=list)  # as a table's column has them
-    left_out: Counter[str] = field(default_factory=Counter)
-    captions: list[tuple[str, ...]] = field(default_factory=list)
-
-
 def list_folder(spec: FolderSpec) -> Listing:
     """Find the images and their classes.
 
@@ -73,6 +44,10 @@ def list_folder(spec: FolderSpec) -> Listing:
             would help.
     """
     path = spec.path
+    if spec.caption is not None and caption_files(path):
+        return _by_coco(path)
+    if spec.caption is not None and shards(path):
+        return _by_shards(path)
     if (table := find_table(path)) is not None:
         return _by_one_table(table, spec)
     children = [child for child in sorted(path.iterdir()) if child.is_dir() and not _is_helper(child)]
@@ -82,10 +57,29 @@ def list_folder(spec: FolderSpec) -> Listing:
         _refuse_other_classes({splits[split]: one for split, one in found.items()})
         own = np.repeat(list(found), [len(one.paths) for one in found.values()])
         beside = [child for child in path.iterdir() if child not in splits.values() and not _is_helper(child)]
-        return _joined([*found.values(), _Found(left_out=Counter(map(_beside, beside)))], own)
+        return joined([*found.values(), Found(left_out=Counter(map(_beside, beside)))], own)
     if (column := spec.column or spec.caption) is not None:
         raise ValueError(f"{path} has no metadata.csv, so {column!r} can't be its column; drop #{column}")
-    return _joined([_by_folders(path, spec.layout)])
+    return joined([_by_folders(path, spec.layout)])
+
+
+def _by_coco(path: Path) -> Listing:
+    images = read_coco(path)
+    found = Found([one.path for one in images], [ONE_CLASS] * len(images))
+    found.captions = [one.texts for one in images]
+    splits = [SPLIT_NAMES.get(one.part) for one in images]
+    if None in splits or len({*splits}) < 2:
+        return joined([found])
+    return joined([found], np.array(splits))
+
+
+def _by_shards(path: Path) -> Listing:
+    captions, left_out = read_shards(path, EXTENSIONS)
+    if not captions:
+        raise ValueError(f"{path} has tar files, but no image with a .txt or .json of its key in them")
+    found = Found([*captions], [ONE_CLASS] * len(captions), left_out=left_out)
+    found.captions = [(text,) for text in captions.values()]
+    return joined([found])
 
 
 def _by_one_table(table: Path, spec: FolderSpec) -> Listing:
@@ -96,8 +90,8 @@ def _by_one_table(table: Path, spec: FolderSpec) -> Listing:
         said = [path.relative_to(table.parent).parts[0] for path in found.paths]
     splits = [SPLIT_NAMES.get(name.lower()) for name in said]
     if None in splits or len({*splits} & {"train"}) == 0 or len({*splits}) < 2:
-        return _joined([found])
-    return _joined([found], np.array(splits))
+        return joined([found])
+    return joined([found], np.array(splits))
 
 
 def _splits(path: Path, children: Sequence[Path], layout: Layout | None) -> dict[SplitName, Path]:
@@ -128,7 +122,7 @@ def _splits(path: Path, children: Sequence[Path], layout: Layout | None) -> dict
     return {split: by_split[split] for split in get_args(SplitName) if split in by_split}
 
 
-def _one_split(folder: Path, spec: FolderSpec) -> _Found:
+def _one_split(folder: Path, spec: FolderSpec) -> Found:
     if (table := find_table(folder)) is not None:
         return _by_table(table, spec)
     if spec.caption is not None:
@@ -136,7 +130,7 @@ def _one_split(folder: Path, spec: FolderSpec) -> _Found:
     return _by_folders(folder, None)
 
 
-def _refuse_other_classes(found: dict[Path, _Found]) -> None:
+def _refuse_other_classes(found: dict[Path, Found]) -> None:
     (first, one), *others = found.items()
     for folder, other in others:
         if odd := sorted(set(one.names) ^ set(other.names)):
@@ -145,15 +139,15 @@ def _refuse_other_classes(found: dict[Path, _Found]) -> None:
             )
 
 
-def _by_folders(path: Path, layout: Layout | None) -> _Found:
+def _by_folders(path: Path, layout: Layout | None) -> Found:
     folders = (child for child in path.iterdir() if child.is_dir() and not _is_helper(child))
     if any(next(_images(folder), None) for folder in folders):
         return _by_class(path, layout)
     return _without_classes(path)
 
 
-def _by_class(path: Path, layout: Layout | None) -> _Found:
-    found, empty, lower = _Found(), [], Path()
+def _by_class(path: Path, layout: Layout | None) -> Found:
+    found, empty, lower = Found(), [], Path()
     for child in sorted(path.iterdir()):
         if _is_helper(child):
             continue
@@ -182,9 +176,9 @@ def _by_class(path: Path, layout: Layout | None) -> _Found:
     return found
 
 
-def _without_classes(path: Path) -> _Found:
+def _without_classes(path: Path) -> Found:
     """Images that lie in the folder itself are of one class."""
-    found = _Found()
+    found = Found()
     for file in sorted(path.iterdir()):
         if file.is_dir() or _is_helper(file):
             continue
@@ -200,10 +194,10 @@ def _without_classes(path: Path) -> _Found:
     return found
 
 
-def _by_table(table: Path, spec: FolderSpec) -> _Found:
+def _by_table(table: Path, spec: FolderSpec) -> Found:
     rows, columns = read_table(table, "file_name")
     chosen = _label_column(table, columns, spec)
-    found, label_of, splits = _Found(), dict[str, str](), list[str]()
+    found, label_of, splits = Found(), dict[str, str](), list[str]()
     texts_of: dict[str, list[str]] = {}
     for number, row in enumerate(rows, start=1 if table.suffix == ".jsonl" else 2):
         label = ONE_CLASS if chosen is None else row[chosen]
@@ -264,44 +258,6 @@ def table_paths(table: Path, names: Sequence[str]) -> list[Path]:
     if absent := [name for name in names if not (folder / name).is_file()]:
         raise ValueError(f"{table}: {len(absent)} of {len(names)} images are missing, first {absent[0]}")
     return [folder / name for name in names]
-
-
-def _joined(found: Sequence[_Found], own_split: np.ndarray | None = None) -> Listing:
-    if own_split is not None and "report" not in own_split:  # of two splits the other one judges
-        own_split = np.where(own_split == "select", "report", own_split)
-    return listing_of(
-        [path for one in found for path in one.paths],
-        [name for one in found for name in one.names],
-        own_split,
-        sum((one.left_out for one in found), Counter[str]()),
-        [texts for one in found for texts in one.captions] or None,
-    )
-
-
-def listing_of(
-    paths: Sequence[Path],
-    labels: Sequence[str],
-    own_split: np.ndarray | None = None,
-    left_out: Counter[str] | None = None,
-    captions: list[tuple[str, ...]] | None = None,
-) -> Listing:
-    """Return a listing of files and the names of their classes; ValueError if a name is no text."""
-    if odd := [path for path in paths if "\udc80" <= max(str(path), default="") <= "\udfff"]:
-        raise ValueError(f"{str(odd[0])!r} has a name that is not in UTF-8; rename it")
-    class_names = tuple(sorted(set(labels), key=_by_number if all(map(str.isdecimal, labels)) else None))
-    number = {name: index for index, name in enumerate(class_names)}
-    return Listing(
-        paths=list(paths),
-        labels=np.array([number[name] for name in labels]),
-        class_names=class_names,
-        own_split=own_split,
-        left_out=+(left_out or Counter()),
-        captions=captions,
-    )
-
-
-def _by_number(name: str) -> tuple[int, str]:
-    return int(name), name
 
 
 def _beside(path: Path) -> str:

@@ -20,8 +20,10 @@ import numpy as np
 
 from generators.checkpoints import write_atomic
 from generators.config import SplitName
-from generators.folders import FolderSpec, Listing, list_folder, listing_of
+from generators.folders import FolderSpec, Listing, list_folder
+from generators.listing import listing_of
 from generators.pixels import content_hash, refuse_unreadable
+from generators.shards import read_bytes
 from generators.tables import read_table
 
 COLUMNS = ("file", "label", "split", "hash")
@@ -49,7 +51,7 @@ def freeze(
     hashes, bad = list[str](), list[str]()
 
     def read(path: Path) -> tuple[str, str | None]:
-        data = path.read_bytes()
+        data = read_bytes(path)
         try:
             refuse_unreadable(path, data)
         except ValueError as error:

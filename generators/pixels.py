@@ -17,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from generators.config import ColorMode
+from generators.shards import is_there, read_bytes, stamp
 
 GREY = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # Pillow's modes
 _Result = TypeVar("_Result")
@@ -43,7 +44,7 @@ def read_header(path: Path) -> Header:
         width, height = reversed(image.size) if turned else image.size
         return Header(image.mode, width, height)
 
-    return _opened(path, path, header)
+    return _opened(path, io.BytesIO(read_bytes(path)) if ".tar" in str(path) else path, header)
 
 
 class ImageFiles:
@@ -104,12 +105,11 @@ class ImageFiles:
     @property
     def _stamp(self) -> str:
         """Names, sizes and times of the files, as they are now."""
-        stats = ((str(path), path.stat()) for path in self.paths if path.is_file())
-        return repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+        return repr([(str(path), *stamp(path)) for path in self.paths if is_there(path)])
 
     def refuse_absent(self) -> None:
         """Raise ValueError if files are not there."""
-        if absent := [path for path in self.paths if not path.is_file()]:
+        if absent := [path for path in self.paths if not is_there(path)]:
             raise ValueError(
                 f"{len(absent)} of {len(self.paths)} images are gone, first {absent[0]}; bring them back, or "
                 "make the task anew"
@@ -117,9 +117,9 @@ class ImageFiles:
 
     def _read(self, row: int) -> Tensor:
         path, (_, height, width) = self.paths[row], self.image_shape
-        if not path.is_file():
+        if not is_there(path):
             self.refuse_absent()
-        data = path.read_bytes()
+        data = read_bytes(path)
         if self.hashes is not None and content_hash(data) != self.hashes[row]:
             raise ValueError(
                 f"{path} has changed since the task was made; bring it back, or make the task anew"
