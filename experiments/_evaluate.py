@@ -24,6 +24,7 @@ from natgym.evaluation.scorer import Scorer
 from natgym.evaluation.tables import FULL_COLUMNS, format_table, set_against, table_row
 from natgym.figures.comparisons import frontier_figure
 from natgym.figures.policies import samples_figure
+from natgym.metrics.clip import CLIP, CLIPScore
 from natgym.metrics.extractors import load_extractor
 from natgym.metrics.reference import Reference
 from natgym.rollouts import Policy, balanced, rollout
@@ -52,6 +53,7 @@ class Evaluation:
         }
         self.classifier: Any = self.task.score_extractor if self.task.has("score_extractor") else None
         self.extractor = self._extractor()
+        self.clip: Any = None if args.clip is None else CLIP(args.clip, args.device)
         self.statistics = None if args.reference is None else Reference.load(args.reference, self.extractor)
         self.plays = {name: self._plays(task.generator) for name, task in self.tasks.items()}
         labels = {label for plays in self.plays.values() for label, _ in plays}
@@ -99,7 +101,11 @@ class Evaluation:
             convention=args.protocol,
         )
         rules = DecodeRules.of(args.rules, task.generator.grid)
-        return Evaluator(task, config, scorer=scorer, rules=rules, threads=args.threads)
+        more: dict[str, Any] = {}
+        if args.clip is not None:
+            more = {"metrics": {"clip_score": partial(CLIPScore, self.clip)}}
+            more |= {"notes": [f"clip_score: 100 times the cosine in {args.clip}."]}
+        return Evaluator(task, config, scorer=scorer, rules=rules, threads=args.threads, **more)
 
     def label(self, generator: str, policy: str) -> str:
         return f"{generator} {policy}" if len(self.tasks) > 1 else policy

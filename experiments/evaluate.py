@@ -43,6 +43,8 @@ class Args:
     """Features: classifier, inception, dinov2 (or dinov2-small, dinov2-large)."""
     weights: Path | None = None
     """Local weights file of inception or dinov2."""
+    clip: str | None = None
+    """A CLIP model's name or folder: one more column, how well images and texts agree in its eyes."""
     reference: Path | None = None
     """Statistics of real images (.npz with mu and sigma) in place of the task's split."""
     protocol: Literal["natgym", "imagenet256-adm", "coco2014-256"] = "natgym"

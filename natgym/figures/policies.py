@@ -52,7 +52,7 @@ def samples_figure(images: Mapping[str, Tensor], names: Sequence[str], note: str
         grid = tiled(pictures, columns)
         picture(axis, grid)
         size = grid.shape[1] / columns
-        shown = list(names)
+        shown = [fill(name, 24) for name in names]
         axis.set_xticks((np.arange(columns) + 0.5) * size, shown, fontsize=SMALL)
         if crowded:
             axis.tick_params("x", rotation=90)

@@ -1,0 +1,77 @@
+"""CLIP score: how well images and their texts agree in the eyes of CLIP (Hessel et al. 2021, arXiv
+2104.08718), through transformers (extra "pretrained")."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from generators.conditions import Condition
+from generators.language_models import library
+from natgym.metrics.dino import prepared
+
+
+class CLIP:
+    """Images and texts as vectors of length 1.
+
+    Args:
+        name: of a model on the hub, or its folder.
+
+    Raises:
+        ValueError: the library is missing, or finds no such model.
+    """
+
+    def __init__(self, name: str, device: torch.device | str = "cpu") -> None:
+        transformers = library("transformers")
+        try:
+            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(name)
+            self.model: Any = transformers.CLIPModel.from_pretrained(name, use_safetensors=True)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"transformers finds no CLIP {name!r}: {error}") from None
+        self.model.eval().requires_grad_(False).to(device)
+        self.device = torch.device(device)
+
+    @cached_property
+    def _scaling(self) -> tuple[Tensor, Tensor]:
+        """OpenAI's mean and deviation of pixels, which every published CLIP has."""
+        mean = (0.48145466, 0.4578275, 0.40821073)
+        std = (0.26862954, 0.26130258, 0.27577711)
+        both = torch.tensor([mean, std], device=self.device)[..., None, None]
+        return both[0], both[1]
+
+    def images(self, images_BCHW: Tensor) -> Tensor:
+        """Return vectors (B, P) of images in [0, 1], resized to the model's size, a square."""
+        side = self.model.config.vision_config.image_size
+        pixels = prepared(images_BCHW.to(self.device), (side, side), *self._scaling)
+        return F.normalize(self.model.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
+
+    def texts(self, texts: list[str]) -> Tensor:
+        """Return vectors (B, P) of texts, cut at 77 tokens."""
+        tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=77, return_tensors="pt")
+        told = self.model.get_text_features(**tokens.to(self.device))
+        return F.normalize(told.pooler_output, dim=-1)
+
+
+class CLIPScore:
+    """100 times the mean cosine of images and the texts that they were drawn from, none below 0.
+
+    A metric for `natgym.evaluate(metrics={"clip_score": lambda: CLIPScore(clip)})`.
+    """
+
+    def __init__(self, clip: CLIP) -> None:
+        self.clip = clip
+        self.total, self.number = 0.0, 0
+
+    @torch.no_grad()
+    def update(self, images_BCHW: Tensor, condition: Condition, features_Bd: Tensor) -> None:
+        """Take a batch of images with their texts, or the names of their classes."""
+        cosine_B = (self.clip.images(images_BCHW) * self.clip.texts(condition.names)).sum(-1)
+        self.total += float(cosine_B.clamp_min(0).sum())
+        self.number += len(cosine_B)
+
+    def compute(self) -> float:
+        return 100 * self.total / self.number
