@@ -45,7 +45,7 @@ def load(args: Args) -> ScheduleScorer:
     for optimizer in args.optimizer:
         next(explore(optimizer, args.search, args.steps, args.seed))
     task = Task.load(args.task, device=args.device, generator=args.generator)
-    return ScheduleScorer(task, rules=args.rules, threads=args.threads)
+    return ScheduleScorer(task, rules=args.rules, objective=args.objective, threads=args.threads)
 
 
 class Found(NamedTuple):
@@ -278,7 +278,9 @@ def run_on_ray(
     quiet()  # before Ray is imported
     from agents.autonat.tune_search import run_searches
 
-    fixed = {name: getattr(args, name) for name in ("task", "generator", "steps", "device", "rules")}
+    fixed = {
+        name: getattr(args, name) for name in ("task", "generator", "steps", "device", "rules", "objective")
+    }
     run_searches(
         searches,
         fixed,

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 from _cli import Places, main
 
-from agents.autonat.config import ClassTableConfig, OptimizerName, SearchConfig
+from agents.autonat.config import ClassTableConfig, Objective, OptimizerName, SearchConfig
 from generators.checks import at_least
 from generators.rules import DecodeRules
 
@@ -38,6 +38,9 @@ class Args(Places):
     """Budget and details of each search."""
     table: ClassTableConfig = field(default_factory=ClassTableConfig)
     """The schedule per class."""
+    objective: Objective = "distance"
+    """What is made small: the distance from the split; or the share of images that are not as their captions
+    ask, where the score extractor reads captions."""
     rules: str = "confidence"
     """Rules of the decoding step: confidence, random, halton, with limits if need be (generators.rules);
     adanat lets a step reveal nothing."""

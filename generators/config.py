@@ -23,19 +23,6 @@ SIZE_NAMES: dict[Model, tuple[str, ...]] = {  # of `generators.recipes.SIZES`
     "enat": ("digits", "mnist", "small", "shapes", "cifar10", "s", "b", "l"),
 }
 DEFAULT_SIZE = "cifar10"  # of a task that names no recipe
-# What the small tasks change in the papers' recipe.
-_SMALL: dict[str, dict[str, Any]] = {
-    "digits": {},
-    "mnist": dict(updates=3000, learning_rate=2e-3),
-    "small": dict(updates=3000, learning_rate=2e-3),
-    "shapes": dict(updates=7000, batch_size=64, learning_rate=2e-3),
-    "cifar10": dict(updates=40_000, batch_size=512, learning_rate=1e-3, warmup=1000, ema=0.999),
-}
-RECIPES = tuple(_SMALL)  # by name
-_TOKENIZERS: dict[str, Literal["kmeans"]] = {
-    "digits": "kmeans",
-    "shapes": "kmeans",
-}  # of recipes; all others are vq
 
 
 @dataclass(frozen=True)
@@ -80,6 +67,21 @@ class MaskLaw:
         else:
             ratios = np.cos(np.pi / 2 * rng.random(num_samples))
         return torch.from_numpy(ratios).float()
+
+
+# What the small tasks change in the papers' recipe.
+_SMALL: dict[str, dict[str, Any]] = {
+    "digits": {},
+    "mnist": dict(updates=3000, learning_rate=2e-3),
+    "small": dict(updates=3000, learning_rate=2e-3),
+    "shapes": dict(updates=7000, batch_size=64, learning_rate=2e-3, mask_law=MaskLaw("beta", 3.0, 1.0)),
+    "cifar10": dict(updates=40_000, batch_size=512, learning_rate=1e-3, warmup=1000, ema=0.999),
+}
+RECIPES = tuple(_SMALL)  # by name
+_TOKENIZERS: dict[str, Literal["kmeans"]] = {
+    "digits": "kmeans",
+    "shapes": "kmeans",
+}  # of recipes; all others are vq
 
 
 @dataclass(frozen=True, kw_only=True)

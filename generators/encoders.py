@@ -28,6 +28,7 @@ from generators.language_models import LanguageModel
 from generators.texts import NULL, Captions, Text, TextTable
 
 BATCH = 256
+NEAR = 2  # words on either side that are seen beside one, so that a color is seen with its form
 
 
 class TextEncoder(Protocol):
@@ -68,9 +69,11 @@ class WordEncoderConfig:
 
 @register(WordEncoderConfig)
 class WordEncoder(nn.Module):
-    """Say which word stands at which place: tokens are one-hot words beside one-hot places, zeros behind the
-    end; the pooled vector has a 1 for each word at its place. Of a word that is not known its place is left.
-    There is nothing in it to be trained.
+    """Say which word stands at which place, and between which others.
+
+    Tokens are a one-hot word, the two on either side of it and a one-hot place, zeros behind the end; the
+    pooled vector has a 1 for each word at its place. Of a word that is not known its place is left. There is
+    nothing in it to be trained.
     """
 
     reads_texts = True
@@ -104,7 +107,9 @@ class WordEncoder(nn.Module):
         words_NSV = F.one_hot(ids_NS, number + 1)[..., :-1]
         ends_N = torch.tensor([len(words) for words in said])
         places_NSS = torch.diag_embed((torch.arange(length) < ends_N[:, None]).long())
-        tokens_NSE = torch.cat([words_NSV, places_NSS], dim=-1)
+        around = F.pad(words_NSV, (0, 0, NEAR, NEAR)).unfold(1, 2 * NEAR + 1, 1)  # (N, S, V, 2 NEAR + 1)
+        seen_NSE = around.transpose(2, 3).flatten(2) * places_NSS.sum(-1, keepdim=True)
+        tokens_NSE = torch.cat([seen_NSE, places_NSS], dim=-1)
         return tokens_NSE.half(), words_NSV.flatten(1).half()
 
     def complaint(self, text: str) -> str | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from agents.autonat.config import Objective
 from generators.conditions import Condition
 from generators.data import SplitName
 from generators.first_pass import FirstPass
@@ -42,7 +44,8 @@ class Evaluation(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """Distance from the split, and its standard error over draws of as many images."""
+    """What a search makes small, usually the distance from the split, and its standard error over draws of
+    as many images."""
 
     distance: float
     error: float
@@ -54,11 +57,26 @@ class ScheduleScorer:
     Args:
         task: a `Task`, or what `Task.load` takes.
         rules: of policies that have none of their own, perhaps as text.
+        objective: what is measured: the distance; or "caption", the share of images that are not as their
+            captions ask, where the score extractor reads them.
         threads: batches drawn at once; results don't depend on it.
+
+    Raises:
+        ValueError: nobody reads captions.
     """
 
-    def __init__(self, task: Any, *, rules: str | DecodeRules = "confidence", threads: int = 1) -> None:
+    def __init__(
+        self,
+        task: Any,
+        *,
+        rules: str | DecodeRules = "confidence",
+        objective: Objective = "distance",
+        threads: int = 1,
+    ) -> None:
         self.task = Task.load(task)
+        if objective == "caption" and not hasattr(self.task.score_extractor, "read"):
+            raise ValueError(f"objective caption: the score extractor of {self.task} reads no captions")
+        self.objective = objective
         self.generator, self.tokenizer = self.task.generator, self.task.tokenizer
         self.rules, self.threads = DecodeRules.of(rules, self.generator.grid), threads
         self.first_pass = FirstPass(self.generator)  # every image of a class begins with the same one
@@ -77,6 +95,9 @@ class ScheduleScorer:
         else:
             condition = at_random(self.task.pool, images, derive_seed(seed, "conditions"))
         drawn_NCHW = self.draw(FixedPolicy(evaluation.schedule), condition, seed).images_NCHW
+        if self.objective == "caption":
+            wrong = 1 - self.scorer(evaluation.split).captions(drawn_NCHW, condition)["caption"]
+            return Measurement(wrong, math.sqrt(wrong * (1 - wrong) / images))
         return Measurement(*self.scorer(evaluation.split).distance_and_error(drawn_NCHW))
 
     def evaluator(self, images: int, seeds: Sequence[int]) -> Evaluator:

@@ -28,7 +28,7 @@ RETRIES = 2
 
 Report = Callable[[int, Evaluation, Measurement], object]
 
-_LOADED = ("task", "generator", "device", "rules", "threads")  # read when an actor starts
+_LOADED = ("task", "generator", "device", "rules", "objective", "threads")  # read when an actor starts
 _OWN = (*_LOADED, "steps", "schedule", "images", "seed", "balanced", "split")
 
 
@@ -46,6 +46,7 @@ class ScheduleTrial(tune.Trainable):
     | balanced | True | conditions in turn, or at random |
     | split | "select" | real images to compare with |
     | rules, device, threads | "confidence", "cpu", 1 | how images are drawn |
+    | objective | "distance" | what is made small; or "caption" |
     | any other | | a parameter of the family: remask, sampling, w, a, b, ... |
     """
 
@@ -152,7 +153,7 @@ def run_searches(
 
     Args:
         searches: those that are done already cost nothing.
-        fixed: task, generator, device and rules of all trials.
+        fixed: task, generator, device, rules and objective of all trials.
         report: called in the driver with the search's index after each finished evaluation.
         folder: for Ray's own files; on a cluster it must be on shared storage.
         address: of a running cluster; None starts one on this machine and ends it afterwards.

@@ -18,12 +18,7 @@ from generators.shapes.scenes import COLORS, FORMS
 
 Kind = Literal["one", "several", "pair", "relation", "three"]
 HeldOut = Literal["things", "relations", "wordings"]
-RELATIONS = {  # what is said, and by what else
-    "left": ("left of", "to the left of"),
-    "right": ("right of", "to the right of"),
-    "above": ("above", "over"),
-    "below": ("below", "under"),
-}
+RELATIONS = {"left": "left of", "right": "right of", "above": "above", "below": "below"}
 _CONVERSE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 _NUMBERS = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3}
 _COUNTS = ("one", "two", "three")
@@ -50,7 +45,7 @@ HELD_OUT_RELATIONS = frozenset(  # of forms; the converse is held out with each
         ("above", "disc", "triangle"),
     }
 )
-HELD_OUT_WORDINGS = frozenset({("there is ", "in")})  # opening and style, each of which is seen with others
+HELD_OUT_WORDINGS = frozenset({("there is ", "one")})  # opening and style, each of which is seen with others
 
 
 @dataclass(frozen=True)
@@ -71,15 +66,15 @@ class Asked:
             return "several"
         return "pair" if len(self.things) == 2 else "three"
 
-    def say(self, opening: str = "", style: str = "a", wording: int = 0) -> str:
-        """Return a caption; `wording` chooses among the words for a relation."""
+    def say(self, opening: str = "", style: str = "a") -> str:
+        """Return a caption."""
         opening = opening.replace("is", "are") if self.kind == "several" else opening
         if self.kind == "several":
             return opening + _named(self.things[0], _COUNTS[len(self.things) - 1], style, "s")
         number = "one" if style == "one" else "a"
         named = [_named(thing, number, style) for thing in self.things]
         if self.relation is not None:
-            return f"{opening}{named[0]} {RELATIONS[self.relation][wording]} {named[1]}"
+            return f"{opening}{named[0]} {RELATIONS[self.relation]} {named[1]}"
         return opening + " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
 
     @staticmethod
@@ -90,13 +85,12 @@ class Asked:
         if words[:1] == ["there"] and words[1:2] in (["is"], ["are"]):
             words = words[2:]
         said = " ".join(words)
-        for relation, phrases in RELATIONS.items():
-            for phrase in sorted(phrases, key=len, reverse=True):
-                if (parts := said.split(f" {phrase} ")) and len(parts) == 2:
-                    both = _things(parts[0]), _things(parts[1])
-                    if both[0] is None or both[1] is None or len(both[0]) + len(both[1]) != 2:
-                        return None
-                    return Asked(both[0] + both[1], relation)
+        for relation, phrase in RELATIONS.items():
+            if len(parts := said.split(f" {phrase} ")) == 2:
+                both = _things(parts[0]), _things(parts[1])
+                if both[0] is None or both[1] is None or len(both[0]) + len(both[1]) != 2:
+                    return None
+                return Asked(both[0] + both[1], relation)
         found = _things(said)
         return None if found is None or not 1 <= len(found) <= len(_COUNTS) else Asked(found)
 
@@ -172,7 +166,7 @@ def asks(rng: np.random.Generator, held_out: HeldOut | None = None) -> Iterator[
     things = [Thing(color, form) for form in FORMS for color in COLORS]
     seen = [thing for thing in things if thing not in HELD_OUT_THINGS]
     kinds: tuple[Kind, ...] = ("one", "several", "pair", "relation", "three")
-    shares = (0.2, 0.15, 0.15, 0.35, 0.15)
+    shares = (0.15, 0.15, 0.1, 0.45, 0.15)
     while True:
         kind = str(rng.choice(kinds, p=shares))
         among = things if held_out == "things" else seen
@@ -183,7 +177,8 @@ def asks(rng: np.random.Generator, held_out: HeldOut | None = None) -> Iterator[
             chosen = tuple(among[i] for i in rng.choice(len(among), number, replace=False))
         relation = str(rng.choice([*RELATIONS])) if kind == "relation" else None
         asked = Asked(chosen, relation)
-        if asked.held_out == held_out:
+        told = asked.held_out or ("wordings" if held_out == "wordings" and kind != "several" else None)
+        if told == held_out:  # of several things there is one style alone, which is not held out
             yield asked
 
 
@@ -196,4 +191,4 @@ def wording(asked: Asked, rng: np.random.Generator, held_out: HeldOut | None = N
         if ((opening, style) in HELD_OUT_WORDINGS) == (held_out == "wordings")
     ]
     opening, style = ways[rng.integers(len(ways))]
-    return asked.say(opening, style, int(rng.integers(2)))
+    return asked.say(opening, style)

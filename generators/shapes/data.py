@@ -46,7 +46,7 @@ def sampled(
     number: int, rng: np.random.Generator, held_out: HeldOut | None = None
 ) -> tuple[Scenes, tuple[str, ...]]:
     """Return scenes with captions: of nothing that is held out, or each of what is."""
-    source = asks(rng, held_out=None if held_out == "wordings" else held_out)
+    source = asks(rng, held_out)
     asked = [next(source) for _ in range(number)]
     captions = tuple(wording(one, rng, held_out) for one in asked)
     return place(asked, rng), captions

@@ -67,6 +67,11 @@ class Scorer:
         variance = self.frechet.influence(features_Nd).square().mean() / len(features_Nd)
         return self.reference.distance(features_Nd), variance.sqrt().item()
 
+    def captions(self, images_NCHW: Tensor, condition: Condition) -> dict[str, float]:
+        """Return in which share of images each of what captions ask for is right, as the extractor reads."""
+        _, logits_NK = extract(self.extractor, images_NCHW, self.quantise)
+        return self.extractor.read(condition.names, logits_NK)
+
     def score(self, images_NCHW: Tensor, condition: Condition) -> dict[str, float]:
         """Return those of METRICS that reference, extractor and classifier allow; shares in [0, 1]."""
         features_Nd, logits_NK = extract(self.extractor, images_NCHW, self.quantise)

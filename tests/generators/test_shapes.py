@@ -84,7 +84,7 @@ def test_captions_are_read_back_whatever_the_wording() -> None:
     pairs = list(itertools.permutations(EVERY[:7], 2))
     asks += [Asked(pair, relation) for pair in pairs for relation in RELATIONS]
     asks += [Asked(pair) for pair in pairs] + [Asked(t) for t in itertools.permutations(EVERY[3:8], 3)]
-    ways = list(itertools.product(OPENINGS, STYLES, (0, 1)))
+    ways = list(itertools.product(OPENINGS, STYLES))
     for asked in asks:
         said = {asked.say(*way) for way in ways}
         assert {Asked.parse(text) for text in said} == {asked}, said
@@ -98,8 +98,8 @@ def test_captions_are_read_back_whatever_the_wording() -> None:
         ("there is one disc in red", ["red disc"], None),
         ("two blue crosses", ["blue cross", "blue cross"], None),
         ("a red disc, a blue disc, and a green cross", ["red disc", "blue disc", "green cross"], None),
-        ("a red disc to the left of a blue disc", ["red disc", "blue disc"], "left"),
-        ("a red disc under a blue disc", ["red disc", "blue disc"], "below"),
+        ("a red disc left of a blue disc", ["red disc", "blue disc"], "left"),
+        ("there is one disc in red below a blue disc", ["red disc", "blue disc"], "below"),
     ],
 )
 def test_captions_mean_what_they_say(text: str, things: list[str], relation: str | None) -> None:
@@ -148,7 +148,7 @@ def test_nothing_held_out_is_in_a_split(split: Any) -> None:
     scenes: Scenes = pictures.pixels.scenes  # type: ignore[attr-defined]
     texts = pictures.condition.names
     assert len(texts) == len(scenes) == SIZES[split]
-    wordings = {opening + "a disc in" for opening, style in HELD_OUT_WORDINGS if style == "in"}
+    assert frozenset({("there is ", "one")}) == HELD_OUT_WORDINGS
     kinds: Counter[str] = Counter()
     for row, text in enumerate(texts[:4000]):
         asked = Asked.parse(text)
@@ -161,26 +161,30 @@ def test_nothing_held_out_is_in_a_split(split: Any) -> None:
         assert Counter(there) == Counter(asked.things) and len(set(cells)) == len(cells)
         assert asked.relation is None or relation_of(cells[0], cells[1]) == asked.relation
         assert not held_out_in(asked, cells), text
-        assert not any(text.startswith(words) for words in wordings) and "there is a disc in" not in text
+        assert not text.startswith("there is one")
         kinds[asked.kind] += 1
-    assert min(kinds.values()) > 400 and len(kinds) == 5
+    assert min(kinds.values()) > 300 and len(kinds) == 5
 
 
 def test_what_is_held_out_can_be_asked_for() -> None:
     every = {"one", "several", "pair", "relation", "three"}
-    for held_out, kinds in (("things", every), ("relations", {"relation"}), ("wordings", every)):
+    for held_out, kinds in (
+        ("things", every),
+        ("relations", {"relation"}),
+        ("wordings", every - {"several"}),
+    ):
         scenes, texts = sampled(300, np.random.default_rng(2), held_out)  # type: ignore[arg-type]
         asked = [one for text in texts if (one := Asked.parse(text)) is not None]
         assert len(asked) == 300 and {one.kind for one in asked} == kinds
         assert {one.held_out for one in asked} == {None if held_out == "wordings" else held_out}
-        assert all(text.startswith(("there is", "there are")) for text in texts) == (held_out == "wordings")
+        assert all(text.startswith("there is one ") for text in texts) == (held_out == "wordings")
         assert (scenes.cell_NK != NOTHING).any(1).all()
 
 
 @pytest.mark.parametrize(
     ("text", "held_out"),
     [("a red disc", None), ("a red square", "things"), ("a white cross below a red disc", None)]
-    + [("a red cross below a blue square", "relations"), ("a blue square over a red cross", "relations")]
+    + [("a red cross below a blue square", "relations"), ("a blue square above a red cross", "relations")]
     + [("a red cross above a blue square", None), ("a white disc below a red triangle", "things")],
 )
 def test_relations_are_held_out_with_their_converse(text: str, held_out: str | None) -> None:

@@ -23,22 +23,27 @@ def test_words_stand_where_they_stand(encoder: WordEncoder) -> None:
     words, length = encoder.config.words, encoder.config.length
     assert length == 8 and words == tuple(sorted(words)) and "cross" in words and "Cross" not in words
     tokens, pooled = encoder(TEXTS)
-    assert tokens.shape == (5, 8, len(words) + 8) and pooled.shape == (5, 8 * len(words))
+    V = len(words)
+    assert tokens.shape == (5, 8, 5 * V + 8) and pooled.shape == (5, 8 * V)
     for row, text in enumerate(TEXTS):
         said = text.split()
         for place in range(8):
-            expected = torch.zeros(len(words) + 8)
+            expected = torch.zeros(5 * V + 8)
             if place < len(said):
-                expected[words.index(said[place])] = expected[len(words) + place] = 1
+                expected[5 * V + place] = 1
+                for near, other in enumerate(range(place - 2, place + 3)):
+                    if 0 <= other < len(said):
+                        expected[near * V + words.index(said[other])] = 1
             assert torch.equal(tokens[row, place].float(), expected)
-            assert torch.equal(pooled[row].view(8, -1)[place].float(), expected[: len(words)])
+            assert torch.equal(pooled[row].view(8, -1)[place].float(), expected[2 * V : 3 * V])
 
 
 def test_of_an_unknown_word_its_place_is_left_and_long_texts_are_cut(encoder: WordEncoder) -> None:
     known, odd = encoder(["a red disc", "a purple disc"])[0].float()
-    number = len(encoder.config.words)
-    assert torch.equal(odd[[0, 2]], known[[0, 2]]) and torch.equal(odd[1, number:], known[1, number:])
-    assert odd[1, :number].sum() == 0
+    V = len(encoder.config.words)
+    lost = known - odd
+    assert odd[1, 2 * V : 3 * V].sum() == 0 and lost[1].sum() == 1, "the word is gone, its place is not"
+    assert lost[0].sum() == lost[2].sum() == 1, "and its neighbors don't see it"
     long = "a red disc " * 5
     assert torch.equal(encoder([long])[0], encoder([" ".join(long.split()[:8])])[0])
 
