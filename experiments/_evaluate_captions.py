@@ -33,6 +33,7 @@ SETS: dict[str, HeldOut | None] = {
     "held-out relations": "relations",
 }
 REAL, CODED = "real", "real, coded"  # the second as the tokenizer brings them back
+SHIPPED = ("autonat", "adanat")  # of those numbers of steps that there are
 PROMPTS, EACH = 64, 8  # of the variety within a prompt
 SHOWN = 8  # images beside their nearest ones
 
@@ -49,11 +50,11 @@ class Judge:
 
     Args:
         args: of the script.
-        bar: gets the images drawn.
     """
 
-    def __init__(self, args: Args, bar: Any) -> None:
-        self.args, self.bar = args, bar
+    def __init__(self, args: Args) -> None:
+        self.args = args
+        self.bar: Any = None  # gets the images drawn
         self.task = Task.load(args.task, device=args.device)
         self.reader: Any = self.task.score_extractor
         if not hasattr(self.reader, "read"):
@@ -140,14 +141,15 @@ def show_nearest(run: Run, judge: Judge, name: str, policy: Policy) -> None:
     images = judge.draw(policy, judge.task.named(texts), 0)
     rows = nearest(images, train, judge.reader)
     panels = {name: images.cpu(), "nearest in train": train[rows]}
-    note = "left: samples of captions that training has not seen; right: the nearest training images"
+    note = "left: samples of the report split's captions; right: the training images nearest to them"
     run.write_figure("nearest", prompts_figure(panels, texts, note))
 
 
 def work(args: Args) -> None:
     torch.set_num_threads(1)
-    task = Task.load(args.task, device=args.device)
-    specs = [spec for spec in args.policy if spec not in ("autonat", "adanat") or _shipped(spec, args, task)]
+    judging = Judge(args)
+    task = judging.task
+    specs = [spec for spec in args.policy if spec not in SHIPPED or _shipped(spec, args, task)]
     found = [
         (label, policy)
         for label, _, policy in find_all(
@@ -157,7 +159,7 @@ def work(args: Args) -> None:
     run = Run.create("evaluate_captions", args.output, args)
     total = len(SETS) * len(found) * (args.images * len(args.evaluation_seeds) + PROMPTS * EACH) + SHOWN
     with progress(total=total, unit="img", unit_scale=True) as bar:
-        judging = Judge(args, bar)
+        judging.bar = bar
         varied = judge(args, judging, found)
         show_nearest(run, judging, *found[-1])
     summed = summary(judging.rows)
@@ -183,7 +185,7 @@ def _told(value: Any) -> Any:
 
 def _steps(spec: str, args: Args, task: Task) -> list[int]:
     """Return those of the numbers of steps at which a shipped policy exists; all for others."""
-    return _shipped(spec, args, task) if spec in ("autonat", "adanat") else list(args.steps)
+    return _shipped(spec, args, task) if spec in SHIPPED else list(args.steps)
 
 
 def _shipped(spec: str, args: Args, task: Task) -> list[int]:

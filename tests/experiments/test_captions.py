@@ -135,3 +135,33 @@ def test_tables_of_captions(captioned: Path) -> None:
         open_split(str(captioned), "train")
     with pytest.raises(ValueError, match="has no metadata.csv, so 'text' can't be its column"):
         open_split(f"{captioned}/images#caption=text", "train")
+
+
+def test_shapes_is_searched_learned_on_and_judged_by_its_captions(call: Any, tmp_path: Path) -> None:
+    """The shipped task through every script that its page names, with tiny budgets."""
+
+    def run(line: str, *more: Any) -> str:
+        code, out, err = call(*line.split(), *more)
+        assert code == 0, (line, err)
+        return out
+
+    search = "autonat_search.py --task shapes --objective caption --output searched"
+    assert "caption" in run(search, *SEARCH, "--images", 100)
+    ppo = "adanat_ppo.py --task shapes --updates 2 --reward mmd=1,caption=1 --output learned"
+    run(ppo, *POLICY[2:], "--images", 100, "--final-images", 100)
+    rows = {row["policy"]: row for row in json.loads(Path("learned/results.json").read_text())["rows"]}
+    assert {"caption", "colors", "relations"} < set(rows["adanat"]) and "accuracy" not in rows["adanat"]
+    run("adaptivity.py learned --images 100 --samples 60 --evaluation-seeds 0 1 --output adapts")
+    run("analyze_policies.py learned --samples 40 --output analysis")
+    judge = "evaluate.py --task shapes --policy maskgit --steps 2 --images 100 --seeds 0 --output judged"
+    assert {"caption", "relations", "colors"} < set(run(judge).split())
+    judge = "evaluate_captions.py --policy maskgit searched --steps 2 --images 100 --output captions"
+    out = run(judge, "--evaluation-seeds", 0)
+    for said in ("seen combinations", "held-out things", "held-out relations", "held-out wordings", "R@1"):
+        assert said in out
+    rows = json.loads(Path("captions/results.json").read_text())["rows"]
+    real = [row for row in rows if row["policy"] == "real" and row["kind"] == "all"]
+    assert len(real) == 4 and all(row["caption"] > 0.97 for row in real)
+    assert Path("captions/figures/nearest.png").is_file()
+    code, _, err = call("evaluate_captions.py", "--task", "digits", "--policy", "maskgit", "--output", "no")
+    assert code == 1 and "reads no scenes" in err and not Path("no").exists()

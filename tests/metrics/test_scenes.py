@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from generators.shapes.captions import Asked, relation_of
-from generators.shapes.data import sampled
 from generators.shapes.scenes import COLORS, FORMS, KINDS, draw
 from natgym.metrics.scenes import (
     SceneReader,
@@ -98,7 +97,7 @@ def test_a_reader_learns_to_read_and_is_its_seed() -> None:
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:3])
     again = fit_reader(config, updates=80, seed=3)
     assert all(torch.equal(a, b) for a, b in zip(reader.parameters(), again.parameters(), strict=True))
-    scenes, _ = sampled(200, np.random.default_rng(0))
+    scenes = any_scenes(200, np.random.default_rng(0))
     features, logits = reader(torch.from_numpy(draw(scenes)).float() / 255)
     assert features.shape == (200, 12) and logits.shape == (200, 9 * KINDS)
     assert features.var(0).mean() == pytest.approx(1, abs=0.5), "distances have a scale"
