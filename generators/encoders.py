@@ -1,4 +1,4 @@
-"""What reads texts: a one-hot word encoder that needs nothing, and the pretrained ones of transformers.
+"""What reads texts: a word encoder that needs nothing, and the pretrained ones of transformers.
 
 An encoder turns each text into S tokens of width E and one pooled vector of width P, whatever other texts
 are in the batch. A generator projects the tokens by a layer of its own, so that behind the word encoder that
@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,9 +26,11 @@ from torch.nn import functional as F
 from generators.caches import cached
 from generators.checkpoints import FILES, from_pretrained, register
 from generators.language_models import LanguageModel
+from generators.noise import derive_seed
 from generators.texts import NULL, Captions, Text, TextTable
 
 BATCH = 256
+WIDTH = 64  # of words' codes, at most
 NEAR = 2  # words on either side that are seen beside one, so that a color is seen with its form
 
 
@@ -71,9 +74,10 @@ class WordEncoderConfig:
 class WordEncoder(nn.Module):
     """Say which word stands at which place, and between which others.
 
-    Tokens are a one-hot word, the two on either side of it and a one-hot place, zeros behind the end; the
-    pooled vector has a 1 for each word at its place. Of a word that is not known its place is left. There is
-    nothing in it to be trained.
+    Tokens are a word's code, the codes of the two on either side of it and a one-hot place, zeros behind the
+    end; the pooled vector has the words' codes at their places. Of an unknown word its place is left. A code
+    is one-hot, or, of more than WIDTH words, a fixed random vector of length 1, so that a large vocabulary
+    costs no more. There is nothing in it to be trained.
     """
 
     reads_texts = True
@@ -83,6 +87,7 @@ class WordEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.ids = {word: number for number, word in enumerate(config.words)}
+        self.codes = _codes(config.words)
         self.name = f"words-{hash_of(' '.join([*config.words, str(config.length)]))}"
 
     @classmethod
@@ -103,14 +108,12 @@ class WordEncoder(nn.Module):
             for words in said
         ]
         ids_NS = torch.tensor(ids).reshape(len(texts), length)
-        # The last class stands for no word, or one that is not known, and is left out.
-        words_NSV = F.one_hot(ids_NS, number + 1)[..., :-1]
+        words_NSW = torch.from_numpy(self.codes)[ids_NS]
         ends_N = torch.tensor([len(words) for words in said])
-        places_NSS = torch.diag_embed((torch.arange(length) < ends_N[:, None]).long())
-        around = F.pad(words_NSV, (0, 0, NEAR, NEAR)).unfold(1, 2 * NEAR + 1, 1)  # (N, S, V, 2 NEAR + 1)
+        places_NSS = torch.diag_embed((torch.arange(length) < ends_N[:, None]).half())
+        around = F.pad(words_NSW, (0, 0, NEAR, NEAR)).unfold(1, 2 * NEAR + 1, 1)  # (N, S, W, 2 NEAR + 1)
         seen_NSE = around.transpose(2, 3).flatten(2) * places_NSS.sum(-1, keepdim=True)
-        tokens_NSE = torch.cat([seen_NSE, places_NSS], dim=-1)
-        return tokens_NSE.half(), words_NSV.flatten(1).half()
+        return torch.cat([seen_NSE, places_NSS], dim=-1), words_NSW.flatten(1)
 
     def complaint(self, text: str) -> str | None:
         words, length = words_of(text), self.config.length
@@ -122,6 +125,15 @@ class WordEncoder(nn.Module):
         if len(words) > length:
             return f"{text!r} has {len(words)} words; at most {length} are read"
         return None
+
+
+def _codes(words: Sequence[str]) -> np.ndarray:
+    """Return a code for each word and, last, zeros for none, (V + 1, W) float16."""
+    if len(words) <= WIDTH:
+        return np.eye(len(words) + 1, len(words), dtype=np.float16)
+    drawn = [np.random.default_rng(derive_seed("word", word)).normal(size=WIDTH) for word in words]
+    codes = np.stack([*(code / np.linalg.norm(code) for code in drawn), np.zeros(WIDTH)])
+    return codes.astype(np.float16)
 
 
 def make_encoder(spec: str, captions: Captions, device: torch.device | str = "cpu") -> TextEncoder:

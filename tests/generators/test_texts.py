@@ -48,6 +48,21 @@ def test_of_an_unknown_word_its_place_is_left_and_long_texts_are_cut(encoder: Wo
     assert torch.equal(encoder([long])[0], encoder([" ".join(long.split()[:8])])[0])
 
 
+def test_a_large_vocabulary_has_codes_of_fixed_width() -> None:
+    """A word's code is its own whatever others there are, and no two are near each other."""
+    words = [f"w{number}" for number in range(500)]
+    encoder = WordEncoder.of([" ".join(words[row : row + 10]) for row in range(0, 500, 10)])
+    tokens, pooled = encoder(["w3 w4 w5", "w4"])
+    assert tokens.shape == (2, 10, 5 * 64 + 10) and pooled.shape == (2, 640)
+    middle = tokens[:, :, 128:192].float()
+    assert torch.equal(middle[0, 1], middle[1, 0]) and middle[1, 1:].abs().max() == 0
+    codes = torch.from_numpy(encoder.codes[:-1]).float()
+    cosines = codes @ codes.T - torch.eye(500)
+    assert cosines.abs().max() < 0.7 and codes.norm(dim=1).sub(1).abs().max() < 0.01
+    other = WordEncoder.of([" ".join(words[3:203])])
+    assert torch.equal(other(["w4"])[0][0, 0, 128:192].float(), middle[1, 0])
+
+
 def test_each_text_is_read_as_alone(encoder: WordEncoder) -> None:
     together = encode(TEXTS, encoder)
     for row, text in enumerate(TEXTS):
