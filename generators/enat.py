@@ -169,6 +169,7 @@ class ENAT(nn.Module):
         self.grid = config.grid
         self.width = config.width
         self.num_tokens = config.grid[0] * config.grid[1]
+        self.encodes_condition = config.text_width is not None  # a text is part of what is reused
         vocabulary = config.codebook_size + 1
         depth = config.encoder_depth + config.decoder_depth
         self.token_embedding = TokenEmbedding(vocabulary, self.num_tokens, config.width, config.dropout)

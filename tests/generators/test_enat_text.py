@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from generators.decoding import advance, start
 from generators.enat import ENAT, enat_digits
+from generators.first_pass import FirstPass
 from generators.noise import HashNoise
 from generators.rules import DecodeRules
 from generators.schedules import DecodeParams
@@ -138,6 +139,11 @@ def test_ragged_guided_decoding_is_one_by_one(model: ENAT) -> None:
         return state
 
     together = decode(list(range(B)))
+    kept = FirstPass(model)
+    begun = [start(model, texts(), steps=4, first_pass=kept) for _ in range(2)][1]
+    alike = start(model, texts(), steps=4).prediction
+    assert begun.prediction is not None and alike is not None
+    assert torch.equal(begun.prediction.cache.features_BLD, alike.cache.features_BLD), "each row its own text"
     for row in range(B):
         alone = decode([row])
         assert torch.equal(together.ids_BL[row], alone.ids_BL[0]) and together.nfe_B[row] == alone.nfe_B[0]
