@@ -33,6 +33,17 @@ def asked_for(args: Args, source: Any) -> Condition:
     return balanced(task.named(args.label) if args.label else task.every, args.n or 64)
 
 
+def usual(args: Args, task: Task) -> str:
+    """Return the policy that is played unless another is asked for."""
+    if args.texts:
+        try:
+            find_policy("autonat", args.steps, task.generator)
+        except ValueError:  # none is shipped
+            return "maskgit"
+        return "autonat"
+    return "maskgit"
+
+
 def enlarged(pictures_NHWC: np.ndarray, factor: int | None) -> np.ndarray:
     """Return the images, each pixel a square; small ones about 64 pixels high unless a factor is given."""
     factor = factor or max(1, round(64 / pictures_NHWC.shape[1]))
@@ -65,7 +76,8 @@ def by_prompt(prompts: int, each: int) -> Tensor:
 def work(args: Args) -> None:
     torch.set_num_threads(1)
     task = Task.load(args.generator, device=args.device, tokenizer=args.tokenizer)
-    policies = {name: find_policy(name, args.steps, task.generator) for name in args.policy}
+    names = args.policy or (usual(args, task),)
+    policies = {name: find_policy(name, args.steps, task.generator) for name in names}
     condition = asked_for(args, task)
     how: dict[str, Any] = {"seed": args.seed, "group": len(args.texts) or 1, "trail": args.film}
     with progress(total=len(condition) * len(policies), unit="img", unit_scale=True) as bar:

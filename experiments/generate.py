@@ -26,8 +26,9 @@ class Args:
 
     generator: Annotated[str, tyro.conf.arg(aliases=("--task",))] = "digits"
     """Shipped generator ("digits", "mnist/enat", "shapes") or folder of a saved one."""
-    policy: tuple[str, ...] = ("maskgit",)
-    """Names, files or run folders, as in evaluate.py."""
+    policy: tuple[str, ...] = ()
+    """Names, files or run folders, as in evaluate.py; by default maskgit, and for prompts autonat, the
+    searched schedule, if one of so many steps is shipped."""
     steps: int | None = None
     """Decoding steps T, by default 8, or the policy's own."""
     label: tuple[str, ...] = ()
@@ -61,7 +62,7 @@ class Args:
             raise ValueError(f"output {self.output} does not end in .png; the grid is a PNG")
         if self.label and self.texts:
             raise ValueError("label and prompt are both given; a generator draws classes or texts")
-        if self.film and len(self.policy) != 1:
+        if self.film and len(self.policy) > 1:
             raise ValueError(f"film of {len(self.policy)} policies: a GIF shows one; give one --policy")
         for path in self.paths:
             if path.exists():
