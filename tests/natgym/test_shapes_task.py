@@ -108,5 +108,6 @@ def test_real_images_agree_with_their_captions(task: Task) -> None:
     assert retrieval([texts[row] for row in order], images_of(scenes), reader) < 3 / CHOICES
     images = images_of(scenes)
     twice = images.repeat_interleave(2, 0)
-    assert variety(twice, 2, reader) == pytest.approx(0, abs=1e-3) < variety(images, 2, reader)
+    assert variety(twice, 2, reader) == pytest.approx(0, abs=1e-3)
+    assert variety(images, 2, reader) > 1
     assert nearest(images[[5, 3]], images, reader).tolist() == [5, 3]
