@@ -80,7 +80,7 @@ def prompts_figure(images: Mapping[str, Tensor], prompts: Sequence[str], note: s
             size = grid.shape[0] / rows
             axis.set_yticks((np.arange(rows) + 0.5) * size, [fill(text, 30) for text in prompts])
             axis.tick_params(labelsize=SMALL, length=0)
-        axis.set_title(policy, fontsize=NORMAL)
+        axis.set_title(fill(policy, max(9, 6 * columns[place])), fontsize=NORMAL)
     return finish(figure, note)
 
 
