@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generators import former
 from generators.checkpoints import tensors_hash
 
 EITHER = "num_classes={}, text_width={}: give exactly one of the two"
@@ -224,3 +225,6 @@ class ConditionEmbedding(nn.Module):
         if self.num_classes is None:
             return self.project(values)  # (B, S, D)
         return self.norm(self.word(values)[:, None] + self.position.weight)  # (B, 1, D)
+
+
+__getattr__ = former.renamed(__name__, {"Text": "generators.texts:Text"})

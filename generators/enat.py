@@ -5,10 +5,10 @@ What the previous step encoded is projected and kept, so that only newly reveale
 (equation 5). Any mask per row: the linear layers work on the chosen tokens of all rows laid end to end, and
 only attention pads them. Shapes: N chosen tokens of a batch, M the most in a row.
 
-Of a text, of which no official code exists: its S tokens stand before the grid's and are visible from the
-start, so that they are encoded once, too (the paper concatenates them to what the encoder sees); blocks are
-modulated by their mean, where there is a class embedding else. Both the projection and the mean are our
-choice.
+Of a text, of which no official code exists: its S tokens stand before the grid's and are always visible (the
+paper concatenates them to what the encoder sees); with nothing else visible there is nothing to reuse, so
+that they are encoded with the first tokens revealed, and reused like them from then on. Blocks are modulated
+by their mean, where there is a class embedding else. All of this is our choice.
 """
 
 from __future__ import annotations
@@ -169,7 +169,6 @@ class ENAT(nn.Module):
         self.grid = config.grid
         self.width = config.width
         self.num_tokens = config.grid[0] * config.grid[1]
-        self.encodes_condition = config.text_width is not None  # a text is part of what is reused
         vocabulary = config.codebook_size + 1
         depth = config.encoder_depth + config.decoder_depth
         self.token_embedding = TokenEmbedding(vocabulary, self.num_tokens, config.width, config.dropout)
@@ -203,8 +202,10 @@ class ENAT(nn.Module):
         embedded_BLD = torch.cat([text_BSD, self.token_embedding(ids_BL)], dim=1)
         masked_BL = F.pad(ids_BL == self.mask_id, (length, 0))
         old_BL = torch.zeros_like(masked_BL) if cache is None else cache.visible_BL & ~masked_BL
+        if length and cache is not None:  # a text alone is encoded anew, with the first tokens to be revealed
+            old_BL = old_BL & cache.visible_BL[:, length:].any(1, keepdim=True)
         chosen_BL = ~masked_BL, masked_BL, old_BL, ~masked_BL & ~old_BL
-        counts = None if masked_B is None else _counts(masked_B, self.num_tokens + length, cache)
+        counts = None if masked_B is None else _counts(masked_B, self.num_tokens, length, cache)
         visible, hidden, old, new = Packing.of(*chosen_BL, counts=counts)
 
         kept_BLD = features_BLD = torch.zeros_like(embedded_BLD) if cache is None else cache.features_BLD
@@ -263,10 +264,15 @@ def _condition_embedding(config: ENATConfig) -> nn.Module:
     return nn.Linear(config.text_width or 0, config.width)
 
 
-def _counts(masked_B: Tensor, num_tokens: int, cache: Reuse | None) -> Tensor:
-    """Return how many tokens of each row are visible, masked, visible before and newly visible, (4, B)."""
-    visible_B = num_tokens - masked_B
+def _counts(masked_B: Tensor, num_tokens: int, length: int, cache: Reuse | None) -> Tensor:
+    """Return how many tokens of each row are visible, masked, visible before and newly visible, (4, B).
+
+    Args:
+        length: of the text, whose tokens are visible, and before only with others.
+    """
+    visible_B = num_tokens + length - masked_B
     old_B = torch.zeros_like(visible_B) if cache is None else cache.visible_B
+    old_B = torch.where(old_B > length, old_B, 0)
     return torch.stack([visible_B, masked_B, old_B, visible_B - old_B])
 
 

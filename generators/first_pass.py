@@ -22,9 +22,8 @@ _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 class FirstPass:
     """Predict all-masked tokens, each condition once for the same weights; safe to share among threads.
 
-    Nothing is kept of a generator in training mode, whose dropout draws anew, or of one that encodes its
-    condition for reuse. With nothing visible there is nothing else to reuse yet, so that one row's cache
-    stands for every row.
+    Nothing is kept of a generator in training mode, whose dropout draws anew. With nothing visible there is
+    nothing to reuse yet, so that one row's cache stands for every row.
 
     Args:
         generator: read by every call; changed weights are noticed, however they were changed.
@@ -56,7 +55,7 @@ class FirstPass:
     @torch.no_grad()
     def __call__(self, condition: Condition) -> Prediction:
         """Return the pass on all-masked tokens; costs two copies to the host, of names and sums."""
-        if getattr(self.generator, "training", False) or getattr(self.generator, "encodes_condition", False):
+        if getattr(self.generator, "training", False):
             return self._predict(condition)
         with self._lock:
             if (weights := fingerprint(self.generator)) != self._weights:
