@@ -54,7 +54,12 @@ OTHER: dict[str, Any] = {
     "neighbors": 3,
     "name": "imagenet256-adm",
 }
-COMPARABLE: dict[str, Any] = {"generator": "hhh", "tokenizer": "uuu", "seeds": (0, 1)}
+COMPARABLE: dict[str, Any] = {
+    "generator": "hhh",
+    "tokenizer": "uuu",
+    "encoder": "words-vvv",
+    "seeds": (0, 1),
+}
 
 
 def test_every_field_is_either_compared_or_forbids_it() -> None:
