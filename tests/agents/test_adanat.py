@@ -414,5 +414,5 @@ def test_a_sum_with_a_discriminator_learns_and_resumes(tiny: TrainingConfig, tmp
     train(config, folders[1], nothing)
     assert_same_run(*folders)
     assert len({row["discriminator_loss"] for row in read_metrics(folders[0] / "metrics.csv")}) == 3
-    with pytest.raises(ValueError, match="reward 'luck' is not one of adversarial, classifier"):
+    with pytest.raises(ValueError, match="reward 'luck' is not one of adversarial, caption, classifier"):
         tiny.but(reward="adversarial=1,luck=2")
