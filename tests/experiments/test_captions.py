@@ -156,9 +156,8 @@ def test_shapes_is_searched_learned_on_and_judged_by_its_captions(call: Any, tmp
     Path("learned/results.json").unlink()  # as if it had been stopped before its end
     run("adanat_ppo.py --resume learned")
     assert json.loads(Path("learned/results.json").read_bytes())["rows"][-1] == json.loads(before)["rows"][-1]
-    run(
-        "adaptivity.py learned --no-equal --local --threads 1 --images 100 --samples 60 --evaluation-seeds 0 1 --output adapts"
-    )
+    study = "adaptivity.py learned --no-equal --local --threads 1 --images 100 --samples 60 --output adapts"
+    run(study, "--evaluation-seeds", 0, 1)
     run("analyze_policies.py learned --samples 40 --output analysis")
     judge = "evaluate.py --task shapes --policy maskgit --steps 2 --images 100 --seeds 0 --output judged"
     assert {"caption", "relations", "colors"} < set(run(judge).split())
