@@ -154,7 +154,7 @@ def test_shapes_is_searched_learned_on_and_judged_by_its_captions(call: Any, tmp
     assert {"caption", "colors", "relations"} < set(rows["adanat"]) and "accuracy" not in rows["adanat"]
     before = Path("learned/results.json").read_bytes()
     Path("learned/results.json").unlink()  # as if it had been stopped before its end
-    run("adanat_ppo.py --resume learned")
+    run("adanat_ppo.py --resume learned --local --threads 1")
     assert json.loads(Path("learned/results.json").read_bytes())["rows"][-1] == json.loads(before)["rows"][-1]
     study = "adaptivity.py learned --no-equal --local --threads 1 --images 100 --samples 60 --output adapts"
     run(study, "--evaluation-seeds", 0, 1)
