@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from generators.shapes.scenes import draw
 from generators.tokenizers import decode_all, encode_all
 from natgym.evaluation.captions import ALL, CHOICES, by_kind, nearest, retrieval, variety
 from natgym.figures.policies import prompts_figure
+from natgym.metrics.extractors import extract
 from natgym.metrics.scenes import Read
 from natgym.rollouts import Policy, rollout
 from natgym.runs import Run
@@ -45,7 +47,7 @@ def captions_of(args: Args, held_out: HeldOut | None, seed: int) -> tuple[list[s
     return list(texts), torch.from_numpy(draw(scenes)).float().div(255)
 
 
-class Judge:
+class CaptionScorer:
     """All that is drawn and judged, row by row.
 
     Args:
@@ -77,8 +79,9 @@ class Judge:
 
     def add(self, name: str, steps: int | None, which: str, seed: int, texts: list[str], images: Any) -> None:
         """Take the rows of one policy on one set of captions."""
-        frame = by_kind(texts, images, self.reader)
-        agreement = retrieval(texts[:1000], images[:1000], self.reader)
+        _, logits_BN = extract(self.reader, images)
+        assert logits_BN is not None
+        frame, agreement = by_kind(texts, logits_BN), retrieval(texts[:1000], logits_BN[:1000])
         for row in frame.to_dict("records"):
             more = {"r_at_1": agreement} if row["kind"] == ALL else {}
             self.rows.append({"policy": name, "steps": steps, "captions": which, "seed": seed, **row, **more})
@@ -94,24 +97,24 @@ class Judge:
         return variety(self.draw(policy, self.task.named(each), 0), EACH, self.reader)
 
 
-def judge(args: Args, judge: Judge, found: list[tuple[str, Policy]]) -> dict[str, dict[str, float]]:
+def judge(args: Args, scorer: CaptionScorer, found: list[tuple[str, Policy]]) -> dict[str, dict[str, float]]:
     """Draw and judge everything; return the variety of each policy by set."""
     for which, held_out in SETS.items():
         for seed in args.evaluation_seeds:
             texts, real = captions_of(args, held_out, seed)
-            condition = judge.task.named(texts)
-            judge.add(REAL, None, which, seed, texts, real)
-            coded = encode_all(judge.task.tokenizer, real, args.device)
-            judge.add(CODED, None, which, seed, texts, decode_all(judge.task.tokenizer, coded, args.device))
+            condition = scorer.task.named(texts)
+            scorer.add(REAL, None, which, seed, texts, real)
+            coded = encode_all(scorer.task.tokenizer, real, args.device)
+            scorer.add(CODED, None, which, seed, texts, decode_all(scorer.task.tokenizer, coded, args.device))
             for name, policy in found:
-                judge.bar.set_description(f"{name}, T = {policy.steps}")
-                judge.add(name, policy.steps, which, seed, texts, judge.draw(policy, condition, seed))
+                scorer.bar.set_description(f"{name}, T = {policy.steps}")
+                scorer.add(name, policy.steps, which, seed, texts, scorer.draw(policy, condition, seed))
     varied: dict[str, dict[str, float]] = {}
     for which in SETS:
-        of_real = judge.variety(None, which)
+        of_real = scorer.variety(None, which)
         for name, policy in found:
             label = f"{name}, T = {policy.steps}"
-            varied.setdefault(label, {})[which] = judge.variety(policy, which) / of_real
+            varied.setdefault(label, {})[which] = scorer.variety(policy, which) / of_real
     return varied
 
 
@@ -134,42 +137,51 @@ def table(summed: pd.DataFrame, which: str) -> str:
     return shown.assign(caption=said).to_string(float_format="{:.3f}".format)
 
 
-def show_nearest(run: Run, judge: Judge, name: str, policy: Policy) -> None:
+def show_nearest(run: Run, scorer: CaptionScorer, name: str, policy: Policy) -> None:
     """Draw samples beside the training images that are nearest to them."""
-    train = judge.task.images("train")
-    texts = judge.task.images("report").condition.names[:SHOWN]
-    images = judge.draw(policy, judge.task.named(texts), 0)
-    rows = nearest(images, train, judge.reader)
+    train = scorer.task.images("train")
+    texts = scorer.task.images("report").condition.names[:SHOWN]
+    images = scorer.draw(policy, scorer.task.named(texts), 0)
+    rows = nearest(images, train, scorer.reader)
     panels = {name: images.cpu(), "nearest in train": train[rows]}
     note = "left: samples of the report split's captions; right: the training images nearest to them"
     run.write_figure("nearest", prompts_figure(panels, texts, note))
 
 
+def plays(args: Args, task: Task, spec: str) -> list[tuple[str, Policy]]:
+    """Return the policies of a spec; of those that are shipped, of the numbers of steps that there are."""
+    if spec not in SHIPPED:
+        return find_policies(spec, args.steps, task.generator)
+    found: list[tuple[str, Policy]] = []
+    for steps in args.steps:
+        with suppress(ValueError):
+            found += find_policies(spec, [steps], task.generator)
+    return found
+
+
 def work(args: Args) -> None:
     torch.set_num_threads(1)
-    judging = Judge(args)
-    task = judging.task
-    specs = [spec for spec in args.policy if spec not in SHIPPED or _shipped(spec, args, task)]
+    scorer = CaptionScorer(args)
+    task = scorer.task
     found = [
-        (label, policy)
-        for label, _, policy in find_all(
-            specs, lambda spec: find_policies(spec, _steps(spec, args, task), task.generator)
-        )
+        (label, policy) for label, _, policy in find_all(args.policy, lambda spec: plays(args, task, spec))
     ]
+    if not found:
+        raise ValueError(
+            f"{task} ships none of {', '.join(args.policy)} of so many steps; give another --policy"
+        )
     run = Run.create("evaluate_captions", args.output, args)
     total = len(SETS) * len(found) * (args.images * len(args.evaluation_seeds) + PROMPTS * EACH) + SHOWN
     with progress(total=total, unit="img", unit_scale=True) as bar:
-        judging.bar = bar
-        varied = judge(args, judging, found)
-        show_nearest(run, judging, *found[-1])
-    summed = summary(judging.rows)
+        scorer.bar = bar
+        varied = judge(args, scorer, found)
+        show_nearest(run, scorer, *found[-1])
+    summed = summary(scorer.rows)
     rows = [{key: _told(value) for key, value in row.items()} for row in summed.to_dict("records")]
     told = {"task": args.task, "images": args.images, "seeds": list(args.evaluation_seeds)}
     run.write_results({**told, "variety": varied, "chance_r_at_1": 1 / CHOICES}, rows)
     for which in SETS:
-        print(
-            f"\n{which} combinations, {args.images:,} captions for each of {len(args.evaluation_seeds)} seeds"
-        )
+        print(f"\n{which}, {args.images:,} captions for each of {len(args.evaluation_seeds)} seeds")
         print(table(summed, which))
     print(
         f"\nR@1 among {CHOICES} captions, chance {1 / CHOICES:.3f}. Variety within a caption, real images 1:"
@@ -181,19 +193,3 @@ def work(args: Args) -> None:
 def _told(value: Any) -> Any:
     """JSON has no NaN: what no caption asked for is null."""
     return None if isinstance(value, float) and np.isnan(value) else value
-
-
-def _steps(spec: str, args: Args, task: Task) -> list[int]:
-    """Return those of the numbers of steps at which a shipped policy exists; all for others."""
-    return _shipped(spec, args, task) if spec in SHIPPED else list(args.steps)
-
-
-def _shipped(spec: str, args: Args, task: Task) -> list[int]:
-    found = []
-    for steps in args.steps:
-        try:
-            find_policies(spec, [steps], task.generator)
-        except ValueError:
-            continue
-        found.append(steps)
-    return found

@@ -24,13 +24,13 @@ from generators.checkpoints import save_pretrained
 from generators.config import VQTrainingConfig, recipe
 from generators.data import open_split
 from generators.encoders import make_encoder
-from generators.files import LOCK, hold
+from generators.files import LOCK, hold, saved
 from generators.frozen import write_splits
 from generators.texts import Captions
 from natgym.evaluation.evaluator import refuse_too_few
 from natgym.metrics.extractors import load_extractor
 from natgym.metrics.perceptual import PerceptualDistance
-from natgym.names.tasks import SPLIT_FILE, TASK_FILE, read_task, saved, write_task
+from natgym.names.tasks import SPLIT_FILE, TASK_FILE, read_task, write_task
 from natgym.runs import Run, write_config
 from natgym.task import Task
 

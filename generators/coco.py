@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 
 class Captioned(NamedTuple):
-    """An image with its texts, and the name of its part, as "train"."""
+    """An image with its texts, and the name of its split, as "train"."""
 
     path: Path
     texts: tuple[str, ...]
-    part: str
+    split: str
 
 
 def caption_files(folder: Path) -> list[Path]:
@@ -24,7 +24,7 @@ def caption_files(folder: Path) -> list[Path]:
 
 
 def read_coco(folder: Path) -> list[Captioned]:
-    """Return the images of all parts that have a file of captions.
+    """Return the images of all splits that have a file of captions.
 
     Raises:
         ValueError: pycocotools is missing, or an image is.
@@ -39,12 +39,12 @@ def read_coco(folder: Path) -> list[Captioned]:
         name = file.stem.removeprefix("captions_")
         with contextlib.redirect_stdout(io.StringIO()):  # it tells of its index
             data = CocoCaptions(str(folder / name), str(file))
-        part = re.sub(r"\d+$", "", name)
+        split = re.sub(r"\d+$", "", name)
         for number in data.ids:
             path = folder / name / data.coco.loadImgs(number)[0]["file_name"]
             told = data.coco.loadAnns(data.coco.getAnnIds(imgIds=number))
             texts = tuple(dict.fromkeys(one["caption"].strip() for one in told))
-            found.append(Captioned(path, texts, part))
+            found.append(Captioned(path, texts, split))
     if absent := [one.path for one in found if not one.path.is_file()]:
         raise ValueError(f"{folder}: {len(absent)} of {len(found)} images are missing, first {absent[0]}")
     return found

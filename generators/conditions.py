@@ -19,7 +19,6 @@ from torch.nn import functional as F
 from generators import former
 from generators.checkpoints import tensors_hash
 
-EITHER = "num_classes={}, text_width={}: give exactly one of the two"
 NO_LIST = "a generator that reads texts has no list of conditions; say what to draw"
 Index = Tensor | slice | Sequence[int]
 
@@ -35,7 +34,7 @@ class Condition(ABC):
     @property
     @abstractmethod
     def vectors(self) -> Tensor:
-        """One float vector per row, (B, E): one-hot classes (zeros for null) or the mean text embedding."""
+        """One float vector per row, (B, E): one-hot classes (zeros for null) or a text's pooled vector."""
 
     @property
     @abstractmethod
@@ -199,6 +198,12 @@ def at_random(pool: Condition, num_samples: int, seed: int) -> Condition:
     return pool[torch.from_numpy(rows).to(pool.device)]
 
 
+def refuse_both(num_classes: int | None, text_width: int | None) -> None:
+    """Raise ValueError unless exactly one of the two is given."""
+    if (num_classes is None) == (text_width is None):
+        raise ValueError(f"num_classes={num_classes}, text_width={text_width}: give exactly one of the two")
+
+
 class ConditionEmbedding(nn.Module):
     """Turn `Condition.values` into condition tokens (B, S, D): U-ViT's class token or projected text tokens.
 
@@ -210,8 +215,7 @@ class ConditionEmbedding(nn.Module):
 
     def __init__(self, num_classes: int | None, text_width: int | None, width: int) -> None:
         super().__init__()
-        if (num_classes is None) == (text_width is None):
-            raise ValueError(EITHER.format(num_classes, text_width))
+        refuse_both(num_classes, text_width)
         self.num_classes = num_classes
         if num_classes is not None:
             # The class token is embedded as BERT embeds a word: with a position of its own, and normalized.

@@ -78,10 +78,8 @@ _SMALL: dict[str, dict[str, Any]] = {
     "cifar10": dict(updates=40_000, batch_size=512, learning_rate=1e-3, warmup=1000, ema=0.999),
 }
 RECIPES = tuple(_SMALL)  # by name
-_TOKENIZERS: dict[str, Literal["kmeans"]] = {
-    "digits": "kmeans",
-    "shapes": "kmeans",
-}  # of recipes; all others are vq
+# Of recipes; all others are vq.
+_TOKENIZERS: dict[str, Literal["kmeans"]] = {"digits": "kmeans", "shapes": "kmeans"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generators.checkpoints import register
-from generators.conditions import EITHER, NO_LIST, Condition, Labels
+from generators.conditions import NO_LIST, Condition, Labels, refuse_both
 from generators.contract import Prediction
 from generators.layers import MLP, TokenEmbedding, TokenHead
 from generators.packing import Packing
@@ -257,8 +257,7 @@ class ENAT(nn.Module):
 
 
 def _condition_embedding(config: ENATConfig) -> nn.Module:
-    if (config.num_classes is None) == (config.text_width is None):
-        raise ValueError(EITHER.format(config.num_classes, config.text_width))
+    refuse_both(config.num_classes, config.text_width)
     if config.num_classes is not None:
         return nn.Embedding(config.num_classes + 1, config.width)
     return nn.Linear(config.text_width or 0, config.width)

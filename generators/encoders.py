@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generators.caches import cached
-from generators.checkpoints import FILES, from_pretrained, register
+from generators.checkpoints import from_pretrained, register
+from generators.files import saved
 from generators.language_models import LanguageModel
 from generators.noise import derive_seed
 from generators.texts import NULL, Captions, Text, TextTable
@@ -149,7 +150,7 @@ def make_encoder(spec: str, captions: Captions, device: torch.device | str = "cp
     """
     if spec == "words":
         return WordEncoder.of(text for texts in captions.texts for text in texts)
-    if all((Path(spec) / file).is_file() for file in FILES):
+    if saved(Path(spec)):
         encoder: Any = from_pretrained(spec, device)
         if not hasattr(encoder, "reads_texts"):
             raise ValueError(f"{spec} holds a {type(encoder).__name__}, which is not an encoder of texts")

@@ -29,6 +29,11 @@ LOCK = ".lock"  # in a run's folder: who writes there
 _HELD: dict[Path, IO[str]] = {}  # by this process
 
 
+def saved(folder: Path) -> bool:
+    """Tell whether a folder holds a saved module."""
+    return all((folder / file).is_file() for file in FILES)
+
+
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
     """Yield a temporary name; what is written there replaces `path` in one step.

@@ -67,7 +67,7 @@ def _by_coco(path: Path) -> Listing:
     images = read_coco(path)
     found = Found([one.path for one in images], [ONE_CLASS] * len(images))
     found.captions = [one.texts for one in images]
-    splits = [SPLIT_NAMES.get(one.part) for one in images]
+    splits = [SPLIT_NAMES.get(one.split) for one in images]
     if None in splits or len({*splits}) < 2:
         return joined([found])
     return joined([found], np.array(splits))

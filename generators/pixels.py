@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from generators.config import ColorMode
-from generators.shards import is_there, read_bytes, stamp
+from generators.shards import is_there, read_bytes, source, stamp
 
 GREY = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # Pillow's modes
 _Result = TypeVar("_Result")
@@ -44,7 +44,7 @@ def read_header(path: Path) -> Header:
         width, height = reversed(image.size) if turned else image.size
         return Header(image.mode, width, height)
 
-    return _opened(path, io.BytesIO(read_bytes(path)) if ".tar" in str(path) else path, header)
+    return _opened(path, source(path), header)
 
 
 class ImageFiles:

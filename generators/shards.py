@@ -7,6 +7,7 @@ kept, its images are not.
 
 from __future__ import annotations
 
+import io
 import json
 import tarfile
 from collections import Counter, defaultdict
@@ -38,6 +39,11 @@ def read_bytes(path: Path) -> bytes:
     with open(shard, "rb") as file:
         file.seek(place.offset)
         return file.read(place.size)
+
+
+def source(path: Path) -> Path | io.BytesIO:
+    """Return what a file is opened by: its path, or the content of a member of a shard."""
+    return path if _shard_of(path) is None else io.BytesIO(read_bytes(path))
 
 
 def is_there(path: Path) -> bool:

@@ -28,7 +28,7 @@ from generators.config import ConditionLaw, SplitName
 from generators.contract import Generator
 from generators.data import Split, open_split
 from generators.encoders import TextEncoder, encode
-from generators.files import PRETRAINED
+from generators.files import PRETRAINED, saved
 from generators.images import Pictures
 from generators.noise import derive_seed
 from generators.pixels import ImageFiles
@@ -36,7 +36,7 @@ from generators.texts import Captions
 from generators.tokenizers import Tokenizer
 from natgym.metrics import classifier, scenes  # noqa: F401  (the classes register themselves)
 from natgym.metrics.extractors import Extractor
-from natgym.names.tasks import TASK_FILE, Description, Location, at_hand, find, read_task, saved, shipped
+from natgym.names.tasks import TASK_FILE, Description, Location, at_hand, find, read_task, shipped
 
 PLACES = {
     "tokenizer": "tokenizer",

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from generators.shapes.scenes import COLORS, FORMS
+from generators.shapes.scenes import COLORS, FORMS, SIDE, kind_of
 
 Kind = Literal["one", "several", "pair", "relation", "three"]
 HeldOut = Literal["things", "relations", "wordings"]
@@ -31,6 +31,14 @@ class Thing(NamedTuple):
 
     color: str
     form: str
+
+    @property
+    def kind(self) -> int:
+        """Its number in `Scenes.contents_NC`."""
+        return int(kind_of(FORMS.index(self.form), [*COLORS].index(self.color)))
+
+
+THINGS = tuple(Thing(color, form) for form in FORMS for color in COLORS)  # by kind, from 1
 
 
 # What no image and no caption of train or select has.
@@ -134,15 +142,20 @@ def _things(said: str) -> tuple[Thing, ...] | None:
     return tuple(found)
 
 
-def relation_of(first: int, second: int, side: int = 3) -> str | None:
+def relation_of(first: int, second: int) -> str | None:
     """Return the relation of one cell to another: along the axis where they are further apart, or None."""
-    (y, x), (other_y, other_x) = divmod(first, side), divmod(second, side)
-    across, down = x - other_x, y - other_y
+    across, down = _apart(first, second)
     if abs(across) == abs(down):
         return None
     if abs(across) > abs(down):
         return "left" if across < 0 else "right"
     return "above" if down < 0 else "below"
+
+
+def _apart(first: int, second: int) -> tuple[int, int]:
+    """Return how far one cell lies to the right of another and below it."""
+    (y, x), (other_y, other_x) = divmod(first, SIDE), divmod(second, SIDE)
+    return x - other_x, y - other_y
 
 
 def fits(asked: Asked, cells: tuple[int, ...]) -> bool:
@@ -152,8 +165,8 @@ def fits(asked: Asked, cells: tuple[int, ...]) -> bool:
     """
     places = [(thing, cell) for thing, cell in zip(asked.things, cells, strict=True)]
     if asked.relation is not None:
-        far = max(abs(cells[0] % 3 - cells[1] % 3), abs(cells[0] // 3 - cells[1] // 3))
-        return far == 2 and relation_of(cells[0], cells[1]) == asked.relation
+        far = max(map(abs, _apart(cells[0], cells[1]))) == SIDE - 1
+        return far and relation_of(cells[0], cells[1]) == asked.relation
     return not any(
         (relation := relation_of(cell, other_cell)) is not None and _is_held_out(relation, thing, other)
         for number, (thing, cell) in enumerate(places)
@@ -163,13 +176,12 @@ def fits(asked: Asked, cells: tuple[int, ...]) -> bool:
 
 def asks(rng: np.random.Generator, held_out: HeldOut | None = None) -> Iterator[Asked]:
     """Yield what captions ask for, without end; of what is held out, or of what is not."""
-    things = [Thing(color, form) for form in FORMS for color in COLORS]
-    seen = [thing for thing in things if thing not in HELD_OUT_THINGS]
+    seen = [thing for thing in THINGS if thing not in HELD_OUT_THINGS]
     kinds: tuple[Kind, ...] = ("one", "several", "pair", "relation", "three")
     shares = (0.15, 0.15, 0.1, 0.45, 0.15)
     while True:
         kind = str(rng.choice(kinds, p=shares))
-        among = things if held_out == "things" else seen
+        among = THINGS if held_out == "things" else seen
         number = {"one": 1, "several": int(rng.integers(2, 4)), "three": 3}.get(kind, 2)
         if kind == "several":
             chosen = (among[rng.integers(len(among))],) * number

@@ -6,6 +6,7 @@ Shapes: N scenes, K = 3 places for things, of which those without one hold `NOTH
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -47,16 +48,21 @@ class Scenes:
 
     @property
     def contents_NC(self) -> np.ndarray:
-        """What is in each of the cells: 0 for nothing, else 1 + form * number of colors + color."""
+        """What is in each of the cells: 0 for nothing, else `kind_of` it."""
         contents_NC = np.zeros((len(self), SIDE * SIDE), dtype=np.int64)
         row_M, place_M = np.nonzero(self.cell_NK != NOTHING)
-        kind_M = 1 + self.form_NK[row_M, place_M] * len(COLORS) + self.color_NK[row_M, place_M]
-        contents_NC[row_M, self.cell_NK[row_M, place_M]] = kind_M
+        kinds_M = kind_of(self.form_NK[row_M, place_M], self.color_NK[row_M, place_M])
+        contents_NC[row_M, self.cell_NK[row_M, place_M]] = kinds_M
         return contents_NC
 
 
 KINDS = 1 + len(FORMS) * len(COLORS)
 """Number of things that a cell may hold, nothing included."""
+
+
+def kind_of(form: Any, color: Any) -> Any:
+    """Return the number, from 1, of what has a form and a color, which are indices, or arrays of them."""
+    return 1 + form * len(COLORS) + color
 
 
 def draw(scenes: Scenes) -> np.ndarray:

@@ -22,17 +22,15 @@ CHOICES = 16  # captions that an image's own one is set among
 ALL = "all"
 
 
-def by_kind(texts: Sequence[str], images: ImageRows, reader: SceneReader) -> pd.DataFrame:
+def by_kind(texts: Sequence[str], logits_BN: Tensor) -> pd.DataFrame:
     """Return the shares of images that are right, a row for each kind of caption and one for all.
 
     Columns: kind, n, and those of `Read`; NaN where no caption of the kind asks for it.
 
     Args:
-        texts: captions of N images.
-        images: (N, C, H, W) in [0, 1].
+        texts: captions of B images.
+        logits_BN: what a reader says of the images.
     """
-    _, logits_BN = extract(reader, images)
-    assert logits_BN is not None
     frame = pd.DataFrame(read(texts, logits_BN), columns=list(Read._fields))
     kinds = [asked.kind if (asked := Asked.parse(text)) else "other" for text in texts]
     frame.insert(0, "kind", kinds)
@@ -42,19 +40,18 @@ def by_kind(texts: Sequence[str], images: ImageRows, reader: SceneReader) -> pd.
     return pd.concat([counts, grouped.mean()], axis=1).reset_index()
 
 
-def retrieval(texts: Sequence[str], images: ImageRows, reader: SceneReader, seed: int = 0) -> float:
+def retrieval(texts: Sequence[str], logits_BN: Tensor, seed: int = 0) -> float:
     """Return R@1: the share of images to which, of CHOICES captions that ask for different things, the
     reader finds their own one the likeliest. Chance is 1 / CHOICES.
 
     Args:
-        texts: captions of N images, of at least CHOICES different meanings.
+        texts: captions of B images, of at least CHOICES different meanings.
+        logits_BN: what a reader says of the images.
         seed: of the other captions.
 
     Raises:
         ValueError: there are too few different captions.
     """
-    _, logits_BN = extract(reader, images)
-    assert logits_BN is not None
     meanings = [Asked.parse(text) for text in texts]
     if len(set(meanings)) < CHOICES:
         raise ValueError(f"{len(set(meanings))} different captions; R@1 sets {CHOICES} beside each other")

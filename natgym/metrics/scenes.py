@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from generators.checkpoints import register
 from generators.noise import derive_seed, seeded
-from generators.shapes.captions import Asked, Thing, relation_of
+from generators.shapes.captions import THINGS, Asked, relation_of
 from generators.shapes.scenes import COLORS, FORMS, KINDS, NOTHING, SIDE, Scenes, draw
 from generators.training import refuse_divergence, warmup_then_cosine
 
@@ -108,12 +108,7 @@ def contents(logits_BN: Tensor) -> np.ndarray:
 
 def is_right(asked: Asked, contents_C: Sequence[int]) -> Read:
     """Return what is right in one scene, 1 or 0, and NaN for a relation that is not asked for."""
-    names = [*COLORS]
-    there = {
-        cell: Thing(names[(kind - 1) % len(names)], FORMS[(kind - 1) // len(names)])
-        for cell, kind in enumerate(contents_C)
-        if kind
-    }
+    there = {cell: THINGS[kind - 1] for cell, kind in enumerate(contents_C) if kind}
     things = [*there.values()]
     objects = Counter(thing.form for thing in things) == Counter(thing.form for thing in asked.things)
     colors = Counter(things) == Counter(asked.things)
@@ -153,7 +148,7 @@ def log_probability(texts: Sequence[str], logits_BN: Tensor) -> Tensor:
             raise ValueError(
                 f"{text!r} is no caption that can be judged, such as 'a red disc left of a cross'"
             )
-        kinds = [_kind(thing) for thing in asked.things]
+        kinds = [thing.kind for thing in asked.things]
         places_AT = _places(len(kinds), asked.relation).to(more_CK.device)
         best.append(more_CK[:, kinds][places_AT, range(len(kinds))].sum(1).max())
     return (empty_B + torch.stack(best)) / CELLS
@@ -168,10 +163,6 @@ def _places(things: int, relation: str | None) -> Tensor:
         if relation is None or relation_of(*cells[:2]) == relation
     ]
     return torch.tensor(ways)
-
-
-def _kind(thing: Thing) -> int:
-    return 1 + FORMS.index(thing.form) * len(COLORS) + [*COLORS].index(thing.color)
 
 
 def fit_reader(

@@ -11,11 +11,11 @@ from urllib.parse import quote
 
 from generators.config import DATA_SET_NAMES, RECIPES, ConditionLaw
 from generators.files import (
-    FILES,
     PRETRAINED,
     config_from_dict,
     place_and_options,
     read_description,
+    saved,
     write_atomic,
 )
 
@@ -159,8 +159,3 @@ def recipe_of(spec: str) -> str | None:
     except ValueError:
         return None
     return None if location.description is None else location.description.recipe
-
-
-def saved(folder: Path) -> bool:
-    """Tell whether a folder holds a saved module."""
-    return all((folder / file).is_file() for file in FILES)

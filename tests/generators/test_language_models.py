@@ -1,11 +1,11 @@
 """Pretrained encoders of texts, on small ones built here: CLIP as AdaNAT takes it, T5, BERT."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from letters import letter_tokenizer
 
 from generators.checkpoints import from_pretrained, save_pretrained
 from generators.encoders import encode, make_encoder
@@ -21,15 +21,9 @@ TEXTS = ["a cat", "a cat sat", ""]
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CLIP of 2 layers that knows letters."""
     folder = tmp_path_factory.mktemp("clip")
-    letters = [chr(code) for code in range(97, 123)]
-    vocabulary = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
-    (folder / "vocab.json").write_text(json.dumps({token: row for row, token in enumerate(vocabulary)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer = transformers.CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
-    tokenizer.model_max_length = 77
-    tokenizer.save_pretrained(folder)
+    size = letter_tokenizer(transformers, folder, 77)
     config = transformers.CLIPTextConfig(
-        vocab_size=len(vocabulary),
+        vocab_size=size,
         hidden_size=16,
         intermediate_size=20,
         projection_dim=12,

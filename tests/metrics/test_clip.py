@@ -1,10 +1,10 @@
 """CLIP score on a small CLIP built here, image by image."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
+from letters import letter_tokenizer
 from PIL import Image
 
 from generators.conditions import Labels
@@ -16,14 +16,9 @@ transformers = pytest.importorskip("transformers", reason="the extra `pretrained
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clip")
-    letters = [chr(code) for code in range(97, 123)]
-    vocabulary = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
-    (folder / "vocab.json").write_text(json.dumps({token: row for row, token in enumerate(vocabulary)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer = transformers.CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
-    tokenizer.save_pretrained(folder)
+    size = letter_tokenizer(transformers, folder)
     sizes = {"hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = {**sizes, "vocab_size": len(vocabulary), "eos_token_id": 1, "bos_token_id": 0, "pad_token_id": 1}
+    text = {**sizes, "vocab_size": size, "eos_token_id": 1, "bos_token_id": 0, "pad_token_id": 1}
     vision = {**sizes, "image_size": 32, "patch_size": 8}
     config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=12)
     torch.manual_seed(0)
