@@ -13,6 +13,7 @@ from torch import Tensor
 
 from generators.conditions import Condition
 from generators.contract import Generator
+from generators.room import cut, decoding_rows
 from natgym.observations import Observation
 
 
@@ -131,13 +132,24 @@ class TensorRolloutBuffer(DictRolloutBuffer):
         if self.recomputes:
             if self.source is None:
                 raise ValueError("features are computed again by PPO.update alone; observe 'features' here")
-            features = features_again(*self.source, self.store["tokens"], step, at[1])
-            observations["features"] = features.to(_torch_dtype(self.observation_space["features"]))
+            observations["features"] = self._features_again(*self.source, step, at[1])
         return DictRolloutBufferSamples(
             observations,
             self.to_torch(self.actions[batch_inds]),
             *(self.to_torch(values) for values in scalars),
         )
+
+    def _features_again(
+        self, generator: Generator, condition: Condition, step_N: Tensor, row_N: Tensor
+    ) -> Tensor:
+        """Return `features_again` in the precision that is observed, some transitions at a time."""
+        dtype = _torch_dtype(self.observation_space["features"])
+        size = decoding_rows(generator, row_N.device)
+        parts = [
+            features_again(generator, condition, self.store["tokens"], step_N[rows], row_N[rows]).to(dtype)
+            for rows in cut(len(row_N), size)
+        ]
+        return torch.cat(parts)
 
 
 def group_advantages(returns_TB: np.ndarray, group: int, baseline: str) -> np.ndarray:

@@ -121,14 +121,14 @@ class PPO(stable_baselines3.PPO):
     def _source(self) -> tuple[Generator, Condition]:
         """Return what the features of one rollout are computed from."""
         assert self.env is not None
-        generator, state, steps = (
-            self.env.get_attr(name, [0])[0] for name in ("generator", "state", "steps")
+        generator, parts, steps = (
+            self.env.get_attr(name, [0])[0] for name in ("generator", "parts", "steps")
         )
         if self.n_steps != steps:
             raise ValueError(
                 f"n_steps {self.n_steps}: with tokens observed, a rollout is one episode of {steps}"
             )
-        return generator, state.condition
+        return generator, parts.condition
 
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
         """Skip SB3's loop over rows: the adapter sends no episode statistics."""

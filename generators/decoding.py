@@ -22,7 +22,6 @@ from generators.rules import DecodeRules
 from generators.schedules import DecodeParams
 
 DEFAULT = DecodeRules()
-TOGETHER = 256  # rows that a network sees at once on a CPU
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,23 +256,9 @@ def _guide(
 def predict(
     generator: Generator, ids_BL: Tensor, condition: Condition, cache: Cache | None, masked_B: Tensor
 ) -> Prediction:
-    """Call a generator, and tell one that reuses how many tokens are masked.
-
-    On a CPU one that keeps nothing is called on TOGETHER rows at a time: larger tensors leave the caches, and
-    their memory is given back to the system after each layer, half as much time again.
-    """
+    """Call a generator, and tell one that reuses how many tokens are masked."""
     counts = (masked_B,) if getattr(generator, "reuses", False) else ()
-    if counts or cache is not None or len(ids_BL) <= TOGETHER or ids_BL.device.type != "cpu":
-        return generator(ids_BL, condition, cache, *counts)
-    parts = []
-    for first in range(0, len(ids_BL), TOGETHER):
-        rows = slice(first, first + TOGETHER)
-        parts.append(generator(ids_BL[rows], condition[rows], None))
-        if parts[0].cache is not None:  # it keeps something all the same, of all rows at once
-            return generator(ids_BL, condition, None)
-    return Prediction(
-        torch.cat([part.logits_BLV for part in parts]), torch.cat([part.features_BLD for part in parts]), None
-    )
+    return generator(ids_BL, condition, cache, *counts)
 
 
 def _extrapolate(conditional_BLV: Tensor, free: Prediction, scale_B11: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from generators.conditions import Condition
 from generators.contract import Cache, Generator, Prediction
+from generators.room import cut, decoding_rows
 
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -81,9 +82,19 @@ class FirstPass:
         return Prediction(torch.stack(logits)[at], torch.stack(features)[at], cache)
 
     def _predict(self, condition: Condition) -> Prediction:
-        shape = len(condition), self.generator.num_tokens
-        ids_BL = torch.full(shape, self.generator.mask_id, device=condition.device)
-        return self.generator(ids_BL, condition)
+        """Predict in parts; the cache of any row is that of all."""
+        generator, device = self.generator, condition.device
+        parts = []
+        for rows in cut(len(condition), decoding_rows(generator, device)):
+            part = condition[rows]
+            ids_BL = torch.full((len(part), generator.num_tokens), generator.mask_id, device=device)
+            parts.append(generator(ids_BL, part))
+        if len(parts) == 1:
+            return parts[0]
+        logits_BLV = torch.cat([part.logits_BLV for part in parts])
+        features_BLD = torch.cat([part.features_BLD for part in parts])
+        cache = parts[0].cache and parts[0].cache[torch.zeros(len(condition), dtype=torch.long)]
+        return Prediction(logits_BLV, features_BLD, cache)
 
 
 def fingerprint(generator: Generator) -> Any:

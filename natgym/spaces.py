@@ -125,6 +125,11 @@ class ActionMap:
         return cls(schedule, activations, **numbers, **options)
 
     @property
+    def num_smoothed(self) -> int:
+        """Actions whose last played values a policy is shown: all if they are smoothed, else none."""
+        return len(self.parameters) if self.smoothing else 0
+
+    @property
     def name(self) -> str:
         """Of the preset that it is; "own" if it is none."""
         compared = ("activations", "scale", "bounds", "floor", "residual")

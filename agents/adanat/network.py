@@ -17,6 +17,7 @@ from stable_baselines3.common.policies import MultiInputActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from agents.adanat.parts import PolicyConfig
 from agents.adanat.parts import small_policy as small_policy
@@ -125,16 +126,21 @@ class TrunkExtractor(BaseFeaturesExtractor):
 
 
 def in_chunks(function: Callable[[Observation], Any], observation: Observation) -> list[Any]:
-    """Return what a function says of an observation, in parts of CHUNK_BYTES of features without gradients.
+    """Return what a function says of an observation, in parts of CHUNK_BYTES of features; a smaller is one.
 
-    No float32 copy of a whole batch of half-precision features is made then; a smaller batch is one part.
+    No float32 copy of a whole batch of half-precision features is made then. Of several parts nothing is kept
+    for the gradient but what they were made of: each is computed again when its gradient is asked for, so
+    that a minibatch of any size takes the memory of a part, and its gradient is the same to rounding.
     """
     features = observation["features"]
     rows = max(1, CHUNK_BYTES // (4 * features.shape[1:].numel()))
-    if torch.is_grad_enabled() or len(features) <= rows:
+    if len(features) <= rows:
         return [function(observation)]
     chunks = zip(*(values.split(rows) for values in observation.values()), strict=True)
-    return [function(dict(zip(observation, chunk, strict=True))) for chunk in chunks]
+    parts = (dict(zip(observation, chunk, strict=True)) for chunk in chunks)
+    if not torch.is_grad_enabled():
+        return [function(part) for part in parts]
+    return [checkpoint(function, part, use_reentrant=False) for part in parts]
 
 
 class AdaNATPolicy(MultiInputActorCriticPolicy):
@@ -157,12 +163,12 @@ class AdaNATPolicy(MultiInputActorCriticPolicy):
         self.log_std.requires_grad_(False)
 
     def extract_features(self, obs: Any, features_extractor: Any = None) -> Any:
-        """Return the actor's and the critic's features, in chunks where no gradient is asked for."""
+        """Return the actor's and the critic's features, in chunks."""
         parts = in_chunks(super().extract_features, obs)
         return tuple(map(torch.cat, zip(*parts, strict=True)))
 
     def predict_values(self, obs: Any) -> Tensor:
-        """Return the critic's values, in chunks where no gradient is asked for."""
+        """Return the critic's values, in chunks."""
         return torch.cat(in_chunks(super().predict_values, obs))
 
     def obs_to_tensor(self, observation: Any) -> tuple[Any, bool]:

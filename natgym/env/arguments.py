@@ -11,8 +11,11 @@ import torch
 from generators.conditions import Condition
 from generators.schedules import PARAMETERS, Schedule, as_schedule
 from natgym.rewards.config import reward_weights
+from natgym.rewards.contract import needs_batch
 from natgym.spaces import ActionMap, Preset
 from natgym.task import Task
+
+RENDER_MODES = ("rgb_array",)
 
 
 def build_task(task: Any, generator: Any, tokenizer: Any, device: str | None) -> Task:
@@ -129,3 +132,23 @@ def asked_condition(condition: Any, task: Task, num_rows: int) -> Condition:
 def own_condition(condition: Condition) -> Condition:
     """Return a copy, which its giver can't change."""
     return condition[torch.arange(len(condition))]
+
+
+def check(num_envs: int, group: int, micro_batch: int | None, render_mode: str | None) -> None:
+    """Raise ValueError if rows can't be cut into groups or met by a network, or can't be rendered so."""
+    if num_envs < 1:
+        raise ValueError(f"num_envs {num_envs}: at least one row is needed")
+    if group < 1 or num_envs % group:
+        raise ValueError(f"group {group}: it must be at least 1 and divide the {num_envs} rows")
+    if micro_batch is not None and micro_batch < 1:
+        raise ValueError(f"micro_batch {micro_batch}: a network meets at least one row at once")
+    if render_mode not in (None, *RENDER_MODES):
+        raise ValueError(f"render_mode {render_mode!r} is not one of None, {', '.join(RENDER_MODES)}")
+
+
+def check_batch(reward: Any, name: str, num_envs: int) -> None:
+    """Raise ValueError if a reward that compares images would get one."""
+    if num_envs == 1 and needs_batch(reward):
+        raise ValueError(
+            f"reward {name!r} compares images and num_envs is 1: use make_vec with num_envs of 2 or more"
+        )

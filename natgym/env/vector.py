@@ -18,24 +18,24 @@ from torch import Tensor
 
 from generators.conditions import Condition
 from generators.contract import Generator
-from generators.decoding import DecodeState, advance, refuse_not_finite, start
+from generators.decoding import DecodeState
 from generators.first_pass import FirstPass
 from generators.noise import CoupledNoise, HashNoise, Purpose, hash_uniform, next_episode
+from generators.parts import Parts, decode
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, Schedule
 from generators.tokenizers import Tokenizer
-from natgym.env.arguments import asked_condition, build_action_map, build_pool, build_task, used_options
+from natgym.env import arguments
 from natgym.env.infos import Info, check_options, masked, own, with_final
 from natgym.env.isolation import unaffected
 from natgym.env.rendering import reveal
 from natgym.observations import FeatureType, Kind, Observation, Observer
 from natgym.rewards.checks import as_rewards
-from natgym.rewards.contract import needs_batch
 from natgym.rewards.named import RewardSpec, make_reward
 from natgym.spaces import ActionMap, BatchedBox, Preset, batched
 from natgym.task import Task
 
-METADATA = {"render_modes": ["rgb_array"], "render_fps": 4}
+METADATA = {"render_modes": [*arguments.RENDER_MODES], "render_fps": 4}
 
 
 class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
@@ -115,6 +115,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     | coupled | False | draw codes by `CoupledNoise`: a small change of action moves few tokens |
     | rules | "confidence" | `DecodeRules`, or their text: "halton", "adanat" (a step may reveal nothing) |
     | first_pass_bytes | 0 | memory for all-masked passes kept between episodes; 0 keeps none |
+    | micro_batch | None | rows that a network meets at once; by default as many as 4 GiB hold, 256 on a CPU |
     | device | None | where networks are loaded to, by default the CPU; live ones stay where they are |
     | autoreset | True | False: the caller resets, and no pass is spent on an episode nobody wants |
     | render_mode | None | "rgb_array": the images being revealed |
@@ -158,39 +159,35 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         coupled: bool = False,
         rules: str | DecodeRules = "confidence",
         first_pass_bytes: int = 0,
+        micro_batch: int | None = None,
         device: str | None = None,
         autoreset: bool = True,
         render_mode: str | None = None,
     ) -> None:
-        if num_envs < 1:
-            raise ValueError(f"num_envs {num_envs}: at least one row is needed")
-        if group < 1 or num_envs % group:
-            raise ValueError(f"group {group}: it must be at least 1 and divide the {num_envs} rows")
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(
-                f"render_mode {render_mode!r} is not one of None, {', '.join(self.metadata['render_modes'])}"
-            )
-        self.num_envs, self.steps = num_envs, steps
+        arguments.check(num_envs, group, micro_batch, render_mode)
+        self.num_envs, self.steps, self.micro_batch = num_envs, steps, micro_batch
         self.group, self.coupled = group, coupled
         self.autoreset_mode = AutoresetMode.SAME_STEP if autoreset else AutoresetMode.DISABLED
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode
         with unaffected():
-            self.task = build_task(task, generator, tokenizer, device)
+            self.task = arguments.build_task(task, generator, tokenizer, device)
             self._load(reward, rewards)
         rows, columns = self.generator.grid  # a list, perhaps, as read from JSON
         self.rules = DecodeRules.of(rules, (rows, columns))
         self.random_conditions = conditions == "random"
-        self.pool = build_pool(conditions, self.task).to(self.device)
-        self.action_map = build_action_map(actions, schedule, steps, parameters, smoothing, self.pool.guides)
-        smoothed = len(self.action_map.parameters) if self.action_map.smoothing else 0
-        self.observer = Observer.of(self.generator, kind=observation, dtype=dtype, num_smoothed=smoothed)
+        self.pool = arguments.build_pool(conditions, self.task).to(self.device)
+        self.action_map = arguments.build_action_map(
+            actions, schedule, steps, parameters, smoothing, self.pool.guides
+        )
+        shown = {"kind": observation, "dtype": dtype, "num_smoothed": self.action_map.num_smoothed}
+        self.observer = Observer.of(self.generator, **shown)
         self.first_pass = FirstPass(self.generator, first_pass_bytes) if first_pass_bytes else None
         self.single_observation_space = self.observer.space(steps)
         self.single_action_space = self.action_map.action_space
         self.observation_space = batched(self.single_observation_space, num_envs)
         self.action_space = BatchedBox(self.single_action_space, num_envs)
-        self.state: DecodeState | None = None
+        self.parts: Parts | None = None
         self.finished: DecodeState | None = None
         self.images: Tensor | None = None  # of the finished state
         self.first_seeds_B: Tensor | None = None
@@ -219,6 +216,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
             "coupled": self.coupled,
             "rules": self.rules,
             "first_pass_bytes": 0 if self.first_pass is None else self.first_pass.max_bytes,
+            "micro_batch": self.micro_batch,
             "autoreset": self.autoreset_mode == AutoresetMode.SAME_STEP,
             "render_mode": self.render_mode,
         }
@@ -226,6 +224,11 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         if "reward" not in changed:
             sibling.reward_name, sibling.reward_options = self.reward_name, self.reward_options
         return sibling
+
+    @property
+    def state(self) -> DecodeState | None:
+        """Where all rows stand; None before the first reset."""
+        return None if self.parts is None else self.parts.state
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -265,29 +268,29 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
             ValueError: the actions have another shape or are not finite, or the reward is not one finite
                 number per image.
         """
-        if self.state is None or self.state.done:
+        if self.parts is None or self.parts.done:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
         actions_Bk = torch.as_tensor(actions).detach()
         if actions_Bk.shape != self.action_space.shape:
             raise ValueError(
                 f"actions have shape {tuple(actions_Bk.shape)}; expected {self.action_space.shape}"
             )
-        played_Bk = self.action_map.smooth(actions_Bk, self.played_Bk.to(actions_Bk.device), self.state.step)
-        params = self.action_map(played_Bk, self.state.step)
+        played_Bk = self.action_map.smooth(actions_Bk, self.played_Bk.to(actions_Bk.device), self.parts.step)
+        params = self.action_map(played_Bk, self.parts.step)
         self.played_Bk = played_Bk.to(torch.float32, copy=True)  # the caller may use its array again
         self.finished = self.images = None
-        self.state = advance(self.generator, self.state, params, self.noise, self.rules)
+        self.parts.advance(params)
         info: Info = {name: own(values) for name, values in zip(PARAMETERS, params, strict=True)}
         info["clipped"] = own(self.action_map.outside(actions_Bk))
         rewards, truncated = np.zeros(self.num_envs), np.zeros(self.num_envs, dtype=bool)
-        ended = np.full(self.num_envs, self.state.done)
-        if self.state.done:
-            self.finished = self.state
-            self.images = images = self.tokenizer.decode(self.state.ids_BL)
-            rewards = as_rewards(self.reward(images, self.state.condition), self.num_envs)
-            info |= {"tokens": own(self.state.ids_BL), "images": own(images), "nfe": own(self.state.nfe_B)}
+        ended = np.full(self.num_envs, self.parts.done)
+        if self.parts.done:
+            self.finished = state = self.parts.state
+            self.images = images = decode(self.tokenizer, state.ids_BL)
+            rewards = as_rewards(self.reward(images, state.condition), self.num_envs)
+            info |= {"tokens": own(state.ids_BL), "images": own(images), "nfe": own(state.nfe_B)}
         info = masked(info, self.num_envs)
-        if self.state.done and self.autoreset_mode == AutoresetMode.SAME_STEP:
+        if self.parts.done and self.autoreset_mode == AutoresetMode.SAME_STEP:
             info = with_final(info, self._observe(), self.num_envs)
             self.episode += 1
             self._begin(None)
@@ -302,8 +305,8 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
 
     def close_extras(self, **kwargs: Any) -> None:
         """Let go of the images in progress and of the networks, and with them of the device's memory."""
-        self.state = self.finished = self.images = self.first_pass = None
-        for name in ("task", "generator", "tokenizer", "reward", "pool", "noise"):
+        self.parts = self.finished = self.images = self.first_pass = None
+        for name in ("task", "generator", "tokenizer", "reward", "pool"):
             vars(self).pop(name, None)  # a constructor that failed has not all of them
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
@@ -314,25 +317,21 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         ours, theirs = ((net.codebook_size, tuple(net.grid)) for net in (self.generator, self.tokenizer))
         if ours != theirs:
             raise ValueError(f"codes and grid: the generator has {ours}, the tokenizer {theirs}; use a pair")
-        self.reward_options = used_options(reward, options)
+        self.reward_options = arguments.used_options(reward, options)
         self.reward = make_reward(reward, self.task, options=options)
         self.reward_name = reward if isinstance(reward, str) else type(self.reward).__name__
-        if self.num_envs == 1 and needs_batch(self.reward):
-            raise ValueError(
-                f"reward {self.reward_name!r} compares images and num_envs is 1: use make_vec with num_envs "
-                "of 2 or more"
-            )
+        arguments.check_batch(self.reward, self.reward_name, self.num_envs)
 
     def _begin(self, condition: Any) -> None:
         assert self.first_seeds_B is not None
         seeds_B = next_episode(self.first_seeds_B, self.episode).to(self.device)
         if condition is None:
             condition = self._next_conditions(seeds_B)
-        self.noise = CoupledNoise(seeds_B) if self.coupled else HashNoise(seeds_B)
+        noise = CoupledNoise(seeds_B) if self.coupled else HashNoise(seeds_B)
         self.played_Bk = torch.zeros_like(self.played_Bk)
-        condition = asked_condition(condition, self.task, self.num_envs).to(self.device)
-        begun = start(self.generator, condition, steps=self.steps, first_pass=self.first_pass)
-        self.state = refuse_not_finite(begun)
+        condition = arguments.asked_condition(condition, self.task, self.num_envs).to(self.device)
+        decided = self.rules, self.steps, self.first_pass, self.micro_batch
+        self.parts = Parts(self.generator, condition, noise, *decided)
 
     def _next_conditions(self, seeds_B: Tensor) -> Condition:
         if self.random_conditions:
@@ -343,5 +342,5 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         return self.pool[rows_B.to(self.device)]
 
     def _observe(self) -> Observation:
-        assert self.state is not None
-        return self.observer(self.state, self.played_Bk)
+        assert self.parts is not None
+        return self.parts.show(self.observer, self.played_Bk)

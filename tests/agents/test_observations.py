@@ -194,8 +194,32 @@ def test_large_batches_are_read_in_chunks(monkeypatch: pytest.MonkeyPatch) -> No
     assert rows == [8, 3, 3, 2]
     for one, two in zip(whole, parts, strict=True):
         assert_rounded(one, two)
-    ppo.policy.evaluate_actions(observation, whole[0])  # type: ignore[arg-type]
-    assert rows[4:] == [8], "with gradients the minibatch is its own chunk"
+
+
+def test_a_gradient_in_chunks_is_that_of_the_minibatch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each chunk nothing is kept but its observation."""
+    env = make_env(smoothing=0.5)
+    policy: Any = make_ppo(env).policy
+    for parameter in policy.parameters():  # heads begin at zero, and pass no gradient on
+        torch.nn.init.normal_(parameter, std=0.1)
+    observation, _ = env.reset(seed=0)
+    actions = torch.randn(len(observation["step"]), 4)
+
+    def learn() -> list[torch.Tensor]:
+        values, log_probs, _ = policy.evaluate_actions(observation, actions)
+        policy.zero_grad()
+        (values.square().sum() + log_probs.sum()).backward()
+        return [parameter.grad for parameter in policy.parameters() if parameter.grad is not None]
+
+    whole = learn()
+    rows: list[int] = []
+    policy.pi_features_extractor.register_forward_hook(lambda _, __, output: rows.append(len(output)))
+    monkeypatch.setattr(agents.adanat.network, "CHUNK_BYTES", 3 * 4 * 16 * 64)
+    parts = learn()
+    assert rows[:3] == [3, 3, 2] and sorted(rows[3:]) == [2, 3, 3], "once forward, and once more for each"
+    assert any(gradient.any() for gradient in whole)
+    for one, two in zip(whole, parts, strict=True):
+        assert_rounded(one, two)
 
 
 class Wide(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from generators.conditions import Condition, Labels
 from generators.contract import Prediction
-from generators.decoding import TOGETHER, DecodeState, advance, lowest, refuse_not_finite, start
+from generators.decoding import DecodeState, advance, lowest, refuse_not_finite, start
 from generators.nat import NAT, nat_digits
 from generators.noise import HashNoise, RecordedNoise
 from generators.rules import GUIDANCE_FLOOR, DecodeRules
@@ -381,25 +381,6 @@ def test_both_streams_carry_their_own_cache(model: NAT) -> None:
         (2, True, ("cnn", "cn")),
     ]
     assert state.nfe_B.tolist() == [7, 4, 6] and tuple(state.null_cache) == ("cnnn", "c", "cnn")
-
-
-def test_many_rows_are_predicted_as_few_are(model: NAT) -> None:
-    """On a CPU a network sees some hundred rows at a time, and each row the same as ever."""
-    condition = Labels(torch.arange(TOGETHER + 3) % 10, 10)
-    watched = Watched(model)
-    state = start(watched, condition, steps=2)
-    assert [rows for rows, *_ in watched.calls] == [TOGETHER, 3]
-    with torch.no_grad():
-        expected = model(torch.full((len(condition), model.num_tokens), model.mask_id), condition)
-    assert state.prediction is not None and state.prediction.cache is None
-    assert_rounded(state.prediction.logits_BLV, expected.logits_BLV)
-    assert_rounded(state.prediction.features_BLD, expected.features_BLD)
-
-
-def test_what_keeps_something_is_predicted_at_once() -> None:
-    generator = Constant(torch.zeros(11, 3), cache=True)
-    state = start(generator, Labels(torch.zeros(TOGETHER + 1, dtype=torch.long), 10), steps=2)
-    assert state.prediction is not None and len(state.prediction.cache) == TOGETHER + 1
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -207,8 +207,8 @@ def test_a_reset_draws_what_an_autoreset_draws() -> None:
             alone.step(action)
         classes = by_hand.state.condition.ids_B
         assert classes.tolist() == [(3 + N * episode + i) % 10 for i in range(N)]
-        first = alone.rows.noise.row_seeds_B
-        assert first.tolist() == by_hand.noise.row_seeds_B[:1].tolist()
+        first = alone.rows.parts.noise.row_seeds_B
+        assert first.tolist() == by_hand.parts.noise.row_seeds_B[:1].tolist()
 
 
 @pytest.mark.parametrize("through", [pickle, cloudpickle, copy])
