@@ -16,6 +16,7 @@ from _trials import train_trials
 from tqdm import tqdm
 
 from agents.adanat.config import ADANAT, SEARCHED, TrainingConfig
+from agents.adanat.plan import refuse_too_large
 from agents.adanat.sweeps import check_rung, sample_configs
 from agents.adanat.trainings import kept_policy
 from agents.autonat.config import SearchConfig
@@ -50,6 +51,7 @@ def load(args: Args) -> ScheduleScorer:
         as_schedule(config.env.schedule, config.env.steps)
     task = config.env.load_task()
     task.images("train")
+    refuse_too_large(config)
     next(explore(args.optimizer, search_config(args), config.env.steps, config.adanat.seed))
     configs = sample_configs(config, args.space, args.num_samples)
     if args.asha_rung is not None:

@@ -22,8 +22,10 @@ import numpy as np
 import torch
 from _progress import progress
 
-import natgym.env.vector
+import generators.parts
+from agents.adanat.config import AdaNATConfig
 from agents.adanat.network import AdaNATPolicy, PolicyConfig, small_policy
+from agents.adanat.plan import memory_plan
 from agents.sb3 import PPO, SB3VecEnv
 from generators.checkpoints import write_atomic
 from generators.enat import ENAT, enat_l
@@ -96,7 +98,7 @@ class Bench:
         if args.device == "cpu":
             torch.set_num_threads(1)
         large = name in LARGE
-        self.env = self._env(name, args)
+        self.env = environment(name, args)
         self.ppo = PPO(
             AdaNATPolicy,
             SB3VecEnv(self.env),
@@ -112,8 +114,8 @@ class Bench:
         self.watch = Stopwatch(_clock(self.env.device))
         for owner, function, part in (
             (self.env.generator, "forward", "forwards"),
-            (natgym.env.vector, "start", "drawing"),
-            (natgym.env.vector, "advance", "drawing"),
+            (generators.parts, "start", "drawing"),
+            (generators.parts, "advance", "drawing"),
             *((self.env, function, "env") for function in ("reset", "step")),
             *((self.ppo.policy, function, "policy") for function in ("forward", "predict_values")),
             *((self.ppo.rollout_buffer, function, "buffer") for function in ("add", "place")),
@@ -122,26 +124,6 @@ class Bench:
             (self, "episode", "loop"),
         ):
             self.watch.watch(owner, function, part)
-
-    @staticmethod
-    def _env(name: str, args: Args) -> DecodeVectorEnv:
-        options: dict[str, Any] = {"steps": args.steps, "autoreset": False, "device": args.device}
-        if args.first_pass:
-            options["first_pass_bytes"] = 2**28
-        rows = args.batch or (2 if name in LARGE and args.device == "cpu" else 64)
-        dtype = torch.bfloat16 if args.precision == "bfloat16" else torch.float32
-        if name not in LARGE:
-            env = DecodeVectorEnv(rows, generator=name, **options)
-            env.generator.to(dtype)  # type: ignore[attr-defined]
-        else:
-            generator = LARGE[name]().eval().to(args.device, dtype)
-            tokenizer = VQGAN(vqgan_f16()).eval().requires_grad_(False).to(args.device)
-            reward = AdversarialReward((3, 256, 256), 1000, AdversarialConfig(), device=args.device)
-            live: dict[str, Any] = {"generator": generator, "tokenizer": tokenizer, "reward": reward}
-            env = DecodeVectorEnv(rows, dtype="float16", **live, **options)
-        if args.compile:
-            env.generator.compile()  # type: ignore[attr-defined]
-        return env
 
     def episode(self, seed: int) -> None:
         """Collect one rollout, as `PPO.update` does before it trains."""
@@ -221,6 +203,27 @@ class Bench:
         ]
 
 
+def environment(name: str, args: Args) -> DecodeVectorEnv:
+    """Return what PPO learns in."""
+    options: dict[str, Any] = {"steps": args.steps, "autoreset": False, "device": args.device}
+    if args.first_pass:
+        options["first_pass_bytes"] = 2**28
+    rows = args.batch or (2 if name in LARGE and args.device == "cpu" else 64)
+    dtype = torch.bfloat16 if args.precision == "bfloat16" else torch.float32
+    if name not in LARGE:
+        env = DecodeVectorEnv(rows, generator=name, **options)
+        env.generator.to(dtype)  # type: ignore[attr-defined]
+    else:
+        generator = LARGE[name]().eval().to(args.device, dtype)
+        tokenizer = VQGAN(vqgan_f16()).eval().requires_grad_(False).to(args.device)
+        reward = AdversarialReward((3, 256, 256), 1000, AdversarialConfig(), device=args.device)
+        live: dict[str, Any] = {"generator": generator, "tokenizer": tokenizer, "reward": reward}
+        env = DecodeVectorEnv(rows, dtype="float16", **live, **options)
+    if args.compile:
+        env.generator.compile()  # type: ignore[attr-defined]
+    return env
+
+
 def _clock(device: torch.device) -> Callable[[], float]:
     if device.type == "cpu":
         return time.process_time
@@ -253,6 +256,16 @@ def bench(name: str, args: Args) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return row, measured.profile() if args.profile else []
 
 
+def plan(name: str, args: Args) -> str:
+    """Return what memory a training around one generator takes, as a table."""
+    torch.manual_seed(args.seed)
+    env = environment(name, args)
+    widths = PolicyConfig() if name in LARGE else small_policy()
+    needs = memory_plan(env, AdaNATConfig(minibatch=args.minibatch, policy=widths))
+    rows = f"{name}, {env.num_envs:,} rows of T = {env.steps}"
+    return f"{rows}: {needs.peak / 2**30:,.2f} GiB at the peak\n{needs.table()}"
+
+
 def format_rows(rows: list[dict[str, Any]]) -> str:
     """Return the rows as a Markdown table."""
     head = ("generator", "B", "NFE", "ms/episode", *PARTS, "images/s", "peak MiB")
@@ -269,6 +282,9 @@ def work(args: Args) -> None:
     if args.json is not None and args.json.exists():
         raise ValueError(f"{args.json} exists and is not overwritten; choose another --json")
     names = [name for name in args.generators if not (args.quick and name in LARGE)]
+    if args.plan:
+        print("\n\n".join(plan(name, args) for name in names))
+        return
     rows = []
     profiles = {}
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:

@@ -73,10 +73,17 @@ def main(
             sys.exit(1)
         if os.environ.get("NATGYM_TRACEBACK"):
             raise
-        sys.exit(f"{script}: error: {' '.join(str(error).split())}")
+        sys.exit(f"{script}: error: {' '.join(str(error).split())}{_less(error, config_class)}")
     except KeyboardInterrupt:
         print(f"\n{script}: interrupted; --resume FOLDER goes on with the run", file=sys.stderr)
         sys.exit(130)
+
+
+def _less(error: Exception, config_class: type) -> str:
+    """Return which flags take less memory, if a GPU had not enough of it; its error is torch's."""
+    flags = flags_of(config_class) if type(error).__name__ == "OutOfMemoryError" else []
+    able = [f"--{name}" for name in ("micro-batch", "minibatch", "batch", "trajectories") if name in flags]
+    return f" Less at once takes less: {', '.join(able)}" if able else ""
 
 
 def _unread() -> bool:

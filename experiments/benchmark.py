@@ -37,6 +37,11 @@ class Args:
     """Keep the all-masked passes between episodes."""
     repeats: int = 7
     """Episodes measured, after one that is not; 3 of the papers' geometry at most."""
+    plan: bool = False
+    """Measure no time: print what memory a training of `batch` rows would take, by adanat_ppo.py's defaults
+    and, of the papers' geometry, their policy network."""
+    minibatch: int | None = 512
+    """Transitions per gradient step, of the plan; None takes the whole rollout, as the paper does."""
     quick: bool = False
     """Leave out the papers' geometry and measure 2 episodes."""
     profile: bool = False
@@ -47,7 +52,7 @@ class Args:
     """File to write the numbers to."""
 
     def __post_init__(self) -> None:
-        at_least(1, self, "steps", "repeats", "batch")
+        at_least(1, self, "steps", "repeats", "batch", "minibatch")
         if not self.generators:
             raise ValueError("generators is empty; give at least one")
 

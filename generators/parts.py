@@ -26,7 +26,7 @@ from generators.tokenizers import Tokenizer
 
 def decode(tokenizer: Tokenizer, ids_BL: Tensor) -> Tensor:
     """Return the images (B, C, H, W) of tokens, drawn in parts."""
-    size = image_rows(tokenizer, ids_BL.device)
+    size = image_rows(tokenizer.image_shape)
     if len(ids_BL) <= size:
         return tokenizer.decode(ids_BL)
     return torch.cat([tokenizer.decode(part_BL) for part_BL in ids_BL.split(size)])

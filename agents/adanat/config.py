@@ -13,7 +13,7 @@ from agents.adanat.alarms import AlarmConfig
 from agents.adanat.parts import Baseline, CotrainingConfig, PolicyConfig, small_policy
 from generators.checks import at_least
 from generators.rules import DecodeRules
-from natgym.names.spaces import PARAMETERS, Kind, Preset, check_actions, check_preset
+from natgym.names.spaces import PARAMETERS, FeatureType, Kind, Preset, check_actions, check_preset
 from natgym.names.tasks import at_hand
 from natgym.rewards.config import AdversarialConfig, RewardOptions, groups_of
 from natgym.rewards.contract import Reward
@@ -70,13 +70,18 @@ class EnvConfig:
     coupled: bool = False
     """Draw codes so that a small change of action moves few tokens: Gumbel-max on noise for every code, which
     takes more random numbers. Measurements and tables draw as ever."""
+    dtype: FeatureType = "float32"
+    """Of the features that the rollout buffer holds: float32, or float16 for half the memory."""
+    micro_batch: int | None = None
+    """Rows that the generator meets at once; by default as many as 4 GiB hold, at most 256 on a CPU. Results
+    don't depend on it but for rounding."""
     device: str = "cpu"
     """Where generator, policy and discriminator live: cpu or cuda."""
 
     def __post_init__(self) -> None:
         for name in ("task", "generator", "schedule", "extractor"):  # a worker has another folder at hand
             object.__setattr__(self, name, at_hand(getattr(self, name), images=name == "task"))
-        at_least(1, self, "steps", "trajectories")
+        at_least(1, self, "steps", "trajectories", "micro_batch")
         if self.group < 1 or self.trajectories % self.group:
             raise ValueError(f"group {self.group}: it must divide trajectories {self.trajectories}")
         names_of(self.reward)
@@ -117,6 +122,8 @@ class EnvConfig:
             parameters=self.parameters,
             smoothing=self.smoothing,
             observation=self.observation,
+            dtype=self.dtype,
+            micro_batch=self.micro_batch,
             group=self.group,
             coupled=self.coupled,
             rules=self.rules,

@@ -8,7 +8,7 @@ starts at zero, so that training starts at the action map's schedule.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -125,6 +125,11 @@ class TrunkExtractor(BaseFeaturesExtractor):
         return self.trunk(observations)
 
 
+def rows_at_once(shape: Sequence[int]) -> int:
+    """Return how many rows with features of a shape a policy reads at once."""
+    return max(1, CHUNK_BYTES // (4 * math.prod(shape)))
+
+
 def in_chunks(function: Callable[[Observation], Any], observation: Observation) -> list[Any]:
     """Return what a function says of an observation, in parts of CHUNK_BYTES of features; a smaller is one.
 
@@ -133,7 +138,7 @@ def in_chunks(function: Callable[[Observation], Any], observation: Observation) 
     that a minibatch of any size takes the memory of a part, and its gradient is the same to rounding.
     """
     features = observation["features"]
-    rows = max(1, CHUNK_BYTES // (4 * features.shape[1:].numel()))
+    rows = rows_at_once(features.shape[1:])
     if len(features) <= rows:
         return [function(observation)]
     chunks = zip(*(values.split(rows) for values in observation.values()), strict=True)

@@ -18,6 +18,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from generators.conditions import Condition
 from generators.noise import seeded
+from generators.room import image_rows
 from natgym.metrics.classifier import Classifier
 from natgym.rewards.config import AdversarialConfig
 from natgym.rewards.contract import Images
@@ -149,7 +150,8 @@ class AdversarialReward:
         Raises:
             ValueError: the paper's discriminator can't cut so many rows into equal groups.
         """
-        rows = judged_at_once(len(images_BCHW)) if self.config.projected else len(images_BCHW)
+        projected = self.config.projected
+        rows = judged_at_once(len(images_BCHW)) if projected else image_rows(images_BCHW.shape[1:])
         chunks = zip(images_BCHW.split(rows), condition.vectors.split(rows), strict=True)
         judge = self.discriminator.eval()
         return torch.cat([judge(*chunk).flatten(1).mean(1) for chunk in chunks]).sigmoid()

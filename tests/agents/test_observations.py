@@ -1,6 +1,5 @@
 """What policies observe and play: the same in environment, rollout and buffer, for every option."""
 
-import weakref
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -8,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import agents.adanat.network
 from agents.adanat.actor import export_actor
 from agents.adanat.config import TrainingConfig
 from agents.adanat.network import AdaNATPolicy, PolicyConfig
+from agents.adanat.plan import LiveBytes
 from agents.adanat.trainer import AdaNATTrainer, train
 from agents.sb3 import PPO, LearnedPolicy, SB3VecEnv
 from generators.checkpoints import from_pretrained, save_pretrained
@@ -240,28 +239,9 @@ class Wide(nn.Module):
         return Labels.every(10)
 
 
-class HalfBytes(TorchDispatchMode):
-    """Follow the bytes of all half-precision storages that are alive, and their peak."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alive: dict[int, int] = {}
-        self.peak = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and result.dtype == torch.float16:
-            storage = result.untyped_storage()
-            if storage.data_ptr() not in self.alive:
-                self.alive[storage.data_ptr()] = storage.nbytes()
-                weakref.finalize(storage, self.alive.pop, storage.data_ptr(), None)
-                self.peak = max(self.peak, sum(self.alive.values()))
-        return result
-
-
 def test_a_rollout_takes_little_more_than_its_observations() -> None:
     steps, rows = 8, 16
-    with HalfBytes() as memory:
+    with LiveBytes(lambda tensor: tensor.dtype == torch.float16) as memory:
         env = DecodeVectorEnv(
             rows,
             generator=Wide(),

@@ -104,23 +104,27 @@ def test_a_step_that_fails_halfway_leaves_nothing_to_go_on_from(generator: Any) 
 
 
 def test_a_room_holds_fewer_rows_of_larger_networks(generator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokenizer = ConvVQ(ConvVQConfig(image_shape=(3, 16, 16), codebook_size=8, code_width=4, width=8))
-    assert decoding_rows(generator, "cpu") == image_rows(tokenizer, "cpu") == generators.room.MOST
-    assert decoding_rows(generator, "cuda:1") > generators.room.MOST
-    monkeypatch.setattr(generators.room, "ROOM", 5 * 4 * 230 * 3 * 16 * 16 + 1)
-    assert image_rows(tokenizer, "cpu") == image_rows(tokenizer, "cuda") == 5
+    assert decoding_rows(generator, "cpu") == generators.room.MOST < decoding_rows(generator, "cuda:1")
+    assert image_rows((3, 16, 16)) > 1024 > image_rows((3, 256, 256)) > 1
+    monkeypatch.setattr(generators.room, "ROOM", 4 * 5 * generators.room.OF_A_PIXEL * 3 * 16 * 16 + 1)
+    assert image_rows((3, 16, 16)) == 5
     monkeypatch.setattr(generators.room, "ROOM", 1)
-    assert decoding_rows(generator, "cuda") == 1
+    assert decoding_rows(generator, "cuda") == image_rows((3, 16, 16)) == 1
     assert [(rows.start, rows.stop) for rows in cut(8, 3)] == [(0, 3), (3, 6), (6, 8)]
 
 
 def test_images_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = ConvVQ(ConvVQConfig(image_shape=(3, 16, 16), codebook_size=8, code_width=4, width=8)).eval()
     ids_BL = torch.randint(8, (7, tokenizer.grid[0] * tokenizer.grid[1]))
-    expected, drawn = decode(tokenizer, ids_BL), []
-    monkeypatch.setattr(generators.room, "MOST", 3)
+    expected, drawn = decode(tokenizer, ids_BL), list[int]()
     original = tokenizer.decode
-    monkeypatch.setattr(tokenizer, "decode", lambda ids: drawn.append(len(ids)) or original(ids))
+
+    def watched(ids_BL: Tensor) -> Tensor:
+        drawn.append(len(ids_BL))
+        return original(ids_BL)
+
+    monkeypatch.setattr(tokenizer, "decode", watched)
+    monkeypatch.setattr(generators.room, "ROOM", 4 * 3 * generators.room.OF_A_PIXEL * 3 * 16 * 16)
     assert_rounded(decode(tokenizer, ids_BL), expected)
     assert drawn == [3, 3, 1]
 

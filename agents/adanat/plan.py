@@ -1,0 +1,302 @@
+"""The memory that a training will take, before it begins: measured on some rows of its networks, and computed
+for all.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from agents.adanat import network
+from agents.adanat.config import AdaNATConfig, TrainingConfig
+from agents.adanat.learned import new_ppo
+from generators.noise import HashNoise
+from generators.parts import Parts
+from generators.room import decoding_rows, image_rows
+from generators.schedules import DecodeParams
+from natgym.env.vector import DecodeVectorEnv
+from natgym.metrics.extractors import CHUNK
+from natgym.rewards.sums import parts_of
+from natgym.rollouts import BATCH
+
+FEW = 64  # images judged to see what a reward takes
+ALWAYS = "always"  # the phase of what is held in all of them
+
+
+class LiveBytes(TorchDispatchMode):
+    """Follow the bytes of the tensors that are made while it is on and still alive, and their peak.
+
+    Args:
+        counts: which tensors; by default all.
+    """
+
+    def __init__(self, counts: Callable[[Tensor], bool] = lambda tensor: True) -> None:
+        super().__init__()
+        self.counts, self.alive, self.peak = counts, dict[int, int](), 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        there = {_storage(tensor).data_ptr() for tensor in _tensors_in((args, kwargs))}
+        for tensor in _tensors_in(result):
+            if (
+                self.counts(tensor) and _storage(tensor).data_ptr() not in there
+            ):  # neither in place nor a view
+                self._follow(_storage(tensor))
+        return result
+
+    @property
+    def bytes(self) -> int:
+        """Of the tensors that are alive."""
+        return sum(self.alive.values())
+
+    def _follow(self, storage: Any) -> None:
+        if storage.data_ptr() and storage.data_ptr() not in self.alive:
+            self.alive[storage.data_ptr()] = storage.nbytes()
+            weakref.finalize(storage, self.alive.pop, storage.data_ptr(), None)
+            self.peak = max(self.peak, self.bytes)
+
+
+@dataclass(frozen=True)
+class Need:
+    """Memory that is held in one phase of a training, or in all.
+
+    Attributes:
+        flag: of `experiments/adanat_ppo.py`, that makes it less; empty if none does.
+    """
+
+    phase: str
+    what: str
+    bytes: int
+    flag: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training needs."""
+
+    needs: tuple[Need, ...]
+
+    @property
+    def phases(self) -> dict[str, int]:
+        """Bytes at the peak of each phase, with what is always held."""
+        held = sum(need.bytes for need in self.needs if need.phase == ALWAYS)
+        names = dict.fromkeys(need.phase for need in self.needs if need.phase != ALWAYS)
+        return {name: held + sum(need.bytes for need in self.needs if need.phase == name) for name in names}
+
+    @property
+    def peak(self) -> int:
+        """Bytes at the peak of all."""
+        return max(self.phases.values())
+
+    def table(self) -> str:
+        """Return the plan as text, a line for each need, then the peaks."""
+        lines = [f"{'phase':<12} {'what':<44} {'MiB':>12}  less by"]
+        lines += [
+            f"{need.phase:<12} {need.what:<44} {need.bytes / 2**20:>12,.1f}  {need.flag}"
+            for need in self.needs
+        ]
+        peaks = ", ".join(f"{name} {size / 2**20:,.0f}" for name, size in self.phases.items())
+        return "\n".join([*lines, f"peaks, with what is always held, in MiB: {peaks}"])
+
+    def refuse_more_than(self, room: int, device: str) -> None:
+        """Raise ValueError if the training needs more than a device has free, naming what helps."""
+        if self.peak <= room:
+            return
+        phase = max(self.phases, key=self.phases.__getitem__)
+        able = [need for need in self.needs if need.phase in (phase, ALWAYS) and need.flag]
+        largest = max(able, key=lambda need: need.bytes, default=None)
+        advice = "take a smaller generator" if largest is None else f"{largest.flag} makes it less"
+        what = "" if largest is None else f", {largest.bytes / 2**30:,.1f} of them for {largest.what}"
+        raise ValueError(
+            f"the training needs {self.peak / 2**30:,.1f} GiB in its {phase}{what}; {device} has "
+            f"{room / 2**30:,.1f} free: {advice}"
+        )
+
+
+def memory_plan(env: DecodeVectorEnv, config: AdaNATConfig) -> Plan:
+    """Return what a training in an environment will take on its device.
+
+    Args:
+        env: a few rows of its networks are run; it is not begun.
+    """
+    state, step = _decoding(env)
+    needs = (
+        *_held(env, config),
+        *_rollout(env, state, step),
+        *_gradient(env, config),
+        *_measurement(env, config, state + step),
+    )
+    return Plan(needs)
+
+
+def _held(env: DecodeVectorEnv, config: AdaNATConfig) -> Iterator[Need]:
+    weights = sum(weight.nbytes for weight in _policy(env, config).parameters())
+    seen = _row_bytes(env)
+    stored = sum(size for key, size in seen.items() if key != "features" or "tokens" not in seen)
+    yield Need(ALWAYS, "networks", _weights(env))
+    yield Need(ALWAYS, "policy, its gradient and Adam's two moments", 4 * weights)
+    yield Need(ALWAYS, "rollout buffer", env.num_envs * env.steps * stored, "--observation pooled")
+
+
+def _rollout(env: DecodeVectorEnv, state: int, step: int) -> Iterator[Need]:
+    rows = env.num_envs
+    at_once = min(rows, env.micro_batch or decoding_rows(env.generator, env.device))
+    drawn = min(rows, image_rows(env.tokenizer.image_shape))
+    images = rows * _image_bytes(env)
+    # Of several parts, each one's share of an observation lives beside the whole for a moment.
+    observed = rows * sum(_row_bytes(env).values()) * (1 + (at_once < rows))
+    made = max(drawn * _grown(_decode, env), _judging(env))
+    yield Need("rollout", f"images in progress, {rows:,}", rows * state, "--trajectories")
+    stepping = max(at_once * step, observed)
+    yield Need("rollout", f"a step of {at_once:,} at once, or observing", stepping, "--micro-batch")
+    yield Need("reward", f"images drawn, {rows:,}", images * (1 + (drawn < rows)), "--trajectories")
+    yield Need("reward", f"decoding {drawn:,} at once, or judging", made, "--trajectories")
+
+
+def _gradient(env: DecodeVectorEnv, config: AdaNATConfig) -> Iterator[Need]:
+    transitions, seen = env.num_envs * env.steps, _row_bytes(env)
+    minibatch = min(config.minibatch or transitions, transitions)
+    space: Any = env.single_observation_space
+    chunk = min(minibatch, network.rows_at_once(space["features"].shape))
+    activations = _learn(env, _policy(env, config), chunk)
+    if "tokens" in seen:  # whose features are computed again
+        again = min(minibatch, decoding_rows(env.generator, env.device))
+        activations = max(activations, again * _grown(_predict, env))
+    yield Need("gradient", f"a minibatch of {minibatch:,}", minibatch * sum(seen.values()), "--minibatch")
+    yield Need("gradient", f"activations of {chunk:,} at once", activations, "--minibatch")
+
+
+def _measurement(env: DecodeVectorEnv, config: AdaNATConfig, decoded: int) -> Iterator[Need]:
+    batch, judged = (min(most, config.evaluation_images) for most in (BATCH, CHUNK))
+    drawn, images = batch * max(decoded, _grown(_decode, env)), judged * _image_bytes(env)
+    yield Need("measurement", f"drawing {batch:,} at once", drawn, "--evaluation-images")
+    yield Need("measurement", f"judging {judged:,} at once", images, "--evaluation-images")
+
+
+def refuse_too_large(config: TrainingConfig) -> None:
+    """Print the plan of a training on a GPU; ValueError if it can't fit. Nothing is said of a CPU."""
+    if not config.env.device.startswith("cuda"):
+        return
+    env = config.but(schedule="reference").env.build()  # any: the searched one is not there yet
+    plan = memory_plan(env, config.adanat)
+    print(plan.table())
+    plan.refuse_more_than(free_bytes(env.device), str(env.device))
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return what a GPU has free, and torch has reserved there without use."""
+    reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + reserved
+
+
+def _policy(env: DecodeVectorEnv, config: AdaNATConfig) -> Any:
+    """Return a new policy, with room for the observations of two rows alone."""
+    few = env.like(num_envs=2, group=1, autoreset=False)
+    return new_ppo(few, replace(config, baseline="critic")).policy
+
+
+def _row_bytes(env: DecodeVectorEnv) -> dict[str, int]:
+    """Return the bytes of a row's observation, by key."""
+    space: Any = env.single_observation_space
+    return {key: box.dtype.itemsize * math.prod(box.shape) for key, box in space.items()}
+
+
+def _image_bytes(env: DecodeVectorEnv) -> int:
+    return 4 * math.prod(env.tokenizer.image_shape)
+
+
+def _decoding(env: DecodeVectorEnv) -> tuple[int, int]:
+    """Return the bytes of a row in progress, and those that a guided step takes of it beside."""
+    measured = {}
+    for rows in (1, 2):
+        with torch.no_grad(), LiveBytes() as memory:
+            condition = env.pool[torch.zeros(rows, dtype=torch.long)]
+            noise = HashNoise.from_seed(0, rows, env.device)
+            parts = Parts(env.generator, condition, noise, env.rules, max(3, env.steps), size=rows)
+            for _ in range(2):  # of the second both streams are of all rows
+                before, memory.peak = memory.bytes, memory.bytes
+                parts.advance(DecodeParams.from_table(torch.tensor([[0.5, 1.0, 1.0, 1.0]] * rows)))
+            measured[rows] = memory.bytes, memory.peak - before
+    return measured[2][0] - measured[1][0], measured[2][1] - measured[1][1]
+
+
+def _grown(peak: Callable[[DecodeVectorEnv, int], int], env: DecodeVectorEnv) -> int:
+    """Return by how much a peak grows from one row to two."""
+    return max(0, peak(env, 2) - peak(env, 1))
+
+
+def _decode(env: DecodeVectorEnv, rows: int) -> int:
+    ids_BL = torch.zeros(rows, env.generator.num_tokens, dtype=torch.long, device=env.device)
+    with torch.no_grad(), LiveBytes() as memory:
+        env.tokenizer.decode(ids_BL)
+    return memory.peak
+
+
+def _predict(env: DecodeVectorEnv, rows: int) -> int:
+    ids_BL = torch.zeros(rows, env.generator.num_tokens, dtype=torch.long, device=env.device)
+    with torch.no_grad(), LiveBytes() as memory:
+        env.generator(ids_BL, env.pool[torch.zeros(rows, dtype=torch.long)])
+    return memory.peak
+
+
+def _judging(env: DecodeVectorEnv) -> int:
+    """Return what the reward takes of all images, or of the most that go through an extractor at once."""
+    half, whole = (_judge(env, rows) for rows in (FEW // 2, FEW))
+    return whole + max(0, min(CHUNK, env.num_envs) - FEW) * (whole - half) // (FEW // 2)
+
+
+def _judge(env: DecodeVectorEnv, rows: int) -> int:
+    images_BCHW = torch.zeros(rows, *env.tokenizer.image_shape, device=env.device)
+    with torch.no_grad(), LiveBytes() as memory:
+        env.reward(images_BCHW, env.pool[torch.zeros(rows, dtype=torch.long)])
+    return memory.peak
+
+
+def _learn(env: DecodeVectorEnv, policy: Any, rows: int) -> int:
+    space: Any = env.single_observation_space
+    observation = {
+        key: torch.zeros(rows, *box.shape, dtype=getattr(torch, box.dtype.name), device=env.device)
+        for key, box in space.items()
+    }
+    actions = torch.zeros(rows, len(env.action_map.parameters), device=env.device)
+    with LiveBytes() as memory:
+        values, log_probs, _ = policy.evaluate_actions(observation, actions)
+        (values.sum() + log_probs.sum()).backward()
+    policy.zero_grad()
+    return memory.peak
+
+
+def _storage(tensor: Tensor) -> Any:
+    return tensor.untyped_storage()
+
+
+def _tensors_in(tree: Any) -> Iterator[Tensor]:
+    return (leaf for leaf in tree_iter(tree) if isinstance(leaf, Tensor))
+
+
+def _weights(env: DecodeVectorEnv) -> int:
+    """Return the bytes of all networks, each counted once."""
+    owners = [env.generator, env.tokenizer, *parts_of(env.reward)]
+    modules = [module for owner in owners for module in _modules(owner)]
+    weights = {weight.data_ptr(): weight.nbytes for module in modules for weight in _tensors(module)}
+    return sum(weights.values())
+
+
+def _modules(owner: Any) -> Iterator[nn.Module]:
+    if isinstance(owner, nn.Module):
+        yield owner
+    else:
+        yield from (value for value in vars(owner).values() if isinstance(value, nn.Module))
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
