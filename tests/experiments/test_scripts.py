@@ -463,6 +463,22 @@ def test_a_failure_is_one_line(cli: Any, monkeypatch: pytest.MonkeyPatch, error:
         cli.main(NoFlags, raising(error("first\n  second")))
 
 
+def test_a_full_gpu_is_one_line_with_the_flags_that_take_less(cli: Any) -> None:
+    @dataclass(frozen=True)
+    class Sizes:
+        micro_batch: int = 1
+        trajectories: int = 8
+        width: int = 2
+
+    def work(config: Sizes) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with pytest.raises(SystemExit) as caught:
+        cli.main(Sizes, work)
+    said = "CUDA out of memory. Less at once takes less: --micro-batch, --trajectories"
+    assert caught.value.code == f"script.py: error: {said}"
+
+
 def test_an_interrupt_says_how_to_go_on(cli: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(NoFlags, raising(KeyboardInterrupt()))
