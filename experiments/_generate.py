@@ -1,4 +1,4 @@
-"""What generate.py does: images drawn, laid out as a grid or as a sheet of prompts, and filmed."""
+"""What generate.py does: images drawn, laid out as a grid or as a sheet, and filmed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from _given import Begun, begin, condition_of
 from _progress import progress
 from generate import PAGE
 from torch import Tensor
@@ -31,6 +32,24 @@ def asked_for(args: Args, source: Any) -> Condition:
     if args.texts:
         return task.named(args.texts * (args.n or 8))
     return balanced(task.named(args.label) if args.label else task.every, args.n or 64)
+
+
+def write_given(args: Args, task: Task, begun: Begun, drawn: dict[str, Rollout]) -> None:
+    """Write a row for each given image and policy: the image with what is drawn anew in one color, then n."""
+    cells = list[np.ndarray]()
+    shown = begun.shown(task)
+    for one in drawn.values():
+        images = begun.pasted(one, task.tokenizer.grid) if args.paste else one.images_NCHW.cpu()
+        pictures = list(enlarged_like(to_uint8(as_rgb(images)), shown[0]))
+        for place, given in enumerate(shown):
+            cells += [given, *pictures[place :: len(shown)]]
+    columns = len(cells) // (len(shown) * len(drawn))
+    save_film(args.output, [[grid(enlarged(np.stack(cells), args.enlarge), columns)]])
+
+
+def enlarged_like(pictures_NHWC: np.ndarray, picture_HWC: np.ndarray) -> np.ndarray:
+    """Return images as large as another, which is larger by a whole factor."""
+    return enlarged(pictures_NHWC, len(picture_HWC) // pictures_NHWC.shape[1])
 
 
 def usual(args: Args, task: Task) -> str:
@@ -78,8 +97,10 @@ def work(args: Args) -> None:
     task = Task.load(args.generator, device=args.device, tokenizer=args.tokenizer)
     names = args.policy or (usual(args, task),)
     policies = {name: find_policy(name, args.steps, task.generator) for name in names}
-    condition = asked_for(args, task)
-    how: dict[str, Any] = {"seed": args.seed, "group": len(args.texts) or 1, "trail": args.film}
+    begun = begin(args, task) if args.given else None
+    condition = asked_for(args, task) if begun is None else condition_of(args, task, begun)
+    rows = len(args.texts) if begun is None else len(begun.ids_GL)
+    how: dict[str, Any] = {"seed": args.seed, "group": rows or 1, "trail": args.film}
     with progress(total=len(condition) * len(policies), unit="img", unit_scale=True) as bar:
         drawn = {
             name: rollout(policy, task, condition=condition, progress=bar.update, **how)
@@ -90,7 +111,9 @@ def work(args: Args) -> None:
     columns = (args.n or 8) if args.texts else columns
     args.output.parent.mkdir(parents=True, exist_ok=True)
     first = next(iter(drawn.values()))
-    if args.texts or len(drawn) > 1:
+    if begun is not None:
+        write_given(args, task, begun, drawn)
+    elif args.texts or len(drawn) > 1:
         write_sheets(args, task, drawn)
     else:
         pictures = enlarged(to_uint8(as_rgb(first.images_NCHW)), args.enlarge)

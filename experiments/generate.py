@@ -1,4 +1,5 @@
-"""Draw images with a generator and a policy: a grid or a sheet of prompts, and with --film how they arise."""
+"""Draw images with a generator and a policy: a grid, a sheet of prompts, or what is missing of given images;
+and with --film how they arise."""
 
 import _root  # noqa: F401
 
@@ -22,6 +23,9 @@ class Args:
 
     Prompts and several policies make a sheet: a row for each prompt, a panel for each policy, all on the same
     noise. More than 50 prompts go on in OUTPUT-2.png, OUTPUT-3.png, ...
+
+    With --given, images are gone on from: the tokens under a mask or in a region are drawn anew, all others
+    never change. Each given image is a row, itself first.
     """
 
     generator: Annotated[str, tyro.conf.arg(aliases=("--task",))] = "digits"
@@ -37,8 +41,18 @@ class Args:
     """Texts to draw, where the generator reads texts; "" is anything."""
     prompts: Path | None = None
     """File with a text to draw on each line."""
+    given: tuple[str, ...] = ()
+    """Image files to go on from, resized and cropped to the task's size; or "select", the first 8 of the
+    task's select split, with their own classes."""
+    mask: Path | None = None
+    """Image whose white pixels are drawn anew: tokens that hold any of them."""
+    region: str = "center"
+    """What is drawn anew without a mask: left, right, top, bottom, center, or outside, which is all but the
+    center; each perhaps with a share of the side, as in center=0.75."""
+    paste: bool = False
+    """Put the pixels of the given images back where nothing was drawn; without, they are as their tokens."""
     n: Annotated[int | None, tyro.conf.arg(aliases=("--images",))] = None
-    """Pictures, by default 64; of each prompt, by default 8."""
+    """Pictures, by default 64; of each prompt or given image, by default 8."""
     columns: int | None = None
     """Of the grid; by default the number of labels in turn, or a square."""
     film: bool = False
@@ -62,6 +76,10 @@ class Args:
             raise ValueError(f"output {self.output} does not end in .png; the grid is a PNG")
         if self.label and self.texts:
             raise ValueError("label and prompt are both given; a generator draws classes or texts")
+        if not self.given and (self.mask is not None or self.region != "center" or self.paste):
+            raise ValueError("mask, region and paste are of given images; name some with --given")
+        if self.given and self.film:
+            raise ValueError("film and given are both asked for; a GIF shows images that begin with nothing")
         if self.film and len(self.policy) > 1:
             raise ValueError(f"film of {len(self.policy)} policies: a GIF shows one; give one --policy")
         for path in self.paths:

@@ -90,6 +90,11 @@ class Condition(ABC):
         return True
 
     @property
+    def given_BL(self) -> Tensor | None:
+        """Tokens that are given, -1 where one is to be drawn (`generators.given`); None: all are."""
+        return None
+
+    @property
     def key(self) -> Hashable:
         """A hashable value equal for equal conditions, for caches."""
         return type(self).__name__, tuple(self.names)

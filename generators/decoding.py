@@ -33,6 +33,7 @@ class DecodeState:
         condition: what they are drawn from.
         step, steps: steps taken, and T.
         masked_B, nfe_B: masked tokens and forward passes spent so far, int64 on the host.
+        unknown_B: tokens that were masked at the start, all but those that are given, int64 on the host.
         prediction: the conditional pass on `ids_BL`; None after the last step, where nobody would read it.
         null_cache: the unconditional stream's reuse state.
         drawn_BL: the tokens drawn in the step that led here, before re-masking; None at the start.
@@ -47,6 +48,7 @@ class DecodeState:
     steps: int
     masked_B: Tensor
     nfe_B: Tensor
+    unknown_B: Tensor
     prediction: Prediction | None
     null_cache: Cache | None = None
     drawn_BL: Tensor | None = None
@@ -63,32 +65,64 @@ class DecodeState:
 def start(
     generator: Generator, condition: Condition, *, steps: int, first_pass: FirstPass | None = None
 ) -> DecodeState:
-    """Return the state before the first step: every token masked, one conditional pass spent.
+    """Return the state before the first step: all masked but what is given, one conditional pass spent.
 
     Args:
         first_pass: of this generator; its passes, one per condition and not one per row, are not counted.
+            Of no use where tokens are given.
+
+    Raises:
+        ValueError: what is given is not one code for each token.
     """
     if steps < 1:
         raise ValueError(f"steps {steps}: decoding takes at least one step")
     B, L = len(condition), generator.num_tokens
     ids_BL = torch.full((B, L), generator.mask_id, device=condition.device)
-    masked_B, spent_B = torch.full((B,), L), torch.full((B,), int(first_pass is None))
+    unknown_B = torch.full((B,), L)
+    if condition.given_BL is not None:
+        ids_BL, unknown_B = _with_given(ids_BL, condition.given_BL, generator.mask_id)
+        first_pass = None
+    spent_B = torch.full((B,), int(first_pass is None))
     if first_pass is None:
-        prediction = predict(generator, ids_BL, condition, None, masked_B)
+        prediction = predict(generator, ids_BL, condition, None, unknown_B)
     else:
         prediction = first_pass(condition)
     # With nothing visible there is nothing to reuse yet, so that both streams start from the same cache.
+    null_cache = prediction.cache
+    if condition.given_BL is not None and null_cache is not None:
+        null_cache = _empty_cache(generator, condition)
     return DecodeState(
         ids_BL,
         condition,
         0,
         steps,
-        masked_B,
+        unknown_B,
         spent_B,
+        unknown_B,
         prediction,
-        prediction.cache,
+        null_cache,
         first_pass=first_pass,
     )
+
+
+def _empty_cache(generator: Generator, condition: Condition) -> Cache | None:
+    """Return the record of a pass with nothing visible, for each row."""
+    L = generator.num_tokens
+    blank_1L = torch.full((1, L), generator.mask_id, device=condition.device)
+    cache = predict(generator, blank_1L, condition[:1], None, torch.tensor([L])).cache
+    return cache and cache[torch.zeros(len(condition), dtype=torch.long)]
+
+
+def _with_given(ids_BL: Tensor, given_BL: Tensor, mask_id: int) -> tuple[Tensor, Tensor]:
+    """Return the tokens with what is given in its places, and how many of each row are not, on the host."""
+    if given_BL.shape != ids_BL.shape or bool((given_BL >= mask_id).any()):
+        most = int(given_BL.max()) if given_BL.numel() else 0
+        raise ValueError(
+            f"given tokens {tuple(given_BL.shape)} up to {most}; the generator has {ids_BL.shape[1]} tokens "
+            f"of codes below {mask_id}"
+        )
+    drawn_BL = given_BL < 0
+    return torch.where(drawn_BL, ids_BL, given_BL.to(ids_BL)), drawn_BL.sum(1).cpu()
 
 
 def refuse_not_finite(state: DecodeState) -> DecodeState:
@@ -169,12 +203,11 @@ def _hidden(
     rules: DecodeRules,
 ) -> tuple[Tensor, Tensor]:
     """Return how many tokens of each row are masked again, and which, by a reveal rule's scores."""
-    num_tokens = state.ids_BL.shape[1]
     if isinstance(ranked, tuple):
         scores_BL, wanted_B = ranked
-        masked_B = rules.allowed_counts(wanted_B.cpu(), state.masked_B, num_tokens)
+        masked_B = rules.allowed_counts(wanted_B.cpu(), state.masked_B, state.unknown_B)
     else:
-        scores_BL, masked_B = ranked, rules.mask_counts(ratio_B, state.masked_B, num_tokens)
+        scores_BL, masked_B = ranked, rules.mask_counts(ratio_B, state.masked_B, state.unknown_B)
     return masked_B, lowest(scores_BL, proposal.masked_BL, masked_B)
 
 
@@ -231,7 +264,7 @@ def _guide(
     if not guided_B.any():
         return logits_BLV, state.null_cache, spent_B
     null = state.condition.null()
-    if state.step == 0:
+    if state.step == 0 and state.condition.given_BL is None:
         # With everything masked the unconditional pass is one constant, so one row serves the whole batch and
         # is not counted; nor is there anything to reuse of it.
         if state.first_pass is None:

@@ -112,7 +112,7 @@ def joined(states: Sequence[DecodeState]) -> DecodeState:
 
     predictions = [state.prediction for state in states if state.prediction is not None]
     logits, features = ([one[place] for one in predictions] for place in (0, 1))
-    names = ("ids_BL", "masked_B", "nfe_B", "drawn_BL", "log_probs_BL", "entropy_BL")
+    names = ("ids_BL", "masked_B", "nfe_B", "unknown_B", "drawn_BL", "log_probs_BL", "entropy_BL")
     return replace(
         states[0],
         condition=type(states[0].condition).cat([state.condition for state in states]),

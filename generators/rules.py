@@ -86,16 +86,20 @@ class DecodeRules:
             if (value := getattr(self, field)) != getattr(DecodeRules, field):
                 yield f"{field}={value:g}"
 
-    def mask_counts(self, ratio_B: Tensor, masked_B: Tensor, num_tokens: int) -> Tensor:
-        """Return how many tokens each row masks again by its ratio: floor(L m), as far as it is allowed."""
-        return self.allowed_counts((ratio_B * num_tokens).floor().long(), masked_B, num_tokens)
+    def mask_counts(self, ratio_B: Tensor, masked_B: Tensor, unknown_B: Tensor | int) -> Tensor:
+        """Return how many tokens each row masks again by its ratio: floor(U m), as far as it is allowed.
 
-    def allowed_counts(self, wanted_B: Tensor, masked_B: Tensor, num_tokens: int) -> Tensor:
+        Args:
+            unknown_B: U, how many were masked at the start: all L of an image, but those that are given.
+        """
+        return self.allowed_counts((ratio_B * unknown_B).floor().long(), masked_B, unknown_B)
+
+    def allowed_counts(self, wanted_B: Tensor, masked_B: Tensor, unknown_B: Tensor | int) -> Tensor:
         """Return the counts moved into [min_masked, masked now - min_reveal].
 
-        At least one token is visible after the first step, and no visible token is ever masked again.
+        At least one token is drawn in the first step, and no visible token is ever masked again.
         """
-        wanted_B = wanted_B.clamp_max(num_tokens - 1)
+        wanted_B = wanted_B.clamp_max(unknown_B - 1)
         allowed_B = wanted_B.minimum(masked_B - self.min_reveal).clamp_min(self.min_masked)
         # Where fewer than min_masked are masked already, these stay; none that is visible joins them.
         return allowed_B.minimum(masked_B)

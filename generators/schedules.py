@@ -35,7 +35,7 @@ class DecodeParams(tuple[Tensor, ...]):
     registered parameters too. Columns that are not given are neutral.
 
     Attributes:
-        mask_ratio: m in [0, 1], share of all tokens masked after the step.
+        mask_ratio: m in [0, 1], share of all tokens that are not given, masked after the step.
         remask_temperature: tau_2 >= 0, scale of the Gumbel noise on the confidences.
         sampling_temperature: tau_1 > 0, temperature of the categorical draw.
         guidance_scale: w >= 0.

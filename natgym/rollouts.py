@@ -131,7 +131,7 @@ class Rollout:
         images_NCHW, tokens_NL: the images and their tokens.
         nfe_N: forward passes spent on each.
         condition: what each was drawn from.
-        revealed_at_NL: the step (0..T-1) that revealed each token, int16.
+        revealed_at_NL: the step (0..T-1) that revealed each token, int16; -1 of those that were given.
         ids_TNL: the tokens after each step, mask ids included; None unless asked for.
         steps: what the frame is made of.
     """
@@ -279,6 +279,8 @@ class _Player:
         mask_id = self.generator.mask_id
         revealed_at_BL = torch.zeros(len(condition), self.generator.num_tokens, dtype=torch.int16)
         revealed_at_BL = revealed_at_BL.to(condition.device)
+        if condition.given_BL is not None:
+            revealed_at_BL.masked_fill_(condition.given_BL >= 0, -1)
         steps, ids_TBL = [], []
         moves = play(
             self.policy,

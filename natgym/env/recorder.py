@@ -13,7 +13,6 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
 from gymnasium.vector import VectorWrapper
 from PIL import Image
 
@@ -59,7 +58,8 @@ def save_film(path: Path | str, frames: Sequence[Frame], *, fps: float = 4) -> N
 
 
 def film(drawn: Rollout, tokenizer: Tokenizer, *, rows: int = 8) -> list[Frame]:
-    """Return the frames of the first rows of a rollout that kept its trail, all masked at first.
+    """Return the frames of the first rows of a rollout that kept its trail; at first all is masked but what
+    was given.
 
     A revealed token looks as it does in the finished image, whatever neighbors a tokenizer mixes in.
     """
@@ -67,7 +67,8 @@ def film(drawn: Rollout, tokenizer: Tokenizer, *, rows: int = 8) -> list[Frame]:
         raise ValueError("the rollout kept no trail; draw it with trail=True")
     mask_id = tokenizer.codebook_size
     shown_TNL = drawn.ids_TNL[:, :rows]
-    moments = [torch.full_like(shown_TNL[0], mask_id), *shown_TNL]
+    begun_NL = shown_TNL[-1].masked_fill(drawn.revealed_at_NL[:rows] >= 0, mask_id)
+    moments = [begun_NL, *shown_TNL]
     return [list(reveal_ids(tokenizer, ids_BL, mask_id, shown_TNL[-1])) for ids_BL in moments]
 
 

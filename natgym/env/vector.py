@@ -84,9 +84,10 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     under the task's classifier. Several are summed with weights.
 
     ## Starting State
-    All tokens masked. Row i of `reset(seed=s)` has row seed s + i and, with "balanced", condition (s + i)
-    modulo their number; its image is a function of row seed, condition and actions alone (its reward too,
-    unless the reward compares neighbors). With `group=G` it is s + i // G, so that G rows in a row share
+    All tokens masked but those that the condition gives (`generators.given`). Row i of `reset(seed=s)` has
+    row seed s + i and, with "balanced", condition (s + i) modulo their number; its image is a function of row
+    seed, condition and actions alone (its reward too, unless the reward compares neighbors). With `group=G`
+    it is s + i // G, so that G rows in a row share
     noise and condition and differ by their actions alone. Later episodes, of a reset without a seed or an
     autoreset, derive their row seeds from the first and go on through the conditions.
     `reset(options={"condition": ...})` says what to draw in one episode.

@@ -196,9 +196,37 @@ def test_generate_with_nothing_said_draws_every_class(call: Call, tmp_path: Path
         assert picture.size == (10 * 64 + 9 * 4, 2 * 64 + 4)
 
 
+def test_generate_goes_on_from_images(call: Call, tmp_path: Path) -> None:
+    """Files, of any size, under a mask; the pixels outside of it are put back as they were."""
+    rng = np.random.default_rng(0)
+    original = rng.integers(256, size=(8, 8), dtype=np.uint8)
+    for name, side in (("small.png", 8), ("large.png", 80)):
+        Image.fromarray(original).resize((side, side), Image.Resampling.NEAREST).save(tmp_path / name)
+    mask = np.zeros((8, 8), dtype=np.uint8)
+    mask[0, 5] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    asked = ["--given", "small.png", "large.png", "--mask", "mask.png", "--paste", "--n", 3, "--enlarge", 1]
+    code, out, err = call("generate.py", *asked, "--label", 7, "--output", "on.png")
+    assert code == 0 and "6 images, maskgit, T = 8" in out, err
+    with Image.open(tmp_path / "on.png") as picture:
+        pixels = np.array(picture.convert("L")).astype(int)
+    side, gap = 96, 4  # small images are shown with whole pixels
+    assert pixels.shape == (2 * side + gap, 4 * side + 3 * gap)
+    for column in range(1, 4):
+        drawn = pixels[:side, column * (side + gap) :][:, :side][6::12, 6::12]
+        same = drawn == original
+        assert same[2:].all() and same[:, :4].all() and same[:, 6:].all(), "all but one token of 2 x 2 pixels"
+    code, out, err = call("generate.py", "--given", "select", "--region", "left", "--n", 2)
+    assert code == 0 and "16 images" in out, err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ("--region left", "name some with --given"),
+        ("--given select --film", "begin with nothing"),
+        ("--given nowhere.png", "nowhere.png"),
+        ("--given select --region middle", "'middle' is not one of top, bottom"),
         ("--label x", "label 'x' is not one of 0, 1, 2"),
         ("--n 0", "n 0: it must be at least 1"),
         ("--output grid.jpg", "does not end in .png"),

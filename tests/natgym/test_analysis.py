@@ -140,9 +140,11 @@ def test_reveal_hides_masked_patches_of_any_grid_and_enlarges_only_small_picture
     ids_BL = torch.tensor([[1, 10, 2, 10, 10, 3]])
     masked_B, condition = torch.tensor([3]), Labels(torch.zeros(1, dtype=torch.long), 1)
     state = DecodeState(
-        ids_BL, condition, 1, 2, masked_B, masked_B, None, drawn_BL=torch.full_like(ids_BL, 5)
+        ids_BL, condition, 1, 2, masked_B, masked_B, masked_B, None, drawn_BL=torch.full_like(ids_BL, 5)
     )
-    (unmasked,) = reveal(Wide(), DecodeState(ids_BL % 10, condition, 0, 2, masked_B, masked_B, None), 10)
+    (unmasked,) = reveal(
+        Wide(), DecodeState(ids_BL % 10, condition, 0, 2, masked_B, masked_B, masked_B, None), 10
+    )
     assert unmasked.shape == (100, 120, 3) and unmasked[0, 0].tolist() == [26] * 3
     (picture,) = reveal(Wide(), state, 10)
     hidden = picture[0, 40]
