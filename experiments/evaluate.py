@@ -19,7 +19,8 @@ class Args:
     """Evaluate policies, all on the same conditions, noise and real images; or compare two results.
 
     A policy is a name (reference, maskgit, random-order, one-step, cosine, linear, square, root, pow, arccos,
-    exp, log, sigmoid, beta-cdf, halton, threshold, entropy-bounded, autonat), perhaps with settings such as
+    exp, log, sigmoid, beta-cdf, halton, margin, entropy, threshold, sure,
+    entropy-bounded, autonat), perhaps with settings such as
     beta-cdf:a=2,b=3,guidance=interval,w=2 or threshold:theta=.7; a schedule or strategy file; or a run folder
     of AdaNAT or AutoNAT. Guidance is l_c + w (l_c - l_u): w = 0 is none. The rows are sorted by NFE.
     """

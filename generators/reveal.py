@@ -1,7 +1,7 @@
 """Which tokens a step reveals: MaskGIT's confidence, orders, and rules that count by themselves.
 
 A rule returns scores (B, L), of which the lowest masked ones are masked again, as many as the mask ratio
-says. `Threshold` and `EntropyBound` also return how many, so that each row takes the steps it needs.
+says. `Threshold`, `Sure` and `EntropyBound` also return how many, so that each row takes the steps it needs.
 
 Shapes: B images, L tokens, V codes.
 """
@@ -48,6 +48,27 @@ class Confidence:
 
     def __call__(self, proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int) -> Tensor:
         return proposal.log_probs_BL + remask_temperature_B1 * noise.gumbel(step, proposal.drawn_BL.shape[1])
+
+
+@dataclass(frozen=True)
+class Margin:
+    """Reveal where the likeliest code leads the second by most probability (guided, un-tempered); plus tau_2
+    times Gumbel noise, like those of `Confidence` (Kim et al. 2025, arXiv 2502.06768)."""
+
+    def __call__(self, proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int) -> Tensor:
+        first_BL2 = proposal.logits_BLV.softmax(-1).topk(2).values
+        margin_BL = first_BL2[..., 0] - first_BL2[..., 1]
+        return margin_BL + remask_temperature_B1 * noise.gumbel(step, margin_BL.shape[1])
+
+
+@dataclass(frozen=True)
+class Entropy:
+    """Reveal where the distribution has the least entropy, in nats; minus it, plus tau_2 times Gumbel noise
+    (Dream, arXiv 2508.15487)."""
+
+    def __call__(self, proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int) -> Tensor:
+        entropy_BL = entropies(proposal.logits_BLV.log_softmax(-1))
+        return remask_temperature_B1 * noise.gumbel(step, entropy_BL.shape[1]) - entropy_BL
 
 
 @dataclass(frozen=True)
@@ -120,6 +141,38 @@ class Threshold:
 
 
 @dataclass(frozen=True)
+class Sure:
+    """Reveal every token drawn with a probability of at least theta, and `extra` of the others: the least
+    uncertain ones, or with `most` = 1 the most uncertain.
+
+    While a symmetric choice is open nothing is sure, and `Threshold` goes on one token a step; an uncertain
+    token beside the sure ones makes the choice.
+    """
+
+    theta: float = 0.9
+    extra: float = 1
+    most: float = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.theta <= 1:
+            raise ValueError(f"theta {self.theta}: it must be in (0, 1]")
+        if self.extra < 0 or self.extra % 1:
+            raise ValueError(f"extra {self.extra}: it is a number of tokens, a whole one of at least 0")
+        if self.most not in (0, 1):
+            raise ValueError(f"most {self.most}: 0 reveals the least uncertain beside, 1 the most")
+
+    def __call__(
+        self, proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int
+    ) -> tuple[Tensor, Tensor]:
+        chance_BL = proposal.log_probs_BL.exp()
+        sure_BL = chance_BL >= self.theta
+        others_BL = -chance_BL if self.most else chance_BL  # below 1, where those that are sure begin
+        unsure_B = (proposal.masked_BL & ~sure_BL).sum(-1)
+        scores_BL = sure_BL * (1 + chance_BL) + ~sure_BL * others_BL
+        return scores_BL, unsure_B - int(self.extra)
+
+
+@dataclass(frozen=True)
 class EntropyBound:
     """Reveal the most tokens, by rising entropy, whose entropies without the largest sum to at most epsilon
     nats (EB-sampler, arXiv 2505.24857): a bound on how far they depend on one another."""
@@ -149,9 +202,12 @@ def entropies(log_probs_BLV: Tensor) -> Tensor:
 # By name; the fields of each are its settings, but for a grid, which is the generator's.
 REVEAL: dict[str, Any] = {
     "confidence": Confidence,
+    "margin": Margin,
+    "entropy": Entropy,
     "random": RandomOrder,
     "halton": Halton,
     "threshold": Threshold,
+    "sure": Sure,
     "entropy-bound": EntropyBound,
 }
 

@@ -31,10 +31,13 @@ ACTIONS = tuple(f"action_{name}" for name in PARAMETERS)
 # Names beside the families of schedules, and the curve and the rule they stand for.
 TOKEN_RULES = {
     "halton": ("arccos", "halton"),
+    "margin": ("cosine", "margin"),
+    "entropy": ("cosine", "entropy"),
     "threshold": ("cosine", "threshold"),
+    "sure": ("cosine", "sure"),
     "entropy-bounded": ("cosine", "entropy-bound"),
 }
-ADAPTIVE = ("threshold", "entropy-bound")
+ADAPTIVE = ("threshold", "sure", "entropy-bound")
 POLICY_NAMES = (*FAMILIES, "one-step", *TOKEN_RULES)
 
 

@@ -12,7 +12,18 @@ from generators.decoding import DecodeState, advance, start
 from generators.enat import ENAT, ENATConfig
 from generators.nat import NAT, NATConfig
 from generators.noise import HashNoise, seeded
-from generators.reveal import EntropyBound, Halton, Proposal, RandomOrder, RevealRule, Threshold, halton_order
+from generators.reveal import (
+    Entropy,
+    EntropyBound,
+    Halton,
+    Margin,
+    Proposal,
+    RandomOrder,
+    RevealRule,
+    Sure,
+    Threshold,
+    halton_order,
+)
 from generators.rules import DecodeRules
 from generators.schedules import Schedule
 
@@ -112,6 +123,51 @@ def test_threshold_reveals_what_is_sure_and_at_least_one(model: NAT, theta: floa
             assert revealed(before, after, row, model.mask_id) == expected
             sizes.add(len(expected))
     assert len(sizes) > 1, "rows and steps have differed"
+
+
+@pytest.mark.parametrize("most", [0, 1])
+@pytest.mark.parametrize("extra", [0, 1, 3])
+def test_sure_reveals_some_uncertain_tokens_beside(model: NAT, extra: int, most: int) -> None:
+    states, seen = play(model, Sure(theta=0.3, extra=extra, most=most))
+    beside = set()
+    for before, after, proposal in zip(states, states[1:], seen, strict=False):
+        for row in range(B):
+            open_tokens = masked(before, row, model.mask_id)
+            chance = {token: math.exp(proposal.log_probs_BL[row, token]) for token in open_tokens}
+            unsure = sorted((token for token in open_tokens if chance[token] < 0.3), key=chance.__getitem__)
+            sure = set(open_tokens) - set(unsure)
+            taken = max(extra, 0 if sure else 1)  # a step reveals something
+            chosen = unsure[:taken] if most else unsure[::-1][:taken]
+            assert revealed(before, after, row, model.mask_id) == sure | set(chosen)
+            beside.add(bool(sure) and bool(chosen))
+    assert beside == {True, False} or extra == 0
+
+
+@pytest.mark.parametrize("rule", [Margin(), Entropy()])
+def test_margin_and_entropy_reveal_by_their_measure(model: NAT, rule: RevealRule) -> None:
+    """With Gumbel noise of the row, as much as the temperature says."""
+    _, seen = play(model, rule)
+    noise = HashNoise(50 + torch.arange(B))
+    for step, proposal in enumerate(seen):
+        scores_BL = rule(proposal, torch.full((B, 1), 0.5), noise, step)
+        gumbel_BL = noise.gumbel(step, scores_BL.shape[1])
+        for row in range(B):
+            for token in range(scores_BL.shape[1]):
+                shares = sorted(proposal.logits_BLV[row, token].double().softmax(-1).tolist())
+                entropy = -sum(share * math.log(share) for share in shares)
+                measure = shares[-1] - shares[-2] if isinstance(rule, Margin) else -entropy
+                expected = measure + 0.5 * gumbel_BL[row, token].item()
+                assert scores_BL[row, token].item() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("sure,theta=0", "theta 0"), ("sure,extra=0.5", "extra 0.5"), ("sure,most=2", "most 2")],
+)
+def test_settings_of_sure_are_looked_at(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        DecodeRules.of(text, GRID)
+    assert DecodeRules.of("sure,extra=2,most=1", GRID).reveal == Sure(extra=2, most=1)
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.7, 2.0])

@@ -34,7 +34,7 @@ def test_what_is_read_is_what_is_written(text: str, rules: DecodeRules) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("haltom", "rule 'haltom' in 'haltom' is not one of confidence, random, halton"),
+        ("haltom", "rule 'haltom' in 'haltom' is not one of confidence, margin, entropy, random, halton"),
         ("halton,theta=1", "'theta' in 'halton,theta=1' is not one of min_reveal, min_masked"),
         ("threshold,theta=2", "theta 2.0: it must be in"),
         ("confidence,min_reveal=-1", "min_reveal -1: it must be at least 0"),
