@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from _progress import progress
+from _ratios import ratios, table
 
 import generators.parts
 from agents.adanat.config import AdaNATConfig
@@ -29,7 +30,7 @@ from agents.adanat.plan import memory_plan
 from agents.sb3 import PPO, SB3VecEnv
 from generators.checkpoints import write_atomic
 from generators.enat import ENAT, enat_l
-from generators.nat import NAT, nat_l
+from generators.nat import NAT, nat_digits, nat_l
 from generators.vqgan import VQGAN, vqgan_f16
 from natgym.env.vector import DecodeVectorEnv
 from natgym.rewards import AdversarialConfig, AdversarialReward
@@ -266,6 +267,17 @@ def plan(name: str, args: Args) -> str:
     return f"{rows}: {needs.peak / 2**30:,.2f} GiB at the peak\n{needs.table()}"
 
 
+def print_ratios(args: Args) -> None:
+    """Print the ratios of digits, and unless there is no time of NAT-L."""
+    torch.set_num_threads(1)
+    for name, config in (("digits", nat_digits()), ("nat-l", nat_l())):
+        if name in LARGE and args.quick:
+            continue
+        torch.manual_seed(args.seed)
+        rows = args.batch or (1 if name in LARGE else 64)
+        print(table(ratios(NAT(config).eval(), rows, 2 if args.quick else args.repeats), name), flush=True)
+
+
 def format_rows(rows: list[dict[str, Any]]) -> str:
     """Return the rows as a Markdown table."""
     head = ("generator", "B", "NFE", "ms/episode", *PARTS, "images/s", "peak MiB")
@@ -282,6 +294,9 @@ def work(args: Args) -> None:
     if args.json is not None and args.json.exists():
         raise ValueError(f"{args.json} exists and is not overwritten; choose another --json")
     names = [name for name in args.generators if not (args.quick and name in LARGE)]
+    if args.ratios:
+        print_ratios(args)
+        return
     if args.plan:
         print("\n\n".join(plan(name, args) for name in names))
         return

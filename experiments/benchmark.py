@@ -42,6 +42,9 @@ class Args:
     and, of the papers' geometry, their policy network."""
     minibatch: int | None = 512
     """Transitions per gradient step, of the plan; None takes the whole rollout, as the paper does."""
+    ratios: bool = False
+    """Print two ratios in place of times: our loop against as many passes of the same network as AdaNAT's own
+    loop takes, and our pass against a plain U-ViT; on one CPU core, of digits and, unless quick, of NAT-L."""
     quick: bool = False
     """Leave out the papers' geometry and measure 2 episodes."""
     profile: bool = False

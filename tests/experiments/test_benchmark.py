@@ -9,8 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 import generators.parts
+from generators.conditions import Labels
+from generators.nat import NAT, nat_digits
+from rounding import assert_rounded
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 
@@ -125,3 +129,21 @@ def test_a_plan_takes_no_time(benchmark: Any, capsys: pytest.CaptureFixture[str]
     assert "digits, 100,000 rows of T = 2" in said and "mnist/enat, 100,000 rows" in said
     for phase in ("rollout", "reward", "gradient", "measurement"):
         assert said.count(f"\n{phase} ") >= 2
+
+
+def test_ratios_are_of_the_same_network(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pass that is written down plainly gives the same logits, so that the two may be set side by side."""
+    plain = importlib.import_module("_ratios")
+    torch.manual_seed(0)
+    nat = NAT(nat_digits()).eval()
+    for parameter in nat.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    ids_BL, labels_B = torch.randint(129, (3, 16)), torch.tensor([0, 9, 10])
+    with torch.no_grad():
+        expected = nat(ids_BL, Labels(labels_B, 10)).logits_BLV
+    assert_rounded(plain.plain_logits(nat.state_dict(), ids_BL, labels_B, nat.config.heads), expected)
+    benchmark.work(benchmark.Args(ratios=True, quick=True, batch=2))
+    said = capsys.readouterr().out
+    for name in ("loop", "loop, first pass kept", "pass"):
+        (line,) = [line for line in said.splitlines() if line.startswith(f"{name}  ")]
+        assert float(line.split("floor")[0].split()[-1]) > 0

@@ -1,0 +1,112 @@
+"""Ratios that hold on any machine: natgym's loop against bare passes, and its pass against a plain one."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from generators.conditions import Labels
+from generators.first_pass import FirstPass
+from generators.nat import NAT
+from generators.noise import HashNoise
+from generators.schedules import reference
+from natgym.policies import FixedPolicy
+from natgym.rollouts import play
+
+OFFICIAL = 17  # passes of AdaNAT's own loop at T = 8: two a step, and one for the last features
+
+
+def plain_logits(weights: dict[str, Tensor], ids_BL: Tensor, label_B: Tensor, heads: int) -> Tensor:
+    """Return a U-ViT's logits (B, L, V), written down as the papers describe it; the truth of a test, too.
+
+    Args:
+        weights: the state of a `NAT` with long skips, without biases of query, key and value.
+        label_B: class ids.
+    """
+
+    def linear(x: Tensor, name: str) -> Tensor:
+        return F.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+
+    def norm(x: Tensor, name: str, eps: float = 1e-5) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], eps)
+
+    def embedded(ids: Tensor, name: str) -> Tensor:
+        return norm(
+            weights[f"{name}.word.weight"][ids] + weights[f"{name}.position.weight"], f"{name}.norm", 1e-6
+        )
+
+    def block(x: Tensor, name: str, skip: Tensor | None = None) -> Tensor:
+        if skip is not None:
+            x = linear(torch.cat([x, skip], dim=-1), f"{name}.skip_linear")
+        B, L, D = x.shape
+        qkv = linear(norm(x, f"{name}.norm1"), f"{name}.attn.qkv").reshape(B, L, 3, heads, D // heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(B, L, D)
+        x = x + linear(mixed, f"{name}.attn.proj")
+        hidden = F.gelu(linear(norm(x, f"{name}.norm2"), f"{name}.mlp.fc1"))
+        return x + linear(hidden, f"{name}.mlp.fc2")
+
+    half = len({name.split(".")[1] for name in weights if name.startswith("in_blocks.")})
+    x = torch.cat(
+        [embedded(label_B[:, None], "condition_embedding"), embedded(ids_BL, "token_embedding")], dim=1
+    )
+    skips = []
+    for number in range(half):
+        x = block(x, f"in_blocks.{number}")
+        skips.append(x)
+    x = block(x, "mid_block")
+    for number in range(half):
+        x = block(x, f"out_blocks.{number}", skips.pop())
+    x = norm(x, "norm")[:, 1:]
+    hidden = norm(F.gelu(linear(x, "head.fc")), "head.norm")
+    return hidden @ weights["token_embedding.word.weight"][:-1].T + weights["head.bias"][..., :-1]
+
+
+@torch.no_grad()
+def ratios(nat: NAT, rows: int, repeats: int) -> dict[str, tuple[float, float]]:
+    """Return ratios of CPU seconds, medians over alternating repeats, each with its floor.
+
+    `loop` and `loop, first pass kept` are a guided decoding of T = 8, against OFFICIAL passes of the
+    same network; the floor is the ratio of the numbers of passes. `pass` is a pass against `plain_logits`.
+    """
+    classes = nat.config.num_classes or 1
+    condition, noise = Labels(torch.arange(rows) % classes, classes), HashNoise(torch.arange(rows))
+    ids_BL = torch.full((rows, nat.num_tokens), nat.mask_id)
+    weights, kept = dict(nat.state_dict()), FirstPass(nat)
+    policy, heads = FixedPolicy(reference(8)), nat.config.heads
+
+    def seconds(work: Callable[[], object], times: int = 1) -> float:
+        begun = time.process_time()
+        for _ in range(times):
+            work()
+        return time.process_time() - begun
+
+    def bare() -> object:
+        return nat(ids_BL, condition)
+
+    def plain() -> object:
+        return plain_logits(weights, ids_BL, condition.ids_B, heads)
+
+    def decode(first_pass: FirstPass | None = None) -> object:
+        return list(play(policy, nat, condition, noise, first_pass=first_pass))
+
+    decode(kept)  # which keeps it from here on
+    found: dict[str, list[float]] = {"loop": [], "loop, first pass kept": [], "pass": []}
+    for _ in range(repeats):
+        found["loop"].append(seconds(decode) / seconds(bare, OFFICIAL))
+        found["loop, first pass kept"].append(seconds(lambda: decode(kept)) / seconds(bare, OFFICIAL))
+        found["pass"].append(seconds(bare, 4) / seconds(plain, 4))
+    floors = {"loop": 15 / OFFICIAL, "loop, first pass kept": 14 / OFFICIAL, "pass": 1.0}
+    return {name: (statistics.median(values), floors[name]) for name, values in found.items()}
+
+
+def table(found: dict[str, tuple[float, float]], name: str) -> str:
+    """Return the ratios as text."""
+    lines = [f"{name}: seconds of natgym per second of what it is set against; floors of passes alone"]
+    lines += [f"{what:<24} {ratio:.3f}  floor {floor:.3f}" for what, (ratio, floor) in found.items()]
+    return "\n".join(lines)
