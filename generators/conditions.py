@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from generators import former
 from generators.checkpoints import tensors_hash
+from generators.noise import derive_seed
 
 NO_LIST = "a generator that reads texts has no list of conditions; say what to draw"
 Index = Tensor | slice | Sequence[int]
@@ -189,6 +190,12 @@ def named(pool: Condition, names: Sequence[str]) -> Condition:
 def balanced(pool: Condition, num_samples: int) -> Condition:
     """Return `num_samples` conditions, taking the pool's rows in turn."""
     return pool[torch.arange(num_samples, device=pool.device) % len(pool)]
+
+
+def shuffled(condition: Condition) -> Condition:
+    """Return conditions in another order, always the same one."""
+    order = np.random.default_rng(derive_seed("pool")).permutation(len(condition))
+    return condition[torch.from_numpy(order).to(condition.device)]
 
 
 def at_shares(real: Condition, num_samples: int) -> Condition:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from generators.caches import cached
 from generators.checkpoints import from_pretrained, register
-from generators.files import saved
+from generators.files import cache_folder, saved
 from generators.language_models import LanguageModel
 from generators.noise import derive_seed
 from generators.texts import NULL, Captions, Text, TextTable
@@ -191,11 +191,26 @@ def encode(
         tokens, pooled = both()
     else:
         made_of = f"{encoder.name} {hash_of(json.dumps(distinct))}"
-        path = Path(os.environ.get("NATGYM_CACHE", "cache"), "texts", hash_of(made_of))
+        path = cache_folder() / "texts" / hash_of(made_of)
         tokens = cached(path.with_suffix(".tokens.safetensors"), "tokens", made_of, lambda: both()[0])
         pooled = cached(path.with_suffix(".pooled.safetensors"), "pooled", made_of, lambda: both()[1])
     table = TextTable(tokens, pooled, distinct, encoder.name)
     return Text(table, torch.tensor([row_of[text] for text in texts], dtype=torch.long))
+
+
+def encode_captions(captions: Captions, encoder: TextEncoder, owner: object) -> Text:
+    """Return the condition of images' captions, of each image the first; warn of those not read in full.
+
+    Args:
+        owner: whose captions they are, for the warning.
+    """
+    if odd := [text for text in captions.names if encoder.complaint(text)]:
+        warnings.warn(
+            f"{owner}: {len(odd)} of {len(captions)} captions are not read in full, first {odd[0]!r}: "
+            "they have words that training had not",
+            stacklevel=4,
+        )
+    return encode(captions.names, encoder)
 
 
 def hash_of(text: str) -> str:

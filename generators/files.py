@@ -57,6 +57,11 @@ def write_atomic(path: Path | str, data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
+def cache_folder() -> Path:
+    """Return where files are kept that can be made again: $NATGYM_CACHE, by default `cache`."""
+    return Path(os.environ.get("NATGYM_CACHE", "cache"))
+
+
 def hold(folder: Path | str) -> None:
     """Let this process alone write into a run's folder, until it ends, however it ends.
 

@@ -20,6 +20,7 @@ from generators.conditions import Condition, Index
 from generators.noise import derive_seed
 
 DRAWN = -1  # in place of a token that is to be drawn
+GIVEN = "#given="  # in a task's text, before the region that is drawn
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,25 +12,23 @@ Each network is loaded when it is first asked for. An extractor with logits is a
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from generators.checkpoints import from_pretrained
-from generators.conditions import Condition, at_shares, balanced, named
+from generators.conditions import Condition, at_shares, balanced, named, shuffled
 from generators.config import ConditionLaw, SplitName
 from generators.contract import Generator
-from generators.data import Split, open_split
-from generators.encoders import TextEncoder, encode
-from generators.files import PRETRAINED, saved
+from generators.data import Split, open_split, tokens
+from generators.encoders import TextEncoder, encode, encode_captions
+from generators.files import PRETRAINED, cache_folder, saved
+from generators.given import GIVEN, Given, give, hidden_region
 from generators.images import Pictures
-from generators.noise import derive_seed
 from generators.pixels import ImageFiles
 from generators.texts import Captions
 from generators.tokenizers import Tokenizer
@@ -75,6 +73,7 @@ class Task:
 
     Attributes:
         spec: what `Task.load` finds it by again, in any process; None if only its objects can make it.
+        given: "#given=REGION" where that region of real images is drawn, which give the rest; else empty.
     """
 
     def __init__(
@@ -94,6 +93,7 @@ class Task:
         self.device = torch.device(device)
         self.networks = {kind: at_hand(network) for kind, network in _present(networks).items()}
         self.spec: str | None = None
+        self.given = ""
         self._pictures: dict[SplitName, Pictures] = {}  # a folder is not walked for each of its splits' uses
 
     @classmethod
@@ -104,6 +104,7 @@ class Task:
             spec: a shipped task ("digits"), the folder of a task, either with one of its generators
                 ("mnist/enat"), a data set or image folder without networks, or the folder of a saved
                 generator, which says its task. Of a live `Task` with networks to change, a copy is returned.
+                SPEC#given=REGION draws a region of the real images and is given the rest.
             device, networks: as for the constructor; the networks take the place of the task's own. A live
                 `Task` stays on its device.
 
@@ -112,10 +113,12 @@ class Task:
         """
         if isinstance(spec, Task):
             return spec.like(**networks) if _present(networks) else spec
-        location = find(str(spec), _of_images)
+        place, said, region = str(spec).partition(GIVEN)
+        location = find(place, _of_images)
         networks = dict(location.networks) | _present(networks)
-        task = cls(location.name, location.description, folder=location.folder, device=device, **networks)
-        task.spec = location.spec
+        name = location.name + said + region
+        task = cls(name, location.description, folder=location.folder, device=device, **networks)
+        task.spec, task.given = location.spec + said + region, said + region
         return task
 
     def like(self, **networks: Any) -> Task:
@@ -123,7 +126,7 @@ class Task:
         changes = _present(networks)
         networks = self.networks | changes
         task = Task(self.name, self.description, folder=self.folder, device=self.device, **networks)
-        task.spec = self.spec
+        task.spec, task.given = self.spec, self.given
         for kind in (vars(self).keys() & set(_SIGNS)) - set(changes):
             vars(task)[kind] = vars(self)[kind]
         return task
@@ -185,11 +188,17 @@ class Task:
     def pool(self) -> Condition:
         """What conditions are taken from in turn: each of the generator's once; or, by the data's shares,
         those of the train split, in a fixed order."""
+        if self.given:
+            return shuffled(self.begun("train"))
         if self.law == "balanced" and not self.has("encoder"):
             return self.every
-        real = self._opened("train").condition  # the images may be elsewhere
-        order = np.random.default_rng(derive_seed("pool")).permutation(len(real))
-        return real[torch.from_numpy(order)].to(self.place)
+        return shuffled(self._opened("train").condition).to(self.place)  # the images may be elsewhere
+
+    def begun(self, split: SplitName) -> Given:
+        """Return the conditions of a split's real images, with all tokens but those of the region."""
+        ids_NL, _ = tokens(self.data, split, self.tokenizer, cache_folder())
+        condition = self.images(split).condition.to(self.place)
+        return give(condition, ids_NL, hidden_region(self.given.removeprefix(GIVEN), self.tokenizer.grid))
 
     @property
     def place(self) -> torch.device:
@@ -198,21 +207,14 @@ class Task:
 
     def examples(self, number: int) -> Condition:
         """Return at most `number` conditions to show: the first classes, or texts of the select split."""
-        if not self.has("encoder"):
-            return self.every[:number]
-        return self._opened("select").condition[:number].to(self.place)
+        every = self._opened("select").condition.to(self.place) if self.has("encoder") else self.every
+        return every[:number]
 
     def read(self, condition: Condition) -> Condition:
         """Return conditions as a generator takes them: captions encoded, of each image the first."""
         if not isinstance(condition, Captions):
             return condition
-        if odd := [text for text in condition.names if self.encoder.complaint(text)]:
-            warnings.warn(
-                f"{self}: {len(odd)} of {len(condition)} captions are not read in full, first {odd[0]!r}: "
-                "they have words that training had not",
-                stacklevel=3,
-            )
-        return encode(condition.names, self.encoder)
+        return encode_captions(condition, self.encoder, self)
 
     def named(self, names: Sequence[str]) -> Condition:
         """Return the conditions of some names: of classes, or texts to draw.
@@ -228,7 +230,8 @@ class Task:
 
     def asked(self, number: int) -> Condition:
         """Return `number` conditions by the task's law; the same ones each time."""
-        return balanced(self.pool, number) if self.law == "balanced" else at_shares(self.pool, number)
+        in_turn = self.law == "balanced" or self.given
+        return balanced(self.pool, number) if in_turn else at_shares(self.pool, number)
 
     def images(self, split: SplitName) -> Pictures:
         """Return the real images of a split, read when asked for.
@@ -268,7 +271,7 @@ class Task:
         """What `Task.load` finds the task itself by, whatever generator plays; None of live objects alone."""
         if self.folder is None:
             return None if self.description is None else self.description.data
-        return self.name if self.folder.parent == PRETRAINED else str(self.folder.resolve())
+        return self.name if self.folder.parent == PRETRAINED else f"{self.folder.resolve()}{self.given}"
 
     def __str__(self) -> str:
         return f"task {self.name!r}" if self.name else "a generator without a task"

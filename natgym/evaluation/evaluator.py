@@ -87,6 +87,10 @@ class Evaluator:
                 raise ValueError("split '-' stands for statistics from a file; give the scorer that has them")
             scorer = Scorer(task.score_extractor, task.split(config.split))  # type: ignore[arg-type]
         refuse_too_few(config.images, scorer.extractor)
+        if task.given and config.conditions is not None:
+            raise ValueError(
+                f"conditions {config.conditions}: {task} draws the split's own images; leave it out"
+            )
         self.scorer = scorer
         self.metrics = metrics or {}
         self.notes = tuple(notes)
@@ -137,6 +141,8 @@ class Evaluator:
     def conditions(self, seed: int) -> Condition:
         """Return what is drawn for an evaluation seed, by the law of the protocol."""
         images, real = self.protocol.images, self.scorer.reference.condition
+        if self.task.given:  # the split's own images are completed
+            return balanced(self.task.begun(self.protocol.split), images)  # type: ignore[arg-type]
         if self.protocol.conditions == "balanced":
             return balanced(self.generator.conditions(), images)
         if self.protocol.conditions == "random":
