@@ -202,7 +202,7 @@ def compare(
     rows, scores = judge(contestants, evaluators, bar)
     bar.close()
     scorer = contestants[SEARCHED].scorer
-    rows += evaluators[scorer].floors(scorer.task.split("train"))
+    rows += evaluators[scorer].floors(scorer.task.images("train"))
     paired = differences(args.subject, scores)
     pair = {"policy": args.subject, "minus": SEARCHED}
     paired += [

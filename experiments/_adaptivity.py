@@ -228,7 +228,7 @@ def work(args: Args) -> None:
             search_equal(args, run, trained, scorer, controls, bar)
         evaluator = scorer.evaluator(args.images, args.evaluation_seeds)
         rows, differences = judge(controls, evaluator, bar)
-    rows += evaluator.floors(scorer.task.split("train"))
+    rows += evaluator.floors(scorer.task.images("train"))
     shares = mean_shares(controls.frames)
     shares.to_csv(run.folder / "shares.csv")
     run.write_results(

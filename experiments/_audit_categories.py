@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from _progress import progress
-from torch import Tensor
 
 from agents.named import find_policy
+from generators.images import ImageRows
 from natgym.discovery.audit import COLUMNS, audit, audit_figure
 from natgym.evaluation.tables import format_table
 from natgym.metrics.extractors import Extractor, extract
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from audit_categories import Args
 
 
-def features(classifier: Extractor, images_NCHW: Tensor) -> np.ndarray:
+def features(classifier: Extractor, images: ImageRows) -> np.ndarray:
     """Return the classifier's features (N, d)."""
-    return extract(classifier, images_NCHW, quantise=False)[0].numpy()
+    return extract(classifier, images, quantise=False)[0].numpy()
 
 
 def work(args: Args) -> None:
@@ -34,8 +34,8 @@ def work(args: Args) -> None:
     generator = task.generator
     classifier = task.score_extractor
     policy = find_policy(args.policy, args.steps, generator)
-    real = task.split("train")
-    held_out = task.split("report")
+    real = task.images("train")
+    held_out = task.images("report")
     run = Run.create("audit_categories", args.output, args)
     with progress(total=args.images, unit="img") as bar:
         conditions = balanced(generator.conditions(), args.images)
@@ -48,9 +48,9 @@ def work(args: Args) -> None:
             progress=bar.update,
         )
     clusters = audit(
-        features(classifier, real.images_NCHW),
+        features(classifier, real),
         real.condition.values.numpy(),
-        features(classifier, held_out.images_NCHW),
+        features(classifier, held_out),
         features(classifier, generated.images_NCHW),
         names=real.class_names,
         extra=args.extra,

@@ -165,7 +165,7 @@ def search_classes(
     bar.set_description("class table")
     bar.set_postfix()
     seed = derive_seed(args.seed, "class-table")
-    real = Scorer(scorer.scorer().classifier, scorer.task.split(args.table.split))
+    real = Scorer(scorer.scorer().classifier, scorer.task.images(args.table.split))
 
     def features(schedule: Schedule, images: int) -> tuple[Tensor, Tensor]:
         condition = balanced(pool, images)
@@ -215,7 +215,7 @@ def judge(args: Args, scorer: ScheduleScorer, found: Found, bar: tqdm) -> Judged
         spent = found.searches[found.chosen].spent + images_of_table(args, scorer)
         row(TABLE, [found.classes], spent)
         row(SHUFFLED, [found.classes.shuffled(args.seed)], spent)
-    rows += evaluator.floors(scorer.task.split("train"))
+    rows += evaluator.floors(scorer.task.images("train"))
     reference = next(one["distance"] for one in rows if one["policy"] == "reference")
     return Judged(evaluator, [one | {"to_reference": one["distance"] / reference} for one in rows], paired)
 

@@ -84,7 +84,7 @@ class Evaluation:
             return self.statistics, None
         args = self.args
         other: SplitName = "select" if args.split == "train" else "train"
-        return self.task.split(args.split), self.task.split(other)
+        return self.task.images(args.split), self.task.images(other)
 
     def judge(self, real: Any) -> Scorer:
         """Return the judge of all generators' images."""

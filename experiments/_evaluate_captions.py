@@ -143,7 +143,7 @@ def show_nearest(run: Run, scorer: CaptionScorer, name: str, policy: Policy) -> 
     texts = scorer.task.images("report").condition.names[:SHOWN]
     images = scorer.draw(policy, scorer.task.named(texts), 0)
     rows = nearest(images, train, scorer.reader)
-    panels = {name: images.cpu(), "nearest in train": train[rows]}
+    panels = {name: images.cpu(), "nearest in train": train[rows].cpu()}
     note = "left: samples of the report split's captions; right: the training images nearest to them"
     run.write_figure("nearest", prompts_figure(panels, texts, note))
 

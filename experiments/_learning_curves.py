@@ -41,7 +41,7 @@ def follow(args: Args, folder: Path, method: Method, config: TrainingConfig, tel
         return
     torch.set_num_threads(1)
     task = config.env.load_task()
-    scorer = Scorer(task.score_extractor, task.split("select"))  # type: ignore[arg-type]
+    scorer = Scorer(task.score_extractor, task.images("select"))  # type: ignore[arg-type]
     condition = task.asked(args.images)
     search = args.search.beside(config.total_images)
     log = path.with_suffix(".log")

@@ -32,7 +32,7 @@ def load(args: Args) -> tuple[AdaNATTrainer, Scorer]:
     torch.set_num_threads(1)  # sums in one order; the CPUs are used by drawing batches side by side
     plain = AdaNATTrainer.of(args.config("influence"))
     task = plain.env.task
-    return plain, Scorer(task.score_extractor, task.split("train"))  # type: ignore[arg-type]
+    return plain, Scorer(task.score_extractor, task.images("train"))  # type: ignore[arg-type]
 
 
 def measure(args: Args, spec: str, truth: Scorer, bar: Any) -> dict[str, Any]:

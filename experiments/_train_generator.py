@@ -132,7 +132,7 @@ class Watcher:
         self.scorer = None
         self.task = task_of(args).like(generator=trainer.ema)
         if args.evaluate_every and self.task.has("score_extractor"):
-            self.scorer = Scorer(self.task.score_extractor, self.task.split("select"))  # type: ignore[arg-type]
+            self.scorer = Scorer(self.task.score_extractor, self.task.images("select"))  # type: ignore[arg-type]
 
     def watch(self) -> None:
         """Run the training to its end."""

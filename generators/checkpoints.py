@@ -200,8 +200,28 @@ def weights_hash(module: nn.Module) -> str:
 
 def tensors_hash(tensors: Mapping[str, torch.Tensor]) -> str:
     """Return 12 hexadecimal digits that name the exact values of named tensors."""
-    digest = hashlib.sha256()
+    digest = TensorsHash()
     for name, tensor in sorted(tensors.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:12]
+        digest.begin(name)
+        digest.update(tensor)
+    return digest.value
+
+
+class TensorsHash:
+    """`tensors_hash` of named tensors, in the order of their names, each of which may come in parts."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def begin(self, name: str) -> None:
+        """Begin the next tensor."""
+        self._digest.update(name.encode())
+
+    def update(self, rows: torch.Tensor) -> None:
+        """Add the next rows of it, or all of it."""
+        self._digest.update(rows.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+
+    @property
+    def value(self) -> str:
+        """12 hexadecimal digits that name what was added so far."""
+        return self._digest.hexdigest()[:12]

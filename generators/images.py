@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -14,6 +15,11 @@ from generators import former
 from generators.checkpoints import tensors_hash
 from generators.conditions import Condition
 from generators.noise import derive_seed
+
+VALUES = 2**22  # of images that a network sees at once: 4,096 of 32 x 32 pixels in color, 21 of 256 x 256
+
+Batch = tuple[Tensor, Condition]
+"""Images (B, C, H, W) in [0, 1] and what they are of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,16 +34,32 @@ class Split:
         """Move to a device."""
         return Split(self.images_NCHW.to(device), self.condition.to(device), self.class_names)
 
+    def take(self, rows: Tensor) -> Split:
+        """Return the split of some rows 0..N-1 alone."""
+        return Split(self.images_NCHW[rows], self.condition[rows], self.class_names)
+
     def __len__(self) -> int:
         return len(self.images_NCHW)
 
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        return self.images_NCHW[rows]
+
 
 class ImageRows(Protocol):
-    """N images in [0, 1] by rows: a tensor (N, C, H, W), or `Pictures`."""
+    """N images in [0, 1] by rows: a tensor (N, C, H, W), `Pictures`, or a `Split`."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, rows: Tensor) -> Tensor: ...
+
+
+class SplitRows(ImageRows, Protocol):
+    """A split by rows: in memory, a `Split`, or read when asked for, `Pictures`."""
+
+    @property
+    def condition(self) -> Condition: ...
+
+    def take(self, rows: Tensor) -> Self: ...
 
 
 class Pixels(Protocol):
@@ -71,6 +93,7 @@ class Pictures:
         condition: of the N images.
         class_names: where they are known.
         white: the pixel value that becomes 1.
+        device: where the images are wanted.
     """
 
     pixels: Pixels
@@ -78,6 +101,7 @@ class Pictures:
     condition: Condition
     class_names: tuple[str, ...] = ()
     white: int = 255
+    device: torch.device = torch.device("cpu")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -90,7 +114,15 @@ class Pictures:
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """Return images (B, C, H, W) in [0, 1] of some rows 0..N-1."""
-        return self.pixels[self.rows_N[rows]].float().div(self.white)
+        return self.pixels[self.rows_N[rows]].float().div(self.white).to(self.device)
+
+    def to(self, device: torch.device | str) -> Pictures:
+        """Return the split with conditions on a device, where images are once they are asked for."""
+        return replace(self, condition=self.condition.to(device), device=torch.device(device))
+
+    def take(self, rows: Tensor) -> Pictures:
+        """Return the split of some rows 0..N-1 alone."""
+        return replace(self, rows_N=self.rows_N[rows], condition=self.condition[rows])
 
     def load(self) -> Split:
         """Return all images as floats."""
@@ -145,9 +177,55 @@ def batches(
         yield rows, images_BCHW if device is None else images_BCHW.to(device)
 
 
+def labelled(part: SplitRows, size: int) -> Iterator[Batch]:
+    """Yield the images of a split with their conditions, `size` at a time."""
+    for rows, images_BCHW in batches(part, size):
+        yield images_BCHW, part.condition[rows]
+
+
+def regrouped(stream: Iterable[Batch], size: int) -> Iterator[Batch]:
+    """Yield batches of any sizes again, `size` rows at a time, of which the last may have fewer."""
+    held: list[Batch] = []
+    room = size
+    for images_BCHW, condition in stream:
+        while len(images_BCHW):
+            held.append((images_BCHW[:room], condition[:room]))
+            images_BCHW, condition = images_BCHW[room:], condition[room:]
+            room -= len(held[-1][0])
+            if not room:
+                whole, held, room = _joined(held), [], size
+                yield whole
+    if held:
+        yield _joined(held)
+
+
+def _joined(parts: Sequence[Batch]) -> Batch:
+    images, conditions = zip(*parts, strict=True)
+    return (torch.cat(images), type(conditions[0]).cat(conditions)) if len(parts) > 1 else parts[0]
+
+
+def rows_at_once(image_shape: Sequence[int], values: int = VALUES) -> int:
+    """Return how many images (C, H, W) a network sees at once; small ones in batches that no one has to cut,
+    so that results do not depend on it."""
+    return max(1, values // math.prod(image_shape))
+
+
 def eight_bits(images_NCHW: Tensor) -> Tensor:
     """Return the images as they are after saving without loss: rounded to multiples of 1 / 255."""
     return (images_NCHW.clamp(0, 1) * 255).round() / 255
+
+
+class EightBits:
+    """Images as `eight_bits` returns them, when they are asked for."""
+
+    def __init__(self, images: ImageRows) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        return eight_bits(self.images[rows])
 
 
 __getattr__ = former.renamed(__name__, {"Part": "Split", "Images": "ImageRows"})

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from generators.checkpoints import register
 from generators.checks import at_least
+from generators.images import ImageRows, batches
 
 MOST = 200_000  # patches that k-means looks at
 
@@ -38,11 +39,11 @@ class Tokenizer(Protocol):
 
 @torch.no_grad()
 def encode_all(
-    tokenizer: Tokenizer, images_NCHW: Tensor, device: torch.device | str, rows: int = 256
+    tokenizer: Tokenizer, images: ImageRows, device: torch.device | str, rows: int = 256
 ) -> Tensor:
     """Return token ids (N, L), on the images' device, of images encoded some rows at a time on another."""
-    chunks = images_NCHW.split(rows)
-    return torch.cat([tokenizer.encode(chunk.to(device)).to(images_NCHW.device) for chunk in chunks])
+    chunks = (chunk for _, chunk in batches(images, rows))
+    return torch.cat([tokenizer.encode(chunk.to(device)).to(chunk.device) for chunk in chunks])
 
 
 @torch.no_grad()

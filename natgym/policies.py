@@ -86,6 +86,19 @@ class DecidingPolicy(Protocol):
     def decide(self, observation: Observation, step: int) -> Decision: ...
 
 
+def decide(policy: Policy, observation: Observation, step: int) -> Decision:
+    """Return what a policy decides, with what else it can tell of that."""
+    if isinstance(policy, DecidingPolicy):
+        return policy.decide(observation, step)
+    return Decision(policy(observation, step))
+
+
+def rules_of(policy: Policy, rules: DecodeRules | None = None) -> DecodeRules:
+    """Return the rules that a policy is played by: its own, else those given, else AutoNAT's."""
+    own: DecodeRules | None = getattr(policy, "rules", None)
+    return own or rules or DecodeRules()
+
+
 @dataclass(frozen=True)
 class FixedPolicy:
     """Play a schedule, whatever is observed, by rules of its own or by those of whoever plays it."""

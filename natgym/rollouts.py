@@ -7,9 +7,11 @@ same step, the same noise and the same conditions.
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -24,15 +26,17 @@ from generators.conditions import at_shares as at_shares
 from generators.contract import Generator
 from generators.decoding import DecodeState, advance, refuse_not_finite, start
 from generators.first_pass import FirstPass
+from generators.images import rows_at_once
 from generators.noise import HashNoise, Noise
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS
-from generators.tokenizers import Tokenizer
+from generators.tokenizers import Tokenizer, decode_all
 from natgym.observations import Observation, observe
-from natgym.policies import ACTIONS, DecidingPolicy, Decision, Policy
+from natgym.policies import ACTIONS, Decision, Policy, decide, rules_of
 from natgym.rewards.contract import Reward
 from natgym.task import Task
 
+Progress = Callable[[int], object] | None
 BATCH = 250  # rows per forward pass; small batches stay in a CPU's cache
 
 
@@ -77,19 +81,6 @@ def play(
         state = after
 
 
-def rules_of(policy: Policy, rules: DecodeRules | None = None) -> DecodeRules:
-    """Return the rules that a policy is played by: its own, else those given, else AutoNAT's."""
-    own: DecodeRules | None = getattr(policy, "rules", None)
-    return own or rules or DecodeRules()
-
-
-def decide(policy: Policy, observation: Observation, step: int) -> Decision:
-    """Return what a policy decides, with what else it can tell of that."""
-    if isinstance(policy, DecidingPolicy):
-        return policy.decide(observation, step)
-    return Decision(policy(observation, step))
-
-
 class Step(NamedTuple):
     """What the frame tells of one step of one batch, whose first sample is `first`; tensors (B,)."""
 
@@ -125,7 +116,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Rollout:
-    """What `rollout` returns.
+    """What `rollout` returns; a batch of it, what `stream` yields.
 
     Attributes:
         images_NCHW, tokens_NL: the images and their tokens.
@@ -134,6 +125,7 @@ class Rollout:
         revealed_at_NL: the step (0..T-1) that revealed each token, int16; -1 of those that were given.
         ids_TNL: the tokens after each step, mask ids included; None unless asked for.
         steps: what the frame is made of.
+        seconds: that drawing took; of batches drawn side by side, their sum.
     """
 
     images_NCHW: Tensor
@@ -143,6 +135,7 @@ class Rollout:
     revealed_at_NL: Tensor
     ids_TNL: Tensor | None
     steps: list[Step]
+    seconds: float = 0.0
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -158,8 +151,9 @@ class Rollout:
         table = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         names = np.asarray(self.condition.names, dtype=object)
         frame = pd.DataFrame(table)
-        frame.insert(1, "condition", names[table["sample"]])
-        frame.insert(2, "kind", np.asarray(self.condition.groups, dtype=object)[table["sample"]])
+        rows = table["sample"] - self.steps[0].first
+        frame.insert(1, "condition", names[rows])
+        frame.insert(2, "kind", np.asarray(self.condition.groups, dtype=object)[rows])
         return frame
 
     @property
@@ -179,6 +173,7 @@ class Rollout:
             torch.cat([part.revealed_at_NL for part in parts]),
             torch.cat(trails, dim=1) if trails else None,
             [step for part in parts for step in part.steps],
+            sum(part.seconds for part in parts),
         )
 
 
@@ -198,7 +193,7 @@ def rollout(
     trail: bool = False,
     batch_size: int = BATCH,
     threads: int = 1,
-    progress: Callable[[int], object] | None = None,
+    progress: Progress = None,
 ) -> Rollout:
     """Draw one image per condition; row i has row seed `seed` + i // `group` whatever the batch size.
 
@@ -220,21 +215,27 @@ def rollout(
     generator, tokenizer, condition = _drawn(generator, tokenizer, condition, num_images)
     rules = None if rules is None else DecodeRules.of(rules, generator.grid)
     player = _Player(policy, generator, tokenizer, rules, reward, first_pass, statistics, trail)
+    batches = player.batches(condition, seed, group, batch_size, threads, progress)
+    return Rollout.cat(list(batches), condition)
 
-    noise = HashNoise.from_seed(seed, len(condition), condition.device, group=group)
 
-    def draw(first: int) -> Rollout:
-        rows = slice(first, first + batch_size)
-        part = player.play(condition[rows], first, noise[rows])
-        if progress is not None:
-            progress(len(part.nfe_N))
-        return part
-
-    firsts = range(0, len(condition), batch_size)
-    if threads == 1:
-        return Rollout.cat(list(map(draw, firsts)), condition)
-    with ThreadPoolExecutor(threads) as pool:
-        return Rollout.cat(list(pool.map(draw, firsts)), condition)
+def stream(
+    policy: Policy,
+    generator: Any,
+    tokenizer: Tokenizer | None = None,
+    condition: Condition | Sequence[str] | None = None,
+    *,
+    seed: int,
+    rules: str | DecodeRules | None = None,
+    first_pass: FirstPass | None = None,
+    threads: int = 1,
+    progress: Progress = None,
+) -> Iterator[Rollout]:
+    """Yield the batches of such a `rollout`, in order; at most `threads` + 1 wait to be looked at."""
+    generator, tokenizer, condition = _drawn(generator, tokenizer, condition, None)
+    rules = None if rules is None else DecodeRules.of(rules, generator.grid)
+    player = _Player(policy, generator, tokenizer, rules, first_pass=first_pass)
+    return player.batches(condition, seed, 1, BATCH, threads, progress)
 
 
 def _drawn(
@@ -269,10 +270,36 @@ class _Player:
     generator: Generator
     tokenizer: Tokenizer
     rules: DecodeRules | None
-    reward: Reward | None
-    first_pass: FirstPass | None
-    statistics: bool
-    trail: bool
+    reward: Reward | None = None
+    first_pass: FirstPass | None = None
+    statistics: bool = False
+    trail: bool = False
+
+    def batches(
+        self, condition: Condition, seed: int, group: int, size: int, threads: int, progress: Progress
+    ) -> Iterator[Rollout]:
+        """Yield the batches, in order."""
+        noise = HashNoise.from_seed(seed, len(condition), condition.device, group=group)
+
+        def draw(first: int) -> Rollout:
+            begun, rows = time.perf_counter(), slice(first, first + size)
+            part = self.play(condition[rows], first, noise[rows])
+            if progress is not None:
+                progress(len(part.nfe_N))
+            return replace(part, seconds=time.perf_counter() - begun)
+
+        firsts = range(0, len(condition), size)
+        if threads == 1:
+            yield from map(draw, firsts)
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            waiting: deque[Future[Rollout]] = deque()
+            for first in firsts:
+                waiting.append(pool.submit(draw, first))
+                if len(waiting) > threads:  # no more are begun than are looked at
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
     def play(self, condition: Condition, first: int, noise: HashNoise) -> Rollout:
         """Draw one batch, whose first sample is `first`."""
@@ -299,7 +326,8 @@ class _Player:
                 ids_TBL.append(state.ids_BL)
             elif not state.masked_B.any():  # trails are all of the same length
                 break
-        images = self.tokenizer.decode(state.ids_BL)
+        at_once = rows_at_once(self.tokenizer.image_shape)
+        images = decode_all(self.tokenizer, state.ids_BL, condition.device, at_once)
         if self.reward is not None:
             steps[-1] = steps[-1]._replace(reward_B=self.reward(images, condition))
         trail = torch.stack(ids_TBL) if self.trail else None

@@ -234,7 +234,7 @@ class Task:
         return balanced(self.pool, number) if in_turn else at_shares(self.pool, number)
 
     def images(self, split: SplitName) -> Pictures:
-        """Return the real images of a split, read when asked for.
+        """Return the real images of a split, read when asked for and then on the task's device.
 
         Raises:
             ValueError: the task has no images, they are not where it says, or of other classes.
@@ -245,7 +245,7 @@ class Task:
         names = () if self.description is None else self.description.class_names
         if names and pictures.class_names not in ((), names):
             raise ValueError(f"{self} has the classes {names}, its images {pictures.class_names}")
-        return pictures
+        return pictures.to(self.device)
 
     def _opened(self, split: SplitName) -> Pictures:
         if split not in self._pictures:
@@ -256,8 +256,8 @@ class Task:
         return self._pictures[split]
 
     def split(self, split: SplitName) -> Split:
-        """Return the real images of a split as floats, on the task's device; see `images`."""
-        return self.images(split).load().to(self.device)
+        """Return all real images of a small split as floats, on the task's device; see `images`."""
+        return self.images(split).load()
 
     @property
     def data(self) -> str:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.adanat.parts import CotrainingConfig
+from agents.adanat.teacher import train_ids
 from generators.checkpoints import save_pretrained
 from generators.conditions import Condition
 from generators.noise import derive_seed
@@ -81,10 +82,9 @@ class Cotraining:
         """
         if not config.updates:
             return None
-        part, tokenizer = env.task.split("train"), env.tokenizer
-        ids_NL = torch.cat([tokenizer.encode(images) for images in part.images_NCHW.split(1000)])
+        condition, ids_NL = env.task.images("train").condition, train_ids(env).to(env.device).long()
         usual = recipe(env.task.recipe, "enat" if getattr(env.generator, "reuses", False) else "nat")
-        return cls(config, usual, env.generator, ids_NL, part.condition, derive_seed(seed, "generator"))
+        return cls(config, usual, env.generator, ids_NL, condition, derive_seed(seed, "generator"))
 
     def update(self, masked_TBL: Tensor) -> dict[str, float]:
         """Let the generator learn after a rollout; `generator`, which draws the next, changes in place."""

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from agents.adanat.alarms import Alarm, Vitals, alarms
 from agents.adanat.config import AdaNATConfig
+from generators.images import Batch, labelled, regrouped, rows_at_once
 from generators.noise import derive_seed
 from natgym.env.vector import DecodeVectorEnv
 from natgym.evaluation.scorer import Scorer
+from natgym.metrics.extractors import CHUNK
 from natgym.rewards.checks import judged
 from natgym.rewards.contract import LearningReward
 from natgym.rewards.projected import GROUP
 from natgym.rewards.sums import parts_of
-from natgym.rollouts import Policy, Rollout, rollout
+from natgym.rollouts import Policy, Rollout, stream
+
+# Values of images that a reward judges at once, unless its environment has more rows: all of a small task's,
+# since of those rewards that compare images some compare a whole batch.
+VALUES = 2**24
 
 
 class Monitor:
@@ -44,11 +51,11 @@ class Monitor:
         self.scorer: Scorer | None = None
         if env.task.description is None:
             return
-        select = env.task.split("select")
+        select = env.task.images("select")
         self.scorer = Scorer(env.task.score_extractor, select)  # type: ignore[arg-type]
         # The papers' discriminator judges groups of GROUP, and fewer images as one.
         rows = torch.arange(len(select) // GROUP * GROUP or len(select))
-        self.held_out = select.images_NCHW[rows], select.condition[rows]
+        self.held_out = select.take(rows)
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -97,7 +104,8 @@ class Monitor:
         seed = derive_seed(self.config.seed, "finalists")
         for finalist in self.finalists:
             drawn = self._draw(policy(finalist["weights"]), self.config.final_images, seed)
-            finalist["distance"] = self.scorer.distance(drawn.images_NCHW)
+            looked = self.scorer.look((part.images_NCHW, part.condition) for part in drawn)
+            finalist["distance"] = self.scorer.reference.distance(looked.features_Nd)
         self.finalists.sort(key=lambda one: one["distance"])
 
     def measure(self, policy: Policy) -> Vitals:
@@ -105,33 +113,37 @@ class Monitor:
         if self.scorer is None:
             return Vitals()
         env, seed = self.env, derive_seed(self.config.seed, "select")
+        parts = [part for part in parts_of(env.reward) if part is not env.reward]
+        judges = [env.reward, *(part for part in parts if hasattr(part, "threshold"))]
+        most = max(env.num_envs, rows_at_once(env.tokenizer.image_shape, VALUES))
+        real = Judgments(judges, evenly(len(self.held_out), most))
+        fake = Judgments(judges, evenly(self.config.evaluation_images, most))
+        idle = Idle(policy.steps)
+        for _ in real.over(labelled(self.held_out, CHUNK)):
+            pass
         drawn = self._draw(policy, self.config.evaluation_images, seed)
-        fake = drawn.images_NCHW, drawn.condition
-        scores = self.scorer.score(*fake)
-        real_B, fake_B = judged(env.reward, *self.held_out), judged(env.reward, *fake)
+        scores = self.scorer.scores(self.scorer.look(fake.over(idle.over(drawn))))
         told_apart = math.nan
-        for judge in (part for part in parts_of(env.reward) if hasattr(part, "threshold")):
-            real, drawn_too = real_B, fake_B
-            if judge is not env.reward:
-                real, drawn_too = judged(judge, *self.held_out), judged(judge, *fake)
-            right = (real > judge.threshold).float().mean() + (drawn_too < judge.threshold).float().mean()
-            told_apart = right.item() / 2
+        for judge, real_B, fake_B in zip(judges, real.rewards, fake.rewards, strict=True):
+            if hasattr(judge, "threshold"):
+                right = (real_B > judge.threshold).float().mean() + (fake_B < judge.threshold).float().mean()
+                told_apart = right.item() / 2
+        real_B, fake_B = real.rewards[0], fake.rewards[0]
         gap, spread = real_B.mean() - fake_B.mean(), ((real_B.var() + fake_B.var()) / 2).sqrt()
         learns = isinstance(env.reward, LearningReward) and spread > 0
-        before = drawn.frame[(drawn.frame["step"] < policy.steps - 1) & (drawn.frame["masked_before"] > 0)]
         measured = ("distance", "recall", "coverage", "class_drift")
         return Vitals(
             **{name: scores.get(name, math.nan) for name in measured},
             reward_gap=gap.item(),
             told_apart=told_apart,
             separation=(gap / spread).item() if learns else math.nan,
-            idle=float((before["masked_after"] == before["masked_before"]).mean()),
+            idle=idle.share,
         )
 
-    def _draw(self, policy: Policy, images: int, seed: int) -> Rollout:
+    def _draw(self, policy: Policy, images: int, seed: int) -> Iterator[Rollout]:
         condition = self.env.task.asked(images)
         self.images += images
-        return rollout(policy, self.env.generator, self.env.tokenizer, condition, seed=seed)
+        return stream(policy, self.env.generator, self.env.tokenizer, condition, seed=seed)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed training needs."""
@@ -145,3 +157,60 @@ class Monitor:
         # Checkpoints of before have the best alone, or nothing.
         best = [state["best"]] if state.get("best") else []
         self.finalists = state.get("finalists", best)
+
+
+def evenly(images: int, most: int) -> int:
+    """Return the size of batches, whole groups, that images are cut into so that the last is no remnant."""
+    batches = -(-images // most)
+    return -(-images // (batches * GROUP)) * GROUP
+
+
+class Judgments:
+    """What rewards say of images as they come.
+
+    Args:
+        judges: rewards.
+        rows: images that they judge at once.
+    """
+
+    def __init__(self, judges: Sequence[Any], rows: int) -> None:
+        self.judges, self.rows = judges, rows
+        self._parts: list[list[Tensor]] = [[] for _ in judges]
+
+    def over(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Judge images and hand them on."""
+        for batch in regrouped(batches, self.rows):
+            for judge, parts in zip(self.judges, self._parts, strict=True):
+                parts.append(judged(judge, *batch))
+            yield batch
+
+    @property
+    def rewards(self) -> list[Tensor]:
+        """Those of each judge, (N,)."""
+        return [torch.cat(parts) for parts in self._parts]
+
+
+class Idle:
+    """In which share of the steps before the last, of those where something is masked, nothing is revealed.
+
+    Args:
+        steps: of the policy.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.open, self.unchanged = steps, 0, 0
+
+    def over(self, drawn: Iterable[Rollout]) -> Iterator[Batch]:
+        """Count the steps of batches and hand on their images."""
+        for part in drawn:
+            for step in part.steps:
+                if step.step < self.steps - 1:
+                    open_B = step.masked_before_B > 0
+                    self.open += int(open_B.sum())
+                    self.unchanged += int((open_B & (step.masked_after_B == step.masked_before_B)).sum())
+            yield part.images_NCHW, part.condition
+
+    @property
+    def share(self) -> float:
+        """The share, not a number where there is no such step."""
+        return self.unchanged / self.open if self.open else math.nan

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,10 @@ import torch
 from torch import Tensor
 
 from agents.adanat.config import AdaNATConfig
-from generators.data import Split
+from generators.conditions import Condition
+from generators.images import SplitRows, rows_at_once
 from generators.noise import derive_seed, seeded
+from generators.tokenizers import Tokenizer, decode_all, encode_all
 from natgym.env.vector import DecodeVectorEnv
 from natgym.rewards.contract import (
     Images,
@@ -23,6 +27,7 @@ from natgym.rewards.contract import (
     reset,
 )
 
+ENCODED = 1000  # images at once
 KEPT = (Tensor, int, float, str, bool, type(None))  # that a checkpoint can hold
 
 
@@ -78,9 +83,10 @@ class Teacher:
             return {}
         rng, metrics = np.random.default_rng(seed), list[dict[str, float]]()
         for fake in self._lessons(policy, seed, rollout):
-            rows = torch.from_numpy(rng.integers(self.real.num_images, size=fake.num_images))
+            rows = torch.from_numpy(rng.integers(len(self.real), size=fake.num_images))
+            real = Images(partial(self.real.__getitem__, rows), self.real.condition[rows])
             with seeded(derive_seed(seed, len(metrics)), self.env.device):  # crops are drawn at random
-                metrics.append(_numbers(self.reward, self.reward.update(self.real.rows(rows), fake)))
+                metrics.append(_numbers(self.reward, self.reward.update(real, fake)))
         return {name: float(np.mean([row[name] for row in metrics])) for name in metrics[0]}
 
     def state_dict(self) -> dict[str, Any]:
@@ -174,18 +180,39 @@ def _leaves(state: Any) -> Iterator[Any]:
         yield state
 
 
-def _real_images(env: DecodeVectorEnv, config: AdaNATConfig) -> Images:
+@dataclass(frozen=True, eq=False)
+class Coded:
+    """A split as a tokenizer brings it back, of which the tokens are kept, (N, L) on the host."""
+
+    tokenizer: Tokenizer
+    ids_NL: Tensor
+    condition: Condition
+
+    def __len__(self) -> int:
+        return len(self.ids_NL)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        device, ids_BL = self.condition.device, self.ids_NL[rows].long()
+        return decode_all(self.tokenizer, ids_BL.to(device), device, rows_at_once(self.tokenizer.image_shape))
+
+    def take(self, rows: Tensor) -> Coded:
+        """Return the split of some rows 0..N-1 alone."""
+        return replace(self, ids_NL=self.ids_NL[rows], condition=self.condition[rows])
+
+
+def train_ids(env: DecodeVectorEnv) -> Tensor:
+    """Return the tokens (N, L) of the train split of an environment's task, int32 on the host."""
+    images, tokenizer = env.task.images("train"), env.tokenizer
+    rows = min(ENCODED, rows_at_once(tokenizer.image_shape))
+    return encode_all(tokenizer, images.to("cpu"), env.device, rows).int()
+
+
+def _real_images(env: DecodeVectorEnv, config: AdaNATConfig) -> SplitRows:
     """Return the train split, decoded from its tokens or as it is."""
     if env.task.description is None:
         name = type(env.reward).__name__
         raise ValueError(
             f"reward {name} learns from real images, and {env.task} has none; give the environment a task"
         )
-    part: Split = env.task.split("train")
-    images_NCHW = part.images_NCHW
-    if config.real == "tokens":
-        tokenizer = env.tokenizer
-        images_NCHW = torch.cat(
-            [tokenizer.decode(tokenizer.encode(chunk)) for chunk in images_NCHW.split(1000)]
-        )
-    return Images(images_NCHW, part.condition)
+    part = env.task.images("train")
+    return Coded(env.tokenizer, train_ids(env), part.condition) if config.real == "tokens" else part

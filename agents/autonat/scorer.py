@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from agents.autonat.config import Objective
@@ -17,7 +17,7 @@ from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
 from natgym.evaluation.scorer import Scorer
 from natgym.metrics import pixels
 from natgym.policies import FixedPolicy
-from natgym.rollouts import Policy, Rollout, at_random, rollout
+from natgym.rollouts import Policy, Rollout, at_random, rollout, stream
 from natgym.task import Task
 
 
@@ -85,7 +85,7 @@ class ScheduleScorer:
     def scorer(self, split: SplitName = "select") -> Scorer:
         """Return what compares images with a split, made when it is first asked for."""
         if split not in self._scorers:
-            self._scorers[split] = Scorer(self.task.score_extractor, self.task.split(split))  # type: ignore[arg-type]
+            self._scorers[split] = Scorer(self.task.score_extractor, self.task.images(split))  # type: ignore[arg-type]
         return self._scorers[split]
 
     def __call__(self, evaluation: Evaluation) -> Measurement:
@@ -94,11 +94,13 @@ class ScheduleScorer:
             condition = self.task.asked(images)
         else:
             condition = at_random(self.task.pool, images, derive_seed(seed, "conditions"))
-        drawn_NCHW = self.draw(FixedPolicy(evaluation.schedule), condition, seed).images_NCHW
+        drawn = self._play(stream, FixedPolicy(evaluation.schedule), condition, seed)
+        scorer = self.scorer(evaluation.split)
+        looked = scorer.look((part.images_NCHW, part.condition) for part in drawn)
         if self.objective == "caption":
-            wrong = 1 - self.scorer(evaluation.split).captions(drawn_NCHW, condition)["caption"]
+            wrong = 1 - scorer.extractor.read(condition.names, looked.logits_NK)["caption"]
             return Measurement(wrong, math.sqrt(wrong * (1 - wrong) / images))
-        return Measurement(*self.scorer(evaluation.split).distance_and_error(drawn_NCHW))
+        return Measurement(*scorer.reference.distance_and_error(looked.features_Nd))
 
     def evaluator(self, images: int, seeds: Sequence[int]) -> Evaluator:
         """Return what evaluates policies of this generator on the report split, which is opened only here.
@@ -106,7 +108,7 @@ class ScheduleScorer:
         It has one more column, by a view of the images that no network has a say in.
         """
         config = EvaluationConfig(images=images, seeds=tuple(seeds))
-        train, report = (self.task.split(split).images_NCHW for split in ("train", "report"))
+        train, report = self.task.images("train"), self.task.images("report")
         return Evaluator(
             self.task,
             config,
@@ -118,7 +120,10 @@ class ScheduleScorer:
 
     def draw(self, policy: Policy, condition: Condition, seed: int) -> Rollout:
         """Draw one image per condition."""
-        return rollout(
+        return self._play(rollout, policy, condition, seed)
+
+    def _play(self, draw: Callable[..., Any], policy: Policy, condition: Condition, seed: int) -> Any:
+        return draw(
             policy,
             self.generator,
             self.tokenizer,

@@ -82,6 +82,6 @@ def variety(images_NCHW: Tensor, each: int, reader: SceneReader) -> float:
 
 
 def nearest(images_BCHW: Tensor, among: ImageRows, reader: SceneReader) -> Tensor:
-    """Return the row of the nearest of many images to each, in the reader's features, (B,)."""
+    """Return the row of the nearest of many images to each, in the reader's features, (B,), on the host."""
     ours_Bd, theirs_Nd = extract(reader, images_BCHW)[0], extract(reader, among)[0]
-    return torch.cdist(ours_Bd, theirs_Nd).argmin(1)
+    return torch.cdist(ours_Bd, theirs_Nd).argmin(1).cpu()

@@ -27,6 +27,7 @@ _WHY = {
     "kernel": "the kernel distances are not the same quantity",
     "quantisation": "images of different depth are judged",
     "neighbors": "precision, recall, density and coverage use balls of different size",
+    "neighborhoods": "precision, recall, density and coverage are of different numbers of images",
     "name": "they follow different conventions",
 }
 _COMPARABLE = {

@@ -9,20 +9,17 @@ of small samples.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from generators.checkpoints import weights_hash
 from generators.conditions import Condition
-from generators.data import Split
-from generators.images import batches
+from generators.images import Batch, SplitRows, labelled
 from generators.noise import derive_seed
 from generators.rules import DecodeRules
 from natgym.evaluation.protocol import EIGHT_BITS, EvaluationConfig, EvaluationProtocol
@@ -31,8 +28,9 @@ from natgym.evaluation.statistics import moments
 from natgym.metrics import METRICS
 from natgym.metrics.contract import Metrics
 from natgym.metrics.extractors import CHUNK
+from natgym.metrics.manifold import MOST
 from natgym.metrics.score import total_variation
-from natgym.rollouts import Policy, at_random, at_shares, balanced, rollout
+from natgym.rollouts import Policy, Rollout, at_random, at_shares, balanced, stream
 from natgym.task import Task
 
 FAR = 0.1  # total variation between classes that is told
@@ -85,7 +83,7 @@ class Evaluator:
         if scorer is None:
             if config.split == "-":
                 raise ValueError("split '-' stands for statistics from a file; give the scorer that has them")
-            scorer = Scorer(task.score_extractor, task.split(config.split))  # type: ignore[arg-type]
+            scorer = Scorer(task.score_extractor, task.images(config.split))  # type: ignore[arg-type]
         refuse_too_few(config.images, scorer.extractor)
         if task.given and config.conditions is not None:
             raise ValueError(
@@ -112,6 +110,7 @@ class Evaluator:
             quantisation=EIGHT_BITS if scorer.quantise else "none",
             name=config.convention,
             encoder=task.encoder.name if task.has("encoder") else "",
+            neighborhoods=MOST if features is not None and max(config.images, len(features)) > MOST else 0,
         )
 
     def __call__(self, policy: Policy, progress: Callable[[int], object] | None = None) -> pd.DataFrame:
@@ -120,8 +119,8 @@ class Evaluator:
         rows = []
         for seed in self.protocol.seeds:
             condition = self.conditions(seed)
-            start = time.perf_counter()
-            drawn = rollout(
+            costs: list[Cost] = []
+            drawn = stream(
                 policy,
                 self.generator,
                 self.tokenizer,
@@ -131,11 +130,10 @@ class Evaluator:
                 threads=self.threads,
                 progress=progress,
             )
-            seconds = time.perf_counter() - start
-            scores = self._scores(drawn.images_NCHW, condition)
-            rows.append(
-                {"seed": seed, **scores, "nfe": drawn.nfe_N.mean(), "images_per_second": images / seconds}
-            )
+            scores = self._scores(_counted(drawn, costs))
+            seconds = sum(cost.seconds for cost in costs) / min(self.threads, len(costs))
+            nfe = np.concatenate([cost.nfe_B for cost in costs]).mean()
+            rows.append({"seed": seed, **scores, "nfe": nfe, "images_per_second": images / seconds})
         return pd.DataFrame(rows)
 
     def conditions(self, seed: int) -> Condition:
@@ -164,7 +162,7 @@ class Evaluator:
         drawn = self.conditions(self.protocol.seeds[0])
         return total_variation(drawn.vectors.sum(0).cpu(), real.vectors.sum(0).cpu())
 
-    def floors(self, part: Split) -> list[dict[str, Any]]:
+    def floors(self, part: SplitRows) -> list[dict[str, Any]]:
         """Return rows for real images of another split: as they are, and, where the classes drawn are others
         than the real images' by more than a tenth, with the classes drawn."""
         rows = [self.floor(part)]
@@ -174,12 +172,12 @@ class Evaluator:
             by_class = {label: np.flatnonzero(values == label) for label in np.unique(values)}
             asked = [label for label in drawn.values.tolist() if label in by_class]
             chosen = torch.from_numpy(np.array([rng.choice(by_class[label]) for label in asked]))
-            scores = self._scores(part.images_NCHW[chosen], part.condition[chosen])
+            scores = self._scores(labelled(part.take(chosen), CHUNK))
             name = f"real, {self.protocol.conditions}"
             rows.append({"policy": name, "comparable": len(chosen) == self.protocol.images, **scores})
         return rows
 
-    def floor(self, part: Split) -> dict[str, Any]:
+    def floor(self, part: SplitRows) -> dict[str, Any]:
         """Return a table row for real images of another part, which no generator of these tokens should
         beat.
 
@@ -189,34 +187,23 @@ class Evaluator:
         images = self.protocol.images
         total = len(part)
         if total < images:
-            scores = self._scores(part.images_NCHW, part.condition)
+            scores = self._scores(labelled(part, CHUNK))
             return {"policy": f"real, n={total:,}", "comparable": False, **scores}
         rows = []
         for seed in self.protocol.seeds:
             rng = np.random.default_rng(derive_seed("floor", seed))
             chosen = torch.from_numpy(rng.choice(total, images, replace=False))
-            images_NCHW = part.images_NCHW[chosen]
-            condition = part.condition[chosen]
-            rows.append(self._scores(images_NCHW, condition))
+            rows.append(self._scores(labelled(part.take(chosen), CHUNK)))
         return {"policy": f"real, n={images:,}", "comparable": True, **moments(pd.DataFrame(rows))}
 
-    def _scores(self, images_NCHW: Tensor, condition: Condition) -> dict[str, float]:
+    def _scores(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Return METRICS and those of one's own; ValueError if one is not a finite number."""
-        scores = self.scorer.score(images_NCHW, condition)
-        _refuse_not_finite(scores, "see to the images and their extractor")
-        return scores | self._custom(images_NCHW, condition)
-
-    def _custom(self, images_NCHW: Tensor, condition: Condition) -> dict[str, float]:
-        """Return the metrics of one's own, fed in chunks; ValueError if one is not a finite number."""
         metrics = {name: make() for name, make in self.metrics.items()}
-        for rows, images_BCHW in batches(images_NCHW, CHUNK) if metrics else ():
-            seen_BCHW = self.scorer.seen(images_BCHW)
-            features_Bd = self.scorer.features(images_BCHW)
-            for metric in metrics.values():
-                metric.update(seen_BCHW, condition[rows], features_Bd)
+        scores = self.scorer.scores(self.scorer.look(batches, metrics.values()))
+        _refuse_not_finite(scores, "see to the images and their extractor")
         values = {name: float(metric.compute()) for name, metric in metrics.items()}
         _refuse_not_finite(values, "compute has to return a finite number")
-        return values
+        return scores | values
 
     def manifest(self) -> dict[str, Any]:
         """Return the protocol as JSON values."""
@@ -232,12 +219,31 @@ class Evaluator:
             f"per evaluation seed, {len(p.seeds)} seeds: mean and standard deviation.",
             f"A row of real images with n other than {p.images:,} is a guide, not comparable to the digit.",
         ]
+        if p.neighborhoods:
+            lines.append(
+                f"Precision, recall, density and coverage: of {p.neighborhoods:,} images, generated or real, "
+                "drawn at random where there are more."
+            )
         if self.mismatch > FAR:
             lines.append(
                 f"The classes drawn ({p.conditions}) are not distributed as those of the real images (total "
                 f"variation {self.mismatch:.2f}); distances hold that, too; --conditions data draws theirs."
             )
         return "\n".join([*lines, *self.notes])
+
+
+class Cost(NamedTuple):
+    """What a batch took: passes of each image, and seconds of drawing."""
+
+    nfe_B: np.ndarray
+    seconds: float
+
+
+def _counted(drawn: Iterable[Rollout], costs: list[Cost]) -> Iterator[Batch]:
+    """Yield the images of batches, of which the cost alone is kept."""
+    for part in drawn:
+        costs.append(Cost(part.nfe_N, part.seconds))
+        yield part.images_NCHW, part.condition
 
 
 def _refuse_not_finite(values: Mapping[str, float], advice: str) -> None:

@@ -55,6 +55,8 @@ class EvaluationProtocol:
             takes each as often as the real images have it.
         quantisation: of all images before they are judged.
         neighbors: of precision, recall, density and coverage.
+        neighborhoods: images, generated and real, that these four are taken of where there are more; 0 where
+            there are not.
         name: of a convention that all of this follows, if any.
     """
 
@@ -74,11 +76,12 @@ class EvaluationProtocol:
     neighbors: int = 5
     name: str = "natgym"
     encoder: str = ""
+    neighborhoods: int = 0
 
     def manifest(self) -> dict[str, Any]:
         """Return the protocol as JSON values."""
         told = asdict(self) | {"seeds": list(self.seeds)}
-        return told if self.encoder else {key: value for key, value in told.items() if key != "encoder"}
+        return {key: value for key, value in told.items() if value or key not in ("encoder", "neighborhoods")}
 
 
 class Convention(NamedTuple):

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from generators.conditions import Condition
-from generators.data import Split
-from generators.images import eight_bits
+from generators.images import Batch, ImageRows, SplitRows, eight_bits, regrouped
 from natgym.metrics.classifier import Classifier
-from natgym.metrics.extractors import extract
+from natgym.metrics.contract import Metric
+from natgym.metrics.extractors import CHUNK, extract, joined, look
 from natgym.metrics.frechet import FrechetDistance
 from natgym.metrics.named import NAMED, Judged
 from natgym.metrics.reference import Reference
+
+
+class Looked(NamedTuple):
+    """What networks see in N images, of which that is kept.
+
+    Attributes:
+        features_Nd, logits_NK: of the extractor; no logits if it has none.
+        classes_NK: logits of a classifier beside it; None without one.
+        condition: that the images were asked for by.
+    """
+
+    features_Nd: Tensor
+    logits_NK: Tensor | None
+    classes_NK: Tensor | None
+    condition: Condition
 
 
 class Scorer:
@@ -22,7 +38,7 @@ class Scorer:
     Args:
         classifier: judge of the class, and the extractor unless another one is given; None leaves accuracy
             out.
-        real: a part, whose images are untouched by the tokenizer; or a reference made before.
+        real: a split, whose images are untouched by the tokenizer; or a reference made before.
         extractor: another source of features.
         quantise: judge all images as they are after saving, rounded to 8 bits.
     """
@@ -30,7 +46,7 @@ class Scorer:
     def __init__(
         self,
         classifier: Classifier | None,
-        real: Split | Reference,
+        real: SplitRows | Reference,
         *,
         extractor: Any = None,
         quantise: bool = True,
@@ -53,33 +69,49 @@ class Scorer:
         """Return images as they are judged: rounded to 8 bits, or as they are."""
         return eight_bits(images_NCHW) if self.quantise else images_NCHW
 
-    def features(self, images_NCHW: Tensor) -> Tensor:
+    def features(self, images: ImageRows) -> Tensor:
         """Return the features (N, d) that images are compared in."""
-        return extract(self.extractor, images_NCHW, self.quantise)[0]
+        return extract(self.extractor, images, self.quantise)[0]
 
-    def distance(self, images_NCHW: Tensor) -> float:
-        """Return the Frechet distance alone, which is all that a search needs."""
-        return self.reference.distance(self.features(images_NCHW))
+    def distance(self, images: ImageRows) -> float:
+        """Return the Frechet distance alone."""
+        return self.reference.distance(self.features(images))
 
-    def distance_and_error(self, images_NCHW: Tensor) -> tuple[float, float]:
+    def distance_and_error(self, images: ImageRows) -> tuple[float, float]:
         """Return the Frechet distance and its standard error over draws of as many images."""
-        features_Nd = self.features(images_NCHW)
-        variance = self.frechet.influence(features_Nd).square().mean() / len(features_Nd)
-        return self.reference.distance(features_Nd), variance.sqrt().item()
+        return self.reference.distance_and_error(self.features(images))
 
-    def captions(self, images_NCHW: Tensor, condition: Condition) -> dict[str, float]:
-        """Return in which share of images each of what captions ask for is right, as the extractor reads."""
-        _, logits_NK = extract(self.extractor, images_NCHW, self.quantise)
-        return self.extractor.read(condition.names, logits_NK)
+    def look(self, stream: Iterable[Batch], metrics: Iterable[Metric] = ()) -> Looked:
+        """Look at images as they come, and keep none.
+
+        Args:
+            stream: batches of any sizes; networks and metrics are given CHUNK images at a time.
+            metrics: of one's own, to be fed along.
+
+        Raises:
+            ValueError: a pixel is not finite.
+        """
+        metrics, beside = tuple(metrics), self.classifier is not self.extractor
+        seen, classes, conditions, first = [], [], list[Condition](), 0
+        for images_BCHW, condition in regrouped(stream, CHUNK):
+            seen.append(look(self.extractor, images_BCHW, self.quantise, first=first))
+            if beside and self.classifier is not None:
+                classes.append(look(self.classifier, images_BCHW, self.quantise))
+            for metric in metrics:  # features of its own, since it may write into them
+                metric.update(self.seen(images_BCHW), condition, seen[-1][0].clone())
+            conditions.append(condition)
+            first += len(condition)
+        features_Nd, logits_NK = joined(seen)
+        classes_NK = joined(classes)[1] if classes else None if beside else logits_NK
+        return Looked(features_Nd, logits_NK, classes_NK, type(conditions[0]).cat(conditions))
 
     def score(self, images_NCHW: Tensor, condition: Condition) -> dict[str, float]:
+        """Return the `scores` of images that are all in memory."""
+        return self.scores(self.look([(images_NCHW, condition)]))
+
+    def scores(self, looked: Looked) -> dict[str, float]:
         """Return those of METRICS that reference, extractor and classifier allow; shares in [0, 1]."""
-        features_Nd, logits_NK = extract(self.extractor, images_NCHW, self.quantise)
-        classes_NK = None
-        if self.classifier is self.extractor:
-            classes_NK = logits_NK
-        elif self.classifier is not None:
-            classes_NK = extract(self.classifier, images_NCHW, self.quantise)[1]
+        features_Nd, logits_NK, classes_NK, condition = looked
         if classes_NK is not None and classes_NK.shape[1] != condition[:1].vectors.shape[1]:
             classes_NK = None  # a foreign network's, as Inception's, are other classes
         captions = None

@@ -20,8 +20,7 @@ from natgym.evaluation.statistics import Difference, measured, moments, paired_d
 from natgym.metrics.contract import Metrics
 from natgym.metrics.named import NAMED
 from natgym.metrics.pixels import PIXELS
-from natgym.policies import FixedPolicy, named_policies
-from natgym.rollouts import Policy, rules_of
+from natgym.policies import FixedPolicy, Policy, named_policies, rules_of
 from natgym.task import Task
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from generators.images import ImageRows, batches, eight_bits
+from generators.images import ImageRows, batches, eight_bits, rows_at_once
 from natgym.metrics.dino import DINOv2
 from natgym.metrics.inception import Inception
 
 CHUNK = 1000  # images judged at once
+Seen = tuple[Tensor, Tensor | None]
+"""Features (N, d) and logits (N, K) of images."""
 
 
 class Extractor(Protocol):
@@ -55,7 +58,7 @@ def extract(
     *,
     chunk: int = CHUNK,
     device: torch.device | str | None = None,
-) -> tuple[Tensor, Tensor | None]:
+) -> Seen:
     """Return features (N, d) and logits (N, K) of images, in chunks.
 
     Args:
@@ -67,10 +70,25 @@ def extract(
     Raises:
         ValueError: a pixel is not finite.
     """
-    outputs = []
-    for rows, images_BCHW in batches(images, chunk, device):
-        if not bool(torch.isfinite(images_BCHW).all()):  # rounding would hide it
-            raise ValueError(f"of images {rows[0]} to {rows[-1]} some have pixels that are not finite")
-        outputs.append(extractor(eight_bits(images_BCHW) if quantise else images_BCHW))
-    logits = [logits for _, logits in outputs if logits is not None]
-    return torch.cat([features for features, _ in outputs]), torch.cat(logits) if logits else None
+    return joined(
+        [
+            look(extractor, images_BCHW, quantise, first=number * chunk)
+            for number, (_, images_BCHW) in enumerate(batches(images, chunk, device))
+        ]
+    )
+
+
+@torch.no_grad()
+def look(extractor: Extractor, images_BCHW: Tensor, quantise: bool = True, *, first: int = 0) -> Seen:
+    """Return features and logits of one chunk of images, whose first is number `first`; see `extract`."""
+    if not bool(torch.isfinite(images_BCHW).all()):  # rounding would hide it
+        last = first + len(images_BCHW) - 1
+        raise ValueError(f"of images {first} to {last} some have pixels that are not finite")
+    parts = images_BCHW.split(rows_at_once(images_BCHW.shape[1:]))
+    return joined([extractor(eight_bits(part) if quantise else part) for part in parts])
+
+
+def joined(parts: Sequence[Seen]) -> Seen:
+    """Join features and logits of chunks."""
+    logits = [logits for _, logits in parts if logits is not None]
+    return torch.cat([features for features, _ in parts]), torch.cat(logits) if logits else None

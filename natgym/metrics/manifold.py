@@ -1,11 +1,22 @@
 """Precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020)."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from generators.noise import derive_seed
 from natgym.metrics.frechet import as_float64
 
 NEIGHBORS = 5  # that a ball reaches to
+MOST = 10_000  # points of a set that tables take; all pairs of 50,000 would cost 25 times as much
+
+
+def drawn(points_Nd: Tensor, most: int = MOST) -> Tensor:
+    """Return at most `most` points of a set, the same random ones each time, in their order."""
+    if len(points_Nd) <= most:
+        return points_Nd
+    rows = np.random.default_rng(derive_seed("neighborhoods")).permutation(len(points_Nd))[:most]
+    return points_Nd[torch.from_numpy(np.sort(rows)).to(points_Nd.device)]
 
 
 def precision_recall_density_coverage(

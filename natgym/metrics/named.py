@@ -16,7 +16,7 @@ from torch import Tensor
 
 from generators.conditions import Condition
 from natgym.metrics.kernel import kernel_distance
-from natgym.metrics.manifold import precision_recall_density_coverage
+from natgym.metrics.manifold import drawn, precision_recall_density_coverage
 from natgym.metrics.reference import Reference
 from natgym.metrics.score import inception_score, total_variation
 
@@ -48,9 +48,11 @@ class Judged:
 
     @cached_property
     def neighborhoods(self) -> dict[str, float]:
-        """Precision, recall, density and coverage, which come of the same distances and are taken at once."""
-        radii_M = self.reference.radii_N
-        return precision_recall_density_coverage(self.features_Nd, _there(self.real_Md), radii_M=radii_M)
+        """Precision, recall, density and coverage, which come of the same distances and are taken at once;
+        of larger sets, of `manifold.MOST` images."""
+        assert self.reference.neighborhoods is not None, "they are computed only where real images are"
+        points_Md, radii_M = self.reference.neighborhoods
+        return precision_recall_density_coverage(drawn(self.features_Nd), points_Md, radii_M=radii_M)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

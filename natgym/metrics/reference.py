@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generators.checkpoints import tensors_hash
+from generators.checkpoints import TensorsHash, tensors_hash
 from generators.conditions import Condition
-from generators.data import Split
-from natgym.metrics.extractors import Extractor, extract
+from generators.images import SplitRows, batches
+from natgym.metrics.extractors import CHUNK, Extractor, joined, look
 from natgym.metrics.frechet import FrechetDistance, Moments, MomentsAccumulator
 from natgym.metrics.kernel import mean_within
-from natgym.metrics.manifold import NEIGHBORS, ball_radii
+from natgym.metrics.manifold import NEIGHBORS, ball_radii, drawn
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Reference:
     condition: Condition | None = None
 
     @classmethod
-    def of(cls, part: Split, extractor: Extractor, *, quantise: bool = True) -> Reference:
+    def of(cls, part: SplitRows, extractor: Extractor, *, quantise: bool = True) -> Reference:
         """Take the moments of a split's images, as an extractor sees them; warn if they are few.
 
         Raises:
@@ -51,11 +51,15 @@ class Reference:
                 "singular, and distances are mostly bias; compare them with one another at most",
                 stacklevel=2,
             )
-        features_Nd, _ = extract(extractor, part.images_NCHW, quantise)
+        digest, seen = TensorsHash(), []
+        digest.begin("images")
+        for rows, images_BCHW in batches(part, CHUNK):
+            digest.update(images_BCHW)
+            seen.append(look(extractor, images_BCHW, quantise, first=int(rows[0])))
+        features_Nd, _ = joined(seen)
         accumulator = MomentsAccumulator(extractor.num_features)
         accumulator.update(features_Nd)
-        name = tensors_hash({"images": part.images_NCHW})
-        return cls(accumulator.compute(), name, features_Nd, part.condition)
+        return cls(accumulator.compute(), digest.value, features_Nd, part.condition)
 
     @classmethod
     def load(cls, path: Path | str, extractor: Extractor) -> Reference:
@@ -91,15 +95,24 @@ class Reference:
         return None if self.features_Nd is None else mean_within(self.features_Nd)
 
     @cached_property
-    def radii_N(self) -> Tensor | None:
-        """Radius of each image's ball of nearest neighbors; None without their features."""
-        return None if self.features_Nd is None else ball_radii(self.features_Nd)
+    def neighborhoods(self) -> tuple[Tensor, Tensor] | None:
+        """Features of at most `manifold.MOST` images, and the radius of each one's ball of nearest neighbors
+        among these; None without features."""
+        if self.features_Nd is None:
+            return None
+        points_Md = drawn(self.features_Nd)
+        return points_Md, ball_radii(points_Md)
 
     def distance(self, features_Nd: Tensor) -> float:
         """Return the Frechet distance of features (N, d) to these images."""
         accumulator = MomentsAccumulator(len(self.moments.mean))
         accumulator.update(features_Nd)
         return self.frechet.between(accumulator.compute())
+
+    def distance_and_error(self, features_Nd: Tensor) -> tuple[float, float]:
+        """Return the Frechet distance and its standard error over draws of as many images."""
+        variance = self.frechet.influence(features_Nd).square().mean() / len(features_Nd)
+        return self.distance(features_Nd), variance.sqrt().item()
 
 
 def _real(values: np.ndarray) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast, get_args, runtime_checkable
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -12,16 +14,33 @@ if TYPE_CHECKING:
 Source = Literal["rollout", "fresh"]
 
 
-class Images(NamedTuple):
-    """Images (B, C, H, W) in [0, 1] and the conditions that they are of."""
+class Images:
+    """Images in [0, 1] and the conditions that they are of; unpacked, these two.
 
-    images_BCHW: Tensor
-    condition: Condition
+    Args:
+        images_BCHW: (B, C, H, W); or what returns them, called when somebody looks at them.
+        condition: of B rows.
+    """
+
+    def __init__(self, images_BCHW: Tensor | Callable[[], Tensor], condition: Condition) -> None:
+        self._given = images_BCHW
+        self.condition = condition
+
+    @cached_property
+    def images_BCHW(self) -> Tensor:
+        """The images, (B, C, H, W)."""
+        return self._given() if callable(self._given) else self._given
 
     @property
     def num_images(self) -> int:
-        """B; the length of a tuple is that of its fields."""
-        return len(self.images_BCHW)
+        """B."""
+        return len(self.condition)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.images_BCHW, self.condition))
+
+    def __getitem__(self, place: int) -> Any:
+        return (self.images_BCHW, self.condition)[place]
 
     def rows(self, rows: Tensor) -> Images:
         """Select images by their indices."""

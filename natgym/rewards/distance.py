@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from generators.conditions import Condition
-from generators.data import Split
+from generators.images import SplitRows
 from natgym.metrics import FrechetDistance
 from natgym.metrics.extractors import extract
 from natgym.metrics.reference import Reference
@@ -26,19 +26,19 @@ class DistanceReward:
 
     Args:
         extractor: of the features.
-        real: part that the distance is from.
+        real: split that the distance is from.
     """
 
     needs_batch = True
 
-    def __init__(self, extractor: Any, real: Split) -> None:
+    def __init__(self, extractor: Any, real: SplitRows) -> None:
         self.extractor = extractor
         self.frechet = FrechetDistance(Reference.of(real, extractor).moments)
 
     @classmethod
     def from_task(cls, task: Task) -> Self:
         """Compare with the train split, through the task's reward extractor."""
-        return cls(task.reward_extractor, task.split("train"))
+        return cls(task.reward_extractor, task.images("train"))
 
     def __call__(self, images_BCHW: Tensor, condition: Condition) -> Tensor:
         """Return rewards (B,); ValueError for fewer than 2 images."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from generators.conditions import Condition
+from generators.images import ImageRows
 from natgym.metrics.extractors import extract
 from natgym.rewards.caption import CaptionReward
 from natgym.rewards.contract import Reward
@@ -49,21 +50,22 @@ class FeatureDistanceReward:
 
     Args:
         extractor: of the features.
-        real_NCHW: the real images, of the train split.
+        real: N real images, of the train split.
     """
 
-    def __init__(self, extractor: Any, real_NCHW: Tensor) -> None:
+    def __init__(self, extractor: Any, real: ImageRows) -> None:
         self.extractor = extractor
-        self.real_Nd = self._features(real_NCHW)
+        self.real_Nd = self._features(real)
         self.unit = (self.real_Nd - self.real_Nd.mean(0)).norm(dim=-1).mean()
 
     @classmethod
     def from_task(cls, task: Task, real_images: int = 5000) -> FeatureDistanceReward:
         """Compare with the first `real_images` of the train split."""
-        return cls(task.reward_extractor, task.split("train").images_NCHW[:real_images])
+        train = task.images("train")
+        return cls(task.reward_extractor, train.take(torch.arange(min(real_images, len(train)))))
 
     def __call__(self, images_BCHW: Tensor, condition: Condition) -> Tensor:
         return -torch.cdist(self._features(images_BCHW), self.real_Nd).amin(-1) / self.unit
 
-    def _features(self, images_NCHW: Tensor) -> Tensor:
-        return extract(self.extractor, images_NCHW, quantise=False)[0]
+    def _features(self, images: ImageRows) -> Tensor:
+        return extract(self.extractor, images, quantise=False)[0]

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from generators.conditions import Condition
+from generators.images import ImageRows
 from natgym.rewards.config import QuadraticConfig
 from natgym.rewards.contract import Images
 from natgym.rewards.standardized import StandardizedFeatures
@@ -28,16 +29,16 @@ class QuadraticReward:
 
     Args:
         extractor: of the features.
-        real_NCHW: the real images that set the units and the principal components.
+        real: the real images that set the units and the principal components.
         config: options.
     """
 
     learns_from = "rollout"
     threshold = 0.5
 
-    def __init__(self, extractor: Any, real_NCHW: Tensor, config: QuadraticConfig | None = None) -> None:
+    def __init__(self, extractor: Any, real: ImageRows, config: QuadraticConfig | None = None) -> None:
         self.config = config or QuadraticConfig()
-        self.features = StandardizedFeatures(extractor, real_NCHW)
+        self.features = StandardizedFeatures(extractor, real)
         real_Nd = self.features.real_Nd
         components = min(self.config.components, real_Nd.shape[1])
         eigenvectors_dd = torch.linalg.eigh(real_Nd.T @ real_Nd / len(real_Nd))[1]
@@ -52,7 +53,7 @@ class QuadraticReward:
         Args:
             options: fields of `QuadraticConfig`.
         """
-        return cls(task.reward_extractor, task.split("train").images_NCHW, QuadraticConfig(**options))
+        return cls(task.reward_extractor, task.images("train"), QuadraticConfig(**options))
 
     def reset(self, seed: int) -> None:
         """Forget all images; nothing is random."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from generators.images import ImageRows
 from natgym.metrics.extractors import extract
 
 
@@ -16,9 +17,9 @@ class StandardizedFeatures:
         real_Nd: those of the real images.
     """
 
-    def __init__(self, extractor: Any, real_NCHW: Tensor) -> None:
+    def __init__(self, extractor: Any, real: ImageRows) -> None:
         self.extractor = extractor
-        features_Nd = self._extracted(real_NCHW)
+        features_Nd = self._extracted(real)
         self.mean_d = features_Nd.mean(0)
         self.std_d = features_Nd.std(0).clamp_min(1e-6)
         self.real_Nd = (features_Nd - self.mean_d) / self.std_d
@@ -27,5 +28,5 @@ class StandardizedFeatures:
         """Return features (B, d)."""
         return (self._extracted(images_BCHW) - self.mean_d) / self.std_d
 
-    def _extracted(self, images_BCHW: Tensor) -> Tensor:
-        return extract(self.extractor, images_BCHW, quantise=False)[0]
+    def _extracted(self, images: ImageRows) -> Tensor:
+        return extract(self.extractor, images, quantise=False)[0]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from generators.conditions import Condition
+from generators.images import SplitRows
 from natgym.rewards.config import WitnessConfig
 from natgym.rewards.contract import Images
 from natgym.rewards.standardized import StandardizedFeatures
@@ -38,7 +39,7 @@ class WitnessReward:
 
     Args:
         extractor: of the features.
-        real: the real images, of the train split.
+        real: the train split, whose features are kept, and no image.
         config: options.
 
     Raises:
@@ -47,9 +48,9 @@ class WitnessReward:
 
     learns_from = "rollout"
 
-    def __init__(self, extractor: Any, real: Images, config: WitnessConfig | None = None) -> None:
+    def __init__(self, extractor: Any, real: SplitRows, config: WitnessConfig | None = None) -> None:
         self.config = config or WitnessConfig()
-        self.features = StandardizedFeatures(extractor, real.images_BCHW)
+        self.features = StandardizedFeatures(extractor, real)
         self.real = Sample(self.features.real_Nd, real.condition.vectors)
         self.rollouts: list[Sample] = []
 
@@ -63,8 +64,7 @@ class WitnessReward:
         config = WitnessConfig(**options)
         if config.by_class and task.has("encoder"):
             raise ValueError("reward 'mmd' by_class: texts have no classes; leave it out")
-        train = task.split("train")
-        return cls(task.reward_extractor, Images(train.images_NCHW, train.condition), config)
+        return cls(task.reward_extractor, task.images("train"), config)
 
     def reset(self, seed: int) -> None:
         """Forget the policy's images; nothing is random."""

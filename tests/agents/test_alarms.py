@@ -8,7 +8,9 @@ import torch
 
 from agents.adanat.alarms import AlarmConfig, Vitals, alarms
 from agents.adanat.config import TrainingConfig
+from agents.adanat.monitor import Judgments, evenly
 from agents.adanat.trainer import AdaNATTrainer, train
+from generators.conditions import Labels
 from generators.noise import derive_seed
 from generators.rules import DecodeRules
 from generators.schedules import Schedule, reference
@@ -101,9 +103,9 @@ def test_vitals_say_what_a_slow_look_says(tiny: TrainingConfig, tmp_path: Path) 
     trainer = AdaNATTrainer.of(config)
     vitals = trainer.monitor.measure(trainer.actor())
     assert vitals.idle == 0.5, "of the two steps before the last"
-    images, condition = trainer.monitor.held_out
-    scorer = trainer.env.reward(images, condition)
-    assert len(images) == 200 and 0 <= vitals.told_apart <= 1
+    held_out = trainer.monitor.held_out
+    scorer = trainer.env.reward(held_out[torch.arange(200)], held_out.condition)
+    assert len(held_out) == 200 and 0 <= vitals.told_apart <= 1
     fake = balanced(trainer.env.generator.conditions(), 30)
     nets, seed = (trainer.actor(), trainer.env.generator, trainer.env.tokenizer), derive_seed(0, "select")
     drawn = rollout(*nets, fake, seed=seed, rules=DecodeRules(min_reveal=0)).images_NCHW
@@ -113,3 +115,21 @@ def test_vitals_say_what_a_slow_look_says(tiny: TrainingConfig, tmp_path: Path) 
     assert vitals.separation == pytest.approx(vitals.reward_gap / spread, rel=1e-4)
     right = sum(reward > 0.5 for reward in scorer) / 200 + sum(reward < 0.5 for reward in rewards) / 30
     assert vitals.told_apart == pytest.approx(float(right) / 2)
+
+
+def test_rewards_see_images_as_they_come_in_batches_of_their_own() -> None:
+    """And hand all of them on."""
+    images, labels = torch.rand(50, 1, 2, 2), Labels(torch.arange(50) % 3, 3)
+    given: list[int] = []
+
+    def brightness(images_BCHW: torch.Tensor, condition: Any) -> torch.Tensor:
+        given.append(len(images_BCHW))
+        return images_BCHW.mean((1, 2, 3)) * condition.values
+
+    judgments = Judgments([brightness, lambda images_BCHW, condition: condition.values], 16)
+    cuts = [(0, 20), (20, 40), (40, 50)]
+    passed = list(judgments.over((images[a:b], labels[a:b]) for a, b in cuts))
+    assert given == [16, 16, 16, 2] and torch.equal(torch.cat([part for part, _ in passed]), images)
+    assert evenly(200, 500) == 200 and evenly(501, 250) == 168 and evenly(1001, 500) == 336
+    first, second = judgments.rewards
+    assert torch.equal(first, images.mean((1, 2, 3)) * labels.values) and torch.equal(second, labels.values)

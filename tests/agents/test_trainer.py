@@ -22,6 +22,7 @@ from agents.named import load_policy
 from agents.sb3 import LearnedPolicy
 from generators import reveal
 from generators.checkpoints import from_pretrained, load_state
+from generators.data import load_split
 from generators.noise import derive_seed
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, reference
@@ -430,3 +431,33 @@ def test_the_program_that_everything_is_for(tmp_path: Path, monkeypatch: pytest.
         assert action is not None
         observation, *_, info = env.step(action)
     assert (drawn.tokens_NL.numpy() == info["tokens"]).all()
+
+
+def test_real_images_are_decoded_only_when_somebody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the train split's tokens, to the bit; `mmd` knows all of the split and looks at none."""
+    tokenizer = copy.copy(Task.load("digits").tokenizer)
+    decoded: list[int] = []
+
+    def counting(ids_BL: Tensor) -> Tensor:
+        decoded.append(len(ids_BL))
+        return type(tokenizer).decode(tokenizer, ids_BL)
+
+    tokenizer.decode = counting  # type: ignore[method-assign]
+    trainer = AdaNATTrainer(environment(reward="mmd", task=Task.load("digits", tokenizer=tokenizer)), CONFIG)
+    real = trainer.teacher.real
+    assert not decoded
+    train, rows = load_split("digits", "train"), torch.tensor([1100, 3, 3])
+    whole_NCHW = Task.load("digits").tokenizer.decode(tokenizer.encode(train.images_NCHW))
+    for some, theirs in ((real[rows], rows), (real.take(rows)[torch.tensor([1])], rows[1:2])):
+        assert torch.equal(some, whole_NCHW[theirs])
+    assert decoded == [3, 1] and len(real) == len(train)
+    assert real.take(rows).condition.values.tolist() == train.condition.values[rows].tolist()
+
+    trainer.env.reset(seed=0)
+    fake = Images(whole_NCHW[:32], train.condition[:32])
+    decoded.clear()
+    trainer.teacher.teach(None, 0, fake)
+    assert not decoded
+    looking = AdaNATTrainer(trainer.env.like(reward=Level()), CONFIG)
+    looking.teacher.teach(None, 0, fake)
+    assert decoded == [32]

@@ -56,3 +56,17 @@ def test_it_tells_worse_images_from_real_ones() -> None:
         metric.update(images, None, None)  # type: ignore[arg-type]
         distances.append(metric.compute())
     assert abs(distances[0]) < 0.05 < distances[1] < distances[2]
+
+
+def test_many_and_large_images_are_seen_a_few_at_a_time_and_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 64 x 48 pixels the averages of fields of 2 x 2; in parts, as a single one."""
+    images = torch.rand(45, 1, 64, 48, generator=torch.Generator().manual_seed(0))
+    small = images.unflatten(3, (24, 2)).unflatten(2, (32, 2)).mean((3, 5))
+    whole, ours = PixelView.of(small, components=5), PixelView.of(images, components=5)
+    assert ours.mean_P.shape == (32 * 24,) and torch.allclose(
+        ours.features(images).abs(), whole.features(small).abs(), atol=1e-5
+    )
+    monkeypatch.setattr("natgym.metrics.pixels.CHUNK", 10)
+    monkeypatch.setattr("natgym.metrics.pixels.AT_ONCE", 20)
+    parts = PixelView.of(small, components=5)
+    assert torch.allclose(parts.features(small).abs(), whole.features(small).abs(), atol=1e-5)

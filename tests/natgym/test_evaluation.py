@@ -170,13 +170,14 @@ def test_real_pictures_are_judged_at_the_tables_number(digits: Any, select: Spli
     report = load_split("digits", "report")
     scorer = evaluator(digits, select, images=100, seeds=(0, 1))
     seen: list[Any] = []
-    score = scorer.scorer.score
+    look = scorer.scorer.look
 
-    def watched(images_NCHW: Any, condition: Any) -> Any:
-        seen.append(images_NCHW)
-        return score(images_NCHW, condition)
+    def watched(stream: Any, metrics: Any) -> Any:
+        batches = list(stream)
+        seen.append(torch.cat([images_BCHW for images_BCHW, _ in batches]))
+        return look(batches, metrics)
 
-    scorer.scorer.score = watched  # type: ignore[method-assign]
+    scorer.scorer.look = watched  # type: ignore[method-assign]
     row = scorer.floor(report)
     assert row["comparable"] is True and row["policy"] == "real, n=100"
     assert [len(images.unique(dim=0)) for images in seen] == [100, 100] and not seen[0].equal(seen[1])

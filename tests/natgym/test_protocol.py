@@ -52,6 +52,7 @@ OTHER: dict[str, Any] = {
     "kernel": "another kernel",
     "quantisation": "none",
     "neighbors": 3,
+    "neighborhoods": 10_000,
     "name": "imagenet256-adm",
 }
 COMPARABLE: dict[str, Any] = {

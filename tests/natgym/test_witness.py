@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from generators.conditions import Labels
+from generators.images import Split
 from natgym.check import check_reward
 from natgym.rewards import Images, LearningReward, WitnessConfig, WitnessReward, make_reward
 from natgym.task import Task
@@ -42,7 +43,7 @@ def slow(image: torch.Tensor, others: Images, real: Images, label: int | None, d
 @pytest.mark.parametrize(("by_class", "degree"), [(False, 3), (True, 3), (False, 2)])
 def test_the_witness_is_the_loops(by_class: bool, degree: int) -> None:
     real = some(30, 0)
-    reward = WitnessReward(Pixels(), real, WitnessConfig(window=2, by_class=by_class, degree=degree))
+    reward = WitnessReward(Pixels(), Split(*real), WitnessConfig(window=2, by_class=by_class, degree=degree))
     asked = some(6, 9)
     label = [int(value) if by_class else None for value in asked.condition.values]
     first = [
@@ -65,7 +66,7 @@ def test_the_witness_is_the_loops(by_class: bool, degree: int) -> None:
 
 def test_it_rewards_what_is_like_the_real_ones_and_unlike_the_policys() -> None:
     real, near, far = some(300, 0), some(300, 1), some(300, 2, shift=0.5)
-    reward = WitnessReward(Pixels(), real)
+    reward = WitnessReward(Pixels(), Split(*real))
     told = [reward.update(real, far)["mmd"] for _ in range(3)]
     assert told[0] == pytest.approx(told[-1]) and told[0] > 0.5
     assert reward(*near).mean() > reward(*far).mean() + 0.5
@@ -96,7 +97,7 @@ def test_what_can_not_be_compared_is_told() -> None:
     with pytest.raises(ValueError, match="window 0: it must be at least 1"):
         WitnessConfig(window=0)
     real = some(30, 0)
-    reward = WitnessReward(Pixels(), real, WitnessConfig(by_class=True))
+    reward = WitnessReward(Pixels(), Split(*real), WitnessConfig(by_class=True))
     foreign = Labels(torch.tensor([3]), 4)
     reward.real = reward.real._replace(vectors_BE=Labels(real.condition.values, 4).vectors)
     with pytest.raises(ValueError, match="a condition has no image to compare with; leave by_class out"):
