@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
@@ -15,8 +14,6 @@ from generators import former
 from generators.checkpoints import tensors_hash
 from generators.conditions import Condition
 from generators.noise import derive_seed
-
-VALUES = 2**22  # of images that a network sees at once: 4,096 of 32 x 32 pixels in color, 21 of 256 x 256
 
 Batch = tuple[Tensor, Condition]
 """Images (B, C, H, W) in [0, 1] and what they are of."""
@@ -202,12 +199,6 @@ def regrouped(stream: Iterable[Batch], size: int) -> Iterator[Batch]:
 def _joined(parts: Sequence[Batch]) -> Batch:
     images, conditions = zip(*parts, strict=True)
     return (torch.cat(images), type(conditions[0]).cat(conditions)) if len(parts) > 1 else parts[0]
-
-
-def rows_at_once(image_shape: Sequence[int], values: int = VALUES) -> int:
-    """Return how many images (C, H, W) a network sees at once; small ones in batches that no one has to cut,
-    so that results do not depend on it."""
-    return max(1, values // math.prod(image_shape))
 
 
 def eight_bits(images_NCHW: Tensor) -> Tensor:

@@ -18,18 +18,9 @@ from generators.contract import Generator, Prediction
 from generators.decoding import DecodeState, advance, refuse_not_finite, start
 from generators.first_pass import FirstPass
 from generators.noise import HashNoise
-from generators.room import cut, decoding_rows, image_rows
+from generators.room import cut, decoding_rows
 from generators.rules import DecodeRules
 from generators.schedules import DecodeParams
-from generators.tokenizers import Tokenizer
-
-
-def decode(tokenizer: Tokenizer, ids_BL: Tensor) -> Tensor:
-    """Return the images (B, C, H, W) of tokens, drawn in parts."""
-    size = image_rows(tokenizer.image_shape)
-    if len(ids_BL) <= size:
-        return tokenizer.decode(ids_BL)
-    return torch.cat([tokenizer.decode(part_BL) for part_BL in ids_BL.split(size)])
 
 
 class Parts:

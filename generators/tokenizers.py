@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from generators.checkpoints import register
 from generators.checks import at_least
 from generators.images import ImageRows, batches
+from generators.room import image_rows
 
 MOST = 200_000  # patches that k-means looks at
 
@@ -47,9 +48,9 @@ def encode_all(
 
 
 @torch.no_grad()
-def decode_all(tokenizer: Tokenizer, ids_NL: Tensor, device: torch.device | str, rows: int = 256) -> Tensor:
-    """Return images (N, C, H, W), on the ids' device, decoded some rows at a time on another."""
-    chunks = ids_NL.split(rows)
+def decode_all(tokenizer: Tokenizer, ids_NL: Tensor, device: torch.device | str) -> Tensor:
+    """Return images (N, C, H, W), on the ids' device, decoded on another, as many at once as have room."""
+    chunks = ids_NL.split(image_rows(tokenizer.image_shape))
     return torch.cat([tokenizer.decode(chunk.to(device)).to(ids_NL.device) for chunk in chunks])
 
 

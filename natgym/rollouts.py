@@ -26,7 +26,6 @@ from generators.conditions import at_shares as at_shares
 from generators.contract import Generator
 from generators.decoding import DecodeState, advance, refuse_not_finite, start
 from generators.first_pass import FirstPass
-from generators.images import rows_at_once
 from generators.noise import HashNoise, Noise
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS
@@ -326,8 +325,7 @@ class _Player:
                 ids_TBL.append(state.ids_BL)
             elif not state.masked_B.any():  # trails are all of the same length
                 break
-        at_once = rows_at_once(self.tokenizer.image_shape)
-        images = decode_all(self.tokenizer, state.ids_BL, condition.device, at_once)
+        images = decode_all(self.tokenizer, state.ids_BL, condition.device)
         if self.reward is not None:
             steps[-1] = steps[-1]._replace(reward_B=self.reward(images, condition))
         trail = torch.stack(ids_TBL) if self.trail else None

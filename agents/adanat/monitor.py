@@ -12,8 +12,9 @@ from torch import Tensor
 
 from agents.adanat.alarms import Alarm, Vitals, alarms
 from agents.adanat.config import AdaNATConfig
-from generators.images import Batch, labelled, regrouped, rows_at_once
+from generators.images import Batch, labelled, regrouped
 from generators.noise import derive_seed
+from generators.room import image_rows
 from natgym.env.vector import DecodeVectorEnv
 from natgym.evaluation.scorer import Scorer
 from natgym.metrics.extractors import CHUNK
@@ -23,9 +24,9 @@ from natgym.rewards.projected import GROUP
 from natgym.rewards.sums import parts_of
 from natgym.rollouts import Policy, Rollout, stream
 
-# Values of images that a reward judges at once, unless its environment has more rows: all of a small task's,
-# since of those rewards that compare images some compare a whole batch.
-VALUES = 2**24
+# As many times the images that a network sees at once are judged together, unless the environment has more
+# rows: all of a small task's, since of those rewards that compare images some compare a whole batch.
+TIMES = 4
 
 
 class Monitor:
@@ -115,7 +116,7 @@ class Monitor:
         env, seed = self.env, derive_seed(self.config.seed, "select")
         parts = [part for part in parts_of(env.reward) if part is not env.reward]
         judges = [env.reward, *(part for part in parts if hasattr(part, "threshold"))]
-        most = max(env.num_envs, rows_at_once(env.tokenizer.image_shape, VALUES))
+        most = max(env.num_envs, TIMES * image_rows(env.tokenizer.image_shape))
         real = Judgments(judges, evenly(len(self.held_out), most))
         fake = Judgments(judges, evenly(self.config.evaluation_images, most))
         idle = Idle(policy.steps)

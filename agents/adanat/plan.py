@@ -42,6 +42,10 @@ class LiveBytes(TorchDispatchMode):
         super().__init__()
         self.counts, self.alive, self.peak = counts, dict[int, int](), 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # whose import takes longer than what is measured
+
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
         there = {_storage(tensor).data_ptr() for tensor in _tensors_in((args, kwargs))}
@@ -176,8 +180,11 @@ def _gradient(env: DecodeVectorEnv, config: AdaNATConfig) -> Iterator[Need]:
 
 def _measurement(env: DecodeVectorEnv, config: AdaNATConfig, decoded: int) -> Iterator[Need]:
     batch, judged = (min(most, config.evaluation_images) for most in (BATCH, CHUNK))
-    drawn, images = batch * max(decoded, _grown(_decode, env)), judged * _image_bytes(env)
-    yield Need("measurement", f"drawing {batch:,} at once", drawn, "--evaluation-images")
+    drawn = min(batch, image_rows(env.tokenizer.image_shape)) * _grown(_decode, env)
+    images = 2 * judged * _image_bytes(env)  # as they come, and joined
+    yield Need(
+        "measurement", f"drawing {batch:,} at once", max(batch * decoded, drawn), "--evaluation-images"
+    )
     yield Need("measurement", f"judging {judged:,} at once", images, "--evaluation-images")
 
 

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from agents.adanat.config import AdaNATConfig
 from generators.conditions import Condition
-from generators.images import SplitRows, rows_at_once
+from generators.images import SplitRows
 from generators.noise import derive_seed, seeded
+from generators.room import image_rows
 from generators.tokenizers import Tokenizer, decode_all, encode_all
 from natgym.env.vector import DecodeVectorEnv
 from natgym.rewards.contract import (
@@ -193,7 +194,7 @@ class Coded:
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         device, ids_BL = self.condition.device, self.ids_NL[rows].long()
-        return decode_all(self.tokenizer, ids_BL.to(device), device, rows_at_once(self.tokenizer.image_shape))
+        return decode_all(self.tokenizer, ids_BL.to(device), device)
 
     def take(self, rows: Tensor) -> Coded:
         """Return the split of some rows 0..N-1 alone."""
@@ -203,7 +204,7 @@ class Coded:
 def train_ids(env: DecodeVectorEnv) -> Tensor:
     """Return the tokens (N, L) of the train split of an environment's task, int32 on the host."""
     images, tokenizer = env.task.images("train"), env.tokenizer
-    rows = min(ENCODED, rows_at_once(tokenizer.image_shape))
+    rows = min(ENCODED, image_rows(tokenizer.image_shape))
     return encode_all(tokenizer, images.to("cpu"), env.device, rows).int()
 
 

@@ -21,10 +21,10 @@ from generators.contract import Generator
 from generators.decoding import DecodeState
 from generators.first_pass import FirstPass
 from generators.noise import CoupledNoise, HashNoise, Purpose, hash_uniform, next_episode
-from generators.parts import Parts, decode
+from generators.parts import Parts
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, Schedule
-from generators.tokenizers import Tokenizer
+from generators.tokenizers import Tokenizer, decode_all
 from natgym.env import arguments
 from natgym.env.infos import Info, check_options, masked, own, with_final
 from natgym.env.isolation import unaffected
@@ -287,7 +287,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         ended = np.full(self.num_envs, self.parts.done)
         if self.parts.done:
             self.finished = state = self.parts.state
-            self.images = images = decode(self.tokenizer, state.ids_BL)
+            self.images = images = decode_all(self.tokenizer, state.ids_BL, self.device)
             rewards = as_rewards(self.reward(images, state.condition), self.num_envs)
             info |= {"tokens": own(state.ids_BL), "images": own(images), "nfe": own(state.nfe_B)}
         info = masked(info, self.num_envs)

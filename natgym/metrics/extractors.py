@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from generators.images import ImageRows, batches, eight_bits, rows_at_once
+from generators.images import ImageRows, batches, eight_bits
+from generators.room import image_rows
 from natgym.metrics.dino import DINOv2
 from natgym.metrics.inception import Inception
 
@@ -84,7 +85,7 @@ def look(extractor: Extractor, images_BCHW: Tensor, quantise: bool = True, *, fi
     if not bool(torch.isfinite(images_BCHW).all()):  # rounding would hide it
         last = first + len(images_BCHW) - 1
         raise ValueError(f"of images {first} to {last} some have pixels that are not finite")
-    parts = images_BCHW.split(rows_at_once(images_BCHW.shape[1:]))
+    parts = images_BCHW.split(image_rows(images_BCHW.shape[1:]))
     return joined([extractor(eight_bits(part) if quantise else part) for part in parts])
 
 

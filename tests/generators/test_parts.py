@@ -13,11 +13,11 @@ from generators.enat import ENAT, enat_digits
 from generators.first_pass import FirstPass
 from generators.nat import NAT, nat_digits
 from generators.noise import HashNoise
-from generators.parts import Parts, decode, joined
+from generators.parts import Parts, joined
 from generators.room import cut, decoding_rows, image_rows
 from generators.rules import DecodeRules
 from generators.schedules import DecodeParams
-from generators.tokenizers import ConvVQ, ConvVQConfig
+from generators.tokenizers import ConvVQ, ConvVQConfig, decode_all
 from rounding import assert_rounded
 
 B, T, SIZE = 8, 4, 3
@@ -116,7 +116,7 @@ def test_a_room_holds_fewer_rows_of_larger_networks(generator: Any, monkeypatch:
 def test_images_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = ConvVQ(ConvVQConfig(image_shape=(3, 16, 16), codebook_size=8, code_width=4, width=8)).eval()
     ids_BL = torch.randint(8, (7, tokenizer.grid[0] * tokenizer.grid[1]))
-    expected, drawn = decode(tokenizer, ids_BL), list[int]()
+    expected, drawn = decode_all(tokenizer, ids_BL, "cpu"), list[int]()
     original = tokenizer.decode
 
     def watched(ids_BL: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ def test_images_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(tokenizer, "decode", watched)
     monkeypatch.setattr(generators.room, "ROOM", 4 * 3 * generators.room.OF_A_PIXEL * 3 * 16 * 16)
-    assert_rounded(decode(tokenizer, ids_BL), expected)
+    assert_rounded(decode_all(tokenizer, ids_BL, "cpu"), expected)
     assert drawn == [3, 3, 1]
 
 
