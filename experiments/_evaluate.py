@@ -56,6 +56,8 @@ class Evaluation:
         self.clip: Any = None if args.clip is None else CLIP(args.clip, args.device)
         self.statistics = None if args.reference is None else Reference.load(args.reference, self.extractor)
         self.plays = {name: self._plays(task.generator) for name, task in self.tasks.items()}
+        if args.precision != "float32":  # policies are found by the weights as they are saved
+            self.tasks = {name: task.in_precision(args.precision) for name, task in self.tasks.items()}
         labels = {label for plays in self.plays.values() for label, _ in plays}
         self.against = args.against or next(iter(self.plays.values()))[0][0]
         if self.against not in labels:

@@ -10,6 +10,7 @@ from _cli import main
 
 from generators.checks import at_least
 from generators.config import SplitName
+from generators.precision import Precision
 from generators.rules import DecodeRules
 from natgym.evaluation.protocol import CONVENTIONS, ConditionLaw
 
@@ -53,6 +54,8 @@ class Args:
     conditions: ConditionLaw | None = None
     """Every condition in turn (balanced); random ones; or as often as the real images have them (data); by
     default the task's."""
+    precision: Precision = "float32"
+    """In which generators compute: float32, tf32 (a GPU's matrix products), or bfloat16 weights."""
     split: SplitName = "report"
     """Real images to compare with."""
     images: int | None = None

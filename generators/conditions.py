@@ -239,7 +239,7 @@ class ConditionEmbedding(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         if self.num_classes is None:
-            return self.project(values)  # (B, S, D)
+            return self.project(values.to(self.project.weight.dtype))  # (B, S, D)
         return self.norm(self.word(values)[:, None] + self.position.weight)  # (B, 1, D)
 
 

@@ -30,18 +30,24 @@ from generators.files import PRETRAINED, cache_folder, saved
 from generators.given import GIVEN, Given, give, hidden_region
 from generators.images import Pictures
 from generators.pixels import ImageFiles
+from generators.precision import Precision, in_precision
 from generators.texts import Captions
 from generators.tokenizers import Tokenizer
 from natgym.metrics import classifier, scenes  # noqa: F401  (the classes register themselves)
 from natgym.metrics.extractors import Extractor
-from natgym.names.tasks import TASK_FILE, Description, Location, at_hand, find, read_task, shipped
+from natgym.names.tasks import (
+    PLACES,
+    Description,
+    Location,
+    at_hand,
+    find,
+    network_folder,
+    shipped,
+)
+from natgym.names.tasks import (
+    read_task as read_task,
+)
 
-PLACES = {
-    "tokenizer": "tokenizer",
-    "score_extractor": "extractors/score",
-    "reward_extractor": "extractors/reward",
-    "encoder": "encoder",
-}
 _EXTRACTORS = ("score_extractor", "reward_extractor")
 # What a network of each kind has, and no other.
 _SIGNS = {"generator": "mask_id", "tokenizer": "decode", "encoder": "reads_texts"} | dict.fromkeys(
@@ -130,6 +136,10 @@ class Task:
         for kind in (vars(self).keys() & set(_SIGNS)) - set(changes):
             vars(task)[kind] = vars(self)[kind]
         return task
+
+    def in_precision(self, precision: Precision) -> Task:
+        """Return a copy whose generator computes in a precision; see `generators.precision`."""
+        return self.like(generator=in_precision(self.generator, precision))
 
     @cached_property
     def generator(self) -> Generator:
@@ -294,7 +304,7 @@ class Task:
     def _network(self, kind: str) -> Any:
         network = self.networks.get(kind)
         if isinstance(network, str | Path):
-            return _load(_network_folder(network, kind), kind, self.device)
+            return _load(network_folder(network, kind), kind, self.device)
         if network is not None:
             return network
         if self.folder is not None and self.has(kind):
@@ -317,22 +327,6 @@ def _of_images(spec: str) -> Location:
         ) from None
     here = at_hand(spec, images=True)
     return Location(here, spec, Description(data=here))
-
-
-def _network_folder(network: str | Path, kind: str) -> Path:
-    """Return the folder of a saved network: the one given, or that of the task given."""
-    for root in (Path(), PRETRAINED):
-        folder = root / network
-        if saved(folder):  # a run folder may have a task's name, too
-            return folder
-        if (folder / TASK_FILE).is_file():
-            place = read_task(folder).generator if kind == "generator" else PLACES[kind]
-            if saved(folder / place):
-                return folder / place
-    raise ValueError(
-        f"{str(network)!r} is neither a folder with a saved {kind} nor a task with one; shipped are "
-        + ", ".join(shipped())
-    )
 
 
 def _present(networks: Mapping[str, Any]) -> dict[str, Any]:

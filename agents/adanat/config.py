@@ -12,6 +12,7 @@ import tyro
 from agents.adanat.alarms import AlarmConfig
 from agents.adanat.parts import Baseline, CotrainingConfig, PolicyConfig, small_policy
 from generators.checks import at_least
+from generators.precision import Precision
 from generators.rules import DecodeRules
 from natgym.names.spaces import PARAMETERS, FeatureType, Kind, Preset, check_actions, check_preset
 from natgym.names.tasks import at_hand
@@ -77,6 +78,8 @@ class EnvConfig:
     don't depend on it but for rounding."""
     device: str = "cpu"
     """Where generator, policy and discriminator live: cpu or cuda."""
+    precision: Precision = "float32"
+    """In which the generator computes: float32, tf32 (a GPU's matrix products), or bfloat16 weights."""
 
     def __post_init__(self) -> None:
         for name in ("task", "generator", "schedule", "extractor"):  # a worker has another folder at hand
@@ -105,7 +108,8 @@ class EnvConfig:
         from natgym.task import Task
 
         extractor = None if self.extractor == "reward" else self.extractor
-        return Task.load(self.task, device=self.device, generator=self.generator, reward_extractor=extractor)
+        task = Task.load(self.task, device=self.device, generator=self.generator, reward_extractor=extractor)
+        return task if self.precision == "float32" else task.in_precision(self.precision)
 
     def build(self, reward: Reward | None = None) -> DecodeVectorEnv:
         """Return the environment, with a live reward in place of the one by name if that is given."""

@@ -34,6 +34,7 @@ _COMPARABLE = {
     "generator": "different generators, which is what may be compared",
     "tokenizer": "different tokenizers: the reconstruction bounds each distance from below",
     "encoder": "different encoders of texts, of which each generator has its own",
+    "precision": "generators compute in different precisions, float32 where none is said",
     "seeds": "different evaluation seeds: means may be compared, paired intervals can't be formed",
 }
 

@@ -21,6 +21,7 @@ from generators.checkpoints import weights_hash
 from generators.conditions import Condition
 from generators.images import Batch, SplitRows, labelled
 from generators.noise import derive_seed
+from generators.precision import precision_of
 from generators.rules import DecodeRules
 from natgym.evaluation.protocol import EIGHT_BITS, EvaluationConfig, EvaluationProtocol
 from natgym.evaluation.scorer import Scorer
@@ -110,6 +111,7 @@ class Evaluator:
             quantisation=EIGHT_BITS if scorer.quantise else "none",
             name=config.convention,
             encoder=task.encoder.name if task.has("encoder") else "",
+            precision=precision_of(self.generator),
             neighborhoods=MOST if features is not None and max(config.images, len(features)) > MOST else 0,
         )
 
@@ -219,6 +221,8 @@ class Evaluator:
             f"per evaluation seed, {len(p.seeds)} seeds: mean and standard deviation.",
             f"A row of real images with n other than {p.images:,} is a guide, not comparable to the digit.",
         ]
+        if p.precision != "float32":
+            lines.append(f"The generator computes in {p.precision}.")
         if p.neighborhoods:
             lines.append(
                 f"Precision, recall, density and coverage: of {p.neighborhoods:,} images, generated or real, "

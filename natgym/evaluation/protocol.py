@@ -58,6 +58,7 @@ class EvaluationProtocol:
         neighborhoods: images, generated and real, that these four are taken of where there are more; 0 where
             there are not.
         name: of a convention that all of this follows, if any.
+        precision: in which the generator computes.
     """
 
     task: str
@@ -77,11 +78,13 @@ class EvaluationProtocol:
     name: str = "natgym"
     encoder: str = ""
     neighborhoods: int = 0
+    precision: str = "float32"
 
     def manifest(self) -> dict[str, Any]:
         """Return the protocol as JSON values."""
         told = asdict(self) | {"seeds": list(self.seeds)}
-        return {key: value for key, value in told.items() if value or key not in ("encoder", "neighborhoods")}
+        usual = {"encoder": "", "neighborhoods": 0, "precision": "float32"}  # not said, as in older files
+        return {key: value for key, value in told.items() if key not in usual or value != usual[key]}
 
 
 class Convention(NamedTuple):

@@ -20,6 +20,12 @@ from generators.files import (
 )
 
 TASK_FILE = "task.json"
+PLACES = {
+    "tokenizer": "tokenizer",
+    "score_extractor": "extractors/score",
+    "reward_extractor": "extractors/reward",
+    "encoder": "encoder",
+}
 SPLIT_FILE = "split.csv"  # beside it, where the splits of a folder of images are frozen
 
 
@@ -131,6 +137,22 @@ def find(spec: str, of_images: Callable[[str], Location]) -> Location:
         if saved(path):  # a generator of a run, which says its task
             return _of_generator(path, stands_for(path), of_images)
     return of_images(spec)
+
+
+def network_folder(network: str | Path, kind: str) -> Path:
+    """Return the folder of a saved network: the one given, or that of the task given."""
+    for root in (Path(), PRETRAINED):
+        folder = root / network
+        if saved(folder):  # a run folder may have a task's name, too
+            return folder
+        if (folder / TASK_FILE).is_file():
+            place = read_task(folder).generator if kind == "generator" else PLACES[kind]
+            if saved(folder / place):
+                return folder / place
+    raise ValueError(
+        f"{str(network)!r} is neither a folder with a saved {kind} nor a task with one; shipped are "
+        + ", ".join(shipped())
+    )
 
 
 def _of_generator(folder: Path, spec: str, of_images: Callable[[str], Location]) -> Location:

@@ -59,6 +59,7 @@ COMPARABLE: dict[str, Any] = {
     "generator": "hhh",
     "tokenizer": "uuu",
     "encoder": "words-vvv",
+    "precision": "bfloat16",
     "seeds": (0, 1),
 }
 
