@@ -69,12 +69,12 @@ def run_workers(
     Args:
         work: what a single process does; it asks `rank` which it is.
         workers: number of processes.
-        folder: for Ray's own files; on a cluster it must be on shared storage, as must all that `work` reads.
+        folder: for Ray's own files; all nodes have to see it, and all that `work` reads.
         device: a device beginning with "cuda" gives each process a GPU of its own.
         address: of a running cluster; None starts one on this machine and ends it afterwards.
 
     Raises:
-        ValueError: the cluster is too small, so that the processes would wait for ever.
+        ValueError, ConnectionError: see `agents.distributed.cluster.cluster`.
         RuntimeError: a process failed.
     """
     quiet()
@@ -85,7 +85,8 @@ def run_workers(
         work()
 
     use_gpu = device.startswith("cuda")
-    with cluster(address, **{"GPU" if use_gpu else "CPU": workers}):
+    asked = f"workers {workers}"
+    with cluster(address, asked=asked, count=workers, folder=folder, **{"GPU" if use_gpu else "CPU": 1}):
         TorchTrainer(
             loop,
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
