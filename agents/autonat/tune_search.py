@@ -21,10 +21,9 @@ from ray.tune.search import Searcher  # noqa: E402
 from agents.autonat.scorer import Evaluation, Measurement, ScheduleScorer
 from agents.autonat.search import Search
 from agents.distributed.cluster import trial_cluster
+from agents.distributed.jobs import RETRIES
 from generators.schedules import Schedule, as_schedule
 from natgym.task import Task
-
-RETRIES = 2
 
 Report = Callable[[int, Evaluation, Measurement], object]
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from agents.distributed.cluster import quiet, trial_cluster
 
+RETRIES = 2  # of what fails, since a node or a process may be lost
+
 
 def run_jobs(
     work: Callable[[int, Callable[[dict[str, Any]], object]], object],
@@ -54,6 +56,8 @@ def run_trainable(
 ) -> list[dict[str, Any]]:
     """Run trials whose config is {"trial": 0..count-1}, as many at once as the cluster has room for.
 
+    A trial that fails begins again; it goes on from what it wrote itself, since Tune keeps nothing of it.
+
     Args:
         trainable: of Ray Tune, a class or a function.
         report: called in the driver with the trial's number and each of its results.
@@ -68,7 +72,7 @@ def run_trainable(
 
     Raises:
         ValueError, ConnectionError: see `agents.distributed.cluster.trial_cluster`.
-        RuntimeError: a trial failed.
+        RuntimeError: a trial failed again after RETRIES further tries.
     """
     from ray import tune
 
@@ -84,7 +88,12 @@ def run_trainable(
             param_space={"trial": tune.grid_search(list(range(count)))},
             tune_config=tune.TuneConfig(scheduler=scheduler),
             run_config=tune.RunConfig(
-                name="tune", storage_path=str(folder.resolve()), verbose=0, callbacks=[Listener()]
+                name="tune",
+                storage_path=str(folder.resolve()),
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+                callbacks=[Listener()],
             ),
         ).fit()
     if results.errors:

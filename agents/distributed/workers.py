@@ -11,6 +11,7 @@ import torch
 from torch import distributed as dist
 
 from agents.distributed.cluster import cluster, quiet
+from agents.distributed.jobs import RETRIES
 
 
 def own_device(device: str) -> torch.device:
@@ -64,10 +65,10 @@ def rank() -> int:
 def run_workers(
     work: Callable[[], object], workers: int, folder: Path, device: str = "cpu", address: str | None = None
 ) -> None:
-    """Call `work` in several processes of a Ray cluster, joined in one group.
+    """Call `work` in several processes of a Ray cluster, joined in one group; if one fails, all begin again.
 
     Args:
-        work: what a single process does; it asks `rank` which it is.
+        work: what a single process does; it asks `rank` which it is, and goes on from what it wrote.
         workers: number of processes.
         folder: for Ray's own files; all nodes have to see it, and all that `work` reads.
         device: a device beginning with "cuda" gives each process a GPU of its own.
@@ -75,10 +76,10 @@ def run_workers(
 
     Raises:
         ValueError, ConnectionError: see `agents.distributed.cluster.cluster`.
-        RuntimeError: a process failed.
+        RuntimeError: processes failed again after RETRIES further tries.
     """
     quiet()
-    from ray.train import RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     def loop() -> None:
@@ -90,5 +91,9 @@ def run_workers(
         TorchTrainer(
             loop,
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
-            run_config=RunConfig(name="ray", storage_path=str(folder.resolve())),
+            run_config=RunConfig(
+                name="ray",
+                storage_path=str(folder.resolve()),
+                failure_config=FailureConfig(max_failures=RETRIES),
+            ),
         ).fit()
