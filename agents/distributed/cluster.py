@@ -162,6 +162,8 @@ def _check_looks(nodes: list[dict], folder: Path | None) -> None:
         places = ", ".join(sorted({str(own.parent) for own in folders}))
         return Path(token).exists(), places, digest.hexdigest()
 
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(prefix=".seen-by-", dir=folder) as token:
         ours = _Look(*look(token.name))
         asked: Any = ray.remote(num_cpus=0)(look)
