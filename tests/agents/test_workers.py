@@ -38,6 +38,7 @@ def agreeing(number: int, port: int, folder: Path) -> None:
     dist.barrier()
 
 
+@pytest.mark.slow
 def test_ranks_that_begin_at_different_places_say_so(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
