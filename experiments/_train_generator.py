@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,7 +16,7 @@ import torch
 from _cli import refuse_settings
 from _progress import progress
 
-from agents.distributed.workers import own_device, process_group, rank, run_workers
+from agents.distributed.workers import agree, own_device, process_group, rank, run_workers
 from generators.checkpoints import load_state, save_pretrained, save_state
 from generators.data import open_split, tokens
 from generators.encoders import make_encoder
@@ -54,8 +55,9 @@ def work(args: Args) -> None:
     folder = args.resume
     if folder is not None:
         refuse_settings(folder, places)
-        run = Run.resume(folder) if rank() == 0 else Run.open(folder)
-        args = dataclasses.replace(run.config(type(args)), **places)
+        args = dataclasses.replace(opened(folder).config(type(args)), **places)
+    elif (folder := begun(args)) is not None:
+        opened(folder)
     else:
         if args.evaluate_every:
             as_schedule(args.evaluation_schedule, args.evaluation_steps)
@@ -73,6 +75,32 @@ def work(args: Args) -> None:
                 partial(train, args, folder.resolve()), args.workers, folder, args.device, args.address
             )
         print(folder / "generator")
+
+
+def opened(folder: Path) -> Run:
+    """Return a run to go on with, in whose folder rank 0 alone writes."""
+    return Run.resume(folder) if rank() == 0 else Run.open(folder)
+
+
+def begun(args: Args) -> Path | None:
+    """Return the folder of this very run if torchrun began it, which starts a lost run's processes anew.
+
+    Raises:
+        ValueError: it is to start processes anew that would not find each other, or their run.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)):
+        if args.output is None:
+            raise ValueError("max-restarts without --output: restarted processes would not find their run")
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            raise ValueError(
+                "max-restarts: restarted processes would look for each other where those before them were; "
+                "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun"
+            )
+    if args.output is None or not (args.output / "config.json").is_file():
+        return None
+    return args.output if Run.open(args.output).config(type(args)) == args else None
 
 
 @contextmanager
@@ -113,6 +141,7 @@ def train(args: Args, folder: Path | None) -> None:
     trainer = Trainer(generator, ids_NL.to(device), condition.to(device), args.train)
     if folder is not None and (checkpoint := folder / "checkpoint.pt").is_file():
         trainer.load_state_dict(load_state(checkpoint))  # each tensor goes where its parameter is
+    agree("the update to go on from", trainer.done)
     if rank() == 0 and folder is not None:
         Watcher(args, Run(folder), trainer, tokenizer).watch()
     else:

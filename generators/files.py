@@ -41,7 +41,9 @@ def replacing(path: Path | str) -> Iterator[Path]:
     A crash leaves the old file or the new one, never a part.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Several hosts may write there, and several containers of one name with the same process ids.
+    writer = f"{socket.gethostname()}-{os.getpid()}-{os.environ.get('RANK', 0)}"
+    temporary = path.with_name(f".{path.name}.{writer}.part")
     try:
         yield temporary
         with open(temporary, "rb") as file:

@@ -218,6 +218,21 @@ class ActionMap:
             )
         return DecodeParams.from_table(table_BK)
 
+    def episode(self, actions_Tk: Tensor) -> Tensor:
+        """Return the table (T, K) of an episode with these actions, one for each step.
+
+        It is what the map says of one step after the other, in a tenth of the time: numbers go through an
+        activation one by one, since of several at once a processor may round the last bit otherwise.
+        """
+        table_TK = self.schedule.table_T4.clone()
+        starts_TK = table_TK.new_tensor(self._starts)
+        for column, action_T in zip(self.columns, actions_Tk.cpu().double().unbind(-1), strict=True):
+            moved_T = starts_TK[:, column] + self.scale[column] * action_T
+            moved_T = torch.cat([self.activations[column].forward(number_1) for number_1 in moved_T.split(1)])
+            stays_T = (action_T == 0) & self.residual
+            table_TK[:, column] = torch.where(stays_T, table_TK[:, column], moved_T)
+        return table_TK
+
     @property
     def _limits(self) -> list[float]:
         return [self.bounds[column] for column in self.columns]

@@ -86,7 +86,7 @@ def run_trials(
     """Train AdaNAT with each of several configs; other arguments as for `run_trainable`.
 
     Args:
-        folder: for Ray's own files; on a cluster the trials' folders must be on shared storage, too.
+        folder: for Ray's own files; all nodes have to see it and the trials' folders.
         rung: updates before ASHA's first comparison, where the worse half stops; each next rung is twice as
             long. None lets all run to their ends. Which ones stop depends on the order of their reports, so
             that with several at once a sweep is not repeatable to the bit; each training is.
@@ -99,7 +99,8 @@ def run_trials(
 
     trainable = tune.with_parameters(AdaNATTrainable, trainings=list(trials))
     scheduler = None if rung is None else _asha(trials, rung)
-    run_trainable(trainable, len(trials), report, folder=folder, scheduler=scheduler, **where)
+    device = trials[0][0].env.device
+    run_trainable(trainable, len(trials), report, folder=folder, scheduler=scheduler, device=device, **where)
 
 
 def _asha(trials: Sequence[Trial], rung: int) -> Any:

@@ -93,7 +93,7 @@ def search_laws(
         make_trainer, make_meter: called in each trial's own process, with the law and its generator.
         updates: of a training that is never stopped.
         report: called in the driver with the law's index after each measurement.
-        folder: gets a folder for each law, and Ray's own files; on a cluster it must be on shared storage.
+        folder: gets a folder for each law, and Ray's own files; all nodes have to see it.
         where: `cpus_per_trial`, `gpus_per_trial` and `address` of `agents.distributed.jobs.run_trainable`.
 
     Returns:

@@ -230,7 +230,8 @@ class Search:
 
     def open(self) -> list[Evaluation]:
         """Return the evaluations of the present generation that are not finished."""
-        return [evaluation for evaluation in self.asked if evaluation.number not in self.known]
+        present = self.asked[self._begun :]  # those of the generations before are finished
+        return [evaluation for evaluation in present if evaluation.number not in self.known]
 
     def finish(self, evaluation: Evaluation, measured: Measurement) -> None:
         """Write down what was measured, and go on to the next generation if it was the last of this one."""
@@ -258,6 +259,7 @@ class Search:
 
     def _enter(self, generation: Generation) -> None:
         number = self.asked[-1].generation + 1 if self.asked else 0
+        self._begun = len(self.asked)
         for point, schedule in enumerate(generation.schedules):
             common = () if generation.common_noise else (point,)
             seed = derive_seed(self.seed, "search", number, *common)
@@ -290,9 +292,8 @@ class Search:
 
     def _proceed(self) -> None:
         while self.result is None and not self.open():
-            last = self.asked[-1].generation
-            numbers = [evaluation.number for evaluation in self.asked if evaluation.generation == last]
+            present = self.asked[self._begun :]
             try:
-                self._enter(self._explored.send([self.known[number].distance for number in numbers]))
+                self._enter(self._explored.send([self.known[one.number].distance for one in present]))
             except StopIteration as stop:
                 self.result = stop.value

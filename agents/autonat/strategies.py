@@ -88,8 +88,7 @@ class Around:
     def schedule(self, vector: np.ndarray) -> Schedule:
         actions_TK = np.zeros(self.free_TK.shape)
         actions_TK[self.free_TK] = np.clip(vector, -ACTION_BOUND, ACTION_BOUND)
-        rows = enumerate(torch.from_numpy(actions_TK)[:, None])
-        return Schedule(torch.cat([self.action_map(action, step).table for step, action in rows]))
+        return Schedule(self.action_map.episode(torch.from_numpy(actions_TK)))
 
 
 class Family:

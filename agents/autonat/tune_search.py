@@ -20,11 +20,10 @@ from ray.tune.search import Searcher  # noqa: E402
 
 from agents.autonat.scorer import Evaluation, Measurement, ScheduleScorer
 from agents.autonat.search import Search
-from agents.distributed.cluster import cluster
+from agents.distributed.cluster import trial_cluster
+from agents.distributed.jobs import RETRIES
 from generators.schedules import Schedule, as_schedule
 from natgym.task import Task
-
-RETRIES = 2
 
 Report = Callable[[int, Evaluation, Measurement], object]
 
@@ -155,21 +154,28 @@ def run_searches(
         searches: those that are done already cost nothing.
         fixed: task, generator, device, rules and objective of all trials.
         report: called in the driver with the search's index after each finished evaluation.
-        folder: for Ray's own files; on a cluster it must be on shared storage.
+        folder: for Ray's own files and this process; other nodes need not see it.
+        cpus_per_trial, gpus_per_trial: what a trial asks of the cluster; shares of a GPU below 1, too.
         address: of a running cluster; None starts one on this machine and ends it afterwards.
 
     Raises:
-        ValueError: the cluster is too small for a trial, which would wait for ever.
+        ValueError, ConnectionError: see `agents.distributed.cluster.trial_cluster`.
         RuntimeError: an evaluation failed again after RETRIES further tries.
     """
     if all(search.result is not None for search in searches):
         return
     shell = SearchShell(searches, fixed | {"threads": cpus_per_trial}, report)
-    with cluster(address, CPU=cpus_per_trial, GPU=gpus_per_trial):
+    with trial_cluster(address, cpus_per_trial, gpus_per_trial, fixed.get("device", "cpu")):
         results = tune.Tuner(
             tune.with_resources(ScheduleTrial, {"cpu": cpus_per_trial, "gpu": gpus_per_trial}),
             tune_config=tune.TuneConfig(search_alg=shell, num_samples=-1, reuse_actors=True),
-            run_config=tune.RunConfig(name="tune", storage_path=str(folder.resolve()), verbose=0),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(folder.resolve()),
+                # A trial saves nothing, for which all nodes would have to see the folder.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+            ),
         ).fit()
     if shell.given_up:
         reason = str(results.errors[-1]).strip().splitlines()[-1]

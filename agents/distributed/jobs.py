@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agents.distributed.cluster import cluster, quiet
+from agents.distributed.cluster import quiet, trial_cluster
+
+RETRIES = 2  # of what fails, since a node or a process may be lost
 
 
 def run_jobs(
@@ -20,7 +22,7 @@ def run_jobs(
     Args:
         work: (number, tell) -> does job 0..count-1 in a process of its own and tells metrics as it goes on.
         report: called in the driver with the job's number and whatever it told.
-        where: `folder`, `cpus_per_trial`, `gpus_per_trial`, `address` and `scheduler` of `run_trainable`.
+        where: other arguments of `run_trainable`.
 
     Returns:
         What each job told last, by number.
@@ -48,16 +50,20 @@ def run_trainable(
     folder: Path,
     cpus_per_trial: int = 1,
     gpus_per_trial: float = 0.0,
+    device: str = "cpu",
     address: str | None = None,
     scheduler: Any = None,
 ) -> list[dict[str, Any]]:
     """Run trials whose config is {"trial": 0..count-1}, as many at once as the cluster has room for.
 
+    A trial that fails begins again; it goes on from what it wrote itself, since Tune keeps nothing of it.
+
     Args:
         trainable: of Ray Tune, a class or a function.
         report: called in the driver with the trial's number and each of its results.
-        folder: for Ray's own files; on a cluster it must be on shared storage.
-        cpus_per_trial, gpus_per_trial: what a trial asks of the cluster.
+        folder: for Ray's own files; all nodes have to see it.
+        cpus_per_trial, gpus_per_trial: what a trial asks of the cluster; shares of a GPU below 1, too.
+        device: of the trials.
         address: of a running cluster; None starts one on this machine and ends it afterwards.
         scheduler: a Tune scheduler that may stop trials; by default all run to their ends.
 
@@ -65,8 +71,8 @@ def run_trainable(
         Each trial's last result, by number.
 
     Raises:
-        ValueError: the cluster is too small for a trial, which would wait for ever.
-        RuntimeError: a trial failed.
+        ValueError, ConnectionError: see `agents.distributed.cluster.trial_cluster`.
+        RuntimeError: a trial failed again after RETRIES further tries.
     """
     from ray import tune
 
@@ -76,13 +82,18 @@ def run_trainable(
         ) -> None:
             report(trial.config["trial"], result)
 
-    with cluster(address, CPU=cpus_per_trial, GPU=gpus_per_trial):
+    with trial_cluster(address, cpus_per_trial, gpus_per_trial, device, folder):
         results = tune.Tuner(
             tune.with_resources(trainable, {"cpu": cpus_per_trial, "gpu": gpus_per_trial}),
             param_space={"trial": tune.grid_search(list(range(count)))},
             tune_config=tune.TuneConfig(scheduler=scheduler),
             run_config=tune.RunConfig(
-                name="tune", storage_path=str(folder.resolve()), verbose=0, callbacks=[Listener()]
+                name="tune",
+                storage_path=str(folder.resolve()),
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+                callbacks=[Listener()],
             ),
         ).fit()
     if results.errors:

@@ -138,6 +138,23 @@ def test_an_interrupted_search_goes_on(
     assert sorted(log.read_text().splitlines()) == sorted(text.splitlines())
 
 
+def test_a_long_search_looks_at_its_own_generation_alone(tmp_path: Path) -> None:
+    """So that a search, and a resume, of n evaluations takes n steps and not n squared."""
+
+    class Counting(dict[int, Measurement]):
+        looks = 0
+
+        def __contains__(self, number: object) -> bool:
+            self.looks += 1
+            return super().__contains__(number)
+
+    config = SearchConfig(images_per_evaluation=4, budget=4800, finalists=2, final_images=4, warm="none")
+    search = Search("random", config, 2, 0, tmp_path / "log.csv")
+    known = search.known = Counting()
+    search.run(lambda evaluation: Measurement(float(evaluation.schedule.table_T4.sum()), 0.1))
+    assert len(known) > 1000 and known.looks < 20 * len(known)  # 8 are open at first
+
+
 def test_a_log_of_other_schedules_is_refused(tmp_path: Path) -> None:
     """As of a version that ranks finalists differently: nothing measured is taken for something else."""
     log = tmp_path / "log.csv"

@@ -40,6 +40,19 @@ def column(number: int, values: Any) -> Tensor:
     return actions
 
 
+@pytest.mark.parametrize("preset", ["default", "paper", "paper-no-residual"])
+@pytest.mark.parametrize("parameters", [PARAMETERS, ["sampling_temperature"]])
+def test_an_episode_is_its_steps_to_the_bit(preset: Any, parameters: list[str]) -> None:
+    """At lengths at which processors take several numbers at once, and not."""
+    for steps in (1, 3, 16, 37):
+        actions = ActionMap.preset(preset, reference(steps), parameters=parameters)
+        rng = np.random.default_rng(steps)
+        actions_Tk = torch.from_numpy(rng.normal(scale=3, size=(steps, len(parameters))))
+        actions_Tk[1::3] = 0
+        rows = [actions(action_k[None], step).table for step, action_k in enumerate(actions_Tk)]
+        assert torch.equal(actions.episode(actions_Tk), torch.cat(rows))
+
+
 @pytest.mark.parametrize("preset", ["default", "paper"])
 @pytest.mark.parametrize("family", [*FAMILIES, "zeros"])
 def test_zero_action_is_exactly_the_schedule(family: str, preset: Any) -> None:
