@@ -44,7 +44,8 @@ def load(args: Args) -> ScheduleScorer:
     torch.set_num_threads(1)  # sums in one order; the CPUs are used by drawing batches side by side
     for optimizer in args.optimizer:
         next(explore(optimizer, args.search, args.steps, args.seed))
-    task = Task.load(args.task, device=args.device, generator=args.generator)
+    where: dict[str, Any] = {"device": args.device, "precision": args.precision}
+    task = Task.load(args.task, generator=args.generator, **where)
     return ScheduleScorer(task, rules=args.rules, objective=args.objective, threads=args.threads)
 
 
@@ -278,9 +279,8 @@ def run_on_ray(
     quiet()  # before Ray is imported
     from agents.autonat.tune_search import run_searches
 
-    fixed = {
-        name: getattr(args, name) for name in ("task", "generator", "steps", "device", "rules", "objective")
-    }
+    names = ("task", "generator", "steps", "device", "precision", "rules", "objective")
+    fixed = {name: getattr(args, name) for name in names}
     run_searches(
         searches,
         fixed,

@@ -46,7 +46,7 @@ class Evaluation:
         torch.set_num_threads(1)
         self.args = args
         names = args.generators or (args.task or "digits",)
-        networks = {"tokenizer": args.tokenizer, "score_extractor": args.classifier}
+        networks: dict[str, Any] = {"tokenizer": args.tokenizer, "score_extractor": args.classifier}
         self.task = Task.load(args.task or names[0], device=args.device, **networks)
         self.tasks = {
             name: self.task.like(generator=name) if args.generators else self.task for name in names

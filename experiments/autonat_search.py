@@ -10,6 +10,7 @@ from _cli import Places, main
 
 from agents.autonat.config import ClassTableConfig, Objective, OptimizerName, SearchConfig
 from generators.checks import at_least
+from generators.precision import Precision
 from generators.rules import DecodeRules
 
 
@@ -52,6 +53,8 @@ class Args(Places):
     """Everything random in the searches follows from it."""
     device: str = "cpu"
     """Where generator and classifier live: cpu or cuda."""
+    precision: Precision = "float32"
+    """In which the generator computes: float32, tf32 (a GPU's matrix products), or bfloat16 weights."""
 
     def __post_init__(self) -> None:
         at_least(1, self, "steps", "repeats", "images", "threads", "cpus_per_trial")

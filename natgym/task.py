@@ -48,6 +48,7 @@ from natgym.names.tasks import (
     read_task as read_task,
 )
 
+Device = torch.device | str
 _EXTRACTORS = ("score_extractor", "reward_extractor")
 # What a network of each kind has, and no other.
 _SIGNS = {"generator": "mask_id", "tokenizer": "decode", "encoder": "reads_texts"} | dict.fromkeys(
@@ -88,7 +89,7 @@ class Task:
         description: Description | None = None,
         *,
         folder: Path | None = None,
-        device: torch.device | str = "cpu",
+        device: Device = "cpu",
         **networks: Any,
     ) -> None:
         if unknown := set(networks) - set(_SIGNS):
@@ -103,7 +104,9 @@ class Task:
         self._pictures: dict[SplitName, Pictures] = {}  # a folder is not walked for each of its splits' uses
 
     @classmethod
-    def load(cls, spec: Any, *, device: torch.device | str = "cpu", **networks: Any) -> Task:
+    def load(
+        cls, spec: Any, *, device: Device = "cpu", precision: Precision = "float32", **networks: Any
+    ) -> Task:
         """Return the task that a name, a folder or a saved generator stands for; a `Task` as it is.
 
         Args:
@@ -113,19 +116,21 @@ class Task:
                 SPEC#given=REGION draws a region of the real images and is given the rest.
             device, networks: as for the constructor; the networks take the place of the task's own. A live
                 `Task` stays on its device.
+            precision: in which the generator computes; see `generators.precision`.
 
         Raises:
             ValueError: there is no such task.
         """
         if isinstance(spec, Task):
-            return spec.like(**networks) if _present(networks) else spec
-        place, said, region = str(spec).partition(GIVEN)
-        location = find(place, _of_images)
-        networks = dict(location.networks) | _present(networks)
-        name = location.name + said + region
-        task = cls(name, location.description, folder=location.folder, device=device, **networks)
-        task.spec, task.given = location.spec + said + region, said + region
-        return task
+            task = spec.like(**networks) if _present(networks) else spec
+        else:
+            place, said, region = str(spec).partition(GIVEN)
+            location = find(place, _of_images)
+            networks = dict(location.networks) | _present(networks)
+            name = location.name + said + region
+            task = cls(name, location.description, folder=location.folder, device=device, **networks)
+            task.spec, task.given = location.spec + said + region, said + region
+        return task if precision == "float32" else task.in_precision(precision)
 
     def like(self, **networks: Any) -> Task:
         """Return a copy with other networks, which shares all that is loaded and is not changed."""

@@ -108,8 +108,8 @@ class EnvConfig:
         from natgym.task import Task
 
         extractor = None if self.extractor == "reward" else self.extractor
-        task = Task.load(self.task, device=self.device, generator=self.generator, reward_extractor=extractor)
-        return task if self.precision == "float32" else task.in_precision(self.precision)
+        networks = {"generator": self.generator, "reward_extractor": extractor}
+        return Task.load(self.task, device=self.device, precision=self.precision, **networks)
 
     def build(self, reward: Reward | None = None) -> DecodeVectorEnv:
         """Return the environment, with a live reward in place of the one by name if that is given."""

@@ -22,12 +22,21 @@ from agents.autonat.scorer import Evaluation, Measurement, ScheduleScorer
 from agents.autonat.search import Search
 from agents.distributed.cluster import trial_cluster
 from agents.distributed.jobs import RETRIES
+from generators.precision import Precision
 from generators.schedules import Schedule, as_schedule
 from natgym.task import Task
 
 Report = Callable[[int, Evaluation, Measurement], object]
 
-_LOADED = ("task", "generator", "device", "rules", "objective", "threads")  # read when an actor starts
+_LOADED = (
+    "task",
+    "generator",
+    "device",
+    "precision",
+    "rules",
+    "objective",
+    "threads",
+)  # read when an actor starts
 _OWN = (*_LOADED, "steps", "schedule", "images", "seed", "balanced", "split")
 
 
@@ -44,7 +53,7 @@ class ScheduleTrial(tune.Trainable):
     | images, seed | 1000, 0 | images, and their noise |
     | balanced | True | conditions in turn, or at random |
     | split | "select" | real images to compare with |
-    | rules, device, threads | "confidence", "cpu", 1 | how images are drawn |
+    | rules, device, precision, threads | "confidence", "cpu", "float32", 1 | how images are drawn |
     | objective | "distance" | what is made small; or "caption" |
     | any other | | a parameter of the family: remask, sampling, w, a, b, ... |
     """
@@ -71,8 +80,15 @@ class ScheduleTrial(tune.Trainable):
         """Nothing, as it saves nothing."""
 
 
-def _meter(task: str = "digits", generator: Any = None, device: str = "cpu", **how: Any) -> ScheduleScorer:
-    return ScheduleScorer(Task.load(task, device=device, generator=generator), **how)
+def _meter(
+    task: str = "digits",
+    generator: Any = None,
+    device: str = "cpu",
+    precision: Precision = "float32",
+    **how: Any,
+) -> ScheduleScorer:
+    loaded = Task.load(task, device=device, precision=precision, generator=generator)
+    return ScheduleScorer(loaded, **how)
 
 
 def _evaluation(config: dict[str, Any]) -> Evaluation:
