@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from torch import distributed as dist
 
 from generators.checkpoints import tensors_hash
 from generators.files import write_atomic
 
 
-def cached(path: Path, name: str, made_of: str, compute: Callable[[], Tensor]) -> Tensor:
+def cached(
+    path: Path, name: str, made_of: str, compute: Callable[[], Tensor], *, together: bool = False
+) -> Tensor:
     """Return the tensor of a cache file; compute and write it where there is none.
 
     Args:
@@ -21,12 +25,20 @@ def cached(path: Path, name: str, made_of: str, compute: Callable[[], Tensor]) -
         name: of the tensor in the file.
         made_of: everything that the values depend on, as text; it stands in the file and is compared.
         compute: makes the tensor.
+        together: all ranks call this, and compute together if one of them has no file; one of each host
+            writes it.
     """
-    if (stored := _read(path, name, made_of)) is not None:
+    stored = _read(path, name, made_of)
+    all_have_it = [stored is not None]
+    if together and dist.is_initialized():
+        all_have_it *= dist.get_world_size()
+        dist.all_gather_object(all_have_it, stored is not None)
+    if stored is not None and all(all_have_it):
         return stored
     tensor = compute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, save({name: tensor}, {"made_of": made_of, "hash": tensors_hash({name: tensor})}))
+    if not together or os.environ.get("LOCAL_RANK", "0") == "0":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, save({name: tensor}, {"made_of": made_of, "hash": tensors_hash({name: tensor})}))
     return tensor
 
 

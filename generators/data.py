@@ -14,12 +14,14 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 
 from generators import former
 from generators.caches import cached
@@ -28,7 +30,7 @@ from generators.conditions import Condition, Labels
 from generators.config import SplitName as SplitName
 from generators.folders import FolderSpec, list_folder
 from generators.frozen import changed_since, read_splits
-from generators.images import ArrayPixels, ImageRows, Pictures, Pixels, RandomCrops, Split, batches
+from generators.images import ArrayPixels, ImageRows, Pictures, Pixels, RandomCrops, Split
 from generators.pixels import ImageFiles
 from generators.shapes.data import ScenePixels, scenes_of
 from generators.texts import Captions
@@ -75,6 +77,8 @@ def tokens(
 ) -> tuple[Tensor, Condition]:
     """Return the token ids (N, L), uint16, of a split and their conditions, from the cache if they are there.
 
+    Ranks that train together call it together: each encodes a share of the batches, and all get the whole.
+
     Args:
         task, split: as for `open_split`.
         tokenizer: a module; it encodes on the device it is on.
@@ -109,7 +113,8 @@ def tokens(
     name = "-".join([place, split, weights, *cut, *(["mirror"] if mirror else [])])
     path = Path(cache_folder) / f"{name}.safetensors"
     made_of = " ".join([task, split, weights, str(mirror), pictures.fingerprint(), *cut])
-    ids_NL = cached(path, "ids", made_of, lambda: _encode(seen, tokenizer, flips, batch_size, progress))
+    encode = partial(_encode, seen, tokenizer, flips, batch_size, progress)
+    ids_NL = cached(path, "ids", made_of, encode, together=True)
     return ids_NL, type(pictures.condition).cat([pictures.condition] * (max(1, crops) * len(flips)))
 
 
@@ -135,13 +140,17 @@ def _encode(
     progress: Callable[[int, int], object],
 ) -> Tensor:
     device = next(iter(tokenizer.state_dict().values())).device
-    encoded: dict[bool, list[Tensor]] = {flip: [] for flip in flips}
-    for rows, images_BCHW in batches(pictures, batch_size, device):
-        for flip, ids in encoded.items():
-            seen_BCHW = images_BCHW.flip(-1) if flip else images_BCHW
-            ids.append(tokenizer.encode(seen_BCHW).cpu().to(torch.uint16))
+    rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    # Whole batches, so that ids don't depend on the number of ranks; int32, as ranks can't sum uint16.
+    ids_FNL = torch.zeros(len(flips), len(pictures), math.prod(tokenizer.grid), dtype=torch.int32)
+    for rows in torch.arange(len(pictures)).split(batch_size)[rank::ranks]:
+        images_BCHW = pictures[rows].to(device)
+        for ids_NL, flip in zip(ids_FNL, flips, strict=True):
+            ids_NL[rows] = tokenizer.encode(images_BCHW.flip(-1) if flip else images_BCHW).cpu().int()
         progress(int(rows[-1]) + 1, len(pictures))
-    return torch.cat([ids_BL for ids in encoded.values() for ids_BL in ids])
+    if ranks > 1:
+        dist.all_reduce(ids_FNL := ids_FNL.to(device))
+    return ids_FNL.flatten(0, 1).cpu().to(torch.uint16)
 
 
 def _digits(split: SplitName) -> Pictures:
