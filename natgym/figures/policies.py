@@ -46,8 +46,10 @@ def samples_figure(images: Mapping[str, Tensor], names: Sequence[str], note: str
     """
     columns = len(names)
     rows = len(next(iter(images.values()))) // columns
-    crowded = columns * max(map(len, names)) > CROWDED  # then names stand upright
-    figure = Figure(figsize=(3.3 * len(images), 3.3 * rows / columns + (1.3 if crowded else 0.6)))
+    longest = max(map(len, names))
+    crowded = columns * longest > CROWDED  # then names stand upright
+    below = 0.7 + 0.07 * min(longest, 24) if crowded else 0.6
+    figure = Figure(figsize=(3.3 * len(images), 3.3 * rows / columns + below))
     for axis, (policy, pictures) in zip(panels(figure, 1, len(images)), images.items(), strict=True):
         grid = tiled(pictures, columns)
         picture(axis, grid)
