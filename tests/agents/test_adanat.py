@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+import generators.parts
 import natgym.env.vector
 import natgym.rollouts
 from agents.adanat import folders
@@ -176,8 +177,8 @@ def test_the_images_spent_are_those_drawn(
         drawn.append(len(condition))
         return start(generator, condition, **rest)
 
-    start = natgym.env.vector.start
-    for module in (natgym.env.vector, natgym.rollouts):
+    start = generators.parts.start
+    for module in (generators.parts, natgym.rollouts):
         monkeypatch.setattr(module, "start", counting_start)
     reported: list[float] = []
     config = tiny.but(warmup=2, updates=3)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import natgym.env.vector
+import generators.parts
 from agents.adanat.alarms import Vitals
 from agents.adanat.config import TrainingConfig
 from agents.adanat.cotraining import Cotraining, CotrainingConfig, VisitedRatios
@@ -85,8 +85,8 @@ def test_the_generator_learns_at_the_ratios_of_the_rollout_before(
         hidden.extend((drawn.labels_BL >= 0).float().mean(1).tolist())
         return drawn
 
-    advance, batch = natgym.env.vector.advance, Trainer._batch
-    monkeypatch.setattr(natgym.env.vector, "advance", spying_advance)
+    advance, batch = generators.parts.advance, Trainer._batch
+    monkeypatch.setattr(generators.parts, "advance", spying_advance)
     monkeypatch.setattr(Trainer, "_batch", spying_batch)
     monkeypatch.setattr(Teacher, "teach", lambda *_: {})
     monkeypatch.setattr(Monitor, "measure", lambda *_: Vitals())
