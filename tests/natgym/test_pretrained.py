@@ -63,7 +63,7 @@ def test_every_shipped_policy_is_nearer_than_where_it_started(
     assert folder.name == f"adanat-T{policy.steps}"
     assert f"policies/{folder.name}" in (folder.parents[2] / "README.md").read_text()
     scorer = Scorer(task.score_extractor, task.split("report"))
-    condition = balanced(task.generator.conditions(), 500)
+    condition = task.asked(500)
     distances = [
         scorer.distance(rollout(one, task, condition=condition, seed=3).images_NCHW)
         for one in (policy, FixedPolicy(reference(policy.steps)))
