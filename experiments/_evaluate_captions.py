@@ -133,7 +133,9 @@ def table(summed: pd.DataFrame, which: str) -> str:
     every = ours[ours["kind"] == ALL].set_index(["policy", "steps"])
     kinds = ours[ours["kind"] != ALL].pivot(index=["policy", "steps"], columns="kind", values="caption")
     shown = every[[*Read._fields, "r_at_1"]].join(kinds.add_prefix("caption: "))
-    said = every["caption"].map("{:.3f}".format) + " ± " + every["caption_std"].map("{:.3f}".format)
+    said = every["caption"].map("{:.3f}".format)
+    if every["caption_std"].notna().all():  # of one seed there is no spread
+        said += " ± " + every["caption_std"].map("{:.3f}".format)
     return shown.assign(caption=said).to_string(float_format="{:.3f}".format)
 
 
