@@ -109,7 +109,7 @@ def search_schedule(args: Args, run: Run, scorer: ScheduleScorer, bar: tqdm) -> 
     """Search the best static schedule, or go on with the search; its file goes into the run folder."""
     bar.set_description("static search")
     bar.set_postfix()
-    config, env = search_config(args), args.train.env
+    config, env = scorer.suited(search_config(args)), args.train.env
     log = run.folder / "search.csv"
     search = Search(args.optimizer, config, env.steps, args.train.adanat.seed, log)
     bar.update(search.spent)

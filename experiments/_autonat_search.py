@@ -79,11 +79,12 @@ class Judged(NamedTuple):
     scores: dict[str, pd.DataFrame]
 
 
-def open_searches(args: Args, run: Run) -> dict[tuple[str, int], Search]:
+def open_searches(args: Args, run: Run, scorer: ScheduleScorer) -> dict[tuple[str, int], Search]:
     """Return the searches by optimizer and seed, each going on from its log."""
     (run.folder / "searches").mkdir(exist_ok=True)
+    config = scorer.suited(args.search)
     return {
-        (optimizer, seed): Search(optimizer, args.search, args.steps, seed, log_file(run, optimizer, seed))
+        (optimizer, seed): Search(optimizer, config, args.steps, seed, log_file(run, optimizer, seed))
         for optimizer in args.optimizer
         for seed in range(args.seed, args.seed + args.repeats)
     }
@@ -110,7 +111,7 @@ def total_images(args: Args, scorer: ScheduleScorer) -> int:
 
 def search(args: Args, run: Run, scorer: ScheduleScorer, bar: tqdm) -> Found:
     """Search, or go on; return the winners, the best of them, and the schedule per class around it."""
-    searches = open_searches(args, run)
+    searches = open_searches(args, run, scorer)
     finish(args, run, scorer, searches, bar)
     chosen = choose(args, scorer, searches, bar)
     found = searches[chosen].result

@@ -99,6 +99,11 @@ class SearchConfig:
         """Return the search of as many images as something else spends, unless a budget is given."""
         return dataclasses.replace(self, budget=images) if self.budget is None else self
 
+    def unguided(self) -> SearchConfig:
+        """Return the search whose grids leave guidance out, where there is nothing to guide by."""
+        grid, coarse = (dataclasses.replace(one, guidance=(0.0,)) for one in (self.grid, self.coarse))
+        return dataclasses.replace(self, grid=grid, coarse=coarse)
+
     @property
     def total(self) -> int:
         """Images that the whole search may spend."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from agents.autonat.config import Objective
+from agents.autonat.config import Objective, SearchConfig
 from generators.conditions import Condition
 from generators.data import SplitName
 from generators.first_pass import FirstPass
@@ -87,6 +87,10 @@ class ScheduleScorer:
         if split not in self._scorers:
             self._scorers[split] = Scorer(self.task.score_extractor, self.task.images(split))  # type: ignore[arg-type]
         return self._scorers[split]
+
+    def suited(self, config: SearchConfig) -> SearchConfig:
+        """Return a search without what means nothing here: guidance, where all images are of one class."""
+        return config if self.task.pool.guides else config.unguided()
 
     def __call__(self, evaluation: Evaluation) -> Measurement:
         images, seed = evaluation.images, evaluation.seed

@@ -12,6 +12,7 @@ import torch
 
 from agents.autonat.scorer import Evaluation, Measurement, ScheduleScorer
 from agents.autonat.search import GridConfig, OptimizerName, Search, SearchConfig, not_beaten
+from generators.conditions import Labels
 from generators.noise import derive_seed
 from generators.schedules import Schedule, maskgit, reference
 from natgym.policies import FixedPolicy
@@ -334,3 +335,16 @@ def test_a_saved_schedule_plays_what_was_found(tmp_path: Path) -> None:
     assert search.result is not None
     search.result.save(tmp_path / "strategy.json")
     assert torch.equal(Schedule.load(tmp_path / "strategy.json").table_T4, search.result.table_T4)
+
+
+def test_a_search_leaves_guidance_out_where_there_is_nothing_to_guide_by() -> None:
+    class OneClass:
+        pool = Labels(torch.zeros(3, dtype=torch.long), 1)
+
+    scorer = object.__new__(ScheduleScorer)
+    config = SearchConfig(coarse=GridConfig(remask=(1.0, 2.0), sampling=(1.0,), guidance=(0.0, 1.0)))
+    scorer.task = OneClass()  # type: ignore[assignment]
+    found = scorer.suited(config)
+    assert found.coarse.points == [(1.0, 1.0, 0.0), (2.0, 1.0, 0.0)] and len(found.grid.points) == 15
+    OneClass.pool = Labels(torch.zeros(3, dtype=torch.long), 2)
+    assert scorer.suited(config) is config
