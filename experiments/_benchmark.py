@@ -31,9 +31,11 @@ from agents.sb3 import PPO, SB3VecEnv
 from generators.checkpoints import write_atomic
 from generators.enat import ENAT, enat_l
 from generators.nat import NAT, nat_digits, nat_l
+from generators.precision import in_precision
 from generators.vqgan import VQGAN, vqgan_f16
 from natgym.env.vector import DecodeVectorEnv
 from natgym.rewards import AdversarialConfig, AdversarialReward
+from natgym.task import Task
 
 if TYPE_CHECKING:
     from benchmark import Args
@@ -95,7 +97,6 @@ class Bench:
     def __init__(self, name: str, args: Args) -> None:
         torch.manual_seed(args.seed)
         self.seed = args.seed
-        torch.set_float32_matmul_precision("high" if args.precision == "tf32" else "highest")
         if args.device == "cpu":
             torch.set_num_threads(1)
         large = name in LARGE
@@ -210,12 +211,11 @@ def environment(name: str, args: Args) -> DecodeVectorEnv:
     if args.first_pass:
         options["first_pass_bytes"] = 2**28
     rows = args.batch or (2 if name in LARGE and args.device == "cpu" else 64)
-    dtype = torch.bfloat16 if args.precision == "bfloat16" else torch.float32
     if name not in LARGE:
-        env = DecodeVectorEnv(rows, generator=name, **options)
-        env.generator.to(dtype)  # type: ignore[attr-defined]
+        task = Task.load(name, device=args.device, precision=args.precision)
+        env = DecodeVectorEnv(rows, task=task, **options)
     else:
-        generator = LARGE[name]().eval().to(args.device, dtype)
+        generator = in_precision(LARGE[name]().eval().to(args.device), args.precision)
         tokenizer = VQGAN(vqgan_f16()).eval().requires_grad_(False).to(args.device)
         reward = AdversarialReward((3, 256, 256), 1000, AdversarialConfig(), device=args.device)
         live: dict[str, Any] = {"generator": generator, "tokenizer": tokenizer, "reward": reward}

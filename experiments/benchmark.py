@@ -4,11 +4,11 @@ import _root  # noqa: F401
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from _cli import main
 
 from generators.checks import at_least
+from generators.precision import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Args:
     """Images at once; by default 64, and 2 of the papers' geometry on a CPU."""
     device: str = "cpu"
     """Where generator and policy live: cpu or cuda."""
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     """Of the generator's weights; tf32 are float32 ones whose matrix products a GPU takes in TF32, as all
     others."""
     compile: bool = False

@@ -11,13 +11,11 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from generators.checkpoints import tensors_hash
 from generators.conditions import Condition, Index
-from generators.noise import derive_seed
 
 DRAWN = -1  # in place of a token that is to be drawn
 GIVEN = "#given="  # in a task's text, before the region that is drawn
@@ -167,14 +165,6 @@ def give(condition: Condition, ids_BL: Tensor, hidden_L: Tensor) -> Given:
     """
     tokens_BL = ids_BL.long().masked_fill(hidden_L.to(ids_BL.device), DRAWN)
     return Given(condition, tokens_BL.to(condition.device))
-
-
-def hidden_at_random(num_rows: int, num_tokens: int, share: float, seed: int) -> Tensor:
-    """Return random places, bool (num_rows, L): round(L share) tokens of each row, at least 1, not all."""
-    rng = np.random.default_rng(derive_seed(seed, "hidden"))
-    count = min(max(1, round(num_tokens * share)), num_tokens - 1)
-    ranks = rng.random((num_rows, num_tokens)).argsort(1).argsort(1)
-    return torch.from_numpy(ranks < count)
 
 
 def _place(side: int) -> Tensor:

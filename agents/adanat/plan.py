@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_iter
 from agents.adanat import network
 from agents.adanat.config import AdaNATConfig, TrainingConfig
 from agents.adanat.learned import new_ppo
+from generators.conditions import Condition
 from generators.noise import HashNoise
 from generators.parts import Parts
 from generators.room import decoding_rows, image_rows
@@ -48,12 +49,10 @@ class LiveBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        there = {_storage(tensor).data_ptr() for tensor in _tensors_in((args, kwargs))}
-        for tensor in _tensors_in(result):
-            if (
-                self.counts(tensor) and _storage(tensor).data_ptr() not in there
-            ):  # neither in place nor a view
-                self._follow(_storage(tensor))
+        there = {tensor.untyped_storage().data_ptr() for tensor in _tensors_in((args, kwargs))}
+        for storage in (tensor.untyped_storage() for tensor in _tensors_in(result) if self.counts(tensor)):
+            if storage.data_ptr() not in there:  # made by it: neither changed in place nor seen otherwise
+                self._follow(storage)
         return result
 
     @property
@@ -131,18 +130,21 @@ def memory_plan(env: DecodeVectorEnv, config: AdaNATConfig) -> Plan:
     Args:
         env: a few rows of its networks are run; it is not begun.
     """
+    few = env.like(num_envs=2, group=1, autoreset=False)  # a buffer of two rows, not of all
+    policy = new_ppo(few, replace(config, baseline="critic")).policy
     state, step = _decoding(env)
+    decoded = _grown(_decode, env)
     needs = (
-        *_held(env, config),
-        *_rollout(env, state, step),
-        *_gradient(env, config),
-        *_measurement(env, config, state + step),
+        *_held(env, policy),
+        *_rollout(env, state, step, decoded),
+        *_gradient(env, config, policy),
+        *_measurement(env, config, state + step, decoded),
     )
     return Plan(needs)
 
 
-def _held(env: DecodeVectorEnv, config: AdaNATConfig) -> Iterator[Need]:
-    weights = sum(weight.nbytes for weight in _policy(env, config).parameters())
+def _held(env: DecodeVectorEnv, policy: Any) -> Iterator[Need]:
+    weights = sum(weight.nbytes for weight in policy.parameters())
     seen = _row_bytes(env)
     stored = sum(size for key, size in seen.items() if key != "features" or "tokens" not in seen)
     yield Need(ALWAYS, "networks", _weights(env))
@@ -150,27 +152,26 @@ def _held(env: DecodeVectorEnv, config: AdaNATConfig) -> Iterator[Need]:
     yield Need(ALWAYS, "rollout buffer", env.num_envs * env.steps * stored, "--observation pooled")
 
 
-def _rollout(env: DecodeVectorEnv, state: int, step: int) -> Iterator[Need]:
+def _rollout(env: DecodeVectorEnv, state: int, step: int, decoded: int) -> Iterator[Need]:
     rows = env.num_envs
     at_once = min(rows, env.micro_batch or decoding_rows(env.generator, env.device))
     drawn = min(rows, image_rows(env.tokenizer.image_shape))
     images = rows * _image_bytes(env)
     # Of several parts, each one's share of an observation lives beside the whole for a moment.
     observed = rows * sum(_row_bytes(env).values()) * (1 + (at_once < rows))
-    made = max(drawn * _grown(_decode, env), _judging(env))
+    stepping, made = max(at_once * step, observed), max(drawn * decoded, _judging(env))
     yield Need("rollout", f"images in progress, {rows:,}", rows * state, "--trajectories")
-    stepping = max(at_once * step, observed)
     yield Need("rollout", f"a step of {at_once:,} at once, or observing", stepping, "--micro-batch")
     yield Need("reward", f"images drawn, {rows:,}", images * (1 + (drawn < rows)), "--trajectories")
     yield Need("reward", f"decoding {drawn:,} at once, or judging", made, "--trajectories")
 
 
-def _gradient(env: DecodeVectorEnv, config: AdaNATConfig) -> Iterator[Need]:
+def _gradient(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any) -> Iterator[Need]:
     transitions, seen = env.num_envs * env.steps, _row_bytes(env)
     minibatch = min(config.minibatch or transitions, transitions)
     space: Any = env.single_observation_space
     chunk = min(minibatch, network.rows_at_once(space["features"].shape))
-    activations = _learn(env, _policy(env, config), chunk)
+    activations = _learn(env, policy, chunk)
     if "tokens" in seen:  # whose features are computed again
         again = min(minibatch, decoding_rows(env.generator, env.device))
         activations = max(activations, again * _grown(_predict, env))
@@ -178,13 +179,11 @@ def _gradient(env: DecodeVectorEnv, config: AdaNATConfig) -> Iterator[Need]:
     yield Need("gradient", f"activations of {chunk:,} at once", activations, "--minibatch")
 
 
-def _measurement(env: DecodeVectorEnv, config: AdaNATConfig, decoded: int) -> Iterator[Need]:
+def _measurement(env: DecodeVectorEnv, config: AdaNATConfig, held: int, decoded: int) -> Iterator[Need]:
     batch, judged = (min(most, config.evaluation_images) for most in (BATCH, CHUNK))
-    drawn = min(batch, image_rows(env.tokenizer.image_shape)) * _grown(_decode, env)
+    drawn = max(batch * held, min(batch, image_rows(env.tokenizer.image_shape)) * decoded)
     images = 2 * judged * _image_bytes(env)  # as they come, and joined
-    yield Need(
-        "measurement", f"drawing {batch:,} at once", max(batch * decoded, drawn), "--evaluation-images"
-    )
+    yield Need("measurement", f"drawing {batch:,} at once", drawn, "--evaluation-images")
     yield Need("measurement", f"judging {judged:,} at once", images, "--evaluation-images")
 
 
@@ -204,12 +203,6 @@ def free_bytes(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] + reserved
 
 
-def _policy(env: DecodeVectorEnv, config: AdaNATConfig) -> Any:
-    """Return a new policy, with room for the observations of two rows alone."""
-    few = env.like(num_envs=2, group=1, autoreset=False)
-    return new_ppo(few, replace(config, baseline="critic")).policy
-
-
 def _row_bytes(env: DecodeVectorEnv) -> dict[str, int]:
     """Return the bytes of a row's observation, by key."""
     space: Any = env.single_observation_space
@@ -225,9 +218,8 @@ def _decoding(env: DecodeVectorEnv) -> tuple[int, int]:
     measured = {}
     for rows in (1, 2):
         with torch.no_grad(), LiveBytes() as memory:
-            condition = env.pool[torch.zeros(rows, dtype=torch.long)]
             noise = HashNoise.from_seed(0, rows, env.device)
-            parts = Parts(env.generator, condition, noise, env.rules, max(3, env.steps), size=rows)
+            parts = Parts(env.generator, _first(env, rows), noise, env.rules, max(3, env.steps), size=rows)
             for _ in range(2):  # of the second both streams are of all rows
                 before, memory.peak = memory.bytes, memory.bytes
                 parts.advance(DecodeParams.from_table(torch.tensor([[0.5, 1.0, 1.0, 1.0]] * rows)))
@@ -235,36 +227,33 @@ def _decoding(env: DecodeVectorEnv) -> tuple[int, int]:
     return measured[2][0] - measured[1][0], measured[2][1] - measured[1][1]
 
 
-def _grown(peak: Callable[[DecodeVectorEnv, int], int], env: DecodeVectorEnv) -> int:
-    """Return by how much a peak grows from one row to two."""
-    return max(0, peak(env, 2) - peak(env, 1))
+def _grown(work: Callable[[DecodeVectorEnv, int], object], env: DecodeVectorEnv) -> int:
+    """Return by how much what work holds at its peak grows from one row to two."""
+    return max(0, _peak(work, env, 2) - _peak(work, env, 1))
 
 
-def _decode(env: DecodeVectorEnv, rows: int) -> int:
-    ids_BL = torch.zeros(rows, env.generator.num_tokens, dtype=torch.long, device=env.device)
+def _peak(work: Callable[[DecodeVectorEnv, int], object], env: DecodeVectorEnv, rows: int) -> int:
     with torch.no_grad(), LiveBytes() as memory:
-        env.tokenizer.decode(ids_BL)
+        work(env, rows)
     return memory.peak
 
 
-def _predict(env: DecodeVectorEnv, rows: int) -> int:
-    ids_BL = torch.zeros(rows, env.generator.num_tokens, dtype=torch.long, device=env.device)
-    with torch.no_grad(), LiveBytes() as memory:
-        env.generator(ids_BL, env.pool[torch.zeros(rows, dtype=torch.long)])
-    return memory.peak
+def _decode(env: DecodeVectorEnv, rows: int) -> Tensor:
+    return env.tokenizer.decode(_ids(env, rows))
+
+
+def _predict(env: DecodeVectorEnv, rows: int) -> object:
+    return env.generator(_ids(env, rows), _first(env, rows))
+
+
+def _judge(env: DecodeVectorEnv, rows: int) -> Tensor:
+    return env.reward(torch.zeros(rows, *env.tokenizer.image_shape, device=env.device), _first(env, rows))
 
 
 def _judging(env: DecodeVectorEnv) -> int:
     """Return what the reward takes of all images, or of the most that go through an extractor at once."""
-    half, whole = (_judge(env, rows) for rows in (FEW // 2, FEW))
+    half, whole = (_peak(_judge, env, rows) for rows in (FEW // 2, FEW))
     return whole + max(0, min(CHUNK, env.num_envs) - FEW) * (whole - half) // (FEW // 2)
-
-
-def _judge(env: DecodeVectorEnv, rows: int) -> int:
-    images_BCHW = torch.zeros(rows, *env.tokenizer.image_shape, device=env.device)
-    with torch.no_grad(), LiveBytes() as memory:
-        env.reward(images_BCHW, env.pool[torch.zeros(rows, dtype=torch.long)])
-    return memory.peak
 
 
 def _learn(env: DecodeVectorEnv, policy: Any, rows: int) -> int:
@@ -277,12 +266,16 @@ def _learn(env: DecodeVectorEnv, policy: Any, rows: int) -> int:
     with LiveBytes() as memory:
         values, log_probs, _ = policy.evaluate_actions(observation, actions)
         (values.sum() + log_probs.sum()).backward()
-    policy.zero_grad()
     return memory.peak
 
 
-def _storage(tensor: Tensor) -> Any:
-    return tensor.untyped_storage()
+def _ids(env: DecodeVectorEnv, rows: int) -> Tensor:
+    return torch.zeros(rows, env.generator.num_tokens, dtype=torch.long, device=env.device)
+
+
+def _first(env: DecodeVectorEnv, rows: int) -> Condition:
+    """Return the first condition, for each row."""
+    return env.pool[torch.zeros(rows, dtype=torch.long)]
 
 
 def _tensors_in(tree: Any) -> Iterator[Tensor]:

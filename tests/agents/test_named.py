@@ -176,7 +176,8 @@ def test_autonat_is_what_lies_beside_the_same_weights(
         ("threshold:steps=0", "steps 0 in 'threshold:steps=0': at least one"),
         (
             "linear:rule=luck",
-            "rule 'luck' in 'linear:rule=luck' is not one of confidence, margin, entropy",
+            "rule 'luck' in 'linear:rule=luck' is not one of confidence, margin, entropy, random, halton, "
+            "threshold, sure, entropy-bound",
         ),
         ("halton:steps=3", "'steps' in 'halton:steps=3' is not one of"),
     ],

@@ -50,7 +50,6 @@ def test_a_plan_is_what_tensors_take(
     before = planned.needs[0].bytes  # networks that were there before anybody looked
     expected = {name: size - before for name, size in planned.phases.items()}
     found = peaks(env, config)
-    print(planned.table(), before, found)
     assert max(expected["rollout"], expected["reward"]) == pytest.approx(found["rollout"], rel=0.1)
     assert expected["gradient"] == pytest.approx(found["gradient"], rel=0.1)
 

@@ -111,7 +111,10 @@ def test_two_results_are_ranked_or_explained(call: Call) -> None:
         ("--policy autonat --steps 3", "no autonat of 3 steps is shipped for this NAT"),
         ("--against linear", "against 'linear' is not one of"),
         ("--steps 0", "steps 0"),
-        ("--rules haltom", "rule 'haltom' in 'haltom' is not one of confidence, margin, entropy"),
+        (
+            "--rules haltom",
+            "rule 'haltom' in 'haltom' is not one of confidence, margin, entropy, random, halton",
+        ),
         ("--compare a", "compare takes two results"),
         ("--compare a b", "a/results.json"),
         ("--task nowhere", "nowhere"),

@@ -10,7 +10,7 @@ from generators.conditions import Labels
 from generators.decoding import DecodeState, advance, start
 from generators.enat import ENAT, enat_digits
 from generators.first_pass import FirstPass
-from generators.given import DRAWN, Given, give, hidden_at_random, hidden_pixels, hidden_region
+from generators.given import DRAWN, Given, give, hidden_pixels, hidden_region
 from generators.nat import NAT, nat_digits
 from generators.noise import HashNoise
 from generators.parts import Parts
@@ -34,7 +34,8 @@ def generator(request: pytest.FixtureRequest) -> Any:
 def given() -> Given:
     """Rows that give nothing, one, half, all but one, all, and others again."""
     ids_BL = torch.randint(V, (B, L), generator=torch.Generator().manual_seed(1))
-    hidden_BL = hidden_at_random(B, L, 0.5, seed=2)
+    shuffled_BL = torch.rand(B, L, generator=torch.Generator().manual_seed(2)).argsort(1)
+    hidden_BL = shuffled_BL < L // 2
     hidden_BL[0], hidden_BL[1] = True, torch.arange(L) > 0
     hidden_BL[3], hidden_BL[4] = torch.arange(L) == 5, False
     return give(Labels(torch.arange(B), 10), ids_BL, hidden_BL)
