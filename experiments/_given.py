@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from generators.conditions import Condition, balanced
+from generators.config import ColorMode
 from generators.given import Given, give, hidden_pixels, hidden_region
 from generators.pixels import ImageFiles
 from natgym.env.rendering import reveal_ids
@@ -57,22 +59,28 @@ def begin(args: Args, task: Task) -> Begun:
     tokenizer = task.tokenizer
     channels, height, width = tokenizer.image_shape
     size = height if height == width else None
+    if args.mask is None:
+        hidden_L = hidden_region(args.region, tokenizer.grid)
+    else:
+        hidden_L = hidden_pixels(_read([args.mask], size, "L")[0, 0] > 127, tokenizer.grid)
     own = None
     if args.given == (SELECT,):
         real = task.images("select")
         rows = torch.arange(min(EXAMPLES, len(real)))
         images_GCHW, own = real[rows], task.read(real.condition[rows])
     else:
-        files = ImageFiles([Path(name) for name in args.given], size, "L" if channels == 1 else "RGB")
-        images_GCHW = files[torch.arange(len(args.given))].float() / 255
-    if args.mask is None:
-        hidden_L = hidden_region(args.region, tokenizer.grid)
-    else:
-        mask_1HW = ImageFiles([args.mask], size, "L")[torch.tensor([0])][0]
-        hidden_L = hidden_pixels(mask_1HW[0] > 127, tokenizer.grid)
+        paths = [Path(name) for name in args.given]
+        images_GCHW = _read(paths, size, "L" if channels == 1 else "RGB").float() / 255
     with torch.no_grad():
         ids_GL = tokenizer.encode(images_GCHW.to(task.device)).cpu().long()
     return Begun(images_GCHW, ids_GL, hidden_L, own)
+
+
+def _read(paths: Sequence[Path], size: int | None, mode: ColorMode) -> Tensor:
+    """Return images (N, C, H, W), uint8; ValueError if a file is not there."""
+    if absent := [path for path in paths if not path.is_file()]:
+        raise ValueError(f"{absent[0]} is no file; give the path of an image")
+    return ImageFiles(paths, size, mode)[torch.arange(len(paths))]
 
 
 def condition_of(args: Args, task: Task, begun: Begun) -> Given:

@@ -228,7 +228,8 @@ def test_generate_goes_on_from_images(call: Call, tmp_path: Path) -> None:
     [
         ("--region left", "name some with --given"),
         ("--given select --film", "begin with nothing"),
-        ("--given nowhere.png", "nowhere.png"),
+        ("--given nowhere.png", "nowhere.png is no file; give the path of an image"),
+        ("--given select --mask nowhere.png", "nowhere.png is no file"),
         ("--given select --region middle", "'middle' is not one of top, bottom"),
         ("--label x", "label 'x' is not one of 0, 1, 2"),
         ("--n 0", "n 0: it must be at least 1"),
