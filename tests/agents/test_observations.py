@@ -12,13 +12,13 @@ import agents.adanat.network
 from agents.adanat.actor import export_actor
 from agents.adanat.config import TrainingConfig
 from agents.adanat.network import AdaNATPolicy, PolicyConfig
-from agents.adanat.plan import LiveBytes
 from agents.adanat.trainer import AdaNATTrainer, train
 from agents.sb3 import PPO, LearnedPolicy, SB3VecEnv
 from generators.checkpoints import from_pretrained, save_pretrained
 from generators.conditions import Condition, Labels
 from generators.contract import Prediction
 from generators.enat import ENAT, enat_digits
+from generators.live_bytes import LiveBytes
 from generators.schedules import PARAMETERS
 from natgym.env.vector import DecodeVectorEnv
 from natgym.rollouts import ACTIONS, rollout

@@ -8,7 +8,8 @@ import torch
 from agents.adanat import plan
 from agents.adanat.config import AdaNATConfig, TrainingConfig
 from agents.adanat.learned import new_ppo
-from agents.adanat.plan import LiveBytes, Need, Plan, memory_plan, refuse_too_large
+from agents.adanat.plan import Need, Plan, memory_plan, refuse_too_large
+from generators.live_bytes import LiveBytes
 from natgym.env.vector import DecodeVectorEnv
 
 

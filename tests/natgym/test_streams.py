@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.adanat.plan import LiveBytes
 from generators.checkpoints import tensors_hash
 from generators.conditions import Labels
 from generators.data import load_split, open_split
 from generators.images import Pictures, Split, eight_bits, regrouped
+from generators.live_bytes import LiveBytes
 from generators.noise import derive_seed
 from generators.schedules import reference
 from natgym.evaluation import evaluator as evaluators
