@@ -96,8 +96,12 @@ def log_file(run: Run, optimizer: str, seed: int) -> Path:
 
 def images_of_table(args: Args, scorer: ScheduleScorer) -> int:
     """Return how many images the search for a schedule per class takes."""
-    if args.table.candidates and scorer.task.has("encoder"):
+    if not args.table.candidates:
+        return 0
+    if scorer.task.has("encoder"):
         raise ValueError("table.candidates: a schedule per class is for classes; texts have none, give 0")
+    if scorer.task.given:
+        raise ValueError("table.candidates: a schedule per class is searched for whole images; give 0")
     return args.table.candidates * args.table.images_per_class * len(scorer.task.every)
 
 

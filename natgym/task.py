@@ -196,18 +196,17 @@ class Task:
 
     @property
     def every(self) -> Condition:
-        """Each of the generator's classes once, in order; of texts, those of the train split."""
-        return self.pool if self.has("encoder") else self.generator.conditions()
+        """Each of the generator's classes once, in order; of texts and of begun images those of train."""
+        return self.pool if self.has("encoder") or self.given else self.generator.conditions()
 
     @cached_property
     def pool(self) -> Condition:
         """What conditions are taken from in turn: each of the generator's once; or, by the data's shares,
         those of the train split, in a fixed order."""
-        if self.given:
-            return shuffled(self.begun("train"))
-        if self.law == "balanced" and not self.has("encoder"):
+        if self.law == "balanced" and not self.has("encoder") and not self.given:
             return self.every
-        return shuffled(self._opened("train").condition).to(self.place)  # the images may be elsewhere
+        real = self.begun("train") if self.given else self._opened("train").condition  # images may be away
+        return shuffled(real).to(self.place)
 
     def begun(self, split: SplitName) -> Given:
         """Return the conditions of a split's real images, with all tokens but those of the region."""
@@ -218,10 +217,12 @@ class Task:
     @property
     def place(self) -> torch.device:
         """Where the generator reads conditions."""
-        return self.device if self.has("encoder") else self.every.device
+        return self.device if self.has("encoder") else self.generator.conditions().device
 
     def examples(self, number: int) -> Condition:
-        """Return at most `number` conditions to show: the first classes, or texts of the select split."""
+        """Return at most `number` conditions to show: the first classes; of select, texts or begun images."""
+        if self.given:
+            return self.begun("select")[:number]
         every = self._opened("select").condition.to(self.place) if self.has("encoder") else self.every
         return every[:number]
 

@@ -79,6 +79,22 @@ def test_tables_complete_the_split_that_they_judge_by() -> None:
         Evaluator(task, EvaluationConfig(images=450, conditions="random"))
 
 
+def test_all_that_is_drawn_of_it_is_begun() -> None:
+    """Also where nobody says what to draw: rollouts, environments, samples that are shown."""
+    task = Task.load("digits#given=right")
+    policy = FixedPolicy(as_schedule("reference", 2))
+    drawn = natgym.rollout(policy, task, num_images=20, seed=0)
+    assert (drawn.revealed_at_NL[:, ~RIGHT] == -1).all()
+    for conditions in (None, "balanced", "random"):
+        env = natgym.DecodeVectorEnv(6, task=task, steps=2, conditions=conditions)
+        observation, _ = env.reset(seed=0)
+        assert observation["masked"].sum(1).tolist() == [8] * 6
+    shown, select = task.examples(10), task.begun("select")
+    assert torch.equal(shown.given_BL, select.tokens_BL[:10]) and shown.names == select.names[:10]  # type: ignore[arg-type]
+    named = natgym.rollout(policy, task, condition=["3", "7"], seed=0)
+    assert named.condition.names == ["3", "7"] and (named.revealed_at_NL[:, ~RIGHT] == -1).all()
+
+
 def test_a_search_and_a_training_begin_with_images_of_train(tmp_path: Path) -> None:
     scorer, schedule = ScheduleScorer("digits#given=right"), as_schedule("reference", 2)
     measured = [scorer(Evaluation(0, 0, schedule, 100, seed, True, "train")).distance for seed in (0, 0, 1)]
