@@ -9,7 +9,7 @@ _HOMES = {
     "TrainingConfig": "agents.adanat.config",
     "find_policies": "agents.named",
     "load_policy": "agents.named",
-    "preset": "agents.adanat.config",
+    "preset": "agents.adanat.presets",
     "train": "agents.adanat.trainer",
 }
 __all__ = [*_HOMES]

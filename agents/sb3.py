@@ -24,7 +24,7 @@ from generators.schedules import DecodeParams
 from natgym.env.vector import DecodeVectorEnv
 from natgym.observations import Observation, Observer
 from natgym.rollouts import Decision
-from natgym.spaces import ActionMap
+from natgym.spaces import Map
 
 
 class SB3VecEnv(VecEnv):
@@ -148,7 +148,7 @@ class LearnedPolicy:
 
     policy: Any
     observer: Observer
-    action_map: ActionMap
+    action_map: Map
     rules: DecodeRules | None = None
 
     @property

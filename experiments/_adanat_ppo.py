@@ -22,8 +22,7 @@ from agents.adanat.trainings import kept_policy
 from agents.autonat.config import SearchConfig
 from agents.autonat.scorer import ScheduleScorer
 from agents.autonat.search import Search, explore
-from agents.named import shipped_strategy
-from generators.checkpoints import from_pretrained
+from agents.named import load_policy, shipped_strategy
 from generators.schedules import as_schedule
 from natgym.evaluation.report import write_report
 from natgym.evaluation.statistics import paired_difference
@@ -35,6 +34,7 @@ from natgym.policies import FixedPolicy, baselines
 from natgym.rollouts import balanced
 from natgym.runs import Run, read_metrics, write_config
 from natgym.settings import setting
+from natgym.task import Task
 
 if TYPE_CHECKING:
     from adanat_ppo import Args
@@ -56,7 +56,14 @@ def load(args: Args) -> ScheduleScorer:
     configs = sample_configs(config, args.space, args.num_samples)
     if args.asha_rung is not None:
         check_rung(configs, args.asha_rung)
-    return ScheduleScorer(task, rules=config.env.rules, threads=args.threads)
+    return schedule_scorer(args, task)
+
+
+def schedule_scorer(args: Args, task: Task) -> ScheduleScorer:
+    """Return what measures schedules of a task by what its trainings are measured by."""
+    config = args.train
+    aim: dict[str, Any] = {"objective": config.adanat.objective, "price": config.env.price}
+    return ScheduleScorer(task, rules=config.env.rules, threads=args.threads, **aim)
 
 
 def search_config(args: Args) -> SearchConfig:
@@ -184,10 +191,9 @@ def contest(
         folder, own = best_of(trained, kind).folder, scorer
         if (folder / "generator").is_dir():
             task = scorer.task.like(generator=folder / "generator")
-            own = ScheduleScorer(task, rules=args.train.env.rules, threads=args.threads)
+            own = schedule_scorer(args, task)
             contestants[kind.replace(ADANAT, SEARCHED)] = static._replace(scorer=own)
-        policy: Any = from_pretrained(folder / "policy", args.train.env.device)
-        contestants[kind] = Contestant(policy, spent, own)
+        contestants[kind] = Contestant(load_policy(folder, own.task), spent, own)
     return contestants
 
 
@@ -207,7 +213,7 @@ def compare(
     pair = {"policy": args.subject, "minus": SEARCHED}
     paired += [
         paired_difference(scores[args.subject], scores[SEARCHED], metric, **pair)
-        for metric in ("accuracy", "recall", PIXELS)
+        for metric in ("valid", "caption", "accuracy", "recall", PIXELS)
         if metric in scores[args.subject]  # images without classes have no accuracy
     ]
     sampled = [law.split("=")[0].strip() for law in args.space]
@@ -268,7 +274,8 @@ def illustrate(
     logs = {kind: pd.read_csv(best_of(trained, kind).folder / "metrics.csv") for kind in args.kinds}
     images_each = args.train.adanat.evaluation_images
     note = f"distance: mean action, {images_each} images on the same noise at each point"
-    run.write_figure("learning", learning_figure(logs, note))
+    title = contestants[SEARCHED].scorer.objective.title
+    run.write_figure("learning", learning_figure(logs, note, title))
     write_report(run.folder, f"AdaNAT on {env.task_name}, T = {env.steps}", notes)
     print(f"{run.folder}: config.json, results.json, figures/, report.html")
     print(f"{best_of(trained, args.subject).folder}: metrics.csv, policy/, last/")

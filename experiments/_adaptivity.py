@@ -14,7 +14,7 @@ from _progress import progress
 from _trials import train_trials
 from tqdm import tqdm
 
-from agents.adanat.config import KINDS, STEP_ONLY
+from agents.adanat.config import STEP_ONLY
 from agents.adanat.sweeps import Trial
 from agents.adanat.trainings import Training, finished_trainings
 from agents.autonat.class_table import ClassTable
@@ -116,7 +116,7 @@ def train_step_only(args: Args, run: Run, trained: list[Training], controls: Con
         folders.append(folder)
         if one.step_only is None:
             folder.mkdir(parents=True, exist_ok=True)
-            missing.append((one.config.but(KINDS[STEP_ONLY]), folder))
+            missing.append((one.config.but(one.config.settings_of(STEP_ONLY)), folder))
             write_config(folder / "config.json", missing[-1][0])
     if missing:
         labels = [f"{STEP_ONLY} {at + 1}/{len(missing)}" for at in range(len(missing))]

@@ -46,7 +46,8 @@ def load(args: Args) -> ScheduleScorer:
         next(explore(optimizer, args.search, args.steps, args.seed))
     where: dict[str, Any] = {"device": args.device, "precision": args.precision}
     task = Task.load(args.task, generator=args.generator, **where)
-    return ScheduleScorer(task, rules=args.rules, objective=args.objective, threads=args.threads)
+    aim: dict[str, Any] = {"objective": args.objective, "price": args.price}
+    return ScheduleScorer(task, rules=args.rules, threads=args.threads, **aim)
 
 
 class Found(NamedTuple):
@@ -284,7 +285,7 @@ def run_on_ray(
     quiet()  # before Ray is imported
     from agents.autonat.tune_search import run_searches
 
-    names = ("task", "generator", "steps", "device", "precision", "rules", "objective")
+    names = ("task", "generator", "steps", "device", "precision", "rules", "objective", "price")
     fixed = {name: getattr(args, name) for name in names}
     run_searches(
         searches,

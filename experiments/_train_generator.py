@@ -133,6 +133,12 @@ def train(args: Args, folder: Path | None) -> None:
         rows_N, said = said.wordings()
         ids_NL = ids_NL[rows_N]
     condition = task.read(said)
+    if args.train.given:
+        if args.mirror or args.crops:
+            raise ValueError(
+                "given: what is given is known of the images as they are; no --mirror or --crops"
+            )
+        condition = task.begun("train") if task.given else condition
     with seeded(derive_seed(args.train.seed, "generator")):
         size = args.size or task.recipe or DEFAULT_SIZE
         depth = {"depth" if args.model == "nat" else "encoder_depth": args.depth}

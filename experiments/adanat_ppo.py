@@ -8,7 +8,8 @@ from typing import Annotated, Any, cast, get_args
 import tyro
 from _cli import Places, given_flags, main
 
-from agents.adanat.config import ADANAT, KINDS, SEARCHED, STEP_ONLY, PresetName, TrainingConfig, preset
+from agents.adanat.config import ADANAT, KINDS, SEARCHED, TrainingConfig
+from agents.adanat.presets import PresetName, preset
 from agents.autonat.config import OptimizerName, SearchConfig
 
 # With co-training: the generators that policies are trained with, all from the same one, and what makes them.
@@ -74,7 +75,8 @@ class Args(Places):
         if self.train.adanat.cotraining.updates:
             names = {arm: ADANAT if arm == "frozen" else f"{arm} {ADANAT}" for arm in ARMS}
             return {names[arm]: {"cotraining": settings} for arm, settings in ARMS.items()}
-        return {kind: KINDS[kind] for kind in KINDS if self.step_only or kind != STEP_ONLY}
+        kinds = KINDS if self.step_only else (ADANAT,)
+        return {kind: self.train.settings_of(kind) for kind in kinds}
 
     @property
     def subject(self) -> str:

@@ -8,10 +8,11 @@ from typing import Annotated
 import tyro
 from _cli import Places, main
 
-from agents.autonat.config import ClassTableConfig, Objective, OptimizerName, SearchConfig
+from agents.autonat.config import ClassTableConfig, OptimizerName, SearchConfig
 from generators.checks import at_least
 from generators.precision import Precision
 from generators.rules import DecodeRules
+from natgym.evaluation.objective import ObjectiveName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +40,11 @@ class Args(Places):
     """Budget and details of each search."""
     table: ClassTableConfig = field(default_factory=ClassTableConfig)
     """The schedule per class."""
-    objective: Objective = "distance"
-    """What is made small: the distance from the split; or the share of images that are not as their captions
-    ask, where the score extractor reads captions."""
+    objective: ObjectiveName = "distance"
+    """What is made small: the distance from the split; or, where the score extractor tells it, the share of
+    images that are not as their captions ask, or not by the rules of a puzzle."""
+    price: float = 0.0
+    """Added to it for each forward pass of an image."""
     rules: str = "confidence"
     """Rules of the decoding step: confidence, random, halton, with limits if need be (generators.rules);
     adanat lets a step reveal nothing."""

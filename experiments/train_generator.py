@@ -4,7 +4,7 @@ import _root  # noqa: F401
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from _cli import given_flags, main
@@ -23,11 +23,13 @@ class Args:
     """
 
     data: str = "digits"
-    """digits, mnist, cifar10, shapes or a folder of images; with captions it learns to draw from texts."""
+    """digits, mnist, cifar10, shapes, sudoku-4, sudoku-6 or a folder of images; with captions it
+    learns to draw from texts."""
     model: Model = "nat"
     """Architecture."""
-    size: Literal["digits", "mnist", "small", "shapes", "cifar10", "s", "b", "l"] | None = None
-    """Geometry, by default the task's, for a folder of images that of cifar10; s, b and l are the papers'."""
+    size: str | None = None
+    """Geometry, by default the task's, for a folder of images that of cifar10: digits, mnist, small, shapes,
+    sudoku-4, sudoku-6, cifar10, or the papers': l, of ENAT also s and b."""
     width: int | None = None
     """Instead of the size's width."""
     heads: int | None = None

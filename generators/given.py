@@ -16,9 +16,11 @@ from torch import Tensor
 
 from generators.checkpoints import tensors_hash
 from generators.conditions import Condition, Index
+from generators.config import GIVEN as GIVEN
+from generators.config import SplitName
+from generators.puzzles.data import PUZZLES, hidden_cells
 
 DRAWN = -1  # in place of a token that is to be drawn
-GIVEN = "#given="  # in a task's text, before the region that is drawn
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +102,19 @@ class Given(Condition):
         kind = type(parts[0].condition)
         tokens_BL = torch.cat([part.tokens_BL for part in parts])
         return cls(kind.cat([part.condition for part in parts]), tokens_BL)
+
+
+def hidden_tokens(data: str, split: SplitName, form: str, grid: tuple[int, int]) -> Tensor:
+    """Return which tokens of a split's images are to be drawn, bool (N, L) or, for all alike, (L,).
+
+    Args:
+        data: a data set, as `generators.data` reads it.
+        form: of puzzles "few" or "unique" (`generators.puzzles.data.hidden_cells`), of all else a region.
+
+    Raises:
+        ValueError: there is no such form or region.
+    """
+    return hidden_cells(data, split, form) if data in PUZZLES else hidden_region(form, grid)
 
 
 def hidden_region(region: str, grid: tuple[int, int]) -> Tensor:

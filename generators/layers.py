@@ -14,19 +14,30 @@ from torch.nn import functional as F
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with one projection for query, key and value."""
+    """Multi-head self-attention with one projection for query, key and value.
 
-    def __init__(self, width: int, heads: int, qkv_bias: bool = False) -> None:
+    Args:
+        relations: how many ways there are in which one token may lie to another, each with a learned bias
+            of its own on the logits of every head; 0 for none.
+    """
+
+    def __init__(self, width: int, heads: int, qkv_bias: bool = False, relations: int = 0) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"width {width} is not divisible by heads {heads}; change one of them")
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.proj = nn.Linear(width, width)
+        self.bias_HR = nn.Parameter(torch.zeros(heads, relations)) if relations else None
 
-    def forward(self, x_BLD: Tensor) -> Tensor:
+    def forward(self, x_BLD: Tensor, relations_LL: Tensor | None = None) -> Tensor:
+        """Attend; `relations_LL` says how each two tokens lie to each other, in 0..relations-1."""
         q, k, v = rearrange(self.qkv(x_BLD), "b l (three h d) -> three b h l d", three=3, h=self.heads)
-        return self.proj(rearrange(F.scaled_dot_product_attention(q, k, v), "b h l d -> b l (h d)"))
+        bias_HLL = None
+        if self.bias_HR is not None and relations_LL is not None:
+            bias_HLL = self.bias_HR[:, relations_LL].to(q.dtype)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias_HLL)
+        return self.proj(rearrange(mixed, "b h l d -> b l (h d)"))
 
 
 class MLP(nn.Module):
@@ -45,18 +56,28 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block; with `skip`, U-ViT's projection of [x, skip] first (Bao et al. 2023)."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, qkv_bias: bool, skip: bool = False) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        skip: bool = False,
+        relations: int = 0,
+    ) -> None:
         super().__init__()
         self.skip_linear = nn.Linear(2 * width, width) if skip else None
         self.norm1 = nn.LayerNorm(width)
-        self.attn = Attention(width, heads, qkv_bias)
+        self.attn = Attention(width, heads, qkv_bias, relations)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = MLP(width, mlp_ratio)
 
-    def forward(self, x_BLD: Tensor, skip_BLD: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x_BLD: Tensor, skip_BLD: Tensor | None = None, relations_LL: Tensor | None = None
+    ) -> Tensor:
         if self.skip_linear is not None and skip_BLD is not None:
             x_BLD = self.skip_linear(torch.cat([x_BLD, skip_BLD], dim=-1))
-        x_BLD = x_BLD + self.attn(self.norm1(x_BLD))
+        x_BLD = x_BLD + self.attn(self.norm1(x_BLD), relations_LL)
         return x_BLD + self.mlp(self.norm2(x_BLD))
 
 

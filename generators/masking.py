@@ -37,6 +37,22 @@ def mask_tokens(
     return ids_BL.masked_fill(hidden_BL, mask_id), ids_BL.masked_fill(~hidden_BL, IGNORE)
 
 
+def hide_within(
+    given_BL: Tensor, within_B: Tensor, uniform_BL: Tensor, ratios_B: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return noise and ratios for `mask_tokens` that hide of some rows none of the tokens that are given.
+
+    Args:
+        given_BL: -1 where a token is not given.
+        within_B: which rows; of these a ratio is the share of the other tokens.
+    """
+    kept_BL = (given_BL >= 0) & within_B[:, None]
+    shares_B = (~kept_BL).float().mean(1).to(ratios_B)
+    # `mask_tokens` sorts once: what it takes as an order has to be sorted here already.
+    order_BL = (uniform_BL + kept_BL).argsort(-1).to(uniform_BL)
+    return torch.where(within_B[:, None], order_BL, uniform_BL), ratios_B * shares_B
+
+
 def hide_more(ids_BL: Tensor, shares_B: Tensor, uniform_BL: Tensor, mask_id: int) -> Tensor:
     """Return the ids with round(visible share) of each row's visible tokens hidden too: an earlier state.
 

@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from generators.checkpoints import register
 from generators.conditions import NO_LIST, Condition, ConditionEmbedding, Labels
 from generators.contract import Prediction
 from generators.layers import Block, TokenEmbedding, TokenHead, init_weights
+from generators.relations import relations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,8 @@ class NATConfig:
         qkv_bias: bias in the query, key and value projection.
         skip: long skips between the two halves.
         dropout: on the token embeddings.
+        relative: a learned bias of the attention by how two tokens lie to each other
+            (`generators.relations`): "offset", or "box=RxC" of a sudoku; none by default, as in the papers.
     """
 
     codebook_size: int
@@ -51,6 +55,7 @@ class NATConfig:
     qkv_bias: bool = False
     skip: bool = True
     dropout: float = 0.1
+    relative: str = ""
 
 
 @register(NATConfig)
@@ -70,9 +75,12 @@ class NAT(nn.Module):
         self.num_tokens = config.grid[0] * config.grid[1]
         vocabulary = config.codebook_size + 1
         half = config.depth // 2
+        ways, related_LL = relations(config.relative, config.grid) if config.relative else (0, None)
+        self.register_buffer("relations_LL", related_LL)
+        self.relations_LL: Tensor | None
 
         def block(skip: bool = False) -> Block:
-            return Block(config.width, config.heads, config.mlp_ratio, config.qkv_bias, skip)
+            return Block(config.width, config.heads, config.mlp_ratio, config.qkv_bias, skip, ways)
 
         self.token_embedding = TokenEmbedding(vocabulary, self.num_tokens, config.width, config.dropout)
         self.condition_embedding = ConditionEmbedding(config.num_classes, config.text_width, config.width)
@@ -87,13 +95,17 @@ class NAT(nn.Module):
         """Return logits (B, L, V) and features (B, L, D); NAT reuses nothing, so `cache` stays None."""
         condition_BSD = self.condition_embedding(condition.values)
         x = torch.cat([condition_BSD, self.token_embedding(ids_BL)], dim=1)  # (B, S + L, D)
+        related = None
+        if self.relations_LL is not None:
+            before = condition_BSD.shape[1]
+            related = F.pad(self.relations_LL, (before, 0, before, 0))
         skips = []
         for block in self.in_blocks:
-            x = block(x)
+            x = block(x, None, related)
             skips.append(x)
-        x = self.mid_block(x)
+        x = self.mid_block(x, None, related)
         for block in self.out_blocks:
-            x = block(x, skips.pop())
+            x = block(x, skips.pop(), related)
         features_BLD = self.norm(x)[:, condition_BSD.shape[1] :]
         return Prediction(self.head(features_BLD, self.token_embedding.word.weight), features_BLD)
 
@@ -114,6 +126,19 @@ def nat_mnist(**overrides: Any) -> NATConfig:
     """Size the NAT of the MNIST task: 5 blocks of width 96."""
     base: dict = dict(codebook_size=256, grid=(7, 7), num_classes=10, width=96, depth=4, heads=4)
     return NATConfig(**(base | overrides))
+
+
+def nat_sudoku_4(**overrides: Any) -> NATConfig:
+    """Size the NAT of sudoku of side 4: 3 blocks of width 64."""
+    base: dict = dict(
+        codebook_size=4, grid=(4, 4), num_classes=1, width=64, depth=2, heads=4, relative="box=2x2"
+    )
+    return NATConfig(**(base | overrides))
+
+
+def nat_sudoku_6(**overrides: Any) -> NATConfig:
+    """Size the NAT of sudoku of side 6: 5 blocks of width 64."""
+    return nat_sudoku_4(**(dict(codebook_size=6, grid=(6, 6), depth=4, relative="box=2x3") | overrides))
 
 
 def nat_cifar10(**overrides: Any) -> NATConfig:

@@ -80,13 +80,16 @@ class Parts:
         shown = [observer(state, previous) for state, previous in pairs]
         return shown[0] if len(shown) == 1 else {key: torch.cat([o[key] for o in shown]) for key in shown[0]}
 
-    def advance(self, params: DecodeParams) -> None:
-        """Take one step; what a part was before is let go of as soon as it has taken it."""
+    def advance(self, params: DecodeParams, chosen_BL: Tensor | None = None) -> None:
+        """Take one step, which reveals the chosen tokens, if any are; what a part was before is let go of as
+        soon as it has taken it."""
         try:
             for place, rows in enumerate(self.rows):
                 decided = DecodeParams(*(values[rows] for values in params))
                 state, noise = self.states[place], self.noise[rows]
-                self.states[place] = advance(self.generator, state, decided, noise, self.rules)
+                chosen = None if chosen_BL is None else chosen_BL[rows].to(state.ids_BL.device)
+                rules = self.rules.choosing(chosen)
+                self.states[place] = advance(self.generator, state, decided, noise, rules)
         except BaseException:
             if self.states[0].step != self.states[-1].step:
                 self.states.clear()

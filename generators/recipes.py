@@ -13,7 +13,15 @@ from generators.config import Model as Model
 from generators.config import recipe as recipe
 from generators.config import tokenizer_kind as tokenizer_kind
 from generators.enat import ENAT, enat_b, enat_cifar10, enat_digits, enat_l, enat_mnist, enat_s
-from generators.nat import NAT, nat_cifar10, nat_digits, nat_l, nat_mnist
+from generators.nat import (
+    NAT,
+    nat_cifar10,
+    nat_digits,
+    nat_l,
+    nat_mnist,
+    nat_sudoku_4,
+    nat_sudoku_6,
+)
 from generators.tokenizers import Tokenizer
 
 MODELS: dict[str, Callable[[Any], nn.Module]] = {"nat": NAT, "enat": ENAT}
@@ -23,6 +31,8 @@ SIZES: dict[str, dict[str, Callable[..., Any]]] = {
         "mnist": nat_mnist,
         "small": nat_mnist,
         "shapes": nat_mnist,
+        "sudoku-4": nat_sudoku_4,
+        "sudoku-6": nat_sudoku_6,
         "cifar10": nat_cifar10,
         "l": nat_l,
     },
@@ -31,6 +41,8 @@ SIZES: dict[str, dict[str, Callable[..., Any]]] = {
         "mnist": enat_mnist,
         "small": enat_mnist,
         "shapes": enat_mnist,
+        "sudoku-4": enat_digits,
+        "sudoku-6": enat_mnist,
         "cifar10": enat_cifar10,
         "s": enat_s,
         "b": enat_b,

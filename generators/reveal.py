@@ -186,12 +186,36 @@ class EntropyBound:
     def __call__(
         self, proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int
     ) -> tuple[Tensor, Tensor]:
-        entropy_BL = entropies(proposal.logits_BLV.log_softmax(-1))
+        entropy_BL = proposal.entropy_BL
+        if entropy_BL is None:
+            entropy_BL = entropies(proposal.logits_BLV.log_softmax(-1))
         rising_BL = entropy_BL.masked_fill(~proposal.masked_BL, math.inf).sort(-1).values
         # The sum without the largest of the first k is the sum of the first k - 1.
         before_BL = rising_BL.cumsum(-1) - rising_BL
         revealed_BL = (before_BL <= self.epsilon) & rising_BL.isfinite()
         return -entropy_BL, proposal.masked_BL.sum(-1) - revealed_BL.sum(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """Reveal the tokens that somebody has chosen; where fewer than a step has to, also those that come first
+    by a rule.
+
+    Attributes:
+        tokens_BL: bool, the chosen ones.
+        rule: of all others.
+    """
+
+    tokens_BL: Tensor
+    rule: RevealRule
+
+    def __call__(
+        self, proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int
+    ) -> tuple[Tensor, Tensor]:
+        ranked = self.rule(proposal, remask_temperature_B1, noise, step)
+        scores_BL = ranked[0] if isinstance(ranked, tuple) else ranked
+        wanted_B = (proposal.masked_BL & ~self.tokens_BL).sum(-1)
+        return scores_BL.masked_fill(self.tokens_BL, math.inf), wanted_B
 
 
 def entropies(log_probs_BLV: Tensor) -> Tensor:
@@ -210,6 +234,14 @@ REVEAL: dict[str, Any] = {
     "sure": Sure,
     "entropy-bound": EntropyBound,
 }
+
+
+COUNTING = (Threshold, Sure, EntropyBound)
+
+
+def counts(rule: Any) -> bool:
+    """Tell whether a shipped rule says by itself how many tokens a step reveals."""
+    return isinstance(rule, COUNTING)
 
 
 def register(name: str, rule_class: Any) -> None:

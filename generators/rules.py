@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from generators.reveal import REVEAL, Confidence, RevealRule
+from generators.reveal import REVEAL, Chosen, Confidence, RevealRule
 
 if TYPE_CHECKING:  # a text is checked without torch, so that flags are quick
     from torch import Tensor
@@ -70,6 +70,10 @@ class DecodeRules:
             raise ValueError(f"{broken[0]} {numbers[broken[0]]} in {rules!r} is not a whole number")
         reveal = reveal_rule(name, {key: _number(text, rules) for key, text in of_reveal.items()}, grid)
         return cls(reveal, **{key: int(value) if key in COUNTS else value for key, value in numbers.items()})
+
+    def choosing(self, tokens_BL: Tensor | None) -> DecodeRules:
+        """Return these rules for a step that reveals chosen tokens (bool); of None, the same."""
+        return self if tokens_BL is None else dataclasses.replace(self, reveal=Chosen(tokens_BL, self.reveal))
 
     @property
     def text(self) -> str:

@@ -22,7 +22,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from generators.conditions import Condition
 from generators.config import TrainingConfig as TrainingConfig
 from generators.config import small_recipe as small_recipe
-from generators.masking import IGNORE, RatioLaw, hide_more, mask_tokens, masked_cross_entropy
+from generators.masking import (
+    IGNORE,
+    RatioLaw,
+    hide_more,
+    hide_within,
+    mask_tokens,
+    masked_cross_entropy,
+)
 from generators.noise import derive_seed, seeded
 
 
@@ -85,7 +92,7 @@ class Trainer:
 
     Raises:
         ValueError: tokens and conditions are not equally many, the batch can't be shared among the ranks, or
-            `reuse` is asked of a generator that reuses nothing.
+            `reuse` is asked of a generator that reuses nothing, or `given` of conditions that give nothing.
     """
 
     def __init__(
@@ -100,6 +107,8 @@ class Trainer:
             raise ValueError(f"batch_size {config.batch_size} can't be shared by {self.ranks} ranks equally")
         if config.reuse and not getattr(generator, "reuses", False):
             raise ValueError(f"reuse {config.reuse}: {type(generator).__name__} reuses nothing; set it to 0")
+        if config.given and condition.given_BL is None:
+            raise ValueError(f"given {config.given}: the conditions give no tokens; set it to 0")
         self.generator = generator
         self.tokens_NL = tokens_NL
         self.condition = condition
@@ -212,6 +221,9 @@ class Trainer:
         uniform_BL = share(rng.random((B, L)))
         ratios_B = share(self.mask_law.sample(1 if config.shared_mask else B, rng).expand(B))
         condition = self.condition[rows_B]
+        if config.given and condition.given_BL is not None:
+            within_B = share(rng.random(B) < config.given)
+            uniform_BL, ratios_B = hide_within(condition.given_BL, within_B, uniform_BL, ratios_B)
         with_null = type(condition).cat([condition, condition.null()])
         condition = with_null[torch.arange(len(rows_B), device=device) + len(rows_B) * dropped_B]
         ids_BL, labels_BL = mask_tokens(

@@ -7,6 +7,7 @@ Memory of one rollout buffer, for T = 8 steps of 1,024 rows with 256 tokens of w
 | features | 384 KiB | 3 GiB | the features of every token |
 | pooled | 96 KiB | 0.75 GiB | their means over 2 x 2 tokens |
 | tokens | 1 KiB | 8 MiB | token ids; `agents.sb3` computes the features again for each minibatch |
+| statistics | 385.5 KiB | 3 GiB | the features, and of each token's distribution the STATISTICS |
 """
 
 from __future__ import annotations
@@ -23,10 +24,14 @@ from torch.nn import functional as F
 
 from generators.contract import Generator
 from generators.decoding import DecodeState
+from generators.reveal import entropies
 from natgym.names.spaces import FeatureType, Kind
 from natgym.spaces import ACTION_BOUND, action_space
 
 Observation = dict[str, Tensor]
+STATISTICS = ("confidence", "margin", "entropy")
+"""Of the conditional, un-tempered distribution of a token: the likeliest code's log-probability, its lead in
+probability before the second, and the entropy in nats."""
 
 
 def observe(state: DecodeState, mask_id: int) -> Observation:
@@ -37,12 +42,22 @@ def observe(state: DecodeState, mask_id: int) -> Observation:
     B = len(state.ids_BL)
     device = state.ids_BL.device
     prediction = state.prediction
+    nothing = torch.zeros((), device=device)
     return {
-        "features": torch.zeros((), device=device) if prediction is None else prediction.features_BLD,
+        "features": nothing if prediction is None else prediction.features_BLD,
+        "logits": nothing if prediction is None else prediction.logits_BLV,
         "tokens": state.ids_BL,
         "masked": (state.ids_BL == mask_id).to(torch.uint8),
         "step": torch.full((B, 1), float(state.step), dtype=torch.float32, device=device),
     }
+
+
+def statistics(logits_BLV: Tensor) -> Tensor:
+    """Return the STATISTICS of tokens, (B, L, 3)."""
+    log_probs_BLV = logits_BLV.float().log_softmax(-1)
+    first_BL2 = log_probs_BLV.topk(2).values
+    lead_BL = first_BL2[..., 0].exp() - first_BL2[..., 1].exp()
+    return torch.stack([first_BL2[..., 0], lead_BL, entropies(log_probs_BLV)], dim=-1)
 
 
 def pooled_grid(grid: tuple[int, int]) -> tuple[int, int]:
@@ -91,12 +106,18 @@ class Observer:
         """Rows and columns of the features."""
         return pooled_grid(self.grid) if self.kind == "pooled" else self.grid
 
+    @property
+    def features_width(self) -> int:
+        """Numbers of each token."""
+        return self.width + len(STATISTICS) * (self.kind == "statistics")
+
     def space(self, steps: int) -> spaces.Dict:
         """Return what one agent sees."""
         rows, columns = self.features_grid
         num_tokens = self.grid[0] * self.grid[1]
+        shape = rows * columns, self.features_width
         boxes: dict[str, spaces.Space[Any]] = {
-            "features": spaces.Box(-np.inf, np.inf, (rows * columns, self.width), np.dtype(self.dtype).type),
+            "features": spaces.Box(-np.inf, np.inf, shape, np.dtype(self.dtype).type),
             "masked": spaces.Box(0, 1, (num_tokens,), np.uint8),
             "step": spaces.Box(0, steps, (1,), np.float32),
         }
@@ -121,9 +142,12 @@ class Observer:
         if features.ndim == 0:
             rows, columns = self.features_grid
             B = len(seen["step"])
-            features = torch.zeros(B, rows * columns, self.width, dtype=dtype, device=features.device)
+            shape = B, rows * columns, self.features_width
+            features = torch.zeros(shape, dtype=dtype, device=features.device)
         elif self.kind == "pooled":
             features = pool(features, self.grid).to(dtype)
+        elif self.kind == "statistics":
+            features = torch.cat([features, statistics(seen["logits"]).to(features)], dim=-1).to(dtype)
         else:
             features = features.to(dtype, copy=True)
         shown = {"features": features, "masked": seen["masked"], "step": seen["step"]}

@@ -25,7 +25,7 @@ from generators.schedules import (
     reference,
 )
 from natgym.observations import Observation
-from natgym.spaces import ActionMap
+from natgym.spaces import Map
 
 ACTIONS = tuple(f"action_{name}" for name in PARAMETERS)
 # Names beside the families of schedules, and the curve and the rule they stand for.
@@ -63,20 +63,23 @@ class Decision(NamedTuple):
         action_B4: what it would give to the environment's `step`; NaN where it decides nothing.
         value_B: the return it expects, if it has a critic.
         previous_action: what the next observation shows under this name, (B, k), if actions are smoothed.
+        chosen_BL: the tokens that the step reveals, if the policy and not a rule chooses them.
     """
 
     params: DecodeParams
     action_B4: Tensor | None = None
     value_B: Tensor | None = None
     previous_action: Tensor | None = None
+    chosen_BL: Tensor | None = None
 
     @classmethod
-    def of(cls, action_map: ActionMap, action_Bk: Tensor, previous_Bk: Tensor, step: int) -> Decision:
+    def of(cls, action_map: Map, action_Bk: Tensor, previous_Bk: Tensor, step: int) -> Decision:
         """Return what an action means as the environment plays it, after the one that was played before."""
         played_Bk = action_map.smooth(action_Bk, previous_Bk, step)
         remembered = played_Bk if action_map.smoothing else None
         params = action_map(played_Bk, step)
-        return cls(params, action_map.spread(action_Bk), previous_action=remembered)
+        told = {"previous_action": remembered, "chosen_BL": action_map.chosen(played_Bk)}
+        return cls(params, action_map.spread(action_Bk), **told)
 
 
 @runtime_checkable

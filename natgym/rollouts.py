@@ -60,8 +60,7 @@ def play(
 ) -> Iterator[Move]:
     """Yield the T steps in which a policy draws one image per condition.
 
-    A rule that counts by itself may have revealed everything earlier; the steps after that change nothing,
-    and whoever needs none of them stops.
+    Everything may be revealed earlier; the steps after that change nothing, and whoever needs none stops.
 
     Args:
         noise: of as many rows.
@@ -75,7 +74,8 @@ def play(
         decision = decide(policy, observe(state, generator.mask_id) | remembered, state.step)
         if decision.previous_action is not None:
             remembered["previous_action"] = decision.previous_action
-        after = advance(generator, state, decision.params, noise, rules, entropy=entropy)
+        chosen = rules.choosing(decision.chosen_BL)
+        after = advance(generator, state, decision.params, noise, chosen, entropy=entropy)
         yield Move(state, decision, after)
         state = after
 
@@ -95,7 +95,7 @@ class Step(NamedTuple):
     def columns(self) -> dict[str, np.ndarray]:
         """Return the columns of the frame but for the condition."""
         B, empty = len(self.nfe_B), torch.tensor(torch.nan)
-        params, action_B4, value_B, _ = self.decision
+        params, action_B4, value_B, *_ = self.decision
         actions = [empty] * len(ACTIONS) if action_B4 is None else action_B4.unbind(-1)
         columns = {
             "sample": self.first + torch.arange(B),

@@ -10,11 +10,12 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from generators.parameters import EXPONENTIAL, SIGMOID, SOFTPLUS, Activation
 from generators.schedules import PARAMETERS, TABLE, DecodeParams, Schedule
-from natgym.names.spaces import Preset, check_actions, check_preset
+from natgym.names.spaces import REVEAL, Actions, Preset, check_actions, check_preset
 
 ACTION_BOUND = 10.0
 """Of the paper's presets and of searches; never met in practice."""
@@ -23,9 +24,12 @@ __all__ = [
     "SIGMOID",
     "SOFTPLUS",
     "ActionMap",
+    "Actions",
     "Activation",
     "BatchedBox",
+    "Map",
     "Preset",
+    "TokenMap",
     "action_space",
 ]
 
@@ -46,6 +50,11 @@ class BatchedBox(spaces.Box):
 def batched(space: spaces.Dict, n: int) -> spaces.Dict:
     """Return the space of n stacked observations."""
     return spaces.Dict({key: BatchedBox(box, n) for key, box in space.items() if isinstance(box, spaces.Box)})
+
+
+def batched_actions(space: spaces.Space[Any], n: int) -> spaces.Space[Any]:
+    """Return the space of n stacked actions."""
+    return BatchedBox(space, n) if isinstance(space, spaces.Box) else batch_space(space, n)
 
 
 def action_space(bounds: Sequence[float] = (ACTION_BOUND,) * len(PARAMETERS)) -> spaces.Box:
@@ -171,6 +180,9 @@ class ActionMap:
         """The box (k,) that actions are clipped to."""
         return action_space(self._limits)
 
+    def chosen(self, action_Bk: Tensor) -> None:
+        """Return None: these actions choose no tokens, a rule does."""
+
     def clip(self, action_Bk: Tensor) -> Tensor:
         """Return actions (B, k) moved into the box; those inside keep their bits.
 
@@ -253,3 +265,56 @@ class ActionMap:
     def _inverse(self, value: Tensor, activation: Activation) -> float:
         anchor = value.clamp(self.floor, 1 - _EPSILON if activation is SIGMOID else None)
         return activation.inverse(anchor).item()
+
+
+@dataclass(frozen=True, eq=False)
+class TokenMap:
+    """Actions that say of each token whether the step reveals it; the parameters follow a schedule.
+
+    What is revealed already or given stays, and the last step reveals everything. Where no token that is
+    masked is chosen, the one is that the decoding rule puts first.
+
+    Attributes:
+        schedule: of temperatures and guidance; its mask ratios mean nothing.
+        num_tokens: L.
+    """
+
+    schedule: Schedule
+    num_tokens: int
+    parameters = ()
+    smoothing = 0.0
+    num_smoothed = 0
+    name = REVEAL
+
+    def settings(self) -> None:
+        """Return None: there are none."""
+
+    @property
+    def action_space(self) -> spaces.MultiBinary:
+        """One bit for each token."""
+        return spaces.MultiBinary(self.num_tokens)
+
+    def chosen(self, action_BL: Tensor) -> Tensor:
+        """Return which tokens are revealed, bool (B, L)."""
+        return action_BL != 0
+
+    def outside(self, action_BL: Tensor) -> Tensor:
+        """Return a bool (B,): whether a number of the action is neither 0 nor 1."""
+        return ((action_BL != 0) & (action_BL != 1)).any(-1)
+
+    def smooth(self, action_BL: Tensor, previous: Tensor, step: int) -> Tensor:
+        """Return the action as it is."""
+        return action_BL
+
+    def spread(self, action_BL: Tensor) -> Tensor:
+        """Return (B, K), NaN for all parameters."""
+        return torch.full((len(action_BL), len(PARAMETERS)), torch.nan)
+
+    def __call__(self, action_BL: Tensor, step: int) -> DecodeParams:
+        """Return the schedule's decoding parameters; ValueError if an action is not finite."""
+        if not bool(torch.isfinite(action_BL.float()).all()):
+            raise ValueError("an action is not finite; give 1 for each token to reveal, else 0")
+        return self.schedule.params(step, len(action_BL))
+
+
+Map = ActionMap | TokenMap

@@ -27,13 +27,13 @@ from generators.contract import Generator
 from generators.data import Split, open_split, tokens
 from generators.encoders import TextEncoder, encode, encode_captions
 from generators.files import PRETRAINED, cache_folder, saved
-from generators.given import GIVEN, Given, give, hidden_region
+from generators.given import GIVEN, Given, give, hidden_tokens
 from generators.images import Pictures
 from generators.pixels import ImageFiles
 from generators.precision import Precision, in_precision
 from generators.texts import Captions
 from generators.tokenizers import Tokenizer
-from natgym.metrics import classifier, scenes  # noqa: F401  (the classes register themselves)
+from natgym.metrics import classifier, puzzles, scenes  # noqa: F401  (the classes register themselves)
 from natgym.metrics.extractors import Extractor
 from natgym.names.tasks import (
     PLACES,
@@ -80,7 +80,8 @@ class Task:
 
     Attributes:
         spec: what `Task.load` finds it by again, in any process; None if only its objects can make it.
-        given: "#given=REGION" where that region of real images is drawn, which give the rest; else empty.
+        given: "#given=REGION" where that region of real images is drawn, which give the rest, or the form of
+            puzzles; else empty.
     """
 
     def __init__(
@@ -124,12 +125,10 @@ class Task:
         if isinstance(spec, Task):
             task = spec.like(**networks) if _present(networks) else spec
         else:
-            place, said, region = str(spec).partition(GIVEN)
-            location = find(place, _of_images)
+            location = find(str(spec), _of_images)
             networks = dict(location.networks) | _present(networks)
-            name = location.name + said + region
-            task = cls(name, location.description, folder=location.folder, device=device, **networks)
-            task.spec, task.given = location.spec + said + region, said + region
+            task = cls(location.name, location.description, folder=location.folder, device=device, **networks)
+            task.spec, task.given = location.spec, location.given
         return task if precision == "float32" else task.in_precision(precision)
 
     def like(self, **networks: Any) -> Task:
@@ -212,7 +211,8 @@ class Task:
         """Return the conditions of a split's real images, with all tokens but those of the region."""
         ids_NL, _ = tokens(self.data, split, self.tokenizer, cache_folder())
         condition = self.images(split).condition.to(self.place)
-        return give(condition, ids_NL, hidden_region(self.given.removeprefix(GIVEN), self.tokenizer.grid))
+        form = self.given.removeprefix(GIVEN)
+        return give(condition, ids_NL, hidden_tokens(self.data, split, form, self.tokenizer.grid))
 
     @property
     def place(self) -> torch.device:

@@ -22,7 +22,7 @@ def snippets(text: str) -> list[str]:
 
 
 (PROGRAM,) = snippets(README)
-EXAMPLE, AGENT, OPTIONS, GIVEN, REWARD, ROLLOUT = snippets(ENVIRONMENT)
+EXAMPLE, AGENT, OPTIONS, TOKENS, GIVEN, REWARD, ROLLOUT = snippets(ENVIRONMENT)
 (SWEEP,) = snippets((ROOT / "docs/autonat.md").read_text())
 
 
@@ -40,7 +40,7 @@ def test_the_first_example_runs_by_itself() -> None:
     assert done.returncode == 0 and done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("snippet", [OPTIONS, GIVEN, REWARD], ids=["options", "given", "reward"])
+@pytest.mark.parametrize("snippet", [OPTIONS, TOKENS, GIVEN, REWARD])
 def test_the_code_of_the_docs_runs(snippet: str, capsys: pytest.CaptureFixture[str]) -> None:
     exec(snippet, {})
     assert capsys.readouterr().out

@@ -7,7 +7,7 @@ _HOMES = {
     "AdaNATTrainer": "agents.adanat.trainer",
     "EnvConfig": "agents.adanat.config",
     "TrainingConfig": "agents.adanat.config",
-    "preset": "agents.adanat.config",
+    "preset": "agents.adanat.presets",
     "train": "agents.adanat.trainer",
 }
 __all__ = [*_HOMES]  # noqa: PLE0604

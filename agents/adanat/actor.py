@@ -14,7 +14,7 @@ from generators.checkpoints import register
 from generators.parameters import STANDARD, completed
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, DecodeParams, Schedule
-from natgym.observations import Observation, Observer, pool
+from natgym.observations import STATISTICS, Observation, Observer, pool, statistics
 from natgym.rollouts import Decision
 from natgym.spaces import ActionMap
 
@@ -38,6 +38,8 @@ class ActorConfig:
     """The generator's grid, if the features are pooled to `grid`."""
     sees_previous: bool = True
     """Whether the network reads the action played before, where actions are smoothed; AdaGen's does not."""
+    statistics: bool = False
+    """Whether the network reads STATISTICS of each token beside the features."""
     own_map: dict[str, Any] | None = None
     """Settings of an action map that is no preset."""
 
@@ -55,7 +57,8 @@ class ActorNetwork(nn.Module):
         self.config, widths = config, config.widths
         k = len(config.parameters)
         smoothed = k if config.smoothing and config.sees_previous else 0
-        self.trunk = Trunk(widths, config.grid, config.features_width, smoothed, widths.blind)
+        shown = config.features_width + len(STATISTICS) * config.statistics
+        self.trunk = Trunk(widths, config.grid, shown, smoothed, widths.blind)
         self.head = nn.Linear(widths.hidden[1], k)
 
 
@@ -101,6 +104,8 @@ class Actor(ActorNetwork):
     def seen(self, observation: Observation) -> Observation:
         """Return an observation as the trunk reads it: pooled features, and a previous action in any case."""
         features = observation["features"].float()
+        if self.config.statistics:
+            features = torch.cat([features, statistics(observation["logits"])], dim=-1)
         if self.config.pooled_from is not None:
             features = pool(features, self.config.pooled_from)
         start = {"previous_action": features.new_zeros(len(features), len(self.config.parameters))}
@@ -132,6 +137,7 @@ def export_actor(
         policy=vars(policy.widths),
         grid=observer.features_grid,
         features_width=observer.width,
+        statistics=observer.kind == "statistics",
         steps=action_map.schedule.steps,
         actions=action_map.name,
         schedule_name=action_map.schedule.name,

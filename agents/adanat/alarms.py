@@ -44,7 +44,7 @@ class Vitals(NamedTuple):
     """One measurement of the mean policy on the select split; the names are columns of metrics.csv.
 
     Attributes:
-        distance: Frechet distance.
+        distance: what is made small, by default the Frechet distance.
         recall, coverage: NaN where the reference is statistics alone.
         class_drift: total variation between the classes asked for and those recognised.
         reward_gap: mean reward of real images minus that of generated ones.

@@ -1,8 +1,8 @@
-"""Hyper-parameters of AdaNAT (arXiv 2409.00342, section 4.1 and code), and the published sets of them."""
+"""Hyper-parameters of AdaNAT (arXiv 2409.00342, section 4.1 and code); `presets` has the published sets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from agents.adanat.alarms import AlarmConfig
-from agents.adanat.parts import Baseline, CotrainingConfig, PolicyConfig, small_policy
+from agents.adanat.parts import Baseline, CotrainingConfig, PolicyConfig, TokenPolicyConfig, small_policy
 from generators.checks import at_least
 from generators.precision import Precision
 from generators.rules import DecodeRules
-from natgym.names.spaces import PARAMETERS, FeatureType, Kind, Preset, check_actions, check_preset
+from natgym.evaluation.objective import ObjectiveName
+from natgym.names.spaces import PARAMETERS, REVEAL, Actions, FeatureType, Kind, check_actions, check_preset
 from natgym.names.tasks import at_hand
-from natgym.rewards.config import AdversarialConfig, RewardOptions, groups_of
+from natgym.rewards.config import RewardOptions, groups_of
 from natgym.rewards.contract import Reward
 from natgym.rewards.named import names_of
 from natgym.settings import changed
@@ -28,8 +29,7 @@ if TYPE_CHECKING:  # flags and their mistakes are told without torch
 SEARCHED = "static-search"  # the schedule that a script searches
 ADANAT = "adanat"  # the learned policy
 STEP_ONLY = "step-only"  # a policy that sees the step alone, and the folder of its trainings
-# What is trained alike, by the settings in which it differs.
-KINDS: dict[str, dict[str, Any]] = {STEP_ONLY: {"policy.blind": True}, ADANAT: {}}
+KINDS = (STEP_ONLY, ADANAT)  # what is trained alike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +44,15 @@ class EnvConfig:
     """Decoding steps T."""
     schedule: str = "reference"
     """What the policy starts from: a family's name or a schedule file."""
-    actions: Preset = "default"
-    """Action map around the schedule."""
+    actions: Actions = "default"
+    """Action map around the schedule; or reveal: of each token, whether the step reveals it."""
     parameters: tuple[str, ...] = PARAMETERS
     """Decoding parameters that the policy sets; the others follow the schedule."""
     smoothing: float = 0.0
     """Share of the action played before in the one played; AdaGen has 0.8 for T = 16."""
     observation: Kind = "features"
-    """What the rollout buffer holds: "features", "pooled" ones, or "tokens", whose features come again."""
+    """What the rollout buffer holds: "features", "pooled" ones, "tokens", whose features come again, or
+    "statistics", features and how sure the generator is of each token, which choosing tokens needs."""
     rules: str = "confidence"
     """Rules of the decoding step: confidence, random, halton, with limits if need be (generators.rules);
     adanat lets a step reveal nothing."""
@@ -61,6 +62,8 @@ class EnvConfig:
     feature-distance, which don't learn; or a sum, as in "adversarial=1,mmd=0.5"."""
     rewards: RewardOptions = field(default_factory=RewardOptions)
     """Options of the rewards by name."""
+    price: float = 0.0
+    """Taken off the reward for each forward pass that an image took, and added to what is measured."""
     extractor: str = "reward"
     """What rewards look through: the task's "reward" extractor; its "score" extractor, which measures
     progress, too; or the folder of a saved one."""
@@ -121,6 +124,7 @@ class EnvConfig:
             steps=self.steps,
             reward=self.reward if reward is None else reward,
             rewards=self.rewards.of(names_of(self.reward)) if reward is None else None,
+            price=self.price,
             schedule=self.schedule,
             actions=self.actions,
             parameters=self.parameters,
@@ -181,10 +185,15 @@ class AdaNATConfig:
     """Batches of trajectories that such a reward learns from before the first update."""
     policy: PolicyConfig = field(default_factory=small_policy)
     """Widths of the policy network."""
+    tokens: TokenPolicyConfig = field(default_factory=TokenPolicyConfig)
+    """The network of a policy that chooses tokens (--actions reveal), and the rule that it starts as."""
     alarms: AlarmConfig = field(default_factory=AlarmConfig)
     """Signs of a gamed reward, looked for at each measurement."""
     cotraining: CotrainingConfig = field(default_factory=CotrainingConfig)
     """Learning of the generator beside the policy; by default it is frozen."""
+    objective: ObjectiveName = "distance"
+    """What the select split measures, and the kept policy has least of: the distance; or the share of images
+    not as their captions ask, or not by the rules of a puzzle."""
     evaluate_every: int = 10
     """Updates between measurements on the select split; one comes before the first update."""
     evaluation_images: int = 1000
@@ -264,6 +273,11 @@ class TrainingConfig:
         """Return a copy with settings changed: `but(steps=2, seed=1)`, `but({"alarms.recall": .2})`."""
         return changed(self, {**(changes or {}), **settings})
 
+    def settings_of(self, kind: str) -> dict[str, Any]:
+        """Return the settings in which a training of one of KINDS differs from this one."""
+        network = "tokens" if self.env.actions == REVEAL else "policy"
+        return {f"{network}.blind": True} if kind == STEP_ONLY else {}
+
     @property
     def total_images(self) -> int:
         """Images that the whole training draws."""
@@ -274,74 +288,3 @@ class TrainingConfig:
         learning = adanat.updates * env.trajectories + taught * adanat.fresh_images(env.trajectories)
         final = finalists * adanat.final_images if finalists > 1 and not adanat.cotraining.updates else 0
         return learning + measurements * adanat.evaluation_images + final
-
-
-PresetName = Literal["small", "small_adversarial", "adanat_paper", "adagen"]
-
-
-def preset(name: PresetName) -> TrainingConfig:
-    """Return a named set of hyper-parameters; task, generator and device are left to the user.
-
-    "small" is for the small tasks. "small_adversarial" goes on from a searched schedule there in small steps,
-    with a network as the discriminator. "adanat_paper" has AdaNAT's of ImageNet-256 at T = 8; what 8 GPUs do
-    there in batches of 128 is one batch here. "adagen" is the same with AdaGen's 16 steps, smoothed actions
-    and schedule as residual (arXiv 2603.06993), which published no training code.
-    """
-    presets: dict[PresetName, Callable[[], TrainingConfig]] = {
-        "small": TrainingConfig,
-        "small_adversarial": _small_adversarial,
-        "adanat_paper": _adanat_paper,
-        "adagen": _adagen,
-    }
-    return presets[name]()
-
-
-def _small_adversarial() -> TrainingConfig:
-    env = EnvConfig(steps=4, schedule=SEARCHED, reward="adversarial", trajectories=512)
-    adanat = AdaNATConfig(
-        updates=60, learning_rate=1e-3, final_learning_rate=None, action_std=(0.3, 0.2), finalists=1
-    )
-    return TrainingConfig(env=env, adanat=adanat)
-
-
-def _adanat_paper() -> TrainingConfig:
-    discriminator = AdversarialConfig(
-        backbone="dino", learning_rate=1e-4, betas=(0.5, 0.999), loss="logistic", crop=0.5
-    )
-    env = EnvConfig(
-        steps=8,
-        actions="paper-no-residual",
-        rules="adanat",
-        reward="adversarial",
-        trajectories=4096,
-        rewards=RewardOptions(adversarial=discriminator),
-    )
-    adanat = AdaNATConfig(
-        updates=1000,
-        epochs=5,
-        minibatch=None,
-        learning_rate=1e-5,
-        final_learning_rate=None,
-        adam_eps=1e-8,
-        max_gradient_norm=None,
-        normalize_advantages=False,
-        clip=0.2,
-        value_weight=0.5,
-        entropy_weight=0.01,
-        action_std=(0.6, 0.3),
-        std_updates=500,
-        real="raw",
-        discriminator_batch=8 * 128,
-        discriminator_steps=5,
-        warmup=0,
-        policy=PolicyConfig(),
-        # The official code measures 50,000 images after each update, five sixths of all that it does.
-        evaluate_every=50,
-        evaluation_images=10_000,
-        finalists=1,
-    )
-    return TrainingConfig(env=env, adanat=adanat)
-
-
-def _adagen() -> TrainingConfig:
-    return _adanat_paper().but(steps=16, actions="paper", smoothing=0.8)

@@ -61,7 +61,9 @@ def claim(folder: Path, told: dict[str, Any]) -> TrainingFolder:
     """
     path = folder / TRAINING
     if path.is_file():
-        _refuse_differences(folder, json.loads(path.read_text()), told)
+        before = json.loads(path.read_text())
+        before["adanat"] = dataclasses.asdict(AdaNATConfig()) | before["adanat"]  # of before some settings
+        _refuse_differences(folder, before, told)
         return TrainingFolder(folder)
     _refuse_foreign(folder, told)
     return take(folder, told)
@@ -119,6 +121,7 @@ def manifest(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any = None) -> 
         "group": env.group,
         "coupled": env.coupled,
         "rules": env.rules.text,
+        **({"price": env.price} if env.price else {}),  # trainings of before had none
         "conditions": "random" if env.random_conditions else env.pool.fingerprint,
         "reward": env.reward_name,
         "reward_options": env.reward_options,

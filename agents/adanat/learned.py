@@ -15,14 +15,17 @@ from agents.adanat.actor import Actor, export_actor
 from agents.adanat.config import AdaNATConfig
 from agents.adanat.folders import policy_name
 from agents.adanat.network import AdaNATPolicy, PolicyConfig
+from agents.adanat.parts import TokenPolicyConfig
+from agents.adanat.tokens import TokenPolicy
 from agents.sb3 import PPO, LearnedPolicy, SB3VecEnv
 from generators.checkpoints import load_tensors, read_description, save_pretrained, save_tensors
 from generators.noise import derive_seed, seeded
 from generators.rules import DecodeRules
 from generators.schedules import Schedule
 from natgym.env.vector import DecodeVectorEnv
+from natgym.names.spaces import REVEAL
 from natgym.observations import Observer
-from natgym.spaces import ActionMap
+from natgym.spaces import ActionMap, Map, TokenMap
 
 Learned = Actor | LearnedPolicy
 OWN = "SB3Policy"  # the type of a saved policy whose class is not natgym's
@@ -38,11 +41,17 @@ def new_ppo(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any = None) -> P
         ValueError: it is none, or has no standard deviation that the training could set.
     """
     transitions = env.steps * env.num_envs
-    made_of = AdaNATPolicy if policy is None else policy
+    chooses = isinstance(env.action_map, TokenMap)
+    usual = TokenPolicy if chooses else AdaNATPolicy
+    made_of = usual if policy is None else policy
     _check_policy(made_of, config)
     kwargs: dict[str, Any] = {"optimizer_kwargs": {"eps": config.adam_eps}}
     if isinstance(made_of, type) and issubclass(made_of, AdaNATPolicy):
         kwargs |= {"config": config.policy, "grid": env.observer.features_grid}
+    elif made_of is TokenPolicy:
+        if env.observer.kind != "statistics":
+            raise ValueError(f"observation {env.observer.kind}: to choose tokens, policies read statistics")
+        kwargs |= {"config": config.tokens}
     with seeded(derive_seed(config.seed, "policy")):
         ppo = PPO(
             made_of if isinstance(made_of, type) else lambda *spaces, **options: made_of,
@@ -66,6 +75,8 @@ def new_ppo(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any = None) -> P
             policy_kwargs=kwargs,
             device=env.device,
         )
+    if chooses:
+        return ppo
     if not hasattr(ppo.policy, "log_std"):
         raise ValueError(f"policy {policy_name(policy)} has no log_std; its actions have to be Gaussian")
     ppo.policy.log_std.requires_grad_(False)  # the training sets it, update by update
@@ -81,7 +92,7 @@ def learned_policy(
         env: that it was trained in.
         weights: in place of its own.
     """
-    if type(policy) is AdaNATPolicy:
+    if type(policy) is AdaNATPolicy and isinstance(env.action_map, ActionMap):
         return export_actor(policy, env.observer, env.action_map, env.rules, weights).to(env.device)
     policy.action_dist.distribution = None  # type: ignore[assignment]  # of the last pass, with its graph
     policy = copy.deepcopy(policy)
@@ -113,7 +124,7 @@ def save_own(policy: LearnedPolicy, folder: Path, **metadata: Any) -> None:
         "parameters": list(action_map.parameters),
         "smoothing": action_map.smoothing,
         "rules": rules,
-        "widths": vars(policy.policy.widths) if isinstance(policy.policy, AdaNATPolicy) else None,
+        "widths": vars(widths) if (widths := getattr(policy.policy, "widths", None)) else None,
     }
     weights = policy.policy.state_dict().items()  # SB3 has some under two names, which a file can't
     save_tensors(
@@ -133,6 +144,8 @@ def load_own(folder: Path, policy_class: Any, device: torch.device | str = "cpu"
         ValueError: the class is not given, or the weights don't fit it.
     """
     config = read_description(folder)["config"]
+    if config["class"] == policy_name(TokenPolicy):
+        policy_class = TokenPolicy
     if policy_class is None:
         raise ValueError(
             f"{folder} holds a policy of class {config['class']}, which is not natgym's; load it with "
@@ -141,10 +154,11 @@ def load_own(folder: Path, policy_class: Any, device: torch.device | str = "cpu"
     told = config["observer"] | {"grid": tuple(config["observer"]["grid"])}
     observer, table = Observer(**told), torch.tensor(config["table"], dtype=torch.float64)
     schedule = Schedule(table, config["schedule_name"])
-    options: dict[str, Any] = {"parameters": tuple(config["parameters"]), "smoothing": config["smoothing"]}
-    action_map = ActionMap.named(config["actions"], schedule, config["own_map"], **options)
+    action_map = _action_map(config, schedule, observer)
     kwargs: dict[str, Any] = {}
-    if config["widths"] is not None:  # a child of AdaNAT's own
+    if policy_class is TokenPolicy:
+        kwargs = {"config": TokenPolicyConfig(**config["widths"])}
+    elif config["widths"] is not None:  # a child of AdaNAT's own
         widths = PolicyConfig(**{**config["widths"], "hidden": tuple(config["widths"]["hidden"])})
         kwargs = {"config": widths, "grid": observer.features_grid}
     spaces = observer.space(schedule.steps), action_map.action_space
@@ -158,8 +172,16 @@ def load_own(folder: Path, policy_class: Any, device: torch.device | str = "cpu"
     return LearnedPolicy(policy, observer, action_map, rules)
 
 
+def _action_map(config: dict[str, Any], schedule: Schedule, observer: Observer) -> Map:
+    """Return the action map that a saved policy was trained with."""
+    if config["actions"] == REVEAL:
+        return TokenMap(schedule, math.prod(observer.grid))
+    options: dict[str, Any] = {"parameters": tuple(config["parameters"]), "smoothing": config["smoothing"]}
+    return ActionMap.named(config["actions"], schedule, config["own_map"], **options)
+
+
 def is_own(folder: Path) -> bool:
-    """Whether a folder holds a policy whose class is not natgym's."""
+    """Whether a folder holds a policy that `save_own` wrote."""
     path = folder / "config.json"
     return path.is_file() and json.loads(path.read_text()).get("type") == OWN
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from generators.images import Batch, labelled, regrouped
 from generators.noise import derive_seed
 from generators.room import image_rows
 from natgym.env.vector import DecodeVectorEnv
+from natgym.evaluation.objective import Objective
 from natgym.evaluation.scorer import Scorer
 from natgym.metrics.extractors import CHUNK
 from natgym.rewards.checks import judged
@@ -50,10 +52,12 @@ class Monitor:
         self.alarms: dict[Alarm, str] = {}
         self.finalists: list[dict[str, Any]] = []
         self.scorer: Scorer | None = None
+        self.objective = Objective(config.objective, env.price)
         if env.task.description is None:
             return
         select = env.task.images("select")
         self.scorer = Scorer(env.task.score_extractor, select)  # type: ignore[arg-type]
+        self.objective.refuse_untold(env.task.score_extractor, env.task)
         # The papers' discriminator judges groups of GROUP, and fewer images as one.
         rows = torch.arange(len(select) // GROUP * GROUP or len(select))
         self.held_out = select.take(rows)
@@ -105,8 +109,7 @@ class Monitor:
         seed = derive_seed(self.config.seed, "finalists")
         for finalist in self.finalists:
             drawn = self._draw(policy(finalist["weights"]), self.config.final_images, seed)
-            looked = self.scorer.look((part.images_NCHW, part.condition) for part in drawn)
-            finalist["distance"] = self.scorer.reference.distance(looked.features_Nd)
+            finalist["distance"] = self.objective.of(self.scorer, drawn).distance
         self.finalists.sort(key=lambda one: one["distance"])
 
     def measure(self, policy: Policy) -> Vitals:
@@ -119,11 +122,12 @@ class Monitor:
         most = max(env.num_envs, TIMES * image_rows(env.tokenizer.image_shape))
         real = Judgments(judges, evenly(len(self.held_out), most))
         fake = Judgments(judges, evenly(self.config.evaluation_images, most))
-        idle = Idle(policy.steps)
+        steps = Steps(policy.steps)
         for _ in real.over(labelled(self.held_out, CHUNK)):
             pass
         drawn = self._draw(policy, self.config.evaluation_images, seed)
-        scores = self.scorer.scores(self.scorer.look(fake.over(idle.over(drawn))))
+        looked = self.scorer.look(fake.over(steps.over(drawn)))
+        scores, chosen_by = self.scorer.scores(looked), self.objective(self.scorer, looked, steps.nfe_N)
         told_apart = math.nan
         for judge, real_B, fake_B in zip(judges, real.rewards, fake.rewards, strict=True):
             if hasattr(judge, "threshold"):
@@ -132,13 +136,13 @@ class Monitor:
         real_B, fake_B = real.rewards[0], fake.rewards[0]
         gap, spread = real_B.mean() - fake_B.mean(), ((real_B.var() + fake_B.var()) / 2).sqrt()
         learns = isinstance(env.reward, LearningReward) and spread > 0
-        measured = ("distance", "recall", "coverage", "class_drift")
         return Vitals(
-            **{name: scores.get(name, math.nan) for name in measured},
+            distance=chosen_by.distance,
+            **{name: scores.get(name, math.nan) for name in ("recall", "coverage", "class_drift")},
             reward_gap=gap.item(),
             told_apart=told_apart,
             separation=(gap / spread).item() if learns else math.nan,
-            idle=idle.share,
+            idle=steps.idle,
         )
 
     def _draw(self, policy: Policy, images: int, seed: int) -> Iterator[Rollout]:
@@ -191,8 +195,8 @@ class Judgments:
         return [torch.cat(parts) for parts in self._parts]
 
 
-class Idle:
-    """In which share of the steps before the last, of those where something is masked, nothing is revealed.
+class Steps:
+    """What the steps of images did and cost.
 
     Args:
         steps: of the policy.
@@ -200,10 +204,12 @@ class Idle:
 
     def __init__(self, steps: int) -> None:
         self.steps, self.open, self.unchanged = steps, 0, 0
+        self._passes: list[np.ndarray] = []
 
     def over(self, drawn: Iterable[Rollout]) -> Iterator[Batch]:
         """Count the steps of batches and hand on their images."""
         for part in drawn:
+            self._passes.append(part.nfe_N)
             for step in part.steps:
                 if step.step < self.steps - 1:
                     open_B = step.masked_before_B > 0
@@ -212,6 +218,12 @@ class Idle:
             yield part.images_NCHW, part.condition
 
     @property
-    def share(self) -> float:
-        """The share, not a number where there is no such step."""
+    def nfe_N(self) -> np.ndarray:
+        """Forward passes of each image."""
+        return np.concatenate(self._passes)
+
+    @property
+    def idle(self) -> float:
+        """In which share of the steps before the last, of those where something is masked, nothing is
+        revealed; not a number where there is no such step."""
         return self.unchanged / self.open if self.open else math.nan

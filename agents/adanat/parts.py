@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
+
+from generators.reveal import counts
+from generators.rules import DecodeRules
 
 Baseline = Literal["critic", "rloo", "grpo"]
 
@@ -27,6 +31,32 @@ class PolicyConfig:
     hidden: tuple[int, int] = (1024, 512)
     frequencies: int = 256
     blind: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenPolicyConfig:
+    """The network of a policy that chooses tokens, and the rule that it starts as.
+
+    Attributes:
+        width: of a token inside the network.
+        depth: blocks of attention over the tokens.
+        start: the rule that it starts as, one that counts by itself (generators.rules).
+        sharpness: log-odds of what that rule reveals, and minus those of the rest: the larger, the less the
+            policy explores.
+        blind: hide the features from the actor, which sees the masks, the step and the rule it started as.
+    """
+
+    width: int = 32
+    depth: int = 1
+    start: str = "entropy-bound,epsilon=0.5"
+    sharpness: float = 3.0
+    blind: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sharpness < math.inf:
+            raise ValueError(f"sharpness {self.sharpness}: it must be positive and finite")
+        if not counts(DecodeRules.of(self.start, (1, 1)).reveal):
+            raise ValueError(f"start {self.start!r} is no rule that counts by itself, such as threshold")
 
 
 def small_policy() -> PolicyConfig:

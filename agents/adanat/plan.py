@@ -225,7 +225,7 @@ def _learn(env: DecodeVectorEnv, policy: Any, rows: int) -> int:
         key: torch.zeros(rows, *box.shape, dtype=getattr(torch, box.dtype.name), device=env.device)
         for key, box in space.items()
     }
-    actions = torch.zeros(rows, len(env.action_map.parameters), device=env.device)
+    actions = torch.zeros(rows, *env.action_map.action_space.shape, device=env.device)
     with LiveBytes() as memory:
         values, log_probs, _ = policy.evaluate_actions(observation, actions)
         (values.sum() + log_probs.sum()).backward()

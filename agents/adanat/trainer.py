@@ -95,7 +95,8 @@ class AdaNATTrainer:
             {name: learned[name] for name in KEPT},
             judged,
             generator,
-            {"action_std": std, "learning_rate": rate},
+            {} if std is None else {"action_std": std},
+            {"learning_rate": rate},
         )
 
     def begin(self) -> None:
@@ -108,8 +109,13 @@ class AdaNATTrainer:
         self.explore(0)
         self.teacher.begin(self.ppo.policy)
 
-    def explore(self, update: int) -> float:
-        """Set the standard deviation of the policy's actions to that of an update; return it."""
+    def explore(self, update: int) -> float | None:
+        """Set the standard deviation of the policy's actions to that of an update; return it.
+
+        A policy that chooses tokens has none.
+        """
+        if not hasattr(self.ppo.policy, "log_std"):
+            return None
         std = self.config.action_std_at(update)
         self.ppo.policy.log_std.data.fill_(math.log(std))  # type: ignore[union-attr, operator]
         return std

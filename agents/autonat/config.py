@@ -9,7 +9,6 @@ from typing import Literal
 
 from generators.checks import at_least
 
-Objective = Literal["distance", "caption"]
 OptimizerName = Literal["paper", "grid", "random", "spsa", "gradient", "coordinate", "cma", "tpe"]
 Warm = Literal["grid", "family", "none"]
 Ratio = Literal["power-cosine", "beta-cdf"]

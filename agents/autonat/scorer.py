@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from agents.autonat.config import Objective, SearchConfig
+from agents.autonat.config import SearchConfig
 from generators.conditions import Condition
 from generators.data import SplitName
 from generators.first_pass import FirstPass
@@ -14,6 +13,7 @@ from generators.noise import derive_seed
 from generators.rules import DecodeRules
 from generators.schedules import Schedule
 from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
+from natgym.evaluation.objective import Measurement, Objective, ObjectiveName
 from natgym.evaluation.scorer import Scorer
 from natgym.metrics import pixels
 from natgym.policies import FixedPolicy
@@ -43,26 +43,17 @@ class Evaluation(NamedTuple):
     split: SplitName = "select"
 
 
-class Measurement(NamedTuple):
-    """What a search makes small, usually the distance from the split, and its standard error over draws of
-    as many images."""
-
-    distance: float
-    error: float
-
-
 class ScheduleScorer:
     """Measure schedules of one generator: their images' distance from a split of the task's real images.
 
     Args:
         task: a `Task`, or what `Task.load` takes.
         rules: of policies that have none of their own, perhaps as text.
-        objective: what is measured: the distance; or "caption", the share of images that are not as their
-            captions ask, where the score extractor reads them.
+        objective, price: what is measured; see `natgym.evaluation.objective`.
         threads: batches drawn at once; results don't depend on it.
 
     Raises:
-        ValueError: nobody reads captions.
+        ValueError: nobody tells the objective.
     """
 
     def __init__(
@@ -70,13 +61,14 @@ class ScheduleScorer:
         task: Any,
         *,
         rules: str | DecodeRules = "confidence",
-        objective: Objective = "distance",
+        objective: ObjectiveName = "distance",
+        price: float = 0.0,
         threads: int = 1,
     ) -> None:
         self.task = Task.load(task)
-        if objective == "caption" and not hasattr(self.task.score_extractor, "read"):
-            raise ValueError(f"objective caption: the score extractor of {self.task} reads no captions")
-        self.objective = objective
+        self.objective = Objective(objective, price)
+        if objective != "distance":
+            self.objective.refuse_untold(self.task.score_extractor, self.task)
         self.generator, self.tokenizer = self.task.generator, self.task.tokenizer
         self.rules, self.threads = DecodeRules.of(rules, self.generator.grid), threads
         self.first_pass = FirstPass(self.generator)  # every image of a class begins with the same one
@@ -100,11 +92,7 @@ class ScheduleScorer:
             condition = at_random(self.task.pool, images, derive_seed(seed, "conditions"))
         drawn = self._play(stream, FixedPolicy(evaluation.schedule), condition, seed)
         scorer = self.scorer(evaluation.split)
-        looked = scorer.look((part.images_NCHW, part.condition) for part in drawn)
-        if self.objective == "caption":
-            wrong = 1 - scorer.extractor.read(condition.names, looked.logits_NK)["caption"]
-            return Measurement(wrong, math.sqrt(wrong * (1 - wrong) / images))
-        return Measurement(*scorer.reference.distance_and_error(looked.features_Nd))
+        return self.objective.of(scorer, drawn)
 
     def evaluator(self, images: int, seeds: Sequence[int]) -> Evaluator:
         """Return what evaluates policies of this generator on the report split, which is opened only here.

@@ -35,6 +35,7 @@ _LOADED = (
     "precision",
     "rules",
     "objective",
+    "price",
     "threads",
 )  # read when an actor starts
 _OWN = (*_LOADED, "steps", "schedule", "images", "seed", "balanced", "split")
@@ -54,7 +55,8 @@ class ScheduleTrial(tune.Trainable):
     | balanced | True | conditions in turn, or at random |
     | split | "select" | real images to compare with |
     | rules, device, precision, threads | "confidence", "cpu", "float32", 1 | how images are drawn |
-    | objective | "distance" | what is made small; or "caption" |
+    | objective | "distance" | what is made small; or "caption", "valid" |
+    | price | 0.0 | added to it for each forward pass of an image |
     | any other | | a parameter of the family: remask, sampling, w, a, b, ... |
     """
 

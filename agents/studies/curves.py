@@ -54,7 +54,7 @@ def points(
     """
     clock = time.process_time()
     if method in KINDS:
-        steps = _trained(training.but(KINDS[method]))
+        steps = _trained(training.but(training.settings_of(method)))
     else:
         optimizer, raced = SEARCHES[method]
         config = search if raced else dataclasses.replace(search, race=1)

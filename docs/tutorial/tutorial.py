@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from agents.adanat.config import preset
+from agents.adanat.presets import preset
 from agents.adanat.trainer import train
 from agents.named import find_policies
 from generators.checkpoints import from_pretrained

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import torch
 
 from generators.conditions import Condition
 from generators.schedules import PARAMETERS, Schedule, as_schedule
+from natgym.names.spaces import REVEAL
 from natgym.rewards.config import reward_weights
 from natgym.rewards.contract import needs_batch
-from natgym.spaces import ActionMap, Preset
+from natgym.spaces import ActionMap, Actions, Map, TokenMap
 from natgym.task import Task
 
 RENDER_MODES = ("rgb_array",)
@@ -63,16 +65,18 @@ def used_options(reward: Any, options: Mapping[str, Mapping[str, Any]] | None) -
 
 
 def build_action_map(
-    actions: Preset | ActionMap,
+    actions: Actions | Map,
     schedule: str | Path | Schedule | None,
     steps: int,
     parameters: Sequence[str],
     smoothing: float,
+    num_tokens: int,
     guides: bool = True,
-) -> ActionMap:
+) -> Map:
     """Return a preset's map around a schedule, or a live one as it is.
 
     Args:
+        num_tokens: of an image.
         guides: whether there is anything to guide by; else all parameters are all but the guidance.
 
     Raises:
@@ -80,14 +84,18 @@ def build_action_map(
             guidance that means nothing.
     """
     usual = tuple(parameters) == PARAMETERS
-    if not guides and usual and not isinstance(actions, ActionMap):
+    if actions == REVEAL:
+        if not usual or smoothing:
+            raise ValueError("actions 'reveal' choose tokens and set no parameters; leave these out")
+        return TokenMap(as_schedule(schedule or "reference", steps), num_tokens)
+    if not guides and usual and isinstance(actions, str):
         parameters = [name for name in PARAMETERS if name != "guidance_scale"]
-    set_by_action = actions.parameters if isinstance(actions, ActionMap) else parameters
+    set_by_action = parameters if isinstance(actions, str) else actions.parameters
     if not guides and "guidance_scale" in set_by_action:
         raise ValueError(
             "parameters: guidance_scale has nothing to guide by where there is one class; leave it out"
         )
-    if not isinstance(actions, ActionMap):
+    if isinstance(actions, str):
         options: dict[str, Any] = {"parameters": tuple(parameters), "smoothing": smoothing}
         return ActionMap.preset(actions, as_schedule(schedule or "reference", steps), **options)
     if schedule is not None:
@@ -134,14 +142,16 @@ def own_condition(condition: Condition) -> Condition:
     return condition[torch.arange(len(condition))]
 
 
-def check(num_envs: int, group: int, micro_batch: int | None, render_mode: str | None) -> None:
-    """Raise ValueError if rows can't be cut into groups or met by a network, or can't be rendered so."""
+def check(num_envs: int, group: int, micro_batch: int | None, render_mode: str | None, price: float) -> None:
+    """Raise ValueError if rows can't be cut into groups or met by a network, rendered or priced so."""
     if num_envs < 1:
         raise ValueError(f"num_envs {num_envs}: at least one row is needed")
     if group < 1 or num_envs % group:
         raise ValueError(f"group {group}: it must be at least 1 and divide the {num_envs} rows")
     if micro_batch is not None and micro_batch < 1:
         raise ValueError(f"micro_batch {micro_batch}: a network meets at least one row at once")
+    if not 0 <= price < math.inf:
+        raise ValueError(f"price {price}: a pass costs a finite number of at least 0")
     if render_mode not in (None, *RENDER_MODES):
         raise ValueError(f"render_mode {render_mode!r} is not one of None, {', '.join(RENDER_MODES)}")
 

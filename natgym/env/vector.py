@@ -32,7 +32,7 @@ from natgym.env.rendering import reveal
 from natgym.observations import FeatureType, Kind, Observation, Observer
 from natgym.rewards.checks import as_rewards
 from natgym.rewards.named import RewardSpec, make_reward
-from natgym.spaces import ActionMap, BatchedBox, Preset, batched
+from natgym.spaces import Actions, Map, batched, batched_actions
 from natgym.task import Task
 
 METADATA = {"render_modes": [*arguments.RENDER_MODES], "render_fps": 4}
@@ -58,11 +58,9 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     | 2 | sampling_temperature | tau_1 exp(a / 4) | +-3.5 |
     | 3 | guidance_scale, l_c + w (l_c - l_u) | softplus(softplus^-1(w) + a) | +-3.5 |
 
-    The paper's presets take +-10 for each.
-
-    The mask ratio of the last step has no effect: it reveals everything. With `parameters=`, only those are
-    set, in this order, and the others follow the schedule. With `smoothing=s`, what is played is
-    s * (what was played before) + (1 - s) * a, from the second step on (AdaGen).
+    The paper's presets take +-10 for each. The mask ratio of the last step has no effect. With `parameters=`,
+    only those are set, in this order, and the others follow the schedule. With `smoothing=s`, what is played
+    is s * (what was played before) + (1 - s) * a, from the second step on (AdaGen).
 
     ## Observation Space
     A dict of torch tensors on the generator's device.
@@ -80,8 +78,9 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     reward's state; nor, unless asked for, the tokens themselves. The condition is seen through the features.
 
     ## Rewards
-    0 before the last step, then `reward(images, condition)`; by default the log-probability of the condition
-    under the task's classifier. Several are summed with weights.
+    0 before the last step, then `reward(images, condition)`, less `price` for each forward pass; by default
+    the log-probability of the condition under the task's classifier. Several are summed with weights. A row
+    with nothing left to draw takes no passes, and what is decided for it has no effect.
 
     ## Starting State
     All tokens masked but those that the condition gives (`generators.given`). Row i of `reset(seed=s)` has
@@ -104,12 +103,13 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     | steps | 8 | T |
     | reward | "classifier" | name or sum ("adversarial=1,influence=.5"), live reward, or pairs with weights |
     | rewards | None | options of named rewards: {"adversarial": {"channels": 16}} |
+    | price | 0.0 | taken off the reward for each forward pass that the image took |
     | tokenizer | None | live, or folder, in place of the task's |
     | schedule | None | what zero action plays: family name, file or `Schedule`; by default reference |
-    | actions | "default" | preset of `ActionMap`, or a live one with its own next two |
+    | actions | "default" | preset of `ActionMap`, a live one, or "reveal": a bit for each token, (L,) |
     | parameters | all four | names of those that an action sets |
     | smoothing | 0.0 | share of the action played before, in [0, 1) |
-    | observation | "features" | "features", "pooled" or "tokens" |
+    | observation | "features" | "features", "pooled", "tokens", or "statistics": also how sure it is |
     | dtype | "float32" | of the features: "float32" or "float16" |
     | conditions | the task's | "balanced", "random", or a `Condition` whose rows are taken in turn |
     | group | 1 | rows in a row that share noise and condition; it divides num_envs |
@@ -148,9 +148,10 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         steps: int = 8,
         reward: RewardSpec = "classifier",
         rewards: Mapping[str, Mapping[str, Any]] | None = None,
+        price: float = 0.0,
         tokenizer: str | Path | Tokenizer | None = None,
         schedule: str | Path | Schedule | None = None,
-        actions: Preset | ActionMap = "default",
+        actions: Actions | Map = "default",
         parameters: Sequence[str] = PARAMETERS,
         smoothing: float = 0.0,
         observation: Kind = "features",
@@ -165,21 +166,20 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         autoreset: bool = True,
         render_mode: str | None = None,
     ) -> None:
-        arguments.check(num_envs, group, micro_batch, render_mode)
+        arguments.check(num_envs, group, micro_batch, render_mode, price)
         self.num_envs, self.steps, self.micro_batch = num_envs, steps, micro_batch
-        self.group, self.coupled = group, coupled
+        self.group, self.coupled, self.price = group, coupled, price
         self.autoreset_mode = AutoresetMode.SAME_STEP if autoreset else AutoresetMode.DISABLED
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode
         with unaffected():
             self.task = arguments.build_task(task, generator, tokenizer, device)
             self._load(reward, rewards)
-        rows, columns = self.generator.grid  # a list, perhaps, as read from JSON
-        self.rules = DecodeRules.of(rules, (rows, columns))
+        self.rules = DecodeRules.of(rules, self.generator.grid)
         self.random_conditions = conditions == "random"
         self.pool = arguments.build_pool(conditions, self.task).to(self.device)
         self.action_map = arguments.build_action_map(
-            actions, schedule, steps, parameters, smoothing, self.pool.guides
+            actions, schedule, steps, parameters, smoothing, self.generator.num_tokens, self.pool.guides
         )
         shown = {"kind": observation, "dtype": dtype, "num_smoothed": self.action_map.num_smoothed}
         self.observer = Observer.of(self.generator, **shown)
@@ -187,10 +187,10 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         self.single_observation_space = self.observer.space(steps)
         self.single_action_space = self.action_map.action_space
         self.observation_space = batched(self.single_observation_space, num_envs)
-        self.action_space = BatchedBox(self.single_action_space, num_envs)
+        self.action_space = batched_actions(self.single_action_space, num_envs)
         self.parts: Parts | None = None
         self.finished: DecodeState | None = None
-        self.images: Tensor | None = None  # of the finished state
+        self.images: Tensor | None = None  # of that
         self.first_seeds_B: Tensor | None = None
         self.episode = 0  # since the last seed
         self.played_Bk = torch.zeros(num_envs, len(self.action_map.parameters), dtype=torch.float32)
@@ -209,6 +209,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
             "task": self.task,
             "steps": self.steps,
             "reward": self.reward,
+            "price": self.price,
             "actions": self.action_map,
             "observation": self.observer.kind,
             "dtype": self.observer.dtype,
@@ -280,7 +281,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         params = self.action_map(played_Bk, self.parts.step)
         self.played_Bk = played_Bk.to(torch.float32, copy=True)  # the caller may use its array again
         self.finished = self.images = None
-        self.parts.advance(params)
+        self.parts.advance(params, self.action_map.chosen(played_Bk))
         info: Info = {name: own(values) for name, values in zip(PARAMETERS, params, strict=True)}
         info["clipped"] = own(self.action_map.outside(actions_Bk))
         rewards, truncated = np.zeros(self.num_envs), np.zeros(self.num_envs, dtype=bool)
@@ -288,7 +289,8 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         if self.parts.done:
             self.finished = state = self.parts.state
             self.images = images = decode_all(self.tokenizer, state.ids_BL, self.device)
-            rewards = as_rewards(self.reward(images, state.condition), self.num_envs)
+            judged = as_rewards(self.reward(images, state.condition), self.num_envs)
+            rewards = judged - self.price * state.nfe_B.numpy()
             info |= {"tokens": own(state.ids_BL), "images": own(images), "nfe": own(state.nfe_B)}
         info = masked(info, self.num_envs)
         if self.parts.done and self.autoreset_mode == AutoresetMode.SAME_STEP:

@@ -114,15 +114,15 @@ class Scorer:
         features_Nd, logits_NK, classes_NK, condition = looked
         if classes_NK is not None and classes_NK.shape[1] != condition[:1].vectors.shape[1]:
             classes_NK = None  # a foreign network's, as Inception's, are other classes
-        captions = None
+        told = None
         if hasattr(self.extractor, "read") and logits_NK is not None:
-            captions, logits_NK, classes_NK = self.extractor.read(condition.names, logits_NK), None, None
+            told, logits_NK, classes_NK = self.extractor.read(condition.names, logits_NK), None, None
         judged = Judged(
             features_Nd=features_Nd,
             logits_NK=logits_NK,
             classes_NK=classes_NK,
             condition=condition,
             reference=self.reference,
-            captions=captions,
+            told=told,
         )
         return {metric.name: metric.compute(judged) for metric in NAMED.values() if metric.applies(judged)}

@@ -14,11 +14,13 @@ from scipy import stats
 from natgym.evaluation.statistics import Difference
 from natgym.figures.style import (
     COLORS,
+    FAINT,
     MARKERS,
     SMALL,
     finish,
     plain,
 )
+from natgym.metrics.named import NAMED
 
 
 def frontier_figure(rows: Sequence[Mapping[str, Any]], note: str) -> Figure:
@@ -47,6 +49,37 @@ def frontier_figure(rows: Sequence[Mapping[str, Any]], note: str) -> Figure:
         )
     plain(axis, "", "forward passes an image (NFE)", "Frechet distance")
     axis.set_ylim(bottom=0)
+    axis.legend(fontsize=SMALL, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return finish(figure, note)
+
+
+def front_figure(
+    rules: Sequence[pd.DataFrame],
+    front: Sequence[pd.DataFrame],
+    kinds: Mapping[str, Sequence[pd.DataFrame]],
+    metric: str,
+    note: str,
+) -> Figure:
+    """Place policies by their mean passes and their quality, beside the front of rules.
+
+    Args:
+        rules: frames of an `Evaluator`, one for each rule.
+        front: those of its corners, by rising passes.
+        kinds: those of the policies, by kind.
+        metric: the quality, a column.
+        note: what the reader must know, under the panel.
+    """
+    figure = Figure(figsize=(7.2, 4.4))
+    axis = figure.subplots()
+
+    def places(frames: Sequence[pd.DataFrame]) -> tuple[list[float], list[float]]:
+        return [frame["nfe"].mean() for frame in frames], [frame[metric].mean() for frame in frames]
+
+    axis.plot(*places(rules), ".", color=FAINT, markersize=3.5, label="rules")
+    axis.plot(*places(front), "-", color=COLORS[6], linewidth=1.2, label="their front")
+    for (marker, color), (kind, frames) in zip(cycle(product(MARKERS, COLORS)), kinds.items(), strict=False):
+        axis.plot(*places(frames), marker, color=color, markersize=5, label=kind)
+    plain(axis, "", "mean forward passes an image (NFE)", NAMED[metric].header or metric)
     axis.legend(fontsize=SMALL, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return finish(figure, note)
 

@@ -17,13 +17,16 @@ from natgym.figures.style import (
     plain,
 )
 
+DISTANCE = "distance from the select split"
 
-def learning_figure(logs: Mapping[str, pd.DataFrame], note: str) -> Figure:
-    """Draw trainings' distances from the select split, and the start and the moving reward of the last.
+
+def learning_figure(logs: Mapping[str, pd.DataFrame], note: str, title: str = DISTANCE) -> Figure:
+    """Draw what trainings make small on the select split, and the start and the moving reward of the last.
 
     Args:
         logs: label -> metrics.csv of a training, whose `distance` is that of the last measurement.
         note: what the reader must know, under the panels.
+        title: of what is made small.
     """
     figure = Figure(figsize=(8.4, 2.9))
     distance, reward = panels(figure, 1, 2)
@@ -42,7 +45,7 @@ def learning_figure(logs: Mapping[str, pd.DataFrame], note: str) -> Figure:
         if name in metrics:
             label = name.replace("_", " ")
             reward.plot(metrics["update"], metrics[name], color=color, linewidth=1.2, label=label)
-    plain(distance, "distance from the select split", "update")
+    plain(distance, title, "update")
     if "mmd" in metrics:
         reward.set_ylim(bottom=0)
         plain(reward, "squared MMD of the exploring policy's images", "update")
@@ -63,7 +66,7 @@ def training_figure(metrics: pd.DataFrame, note: str) -> Figure:
         metrics: metrics.csv of a training; `distance` and `sample_accuracy` are empty between measurements.
         note: what the reader must know, under the panels.
     """
-    titles = {"loss": "loss a hidden token", "distance": "distance from the select split"}
+    titles = {"loss": "loss a hidden token", "distance": DISTANCE}
     titles |= {"sample_accuracy": "share of samples of the right class"}
     shown = {name: title for name, title in titles.items() if metrics[name].notna().any()}
     figure = Figure(figsize=(3.6 * len(shown), 2.9))
@@ -103,6 +106,6 @@ def curves_figure(curves: pd.DataFrame, note: str) -> Figure:
         for which in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
             which(FormatStrFormatter("%g"))
         axis.tick_params(which="minor", labelsize=SMALL)
-    axes[0].set_ylabel("distance from the select split", fontsize=SMALL + 1)
+    axes[0].set_ylabel(DISTANCE, fontsize=SMALL + 1)
     axes[1].legend(fontsize=SMALL, frameon=False)
     return finish(figure, note)

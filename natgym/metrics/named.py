@@ -31,7 +31,8 @@ class Judged:
         classes_NK: logits of the classifier; None without one.
         condition: that the images were asked for by.
         reference: the real images.
-        captions: shares of images that are as their captions say, by name; None where nobody reads them.
+        told: shares of images that are as asked, by name, where the extractor reads images: as their
+            captions say, or by the rules of a puzzle; None where it does not.
     """
 
     features_Nd: Tensor
@@ -39,7 +40,7 @@ class Judged:
     classes_NK: Tensor | None
     condition: Condition
     reference: Reference
-    captions: Mapping[str, float] | None = None
+    told: Mapping[str, float] | None = None
 
     @property
     def real_Md(self) -> Tensor | None:
@@ -71,7 +72,7 @@ class NamedMetric:
 
     name: str
     compute: Callable[[Judged], float]
-    needs: tuple[Literal["real_Md", "logits_NK", "classes_NK", "captions"], ...] = ()
+    needs: tuple[Literal["real_Md", "logits_NK", "classes_NK", "told"], ...] = ()
     better: Literal["lower", "higher"]
     spread: bool = False
     header: str | None = None
@@ -80,7 +81,7 @@ class NamedMetric:
 
     def applies(self, judged: Judged) -> bool:
         """Tell whether all that it needs is there."""
-        if "captions" in self.needs and self.name not in (judged.captions or {}):
+        if "told" in self.needs and self.name not in (judged.told or {}):
             return False  # no caption asked for it
         return all(getattr(judged, need) is not None for need in self.needs)
 
@@ -115,12 +116,12 @@ def _class_drift(judged: Judged) -> float:
     return total_variation(asked_N.bincount(minlength=num_classes), seen_N.bincount(minlength=num_classes))
 
 
-def _caption(name: str, **more: Any) -> NamedMetric:
-    """Return the metric of what is right in images by their captions."""
+def _told(name: str, **more: Any) -> NamedMetric:
+    """Return the metric of what an extractor reads in images."""
     return NamedMetric(
         name=name,
-        compute=lambda judged: (judged.captions or {})[name],
-        needs=("captions",),
+        compute=lambda judged: (judged.told or {})[name],
+        needs=("told",),
         better="higher",
         header=name,
         **more,
@@ -166,11 +167,13 @@ _ENTRIES = (
         header="accuracy",
         brief=True,
     ),
-    _caption("caption", brief=True),
-    _caption("objects"),
-    _caption("colors", brief=True),
-    _caption("counts"),
-    _caption("relations", brief=True),
+    _told("caption", brief=True),
+    _told("objects"),
+    _told("colors", brief=True),
+    _told("counts"),
+    _told("relations", brief=True),
+    _told("valid", brief=True, spread=True),
+    _told("held"),
     NamedMetric(name="class_drift", compute=_class_drift, needs=("classes_NK",), better="lower"),
     NamedMetric(
         name="precision",

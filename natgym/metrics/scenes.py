@@ -63,6 +63,11 @@ class SceneReader(nn.Module):
         self.feature_scale: Tensor
 
     @property
+    def tells(self) -> tuple[str, ...]:
+        """What `read` tells, by name."""
+        return Read._fields
+
+    @property
     def num_features(self) -> int:
         return self.config.features
 

@@ -8,15 +8,17 @@ from typing import Literal, get_args
 from generators import parameters
 
 Preset = Literal["default", "paper", "paper-no-residual"]
-Kind = Literal["features", "pooled", "tokens"]
+REVEAL: Literal["reveal"] = "reveal"
+Actions = Literal[Preset, "reveal"]
+Kind = Literal["features", "pooled", "tokens", "statistics"]
 FeatureType = Literal["float32", "float16"]
 PARAMETERS = tuple(parameters.sealed())
 
 
 def check_preset(name: str) -> None:
     """Raise ValueError if there is no such action map."""
-    if name not in get_args(Preset):
-        raise ValueError(f"action preset {name!r} is not one of {', '.join(get_args(Preset))}")
+    if name not in get_args(Actions):
+        raise ValueError(f"action preset {name!r} is not one of {', '.join(get_args(Actions))}")
 
 
 def check_actions(names: Sequence[str], smoothing: float) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from generators.config import DATA_SET_NAMES, RECIPES, ConditionLaw
+from generators.config import DATA_SET_NAMES, GIVEN, RECIPES, ConditionLaw
 from generators.files import (
     PRETRAINED,
     config_from_dict,
@@ -44,6 +44,7 @@ class Description:
         generator: folder of the generator that the task's bare name stands for.
         frozen: whether the splits of an image folder are those of SPLIT_FILE.
         source: where the images are from, and under which licence, for cards.
+        given: which tokens of real images are drawn, unless a spec says another: the form of puzzles.
         recipe: of `generators.recipes`, by which its networks are trained unless flags say otherwise.
     """
 
@@ -54,6 +55,7 @@ class Description:
     class_names: tuple[str, ...] = ()
     conditions: ConditionLaw = "balanced"
     generator: str = "nat"
+    given: str = ""
     recipe: str | None = None
     frozen: bool = False
     source: str = ""
@@ -119,14 +121,25 @@ class Location:
     description: Description | None
     folder: Path | None = None
     networks: Mapping[str, Any] = field(default_factory=dict)
+    given: str = ""
 
 
 def find(spec: str, of_images: Callable[[str], Location]) -> Location:
     """Return the task that a text names, from the folder at hand, then from what is shipped.
 
     Args:
+        spec: also with #given=FORM behind it, which tokens of real images are drawn.
         of_images: makes something of a text that is no folder of a task or generator, or raises ValueError.
     """
+    place, said, form = spec.partition(GIVEN)
+    found = _find(place, of_images)
+    usual = GIVEN + found.description.given if found.description and found.description.given else ""
+    given = said + form or found.given or usual
+    return replace(found, spec=found.spec + said + form, name=found.name + said + form, given=given)
+
+
+def _find(spec: str, of_images: Callable[[str], Location]) -> Location:
+    """Return the task that a text without more behind it names."""
     for root, stands_for in ((Path(), lambda path: str(path.resolve())), (PRETRAINED, lambda path: spec)):
         path = root / spec
         if (path / TASK_FILE).is_file():
@@ -167,7 +180,7 @@ def _of_generator(folder: Path, spec: str, of_images: Callable[[str], Location])
     networks = {"generator": folder}
     if saved(encoder := folder.parent / "encoder"):  # of a run that learned to draw from texts
         networks["encoder"] = encoder
-    return Location(spec, location.name, location.description, location.folder, networks)
+    return replace(location, spec=spec, networks=networks)
 
 
 def recipe_of(spec: str) -> str | None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from generators.conditions import Condition
-from natgym.metrics.scenes import log_probability
+from natgym.metrics.scenes import SceneReader, log_probability
 from natgym.task import Task
 
 
@@ -27,7 +27,7 @@ class CaptionReward:
     @classmethod
     def from_task(cls, task: Task) -> CaptionReward:
         """Read with the task's reward extractor; ValueError if it reads no scenes."""
-        if not hasattr(task.reward_extractor, "read"):
+        if not isinstance(task.reward_extractor, SceneReader):
             raise ValueError(
                 f"reward 'caption' needs a reader of scenes, and the reward extractor of {task} is a "
                 f"{type(task.reward_extractor).__name__}; it is for the task shapes"

@@ -10,8 +10,11 @@ from torch import Tensor
 from generators.conditions import Condition
 from generators.images import ImageRows
 from natgym.metrics.extractors import extract
+from natgym.metrics.puzzles import PuzzleReader
+from natgym.metrics.scenes import SceneReader
 from natgym.rewards.caption import CaptionReward
 from natgym.rewards.contract import Reward
+from natgym.rewards.puzzle import ValidReward
 from natgym.task import Task
 
 
@@ -27,8 +30,10 @@ class ClassifierReward:
 
     @classmethod
     def from_task(cls, task: Task) -> Reward:
-        """Judge with the task's reward extractor; of a caption, with one that reads scenes."""
-        if hasattr(task.reward_extractor, "read"):
+        """Judge with the task's reward extractor; a caption with one that reads scenes, a puzzle by rules."""
+        if isinstance(task.reward_extractor, PuzzleReader):
+            return ValidReward(task.reward_extractor)
+        if isinstance(task.reward_extractor, SceneReader):
             return CaptionReward(task.reward_extractor)
         if task.has("encoder"):
             raise ValueError(

@@ -45,6 +45,8 @@ NAMED: dict[str, Recipe] = {
     "distance": FromTask("distance", "DistanceReward"),
     "mmd": FromTask("witness", "WitnessReward"),
     "quadratic": FromTask("quadratic", "QuadraticReward"),
+    "held": FromTask("puzzle", "HeldReward"),
+    "valid": FromTask("puzzle", "ValidReward"),
 }
 
 

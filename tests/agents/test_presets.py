@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from agents.adanat.config import AdaNATConfig, TrainingConfig, preset
+from agents.adanat.config import AdaNATConfig, TrainingConfig
 from agents.adanat.network import PolicyConfig
+from agents.adanat.presets import preset
 from agents.adanat.trainer import AdaNATTrainer, train
 from natgym.rewards import AdversarialConfig, Images
 from natgym.runs import read_metrics

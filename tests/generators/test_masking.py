@@ -8,7 +8,14 @@ import pytest
 import torch
 from scipy.stats import beta, chisquare, kstest, truncnorm
 
-from generators.masking import IGNORE, MaskLaw, hide_more, mask_tokens, masked_cross_entropy
+from generators.masking import (
+    IGNORE,
+    MaskLaw,
+    hide_more,
+    hide_within,
+    mask_tokens,
+    masked_cross_entropy,
+)
 from rounding import assert_rounded
 
 
@@ -106,3 +113,23 @@ def test_loss_is_the_mean_over_hidden_tokens_of_the_whole_batch() -> None:
         terms.append(-(1 - smoothing) * log_probs[labels_BL[b, token]] - smoothing * log_probs.mean())
     expected = torch.stack(terms).mean().float()
     torch.testing.assert_close(masked_cross_entropy(logits_BLV, labels_BL, smoothing), expected)
+
+
+def test_of_rows_that_give_tokens_none_of_these_is_hidden() -> None:
+    """As many of the others as the ratio says, each as often; rows that are not meant stay to the bit."""
+    rng = np.random.default_rng(0)
+    B, L = 4000, 12
+    ids = torch.from_numpy(rng.integers(5, size=(B, L)))
+    given = torch.where(torch.arange(L) < 4, ids, -1)
+    uniform, ratios = torch.from_numpy(rng.random((B, L))), torch.from_numpy(rng.random(B)).float()
+    within = torch.arange(B) % 2 == 0
+    hidden, labels = mask_tokens(ids, *reversed(hide_within(given, within, uniform, ratios)), 5)
+    plain, _ = mask_tokens(ids, ratios, uniform, 5)
+    assert torch.equal(hidden[~within], plain[~within])
+    assert (hidden[within][:, :4] != 5).all()
+    counts = (hidden[within] == 5).sum(1)
+    assert torch.equal(counts, (8 * ratios[within]).round().clamp(1).long())
+    assert torch.equal(labels == IGNORE, hidden != 5)
+    each = (hidden[within] == 5).sum(0)[4:].numpy()
+    # Draws without replacement within a row spread less than independent ones.
+    assert chisquare(each).pvalue > 1e-3

@@ -12,10 +12,12 @@ from generators.conditions import Labels
 from natgym.evaluation.tables import COLUMNS, FULL_COLUMNS, format_table
 from natgym.metrics import METRICS, NAMED, MomentsAccumulator
 from natgym.metrics.named import Judged
+from natgym.metrics.puzzles import PuzzleReader
 from natgym.metrics.reference import Reference
 from natgym.metrics.scenes import Read
 
 N, M, D, K = 40, 50, 3, 4
+TOLD = (*Read._fields, *PuzzleReader.tells)  # by extractors that read images
 
 
 def reference_of(real_Md: torch.Tensor, keep: bool = True) -> Reference:
@@ -31,7 +33,7 @@ def judged(**changes: Any) -> Judged:
         "logits_NK": torch.randn(N, K, generator=rng, dtype=torch.float64),
         "classes_NK": torch.randn(N, K, generator=rng, dtype=torch.float64),
         "condition": Labels(torch.arange(N) % K, K),
-        "captions": {name: 0.1 * place for place, name in enumerate(Read._fields, start=1)},
+        "told": {name: 0.1 * place for place, name in enumerate(TOLD, start=1)},
         "reference": reference_of(0.5 + torch.randn(M, D, generator=rng, dtype=torch.float64)),
     }
     return Judged(**parts | changes)
@@ -71,7 +73,7 @@ def slowly(images: Judged) -> dict[str, float]:
     in_real = np.array([[far[i, j] <= radius(theirs, j) for j in range(M)] for i in range(N)])
     in_ours = np.array([[far[i, j] <= radius(ours, i) for j in range(M)] for i in range(N)])
     found |= {"precision": in_real.any(1).mean(), "recall": in_ours.any(0).mean()}
-    found |= images.captions or {}  # each recomputed where scenes are read
+    found |= images.told or {}  # each recomputed where scenes and puzzles are read
     return found | {"density": in_real.sum(1).mean() / 5, "coverage": in_real.any(0).mean()}
 
 
@@ -89,8 +91,8 @@ def test_every_metric_is_what_a_loop_makes_of_its_definition() -> None:
     [
         ({"logits_NK": None}, {"score"}),
         ({"classes_NK": None}, {"accuracy", "class_drift"}),
-        ({"captions": None}, set(Read._fields)),
-        ({"captions": {"caption": 0.5}}, set(Read._fields) - {"caption"}),
+        ({"told": None}, set(TOLD)),
+        ({"told": {"caption": 0.5}}, set(TOLD) - {"caption"}),
         (
             {"reference": reference_of(torch.randn(M, D), keep=False)},
             {"kernel_distance", "precision", "recall", "density", "coverage"},
@@ -111,9 +113,9 @@ def test_the_better_end_is_that_of_images_like_the_real_ones() -> None:
     right_MK = 9 * condition.vectors.double()
     wrong_MK = torch.zeros(M, K, dtype=torch.float64) + torch.eye(K, dtype=torch.float64)[0]
     shared = {"condition": condition, "reference": reference_of(real_Md)}
-    told = {"captions": dict.fromkeys(Read._fields, 0.9)}
+    told = {"told": dict.fromkeys(TOLD, 0.9)}
     good = judged(features_Nd=real_Md + 0.01, logits_NK=right_MK, classes_NK=right_MK, **told, **shared)
-    told = {"captions": dict.fromkeys(Read._fields, 0.2)}
+    told = {"told": dict.fromkeys(TOLD, 0.2)}
     bad = judged(features_Nd=real_Md * 0.1 + 2, logits_NK=wrong_MK, classes_NK=wrong_MK, **told, **shared)
     for name, metric in NAMED.items():
         values = metric.compute(good), metric.compute(bad)

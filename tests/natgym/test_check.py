@@ -35,11 +35,18 @@ def test_shipped_generators_pass(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*sorted({*NAMED} - {"caption"}), {"classifier": 1.0, "influence": 0.5}], ids=str
+    "name", [*sorted({*NAMED} - {"caption", "valid", "held"}), {"classifier": 1.0, "influence": 0.5}], ids=str
 )
 def test_named_rewards_and_a_sum_pass(name: Any) -> None:
     images = load_split("digits", "select").images_NCHW[:20]
     natgym.check_reward(make_reward(name, "digits"), (1, 8, 8), TWENTY, images)
+
+
+@pytest.mark.parametrize("name", ["valid", "held"])
+def test_rewards_of_puzzles_pass(name: str) -> None:
+    task = Task.load("sudoku-4")
+    images = task.images("select")[torch.arange(20)]
+    natgym.check_reward(make_reward(name, task), (1, 32, 32), task.begun("select")[:20], images)
 
 
 def test_a_reward_that_learns_passes_and_is_put_back() -> None:

@@ -24,11 +24,12 @@ from natgym.evaluation.scorer import Scorer
 from natgym.evaluation.statistics import Difference, paired_difference
 from natgym.evaluation.tables import COLUMNS, format_table, summarize
 from natgym.metrics import METRICS
+from natgym.metrics.puzzles import PuzzleReader
 from natgym.metrics.scenes import Read
 from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
 
-OF_CLASSES = tuple(name for name in METRICS if name not in Read._fields)
+OF_CLASSES = tuple(name for name in METRICS if name not in (*Read._fields, *PuzzleReader.tells))
 
 IMAGES = 40
 

@@ -22,11 +22,12 @@ from natgym.evaluation.scorer import Scorer
 from natgym.evaluation.tables import set_against, summarize
 from natgym.metrics import METRICS, MomentsAccumulator
 from natgym.metrics.extractors import extract, load_extractor
+from natgym.metrics.puzzles import PuzzleReader
 from natgym.metrics.reference import Reference
 from natgym.metrics.scenes import Read
 from rounding import assert_rounded
 
-OF_CLASSES = tuple(name for name in METRICS if name not in Read._fields)
+OF_CLASSES = tuple(name for name in METRICS if name not in (*Read._fields, *PuzzleReader.tells))
 
 BASE = EvaluationProtocol(
     task="digits",

@@ -52,7 +52,9 @@ def test_what_judges_is_never_what_rewards_look_through(name: str) -> None:
 def test_a_shipped_task_says_what_its_images_are(name: str) -> None:
     task = Task.load(name)
     assert task.description is not None and task.description.recipe == name
-    assert len(task.description.class_names) == (0 if name == "shapes" else 10)
+    puzzle = name.startswith("sudoku")
+    assert len(task.description.class_names) == (1 if puzzle else 0 if name == "shapes" else 10)
+    assert task.given == ("#given=few" if puzzle else "")
     if name == "digits":
         images = task.images("select")
         assert images.image_shape == (1, *(task.description.image_size or ()))
@@ -145,7 +147,10 @@ def test_it_crosses_to_other_processes_by_name_with_what_was_changed(copied: Pat
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ("digitz", r"'digitz' is neither .* nor a shipped task \(cifar10, digits, mnist, shapes\)"),
+        (
+            "digitz",
+            r"'digitz' is neither .* nor a shipped task \(cifar10, .*, shapes, sudoku-4, .*\)",
+        ),
         ("mnist/foo", "'mnist/foo' is neither"),
         ("digits/tokenizer", "holds a PatchKMeans, which is not a generator"),
     ],
@@ -257,7 +262,7 @@ def test_what_a_task_makes_knows_where_its_task_is(copied: Path, tmp_path: Path,
     ("change", "said"),
     [
         ({"kind": "texts"}, "kind 'texts' is not one of images"),
-        ({"recipe": "digts"}, "recipe 'digts' is not one of digits, mnist, small, shapes, cifar10"),
+        ({"recipe": "digts"}, "recipe 'digts' is not one of digits, mnist, small, shapes, sudoku-4"),
         ({"class_names": ["a"]}, r"has the classes \('a',\), its images \('0'"),
     ],
 )

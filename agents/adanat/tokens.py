@@ -1,0 +1,135 @@
+"""A policy that says of each token whether the step reveals it, as an SB3 actor-critic policy.
+
+Each token's bit is drawn by itself (Bernoulli), so that the log-probability of an action is exact. The
+network reads all tokens together, by attention; it starts as a rule that reveals what it is sure of.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from stable_baselines3.common.policies import MultiInputActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from agents.adanat.network import in_chunks
+from agents.adanat.parts import TokenPolicyConfig
+from generators.decoding import lowest
+from generators.layers import Block
+from generators.reveal import Proposal
+from generators.rules import DecodeRules
+from natgym.observations import STATISTICS, Observation
+
+_HEADS = 4
+
+
+class TokenTrunk(nn.Module):
+    """Observations with `statistics` -> one number for each token, (B, L), 0 at the start.
+
+    Args:
+        config: widths.
+        num_tokens: L.
+        features_width: of what is shown of a token, the STATISTICS last.
+        blind: see nothing but which tokens are masked and the step, as the actor of a blind policy does.
+    """
+
+    def __init__(self, config: TokenPolicyConfig, num_tokens: int, features_width: int) -> None:
+        super().__init__()
+        self.blind, wide = False, config.width
+        self.embed = nn.Linear(features_width + 3, wide)
+        self.place = nn.Parameter(0.02 * torch.randn(num_tokens, wide))
+        self.blocks = nn.ModuleList(Block(wide, _HEADS, 2.0, True) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(wide)
+        self.head = nn.Linear(wide, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, observation: Observation) -> Tensor:
+        features = observation["features"].float()
+        if self.blind:
+            features = torch.zeros_like(features)
+        masked_BL = observation["masked"].float()
+        share_BL = masked_BL.mean(1, keepdim=True).expand_as(masked_BL)
+        step_BL = observation["step"].expand_as(masked_BL)
+        more = torch.stack([masked_BL, share_BL, 0.1 * step_BL], dim=-1)
+        known = F.layer_norm(features, features.shape[-1:])
+        known = torch.cat([known[..., : -len(STATISTICS)], features[..., -len(STATISTICS) :], more], dim=-1)
+        x = self.embed(known) + self.place
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))[..., 0]
+
+
+class _Extractor(BaseFeaturesExtractor):
+    """The trunk as SB3 wants it."""
+
+    def __init__(self, observation_space: Any, config: TokenPolicyConfig) -> None:
+        num_tokens, width = observation_space["features"].shape
+        super().__init__(observation_space, num_tokens)
+        self.trunk = TokenTrunk(config, num_tokens, width)
+        self.config: TokenPolicyConfig | None = None  # of the actor alone
+
+    def forward(self, observations: Observation) -> Tensor:
+        moved_BL = self.trunk(observations)
+        if self.config is None:
+            return moved_BL
+        masked_BL = observations["masked"].bool()
+        first_BL = revealed_by(self.config.start, observations["features"], masked_BL)
+        logits_BL = moved_BL + self.config.sharpness * (2.0 * first_BL - 1)
+        # A bit that means nothing is the same coin for every policy: it moves no probability ratio.
+        return logits_BL.masked_fill(~masked_BL, 0)
+
+
+def revealed_by(rule: str, features_BLD: Tensor, masked_BL: Tensor) -> Tensor:
+    """Return which tokens a rule would reveal if each were drawn as its likeliest code, bool (B, L).
+
+    Args:
+        rule: one that counts by itself, as text.
+        features_BLD: the STATISTICS last.
+    """
+    log_probs_BL, _, entropy_BL = features_BLD[..., -len(STATISTICS) :].float().unbind(-1)
+    nothing = features_BLD.new_zeros(0)
+    seen = Proposal(nothing, nothing, log_probs_BL, masked_BL, entropy_BL)
+    scores_BL, wanted_B = DecodeRules.of(rule, (1, 1)).reveal(seen, nothing, None, 0)  # type: ignore[arg-type]
+    left_B = wanted_B.minimum(masked_BL.sum(-1) - 1).clamp_min(0)
+    return masked_BL & ~lowest(scores_BL, masked_BL, left_B)
+
+
+class TokenPolicy(MultiInputActorCriticPolicy):
+    """Reveal each token with a probability of its own; separate trunks of actor and critic.
+
+    At the start these are the rule `config.start`, each of whose bits may flip: what the rule reveals has the
+    log-odds `sharpness`, all else minus that.
+    """
+
+    def __init__(self, *args: Any, config: TokenPolicyConfig | None = None, **kwargs: Any) -> None:
+        config = config or TokenPolicyConfig()
+        kwargs |= {
+            "net_arch": [],
+            "ortho_init": False,
+            "share_features_extractor": False,
+            "features_extractor_class": _Extractor,
+            "features_extractor_kwargs": {"config": config},
+        }
+        super().__init__(*args, **kwargs)
+        self.widths = config
+        actor: Any = self.pi_features_extractor
+        actor.config, actor.trunk.blind = config, config.blind
+        self.action_net = nn.Identity()  # the trunk has the logits
+
+    def extract_features(self, obs: Any, features_extractor: Any = None) -> Any:
+        """Return the actor's logits and the critic's features, in chunks."""
+        parts = in_chunks(super().extract_features, obs)
+        return tuple(map(torch.cat, zip(*parts, strict=True)))
+
+    def predict_values(self, obs: Any) -> Tensor:
+        """Return the critic's values, in chunks."""
+        return torch.cat(in_chunks(super().predict_values, obs))
+
+    def obs_to_tensor(self, observation: Any) -> tuple[Any, bool]:
+        """Take device tensors as they are, which SB3's own would copy through numpy."""
+        if all(isinstance(value, Tensor) for value in observation.values()):
+            return {key: value.to(self.device) for key, value in observation.items()}, True
+        return super().obs_to_tensor(observation)

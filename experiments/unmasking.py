@@ -1,0 +1,68 @@
+"""Set learned unmasking against rules: how much is solved in how many passes."""
+
+import _root  # noqa: F401
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from _cli import main
+
+from generators.checks import at_least
+
+STEPS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Compare policies with the front of rules, all on the same images to complete and the same noise.
+
+    Rules are many: schedules of each T in order of confidence, margin, entropy and at random, and adaptive
+    ones with several numbers each. The corners of the upper convex hull of quality against mean passes on
+    the select split are judged on the report split, as the policies are; the hull of these is the front, and
+    a policy is judged by what it has beyond it at as many passes.
+    """
+
+    task: str = "sudoku-4"
+    """Task, perhaps with what is given: sudoku-6#given=unique."""
+    policy: tuple[str, ...] = ()
+    """Run folders of learned policies, schedule files, or names; several trainings of one kind as KIND=RUN,
+    which gives the interval over them."""
+    metric: Literal["valid", "held", "caption", "accuracy"] = "valid"
+    """Quality, the better the higher."""
+    steps: tuple[int, ...] = STEPS
+    """T of schedules."""
+    theta: tuple[float, ...] = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+    """Probabilities from which the rules threshold and sure reveal a token."""
+    epsilon: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 0.5, 0.7, 1.0, 1.5)
+    """Bounds of the rule entropy-bounded, in nats."""
+    sampling: tuple[float, ...] = (0.1, 1.0)
+    """Sampling temperatures of rules; 0.1 all but takes the likeliest code."""
+    rules: tuple[str, ...] = ()
+    """Further rules, as evaluate.py takes policies."""
+    choose: Literal["select", "report"] = "select"
+    """Split that chooses rules; report is in hindsight, a front that nobody could have known."""
+    images: int = 1000
+    """Images per policy and evaluation seed."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Evaluation seeds."""
+    threads: int = 2
+    """Batches drawn at once."""
+    output: Path | None = None
+    """Run folder, by default runs/unmasking-<time>."""
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "images", "threads")
+        for name in ("steps", "sampling", "seeds"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is empty; give at least one")
+
+
+def work(args: Args) -> None:
+    import _unmasking  # torch, only now that the flags are read
+
+    _unmasking.work(args)
+
+
+if __name__ == "__main__":
+    main(Args, work)

@@ -1,0 +1,74 @@
+"""What searches and trainings make small: a distance, or what is not as asked for; and passes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:  # settings are read without torch
+    from generators.images import Batch
+    from natgym.evaluation.scorer import Looked, Scorer
+    from natgym.rollouts import Rollout
+
+ObjectiveName = Literal["distance", "caption", "valid"]
+
+
+class Measurement(NamedTuple):
+    """What is made small, usually the distance from a split, and its standard error over draws of as many
+    images."""
+
+    distance: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is made small.
+
+    Attributes:
+        name: "distance"; or, where the score extractor tells it, the share of images that are not as their
+            captions ask, "caption", or not all by the rules of a puzzle, "valid".
+        price: added for each forward pass of an image.
+    """
+
+    name: ObjectiveName = "distance"
+    price: float = 0.0
+
+    @property
+    def title(self) -> str:
+        """What it is, for figures."""
+        titles = {"distance": "distance from the select split", "caption": "share not as asked, select split"}
+        what = titles.get(self.name, f"share not {self.name}, select split")
+        return f"{what}, + {self.price:g} a pass" if self.price else what
+
+    def refuse_untold(self, extractor: Any, task: Any) -> None:
+        """Raise ValueError if an extractor does not tell it."""
+        if self.name != "distance" and self.name not in getattr(extractor, "tells", ()):
+            raise ValueError(f"objective {self.name}: the score extractor of {task} does not tell it")
+
+    def of(self, scorer: Scorer, drawn: Iterable[Rollout]) -> Measurement:
+        """Measure images as they are drawn."""
+        counts: list[np.ndarray] = []
+
+        def counted() -> Iterator[Batch]:
+            for part in drawn:
+                counts.append(part.nfe_N)
+                yield part.images_NCHW, part.condition
+
+        looked = scorer.look(counted())
+        return self(scorer, looked, np.concatenate(counts))
+
+    def __call__(self, scorer: Scorer, looked: Looked, nfe_N: np.ndarray) -> Measurement:
+        """Measure images as a scorer saw them, each drawn in some passes."""
+        if self.name == "distance":
+            value, error = scorer.reference.distance_and_error(looked.features_Nd)
+        else:
+            value = 1 - scorer.extractor.read(looked.condition.names, looked.logits_NK)[self.name]
+            error = math.sqrt(value * (1 - value) / len(nfe_N))
+        cost_N = self.price * nfe_N
+        cost_error = cost_N.std() / math.sqrt(len(cost_N))
+        return Measurement(float(value + cost_N.mean()), float(math.hypot(error, cost_error)))

@@ -1,0 +1,65 @@
+"""Puzzles through the scripts: a policy that chooses tokens, and the front that it is set against."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+import natgym
+from agents import load_policy
+from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
+from natgym.evaluation.front import beyond, hull
+
+Call = Callable[..., tuple[int, str, str]]
+POLICY = """--task sudoku-4 --steps 6 --schedule linear:sampling=.1,remask=0 --actions reveal
+    --observation statistics --reward valid --objective valid --price 0.02 --updates 2 --trajectories 24
+    --minibatch 48 --evaluate-every 1 --evaluation-images 70 --final-images 70 --images 80
+    --evaluation-seeds 0 1 --search.images-per-evaluation 8 --search.race 2 --search.coarse.remask 2 8
+    --search.coarse.sampling 1 --search.finalists 2 --search.final-images 70 --search.budget 300 --local
+    --threads 1""".split()
+FRONT = """--task sudoku-4 --steps 2 13 --theta 0.9 --epsilon 0.5 --sampling 0.1 --images 80 --seeds 0 1
+    --threads 1""".split()
+
+
+def test_a_policy_that_chooses_tokens_is_learned_and_set_against_rules(call: Call, tmp_path: Path) -> None:
+    code, said, error = call("adanat_ppo.py", *POLICY, "--output", "run")
+    assert code == 0, error
+    assert "valid" in said and "adanat - static-search" in said
+    rows = json.loads((tmp_path / "run" / "results.json").read_text())["rows"]
+    assert {row["policy"] for row in rows} >= {"reference", "maskgit", "static-search", "step-only", "adanat"}
+    for name in ("samples", "parameters", "learning"):
+        assert Image.open(tmp_path / "run" / "figures" / f"{name}.png").size[0] > 300
+    code, said, error = call(
+        "unmasking.py", *FRONT, "--policy", "run", "blind=run/step-only", "blind=run", "--output", "front"
+    )
+    assert code == 0, error
+    results = json.loads((tmp_path / "front" / "results.json").read_text())
+    assert Image.open(tmp_path / "front" / "figures" / "front.png").size[0] > 300
+    found = {row["policy"]: row for row in results["differences"]}
+    assert found["blind"]["over"] == "trainings" and found["blind"]["n"] == 2
+    assert "run - front of rules at as many passes: " in said
+    # By hand: the corners' own frames, and the policy's.
+    task = natgym.Task.load("sudoku-4")
+    evaluator = Evaluator(task, EvaluationConfig(images=80, seeds=(0, 1)))
+    ours = evaluator(load_policy(tmp_path / "run", task))
+    corners = [
+        pd.DataFrame(row["per_seed"]).assign(nfe=row["nfe"])
+        for row in results["rows"]
+        if not row["policy"].startswith("run")  # the folders of the policies
+    ]
+    points = [[corner[name].mean() for corner in corners] for name in ("nfe", "valid")]
+    assert points[0] == sorted(points[0])
+    expected = beyond(ours, [corners[place] for place in hull(*points)], "valid")
+    assert found["run"]["each"] == pytest.approx(list(expected.each))
+
+
+def test_what_is_asked_for_wrongly_is_told(call: Call) -> None:
+    code, _, error = call("unmasking.py", *FRONT, "--metric", "accuracy")
+    assert code == 1 and "metric accuracy: task 'sudoku-4' has" in error
+    code, _, error = call("adanat_ppo.py", *POLICY, "--observation", "features", "--output", "run")
+    assert code == 1 and "observation features: to choose tokens" in error
+    code, _, error = call("adanat_ppo.py", *POLICY, "--tokens.start", "halton", "--output", "run")
+    assert code == 2 and "start 'halton' is no rule that counts by itself" in error
