@@ -9,6 +9,7 @@ import io
 import os
 import re
 import select
+import signal
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -65,6 +66,7 @@ def main(
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal of ASCII gets ? for what it can't show
     sys.argv[1:] = written_out(renamed(sys.argv[1:]), config_class)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         work(parse(config_class, script, defaults))
     except (ValueError, RuntimeError, OSError) as error:
@@ -75,8 +77,18 @@ def main(
             raise
         sys.exit(f"{script}: error: {' '.join(str(error).split())}{_less(error, config_class)}")
     except KeyboardInterrupt:
-        print(f"\n{script}: interrupted; --resume FOLDER goes on with the run", file=sys.stderr)
-        sys.exit(130)
+        how, code = ("terminated", 143) if _terminated else ("interrupted", 130)
+        print(f"\n{script}: {how}; --resume FOLDER goes on with the run", file=sys.stderr)
+        sys.exit(code)
+
+
+_terminated: list[int] = []
+
+
+def _terminate(number: int, frame: Any) -> None:
+    """End as after Ctrl-C on SIGTERM, with which clusters end a job: what is to be tidied up is."""
+    _terminated.append(number)
+    raise KeyboardInterrupt
 
 
 def _less(error: Exception, config_class: type) -> str:

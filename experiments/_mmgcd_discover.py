@@ -166,7 +166,7 @@ def train(study: Study, job: Job, bar: tqdm) -> DiscoveryTrainer:
     if (checkpoint := job.folder / "checkpoint.pt").is_file():
         trainer.load_state_dict(load_state(checkpoint, args.device))
     # Rows after the checkpoint are of epochs that are trained again.
-    log = MetricsLog(job.folder / "metrics.csv", "epoch", trainer.done + 1)
+    log = MetricsLog(job.folder / "metrics.csv", "epoch", trainer.done + 1, whole=True)
     share = args.train.epochs / config.epochs  # of the bar, for a method with epochs of its own
     bar.update(trainer.done * share)
     for metrics in trainer:

@@ -174,7 +174,7 @@ class Watcher:
         args = self.args
         trainer = self.trainer
         folder = self.run.folder
-        log = MetricsLog(folder / "metrics.csv", "update", trainer.done + 1)
+        log = MetricsLog(folder / "metrics.csv", "update", trainer.done + 1, whole=True)
         bar = progress(total=args.train.updates, initial=trainer.done, unit="update")
         with bar:
             for metrics in trainer:

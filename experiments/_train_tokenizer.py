@@ -78,7 +78,7 @@ def train_vq(args: Args, folder: Path) -> ConvVQ:
     write_config(folder / SETTINGS, args)
     if (checkpoint := folder / "checkpoint.pt").is_file():
         trainer.load_state_dict(load_state(checkpoint, args.device))
-    log = MetricsLog(folder / "metrics.csv", "update", trainer.done + 1)
+    log = MetricsLog(folder / "metrics.csv", "update", trainer.done + 1, whole=True)
     with progress(total=args.train.updates, initial=trainer.done, unit="update") as bar:
         for metrics in trainer:
             log.append(metrics)

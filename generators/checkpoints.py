@@ -23,11 +23,12 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils._pytree import tree_map_only
 
 from generators.files import FILES as FILES
+from generators.files import FORMAT, config_from_dict, read_description, refuse_newer, replacing, write_atomic
 from generators.files import PRETRAINED as PRETRAINED
-from generators.files import config_from_dict, read_description, replacing, write_atomic
 
 WRAPPINGS = (DataParallel, DistributedDataParallel, AveragedModel)
 COMPILED = "_orig_mod"  # where torch.compile keeps a module; its class takes seconds to import
+FEWEST = 1000  # numbers: what has no weights has sizes, too
 POINTER = b"version https://git-lfs"
 REGISTRY: dict[str, tuple[type, type[nn.Module]]] = {}
 
@@ -71,7 +72,7 @@ def save_state(path: Path | str, state: dict[str, Any]) -> None:
     with replacing(path) as temporary, open(temporary, "wb") as file:  # by a path, its name would be stored
         written = _Written(file)
         try:
-            torch.save(state, written)  # type: ignore[arg-type]
+            torch.save(state | {"format": FORMAT}, written)  # type: ignore[arg-type]
             file.flush()
         except (RuntimeError, OSError) as error:
             why = written.error or error
@@ -89,6 +90,9 @@ def load_state(path: Path | str, device: torch.device | str = "cpu") -> dict[str
     except Exception as error:  # a broken pickle can raise anything
         refuse_pointer(path)
         raise ValueError(f"{path} is not loaded: it {why_not(error)}; expected a checkpoint") from None
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} is not loaded: it holds a {type(state).__name__}; expected a checkpoint")
+    refuse_newer(state.pop("format", 1), path)
     # Only now: what a device lacks is no fault of the file.
     return tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), state)
 
@@ -138,7 +142,8 @@ def save_tensors(
             save_file(host, temporary)  # straight to the disk: no second copy of the weights in memory
         except SafetensorError as error:
             raise OSError(f"{path} could not be written: {error}") from None
-    write_atomic(folder / "config.json", json.dumps(description, indent=2) + "\n")
+    described = {"format": FORMAT, **description}
+    write_atomic(folder / "config.json", json.dumps(described, indent=2) + "\n")
 
 
 def from_pretrained(folder: Path | str, device: torch.device | str = "cpu") -> nn.Module:
@@ -157,12 +162,27 @@ def from_pretrained(folder: Path | str, device: torch.device | str = "cpu") -> n
             f"{folder}/config.json: type {description['type']!r} is not one of {sorted(REGISTRY)}"
         )
     config_class, module_class = REGISTRY[description["type"]]
+    weights = load_tensors(folder / "model.safetensors", device)
+    _refuse_oversized(description["config"], sum(map(torch.Tensor.numel, weights.values())), folder)
     with torch.device("meta"):
         module = module_class(config_from_dict(config_class, description["config"]))
-    weights = load_tensors(folder / "model.safetensors", device)
     refuse_not_finite(weights, f"{folder}/model.safetensors is not loaded")
     module.load_state_dict(weights, assign=True)
     return module.eval().requires_grad_(False)
+
+
+def _refuse_oversized(config: Any, numbers: int, folder: Path) -> None:
+    """Raise ValueError if a size in a config is larger than all there is in the file of weights: layers would
+    be built until memory ends."""
+    for name, value in config.items():
+        for size in value if isinstance(value, list) else [value]:
+            if isinstance(size, dict):
+                _refuse_oversized(size, numbers, folder)
+            elif isinstance(size, int | float) and size > max(numbers, FEWEST):
+                raise ValueError(
+                    f"{folder}/config.json: {name} {value} is more than the {numbers:,} numbers in "
+                    "model.safetensors; the two don't belong together"
+                )
 
 
 def load_tensors(path: Path | str, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:

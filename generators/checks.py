@@ -22,3 +22,10 @@ def finite(settings: object, *names: str) -> None:
     for name in names:
         if not 0 <= (value := getattr(settings, name)) < math.inf:
             raise ValueError(f"{name} {value}: it must be a number from 0 on")
+
+
+def taken(done: object, total: int) -> int:
+    """Return how many steps a checkpoint says were taken; ValueError if it can't be so many of `total`."""
+    if not isinstance(done, int) or not 0 <= done <= total:
+        raise ValueError(f"the checkpoint says that {done} of {total} steps are taken; it is of another run")
+    return done

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import socket
 import warnings
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ except ImportError:  # not on Windows
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 FILES = ("config.json", "model.safetensors")  # of a saved module
+FORMAT = 1  # of saved modules and checkpoints
 LOCK = ".lock"  # in a run's folder: who writes there
 _HELD: dict[Path, IO[str]] = {}  # by this process
 
@@ -92,6 +94,26 @@ def hold(folder: Path | str) -> None:
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
     _HELD[folder] = file
+    _sweep(folder)
+
+
+def _sweep(folder: Path) -> None:
+    """Take away what processes of this host left half written in a run's folder when they were killed."""
+    mark = re.compile(rf"\..*\.{re.escape(socket.gethostname())}-(\d+)-\d+\.part")
+    for path in folder.rglob("*.part"):
+        writer = mark.fullmatch(path.name)
+        if writer and not _lives(int(writer[1])):
+            path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _same(file: IO[str], path: Path) -> bool:
@@ -118,7 +140,14 @@ def read_description(folder: Path | str) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(description, dict) or not {"type", "config"} <= set(description):
         raise ValueError(f"{path} is not a module's description; expected the keys type, config and metadata")
+    refuse_newer(description.get("format", 1), path)
     return former.description(description)
+
+
+def refuse_newer(form: Any, path: Path | str) -> None:
+    """Raise ValueError if a file is of a later natgym, in whose form things may mean something else."""
+    if not isinstance(form, int) or form > FORMAT:
+        raise ValueError(f"{path} has format {form}, and this natgym reads up to {FORMAT}; update natgym")
 
 
 def config_from_dict(config_class: type, values: dict[str, Any]) -> Any:

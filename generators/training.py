@@ -19,6 +19,7 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from generators.checks import taken
 from generators.conditions import Condition
 from generators.config import TrainingConfig as TrainingConfig
 from generators.config import small_recipe as small_recipe
@@ -188,7 +189,7 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
-        self.done = state["done"]
+        self.done = taken(state["done"], self.config.updates)
         for name in ("generator", "average", "optimizer"):
             getattr(self, name).load_state_dict(state[name])
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from generators.checks import taken
 from generators.config import VQTrainingConfig as VQTrainingConfig
 from generators.images import ImageRows
 from generators.noise import derive_seed, seeded
@@ -107,7 +108,7 @@ class VQTrainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
-        self.done = state["done"]
+        self.done = taken(state["done"], self.config.updates)
         for name in ("tokenizer", "quantizer", "optimizer"):
             getattr(self, name).load_state_dict(state[name])
 

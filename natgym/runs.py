@@ -134,11 +134,20 @@ class MetricsLog:
         path: kept if it exists, except for rows from `resume_at` on, which will be written again.
         key: the integer column that counts updates.
         resume_at: first value of `key` still to come.
+        whole: every value from 1 on has one row.
+
+    Raises:
+        ValueError: rows that should be there are not, or more than once: file and checkpoint are of two runs.
     """
 
-    def __init__(self, path: Path, key: str, resume_at: int) -> None:
+    def __init__(self, path: Path, key: str, resume_at: int, *, whole: bool = False) -> None:
         self.path = path
         earlier = [row for row in read_metrics(path) if int(row[key]) < resume_at]
+        if whole and [int(row[key]) for row in earlier] != list(range(1, resume_at)):
+            raise ValueError(
+                f"{path} has {len(earlier)} rows up to {key} {resume_at - 1}, after which the checkpoint is: "
+                "the two don't belong together; take both from one copy of the run"
+            )
         self.columns: list[str] | None = list(earlier[0]) if earlier else None
         self._earlier = earlier
         self._rewrite()

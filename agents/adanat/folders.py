@@ -16,6 +16,7 @@ import torch
 from agents.adanat.config import AdaNATConfig
 from agents.adanat.trainings import read_training
 from generators.checkpoints import load_state, save_state, weights_hash, write_atomic
+from generators.checks import taken
 from generators.rules import DecodeRules
 from natgym.env.vector import DecodeVectorEnv
 from natgym.rewards.sums import parts_of
@@ -32,15 +33,19 @@ class TrainingFolder:
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / "checkpoint.pt"
 
-    def checkpoint(self, device: torch.device) -> dict[str, Any] | None:
-        """Return the state after the last update that was saved, if there is one."""
-        return load_state(self.path, device) if self.path.is_file() else None
+    def checkpoint(self, device: torch.device, updates: int) -> dict[str, Any] | None:
+        """Return the state after the last update that was saved, if there is one; ValueError if it is not one
+        of so many."""
+        if not self.path.is_file():
+            return None
+        state = load_state(self.path, device)
+        taken(state.get("done"), updates)
+        return state
 
     def open_logs(self, done: int) -> None:
         """Keep of the logs what belongs to the first `done` updates."""
-        self.metrics, self.alarms = (
-            MetricsLog(self.folder / name, "update", done + 1) for name in ("metrics.csv", "alarms.csv")
-        )
+        self.metrics = MetricsLog(self.folder / "metrics.csv", "update", done + 1, whole=True)
+        self.alarms = MetricsLog(self.folder / "alarms.csv", "update", done + 1)
 
     def write(self, metrics: Mapping[str, float], alarms: Mapping[Any, str], state: dict[str, Any]) -> None:
         """Write what an update has led to, the checkpoint last."""

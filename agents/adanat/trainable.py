@@ -54,7 +54,7 @@ class AdaNATTrainable(tune.Trainable):
             self.run = folders.claim(folder, self.trainer.manifest)
         self.stopped = (folder / folders.STOPPED).exists()
         if not self.stopped:
-            self._go_on(self.run.checkpoint(self.trainer.env.device))
+            self._go_on(self.run.checkpoint(self.trainer.env.device, self.trainer.config.updates))
 
     def step(self) -> dict[str, Any]:
         """Take one update, the last of which saves the policy; of an ended training tell its last metrics."""
@@ -78,7 +78,7 @@ class AdaNATTrainable(tune.Trainable):
         """Go on from a checkpoint, which may be another trial's."""
         for name in FILES:
             shutil.copy(Path(checkpoint) / name, self.run.folder)
-        self._go_on(self.run.checkpoint(self.trainer.env.device))
+        self._go_on(self.run.checkpoint(self.trainer.env.device, self.trainer.config.updates))
 
     def _go_on(self, state: dict[str, Any] | None) -> None:
         if state is not None:

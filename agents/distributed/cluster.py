@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sysconfig
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -53,11 +55,14 @@ def cluster(
     quiet()
     import ray
 
+    on_end = signal.getsignal(signal.SIGTERM)  # which Ray takes for itself, to end without a word to anybody
     if address is None:
         ray.init("local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     else:
         _knock(address)
         ray.init(address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": _python_path()}})
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_end)
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         _check_looks(_fitting(nodes, each, count, asked), folder)

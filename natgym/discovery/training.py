@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from generators.checks import taken
 from generators.noise import derive_seed, seeded
 from natgym.discovery.modality import Modality
 from natgym.discovery.model import Branch, Heads, fuse, pair_prototypes
@@ -209,6 +210,6 @@ class DiscoveryTrainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
-        self.done = state["done"]
+        self.done = taken(state["done"], self.config.epochs)
         self.branches.load_state_dict(state["branches"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from natgym.metrics.extractors import CHUNK, Extractor, joined, look
 from natgym.metrics.frechet import FrechetDistance, Moments, MomentsAccumulator
 from natgym.metrics.kernel import mean_within
 from natgym.metrics.manifold import NEIGHBORS, ball_radii, drawn
+
+WIDEST = 4096  # features that statistics from a file may be of, unless the extractor has more
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +70,7 @@ class Reference:
         The 10,000 images that ADM's file also holds are not the reference of the distance.
         """
         try:
+            _refuse_bomb(path, extractor.num_features)
             with np.load(path, allow_pickle=False) as file:
                 statistics = {name: _real(file[name]) for name in ("mu", "sigma")}
         except (OSError, ValueError, KeyError, EOFError, MemoryError, BadZipFile) as error:
@@ -138,3 +141,13 @@ def refuse_too_few_real(number: int) -> None:
             f"{number} real images are too few to judge by: recall and coverage take {NEIGHBORS} neighbors "
             f"of each; give at least {NEIGHBORS + 1}, or more images to cut splits from"
         )
+
+
+def _refuse_bomb(path: Path | str, width: int) -> None:
+    """Raise ValueError if statistics in an archive unpack to more than those of any network are."""
+    with ZipFile(path) as archive:
+        sizes = {member.filename: member.file_size for member in archive.infolist()}
+    most = 16 * max(width, WIDEST) ** 2 + 4096  # and a header
+    for name in ("mu.npy", "sigma.npy"):
+        if sizes.get(name, 0) > most:
+            raise ValueError(f"{name} unpacks to {sizes[name]:,} bytes, more than {most:,}")

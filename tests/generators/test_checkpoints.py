@@ -297,6 +297,38 @@ print(load_state({str(tmp_path / "state.pt")!r}))
     assert state == "{'done': 1}" and not list(tmp_path.rglob("*.part"))
 
 
+@pytest.mark.parametrize("changed", [{"depth": 1_000_000_000}, {"width": 10**12}, {"grid": [4, 10**9]}])
+def test_sizes_that_the_weights_can_not_have_build_nothing(tmp_path: Path, changed: dict[str, Any]) -> None:
+    save_pretrained(NAT(nat_digits()), tmp_path)
+    described = json.loads((tmp_path / "config.json").read_text())
+    described["config"] |= changed
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    with pytest.raises(ValueError, match=f"config.json: {next(iter(changed))} .* is more than the 172,481"):
+        from_pretrained(tmp_path)
+
+
+def test_what_a_later_natgym_wrote_is_refused_by_name(tmp_path: Path) -> None:
+    """And what one of before there were formats wrote is read."""
+    save_pretrained(NAT(nat_digits()), tmp_path / "nat")
+    described = json.loads((tmp_path / "nat" / "config.json").read_text())
+    assert described.pop("format") == 1
+    (tmp_path / "nat" / "config.json").write_text(json.dumps(described))
+    from_pretrained(tmp_path / "nat")
+    (tmp_path / "nat" / "config.json").write_text(json.dumps(described | {"format": 2}))
+    with pytest.raises(ValueError, match="config.json has format 2, and this natgym reads up to 1; update"):
+        from_pretrained(tmp_path / "nat")
+    torch.save({"done": 3}, tmp_path / "old.pt")
+    assert load_state(tmp_path / "old.pt") == {"done": 3}
+    save_state(tmp_path / "new.pt", {"done": 3})
+    assert load_state(tmp_path / "new.pt") == {"done": 3}
+    torch.save({"done": 3, "format": 2}, tmp_path / "later.pt")
+    with pytest.raises(ValueError, match="later.pt has format 2"):
+        load_state(tmp_path / "later.pt")
+    torch.save([3], tmp_path / "list.pt")
+    with pytest.raises(ValueError, match="list.pt is not loaded: it holds a list"):
+        load_state(tmp_path / "list.pt")
+
+
 def test_the_hash_names_the_exact_weights() -> None:
     """One weight's last bit or one name changes it; the order of construction and gradients don't."""
     first, second = nat(), nat().requires_grad_(False)

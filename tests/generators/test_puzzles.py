@@ -1,5 +1,6 @@
 """Puzzles made by code: answers, what of them is given, and that no split knows another's."""
 
+from collections.abc import Iterator
 from itertools import permutations, product
 
 import numpy as np
@@ -17,11 +18,14 @@ SPLITS = tuple(SMALL)
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer puzzles than those of the task, made by the same rules."""
+def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fewer puzzles than those of the task, made by the same rules, and forgotten afterwards."""
     monkeypatch.setattr(data, "SIZES", SMALL)
-    monkeypatch.setattr(data, "answers", data.answers.__wrapped__)
-    monkeypatch.setattr(data, "hidden_cells", data.hidden_cells.__wrapped__)
+    for kept in (answers, hidden_cells):
+        kept.cache_clear()
+    yield
+    for kept in (answers, hidden_cells):
+        kept.cache_clear()
 
 
 def units(sudoku: Sudoku) -> list[list[int]]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -288,3 +289,17 @@ def test_what_is_kept_of_the_real_pictures_changes_no_number(digits: Any) -> Non
     accumulator = MomentsAccumulator(32)
     accumulator.update(extract(digits.score_extractor, select.images_NCHW)[0])
     assert torch.equal(accumulator.compute().mean, scorer.reference.moments.mean)
+
+
+def test_an_archive_that_unpacks_to_gigabytes_is_not_unpacked(tmp_path: Path) -> None:
+    """Zeros pack to a thousandth of their size."""
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("mu.npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array_header_1_0(  # type: ignore[attr-defined]
+                file, {"descr": "<f8", "fortran_order": False, "shape": (40_000_000,)}
+            )
+            for _ in range(40):
+                file.write(bytes(8_000_000))
+    assert (tmp_path / "bomb.npz").stat().st_size < 1e6
+    with pytest.raises(ValueError, match=r"bomb.npz holds no .*mu.npy unpacks to 320,000,128 bytes"):
+        Reference.load(tmp_path / "bomb.npz", Halves())

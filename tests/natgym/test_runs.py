@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from PIL import Image
 
 from agents.adanat.config import TrainingConfig
 from generators import files
+from generators.checks import taken
 from generators.config import VQTrainingConfig
 from generators.training import TrainingConfig as GeneratorTraining
 from natgym.runs import MetricsLog, Run, read_config, read_metrics
@@ -266,6 +268,28 @@ sys.stdin.read()
     assert len(again.stderr.strip().splitlines()) == 1
 
 
+def test_what_killed_processes_left_half_written_goes_away(tmp_path: Path) -> None:
+    """Of this host, and of nobody who lives; nothing else is touched."""
+    ended = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
+    )
+    (tmp_path / "last").mkdir()
+    host, dead = socket.gethostname(), int(ended.stdout)
+    left = [
+        tmp_path / f".checkpoint.pt.{host}-{dead}-0.part",
+        tmp_path / "last" / f".config.json.{host}-{dead}-3.part",
+    ]
+    kept = [
+        tmp_path / f".checkpoint.pt.{host}-{os.getppid()}-0.part",
+        tmp_path / f".checkpoint.pt.elsewhere-{dead}-0.part",
+        tmp_path / "mine.part",
+    ]
+    for path in (*left, *kept):
+        path.touch()
+    files.hold(tmp_path)
+    assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
+
+
 def test_where_there_are_no_locks_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(*_: Any) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
@@ -273,3 +297,23 @@ def test_where_there_are_no_locks_it_is_said(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(files.fcntl, "flock", none)
     with pytest.warns(UserWarning, match="can't be locked .*No locks available.* one process writes"):
         files.hold(tmp_path)
+
+
+@pytest.mark.parametrize("rows", [[1, 2, 4, 5], [1, 2, 2, 3, 4, 5], [2, 1, 3, 4, 5], [1, 2, 3, 4], []])
+def test_a_log_that_does_not_fit_its_checkpoint_is_told(tmp_path: Path, rows: list[int]) -> None:
+    """Cut, with a row doubled, edited or missing: after five updates there are five rows, and no others."""
+    log = MetricsLog(tmp_path / "metrics.csv", "update", 10)
+    for update in rows:
+        log.append({"update": update, "loss": 0.5})
+    before = (tmp_path / "metrics.csv").read_bytes()
+    with pytest.raises(ValueError, match=rf"metrics.csv has {len(rows)} rows up to update 5, after which"):
+        MetricsLog(tmp_path / "metrics.csv", "update", 6, whole=True)
+    assert (tmp_path / "metrics.csv").read_bytes() == before
+    MetricsLog(tmp_path / "metrics.csv", "update", 1, whole=True)  # a run that begins anew
+
+
+@pytest.mark.parametrize("done", [-5, 10**9, 2.0, "3", None])
+def test_a_counter_that_can_not_be_is_of_another_run(done: Any) -> None:
+    assert [taken(step, 4) for step in (0, 4)] == [0, 4]
+    with pytest.raises(ValueError, match=f"the checkpoint says that {done} of 4 steps are taken"):
+        taken(done, 4)
