@@ -95,14 +95,11 @@ def work(args: Args) -> None:
     every = {place: policy for policies in kinds.values() for place, policy in policies.items()}
     with progress(unit="img", unit_scale=True) as bar:
         bar.total = len(rules) * args.images
-        seen = judged(rules, evaluator(args, task, args.choose, args.seeds[:1]), bar)
-        told = next(iter(seen.values()))
-        if args.metric not in told:
-            raise ValueError(f"metric {args.metric}: {task} has {', '.join(told.columns)}")
+        seen = judged(rules, evaluator(args, task, args.choose, args.seeds[:1]), args.metric, bar)
         chosen = {label: rules[label] for label in front_of(seen, args.metric)} | every
         bar.total += len(chosen) * args.images * len(args.seeds)
         report = evaluator(args, task, "report", args.seeds)
-        frames = judged(chosen, report, bar)
+        frames = judged(chosen, report, args.metric, bar)
     rows = [table_row(label, chosen[label], report, frame) for label, frame in frames.items()]
     rows.sort(key=lambda row: row["nfe"])
     judged_rules = {label: frame for label, frame in frames.items() if label in rules}
@@ -129,10 +126,12 @@ def evaluator(args: Args, task: Task, split: SplitName, seeds: Sequence[int]) ->
     return Evaluator(task, config, threads=args.threads)
 
 
-def judged(policies: Mapping[str, Policy], by: Evaluator, bar: Any) -> Frames:
-    """Return what an evaluator says of policies."""
+def judged(policies: Mapping[str, Policy], by: Evaluator, metric: str, bar: Any) -> Frames:
+    """Return what an evaluator says of policies; ValueError, after the first, if it is not of a metric."""
     frames = {}
     for label, policy in policies.items():
         bar.set_description(label)
         frames[label] = by(policy, bar.update)
+        if metric not in frames[label]:
+            raise ValueError(f"metric {metric}: {by.task} has {', '.join(frames[label].columns)}")
     return frames

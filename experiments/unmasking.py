@@ -26,7 +26,7 @@ class Args:
     task: str = "sudoku-4"
     """Task, perhaps with what is given: sudoku-6#given=unique."""
     policy: tuple[str, ...] = ()
-    """Run folders of learned policies, schedule files, or names; several trainings of one kind as KIND=RUN,
+    """Run folders of learned policies, or schedule files; several trainings of one kind as KIND=RUN,
     which gives the interval over them."""
     metric: Literal["valid", "held", "caption", "accuracy"] = "valid"
     """Quality, the better the higher."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from generators.contract import Generator
 from generators.families import OFFSET, arguments, columns, numbers, split
-from generators.reveal import REVEAL
+from generators.reveal import COUNTING, REVEAL
 from generators.rules import DecodeRules, reveal_rule, reveal_settings
 from generators.schedules import (
     FAMILIES,
@@ -37,7 +37,7 @@ TOKEN_RULES = {
     "sure": ("cosine", "sure"),
     "entropy-bounded": ("cosine", "entropy-bound"),
 }
-ADAPTIVE = ("threshold", "sure", "entropy-bound")
+ADAPTIVE = tuple(name for name, kind in REVEAL.items() if kind in COUNTING)
 POLICY_NAMES = (*FAMILIES, "one-step", *TOKEN_RULES)
 
 

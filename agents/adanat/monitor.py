@@ -127,7 +127,7 @@ class Monitor:
             pass
         drawn = self._draw(policy, self.config.evaluation_images, seed)
         looked = self.scorer.look(fake.over(steps.over(drawn)))
-        scores, chosen_by = self.scorer.scores(looked), self.objective(self.scorer, looked, steps.nfe_N)
+        scores = self.scorer.scores(looked)
         told_apart = math.nan
         for judge, real_B, fake_B in zip(judges, real.rewards, fake.rewards, strict=True):
             if hasattr(judge, "threshold"):
@@ -137,7 +137,7 @@ class Monitor:
         gap, spread = real_B.mean() - fake_B.mean(), ((real_B.var() + fake_B.var()) / 2).sqrt()
         learns = isinstance(env.reward, LearningReward) and spread > 0
         return Vitals(
-            distance=chosen_by.distance,
+            distance=self.objective.value(scores, steps.nfe_N),
             **{name: scores.get(name, math.nan) for name in ("recall", "coverage", "class_drift")},
             reward_gap=gap.item(),
             told_apart=told_apart,

@@ -148,24 +148,22 @@ def in_chunks(function: Callable[[Observation], Any], observation: Observation) 
     return [checkpoint(function, part, use_reentrant=False) for part in parts]
 
 
-class AdaNATPolicy(MultiInputActorCriticPolicy):
-    """Gaussian policy of fixed standard deviation; separate trunks of actor and critic, heads from zero."""
+class SeparatePolicy(MultiInputActorCriticPolicy):
+    """An SB3 policy whose actor and critic share nothing, which reads device tensors in chunks.
 
-    def __init__(self, *args: Any, config: PolicyConfig, grid: tuple[int, int], **kwargs: Any) -> None:
+    Args:
+        extractor: class of both features extractors, made with `options`.
+    """
+
+    def __init__(self, *args: Any, extractor: Any, options: dict[str, Any], **kwargs: Any) -> None:
         kwargs |= {
             "net_arch": [],
-            "ortho_init": False,  # SB3's default would re-initialise the trunk
+            "ortho_init": False,  # SB3's default would re-initialise what the extractors have
             "share_features_extractor": False,
-            "features_extractor_class": TrunkExtractor,
-            "features_extractor_kwargs": {"config": config, "grid": grid},
+            "features_extractor_class": extractor,
+            "features_extractor_kwargs": options,
         }
         super().__init__(*args, **kwargs)
-        self.widths = config
-        actor: Any = self.pi_features_extractor
-        actor.trunk.blind = config.blind  # SB3 builds both extractors alike
-        for parameter in (*self.action_net.parameters(), *self.value_net.parameters()):
-            nn.init.zeros_(parameter)
-        self.log_std.requires_grad_(False)
 
     def extract_features(self, obs: Any, features_extractor: Any = None) -> Any:
         """Return the actor's and the critic's features, in chunks."""
@@ -181,3 +179,17 @@ class AdaNATPolicy(MultiInputActorCriticPolicy):
         if all(isinstance(value, Tensor) for value in observation.values()):
             return {key: value.to(self.device) for key, value in observation.items()}, True
         return super().obs_to_tensor(observation)
+
+
+class AdaNATPolicy(SeparatePolicy):
+    """Gaussian policy of fixed standard deviation; separate trunks of actor and critic, heads from zero."""
+
+    def __init__(self, *args: Any, config: PolicyConfig, grid: tuple[int, int], **kwargs: Any) -> None:
+        options = {"config": config, "grid": grid}
+        super().__init__(*args, extractor=TrunkExtractor, options=options, **kwargs)
+        self.widths = config
+        actor: Any = self.pi_features_extractor
+        actor.trunk.blind = config.blind  # SB3 builds both extractors alike
+        for parameter in (*self.action_net.parameters(), *self.value_net.parameters()):
+            nn.init.zeros_(parameter)
+        self.log_std.requires_grad_(False)

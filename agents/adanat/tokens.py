@@ -9,12 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from stable_baselines3.common.policies import MultiInputActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.adanat.network import in_chunks
+from agents.adanat.network import SeparatePolicy
 from agents.adanat.parts import TokenPolicyConfig
 from generators.decoding import lowest
 from generators.layers import Block
@@ -32,6 +31,8 @@ class TokenTrunk(nn.Module):
         config: widths.
         num_tokens: L.
         features_width: of what is shown of a token, the STATISTICS last.
+
+    Attributes:
         blind: see nothing but which tokens are masked and the step, as the actor of a blind policy does.
     """
 
@@ -69,35 +70,37 @@ class _Extractor(BaseFeaturesExtractor):
         num_tokens, width = observation_space["features"].shape
         super().__init__(observation_space, num_tokens)
         self.trunk = TokenTrunk(config, num_tokens, width)
-        self.config: TokenPolicyConfig | None = None  # of the actor alone
+        self.sharpness = config.sharpness
+        self.start: DecodeRules | None = None  # of the actor alone
 
     def forward(self, observations: Observation) -> Tensor:
         moved_BL = self.trunk(observations)
-        if self.config is None:
+        if self.start is None:
             return moved_BL
         masked_BL = observations["masked"].bool()
-        first_BL = revealed_by(self.config.start, observations["features"], masked_BL)
-        logits_BL = moved_BL + self.config.sharpness * (2.0 * first_BL - 1)
+        first_BL = revealed_by(self.start, observations["features"], masked_BL)
+        logits_BL = moved_BL + self.sharpness * (2.0 * first_BL - 1)
         # A bit that means nothing is the same coin for every policy: it moves no probability ratio.
         return logits_BL.masked_fill(~masked_BL, 0)
 
 
-def revealed_by(rule: str, features_BLD: Tensor, masked_BL: Tensor) -> Tensor:
-    """Return which tokens a rule would reveal if each were drawn as its likeliest code, bool (B, L).
+def revealed_by(rules: DecodeRules, features_BLD: Tensor, masked_BL: Tensor) -> Tensor:
+    """Return which tokens rules would reveal if each were drawn as its likeliest code, bool (B, L).
 
     Args:
-        rule: one that counts by itself, as text.
+        rules: with a reveal rule that counts by itself.
         features_BLD: the STATISTICS last.
     """
     log_probs_BL, _, entropy_BL = features_BLD[..., -len(STATISTICS) :].float().unbind(-1)
     nothing = features_BLD.new_zeros(0)
     seen = Proposal(nothing, nothing, log_probs_BL, masked_BL, entropy_BL)
-    scores_BL, wanted_B = DecodeRules.of(rule, (1, 1)).reveal(seen, nothing, None, 0)  # type: ignore[arg-type]
-    left_B = wanted_B.minimum(masked_BL.sum(-1) - 1).clamp_min(0)
+    scores_BL, wanted_B = rules.reveal(seen, nothing, None, 0)  # type: ignore[arg-type]
+    masked_B = masked_BL.sum(-1)
+    left_B = rules.allowed_counts(wanted_B, masked_B, masked_B)
     return masked_BL & ~lowest(scores_BL, masked_BL, left_B)
 
 
-class TokenPolicy(MultiInputActorCriticPolicy):
+class TokenPolicy(SeparatePolicy):
     """Reveal each token with a probability of its own; separate trunks of actor and critic.
 
     At the start these are the rule `config.start`, each of whose bits may flip: what the rule reveals has the
@@ -105,31 +108,9 @@ class TokenPolicy(MultiInputActorCriticPolicy):
     """
 
     def __init__(self, *args: Any, config: TokenPolicyConfig | None = None, **kwargs: Any) -> None:
-        config = config or TokenPolicyConfig()
-        kwargs |= {
-            "net_arch": [],
-            "ortho_init": False,
-            "share_features_extractor": False,
-            "features_extractor_class": _Extractor,
-            "features_extractor_kwargs": {"config": config},
-        }
-        super().__init__(*args, **kwargs)
-        self.widths = config
+        self.widths = config or TokenPolicyConfig()
+        super().__init__(*args, extractor=_Extractor, options={"config": self.widths}, **kwargs)
         actor: Any = self.pi_features_extractor
-        actor.config, actor.trunk.blind = config, config.blind
+        actor.trunk.blind = self.widths.blind
+        actor.start = DecodeRules.of(self.widths.start, (1, 1))
         self.action_net = nn.Identity()  # the trunk has the logits
-
-    def extract_features(self, obs: Any, features_extractor: Any = None) -> Any:
-        """Return the actor's logits and the critic's features, in chunks."""
-        parts = in_chunks(super().extract_features, obs)
-        return tuple(map(torch.cat, zip(*parts, strict=True)))
-
-    def predict_values(self, obs: Any) -> Tensor:
-        """Return the critic's values, in chunks."""
-        return torch.cat(in_chunks(super().predict_values, obs))
-
-    def obs_to_tensor(self, observation: Any) -> tuple[Any, bool]:
-        """Take device tensors as they are, which SB3's own would copy through numpy."""
-        if all(isinstance(value, Tensor) for value in observation.values()):
-            return {key: value.to(self.device) for key, value in observation.items()}, True
-        return super().obs_to_tensor(observation)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -49,6 +49,11 @@ class Objective:
         """Raise ValueError if an extractor does not tell it."""
         if self.name != "distance" and self.name not in getattr(extractor, "tells", ()):
             raise ValueError(f"objective {self.name}: the score extractor of {task} does not tell it")
+
+    def value(self, scores: Mapping[str, float], nfe_N: np.ndarray) -> float:
+        """Return what is made small, of the scores of images that took some passes."""
+        found = scores[self.name] if self.name == "distance" else 1 - scores[self.name]
+        return float(found + self.price * nfe_N.mean())
 
     def of(self, scorer: Scorer, drawn: Iterable[Rollout]) -> Measurement:
         """Measure images as they are drawn."""
