@@ -56,7 +56,7 @@ def learned(args: Args, generator: Any) -> dict[str, dict[str, Policy]]:
     """Return the policies that are set against the front, by kind and place."""
     kinds: dict[str, dict[str, Policy]] = {}
     for spec in args.policy:
-        kind, said, place = spec.rpartition("=")
+        kind, said, place = ("", "", spec) if Path(spec).exists() else spec.partition("=")
         label, policy = labelled_policy(Path(place), generator)
         kinds.setdefault(kind if said else label, {})[place] = policy
     return kinds

@@ -60,6 +60,12 @@ def statistics(logits_BLV: Tensor) -> Tensor:
     return torch.stack([first_BL2[..., 0], lead_BL, entropies(log_probs_BLV)], dim=-1)
 
 
+def with_statistics(seen: Observation) -> Tensor:
+    """Return the features that `observe` has seen with the STATISTICS of each token behind, (B, L, D + 3)."""
+    features = seen["features"]
+    return torch.cat([features, statistics(seen["logits"]).to(features)], dim=-1)
+
+
 def pooled_grid(grid: tuple[int, int]) -> tuple[int, int]:
     """Return the rows and columns that `pool` leaves of a grid."""
     return (grid[0] + 1) // 2, (grid[1] + 1) // 2
@@ -147,7 +153,7 @@ class Observer:
         elif self.kind == "pooled":
             features = pool(features, self.grid).to(dtype)
         elif self.kind == "statistics":
-            features = torch.cat([features, statistics(seen["logits"]).to(features)], dim=-1).to(dtype)
+            features = with_statistics(seen).to(dtype)
         else:
             features = features.to(dtype, copy=True)
         shown = {"features": features, "masked": seen["masked"], "step": seen["step"]}

@@ -14,7 +14,7 @@ from generators.checkpoints import register
 from generators.parameters import STANDARD, completed
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, DecodeParams, Schedule
-from natgym.observations import STATISTICS, Observation, Observer, pool, statistics
+from natgym.observations import STATISTICS, Observation, Observer, pool, with_statistics
 from natgym.rollouts import Decision
 from natgym.spaces import ActionMap
 
@@ -103,9 +103,8 @@ class Actor(ActorNetwork):
 
     def seen(self, observation: Observation) -> Observation:
         """Return an observation as the trunk reads it: pooled features, and a previous action in any case."""
-        features = observation["features"].float()
-        if self.config.statistics:
-            features = torch.cat([features, statistics(observation["logits"])], dim=-1)
+        features = with_statistics(observation) if self.config.statistics else observation["features"]
+        features = features.float()
         if self.config.pooled_from is not None:
             features = pool(features, self.config.pooled_from)
         start = {"previous_action": features.new_zeros(len(features), len(self.config.parameters))}

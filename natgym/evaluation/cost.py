@@ -1,15 +1,37 @@
-"""What drawing an image costs in floating-point operations: 2 per multiply-add, as torch counts them."""
+"""What drawing an image costs: passes, seconds, floating-point operations.
+
+Of these a multiply-add is 2, as torch counts them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from generators.conditions import Condition
 from generators.contract import Generator
+from generators.images import Batch
 from generators.noise import HashNoise
 from generators.rules import DecodeRules
-from natgym.rollouts import Policy, balanced, play
+from natgym.rollouts import Policy, Rollout, balanced, play
+
+
+class Cost(NamedTuple):
+    """What a batch took: passes of each image, and seconds of drawing."""
+
+    nfe_B: np.ndarray
+    seconds: float
+
+
+def counted(drawn: Iterable[Rollout], costs: list[Cost]) -> Iterator[Batch]:
+    """Yield the images of batches, of which the cost alone is kept."""
+    for part in drawn:
+        costs.append(Cost(part.nfe_N, part.seconds))
+        yield part.images_NCHW, part.condition
 
 
 def gflop_per_image(

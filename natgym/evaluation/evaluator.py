@@ -9,9 +9,9 @@ of small samples.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ from generators.images import Batch, SplitRows, labelled
 from generators.noise import derive_seed
 from generators.precision import precision_of
 from generators.rules import DecodeRules
+from natgym.evaluation.cost import Cost, counted
 from natgym.evaluation.protocol import EIGHT_BITS, EvaluationConfig, EvaluationProtocol
 from natgym.evaluation.scorer import Scorer
 from natgym.evaluation.statistics import moments
@@ -31,7 +32,7 @@ from natgym.metrics.contract import Metrics
 from natgym.metrics.extractors import CHUNK
 from natgym.metrics.manifold import MOST
 from natgym.metrics.score import total_variation
-from natgym.rollouts import Policy, Rollout, at_random, at_shares, balanced, stream
+from natgym.rollouts import Policy, at_random, at_shares, balanced, stream
 from natgym.task import Task
 
 FAR = 0.1  # total variation between classes that is told
@@ -132,7 +133,7 @@ class Evaluator:
                 threads=self.threads,
                 progress=progress,
             )
-            scores = self._scores(_counted(drawn, costs))
+            scores = self._scores(counted(drawn, costs))
             seconds = sum(cost.seconds for cost in costs) / min(self.threads, len(costs))
             nfe = np.concatenate([cost.nfe_B for cost in costs]).mean()
             rows.append({"seed": seed, **scores, "nfe": nfe, "images_per_second": images / seconds})
@@ -234,20 +235,6 @@ class Evaluator:
                 f"variation {self.mismatch:.2f}); distances hold that, too; --conditions data draws theirs."
             )
         return "\n".join([*lines, *self.notes])
-
-
-class Cost(NamedTuple):
-    """What a batch took: passes of each image, and seconds of drawing."""
-
-    nfe_B: np.ndarray
-    seconds: float
-
-
-def _counted(drawn: Iterable[Rollout], costs: list[Cost]) -> Iterator[Batch]:
-    """Yield the images of batches, of which the cost alone is kept."""
-    for part in drawn:
-        costs.append(Cost(part.nfe_N, part.seconds))
-        yield part.images_NCHW, part.condition
 
 
 def _refuse_not_finite(values: Mapping[str, float], advice: str) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:  # settings are read without torch
-    from generators.images import Batch
     from natgym.evaluation.scorer import Looked, Scorer
     from natgym.rollouts import Rollout
 
@@ -57,15 +56,11 @@ class Objective:
 
     def of(self, scorer: Scorer, drawn: Iterable[Rollout]) -> Measurement:
         """Measure images as they are drawn."""
-        counts: list[np.ndarray] = []
+        from natgym.evaluation.cost import Cost, counted  # torch, only where something is drawn
 
-        def counted() -> Iterator[Batch]:
-            for part in drawn:
-                counts.append(part.nfe_N)
-                yield part.images_NCHW, part.condition
-
-        looked = scorer.look(counted())
-        return self(scorer, looked, np.concatenate(counts))
+        costs: list[Cost] = []
+        looked = scorer.look(counted(drawn, costs))
+        return self(scorer, looked, np.concatenate([cost.nfe_B for cost in costs]))
 
     def __call__(self, scorer: Scorer, looked: Looked, nfe_N: np.ndarray) -> Measurement:
         """Measure images as a scorer saw them, each drawn in some passes."""
