@@ -56,9 +56,11 @@ def learned(args: Args, generator: Any) -> dict[str, dict[str, Policy]]:
     """Return the policies that are set against the front, by kind and place."""
     kinds: dict[str, dict[str, Policy]] = {}
     for spec in args.policy:
-        kind, said, place = ("", "", spec) if Path(spec).exists() else spec.partition("=")
+        kind, said, place = spec.partition("=")
+        if not said or Path(spec).exists():  # a folder's own name may have a =
+            kind, place = "", spec
         label, policy = labelled_policy(Path(place), generator)
-        kinds.setdefault(kind if said else label, {})[place] = policy
+        kinds.setdefault(kind or label, {})[place] = policy
     return kinds
 
 
