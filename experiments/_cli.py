@@ -18,6 +18,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import tyro
 
+from generators.checks import all_finite, at_least, finite
 from natgym.runs import Run
 from natgym.settings import groups
 
@@ -43,6 +44,10 @@ class Places:
     """Run folder, by default one in runs/, named after the script and the time."""
     resume: Path | None = None
     """Run folder to go on with; its own settings are used."""
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "threads", "cpus_per_trial")
+        finite(self, "gpus_per_trial")
 
 
 PLACES = tuple(place.name for place in dataclasses.fields(Places))
@@ -115,7 +120,9 @@ def parse(
         if defaults is not None:
             options["default"] = defaults(sys.argv[1:])
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(config_class, **options)
+            config = tyro.cli(config_class, **options)
+        all_finite(config)
+        return config
     except SystemExit as stop:
         if stop.code:
             print(

@@ -54,10 +54,9 @@ class Args(Places):
     each next rung is twice as long. By default all trials run to their ends."""
 
     def __post_init__(self) -> None:
-        if min(self.images, self.num_samples, self.threads, len(self.evaluation_seeds)) < 1:
-            raise ValueError(
-                "images, num-samples, threads and the number of evaluation-seeds must be at least 1"
-            )
+        super().__post_init__()
+        if min(self.images, self.num_samples, len(self.evaluation_seeds)) < 1:
+            raise ValueError("images, num-samples and the number of evaluation-seeds must be at least 1")
         if self.asha_rung is not None and (self.local or self.num_samples == 1):
             raise ValueError(
                 f"asha-rung {self.asha_rung}: ASHA compares the trials of a Ray Tune sweep; give "

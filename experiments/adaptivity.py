@@ -41,8 +41,9 @@ class Args(Places):
     """Images whose decisions are analysed and drawn."""
 
     def __post_init__(self) -> None:
-        if min(self.images, self.samples, self.threads, len(self.evaluation_seeds)) < 1:
-            raise ValueError("images, samples, threads and the number of evaluation-seeds must be at least 1")
+        super().__post_init__()
+        if min(self.images, self.samples, len(self.evaluation_seeds)) < 1:
+            raise ValueError("images, samples and the number of evaluation-seeds must be at least 1")
         if self.table is not None and not Path(self.table).is_file():  # JSON has no paths
             raise ValueError(f"table {self.table} is no file; give the class-table.json of autonat_search.py")
 

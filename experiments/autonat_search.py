@@ -9,7 +9,7 @@ import tyro
 from _cli import Places, main
 
 from agents.autonat.config import ClassTableConfig, OptimizerName, SearchConfig
-from generators.checks import at_least
+from generators.checks import at_least, finite
 from generators.precision import Precision
 from generators.rules import DecodeRules
 from natgym.evaluation.objective import ObjectiveName
@@ -60,7 +60,9 @@ class Args(Places):
     """In which the generator computes: float32, tf32 (a GPU's matrix products), or bfloat16 weights."""
 
     def __post_init__(self) -> None:
-        at_least(1, self, "steps", "repeats", "images", "threads", "cpus_per_trial")
+        super().__post_init__()
+        at_least(1, self, "steps", "repeats", "images")
+        finite(self, "price")
         DecodeRules.of(self.rules, (1, 1))  # says what is wrong with them before anything is loaded
         for name in ("optimizer", "evaluation_seeds"):
             if not (given := getattr(self, name)) or len(set(given)) < len(given):

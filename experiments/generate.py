@@ -72,6 +72,8 @@ class Args:
 
     def __post_init__(self) -> None:
         at_least(1, self, "steps", "n", "columns", "enlarge")
+        if not 0.1 <= self.fps <= 100:
+            raise ValueError(f"fps {self.fps}: a GIF shows 0.1 to 100 steps a second")
         if self.output.suffix.lower() != ".png":
             raise ValueError(f"output {self.output} does not end in .png; the grid is a PNG")
         if self.label and self.texts:

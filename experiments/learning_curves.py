@@ -36,7 +36,8 @@ class Args(Places):
     """Images between two points of a search."""
 
     def __post_init__(self) -> None:
-        at_least(1, self, "repeats", "images", "every", "threads")
+        super().__post_init__()
+        at_least(1, self, "repeats", "images", "every")
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods {' '.join(self.methods)}: give at least one, and none twice")
 

@@ -72,7 +72,7 @@ class Args:
                 raise ValueError(f"{name} {getattr(self, name)}: it must be between 0 and 1")
         if self.num_categories not in ("known", "auto") and not self.num_categories.isdecimal():
             raise ValueError(f"num_categories {self.num_categories!r}: give a number, auto or known")
-        at_least(1, self, "threads", "checkpoint_every")
+        at_least(1, self, "threads", "checkpoint_every", "max_categories")
         for method, values in parse_settings(self.settings).items():
             changed(self.train, {**METHODS[method].changes, **values})
 

@@ -77,7 +77,10 @@ class Args:
     """Hyper-parameters."""
 
     def __post_init__(self) -> None:
-        at_least(0, self, "crops")
+        at_least(0, self, "crops", "evaluate_every")
+        at_least(1, self, "width", "heads", "depth")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout {self.dropout}: it must be in [0, 1)")
         at_least(1, self, "checkpoint_every", "threads", "workers", "evaluation_images", "evaluation_steps")
         if self.size is not None and self.size not in SIZE_NAMES[self.model]:
             raise ValueError(f"size {self.size!r}: {self.model} has {', '.join(SIZE_NAMES[self.model])}")

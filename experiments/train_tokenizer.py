@@ -53,6 +53,8 @@ class Args:
 
     def __post_init__(self) -> None:
         at_least(1, self, "codebook_size", "checkpoint_every", "threads", "patch")
+        at_least(1, self, "code_width", "width", "downsampling")
+        at_least(0, self, "blocks")
         if (network := self.perceptual_network) is not None:
             object.__setattr__(self, "perceptual_network", network.resolve())  # a resume may begin elsewhere
 

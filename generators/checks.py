@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 
@@ -22,6 +23,17 @@ def finite(settings: object, *names: str) -> None:
     for name in names:
         if not 0 <= (value := getattr(settings, name)) < math.inf:
             raise ValueError(f"{name} {value}: it must be a number from 0 on")
+
+
+def all_finite(settings: object, above: str = "") -> None:
+    """Raise ValueError if a number of a config, or of one in it, is infinite or not a number."""
+    for field in dataclasses.fields(settings):  # type: ignore[arg-type]
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            all_finite(value, f"{above}{field.name}.")
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, float) and not math.isfinite(one):
+                raise ValueError(f"{above}{field.name} {one}: it must be a finite number")
 
 
 def taken(done: object, total: int) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from generators.checks import at_least, finite
+from generators.checks import all_finite, at_least, finite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -130,8 +130,10 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         at_least(1, self, "updates", "batch_size")
-        finite(self, "learning_rate", "weight_decay", "ema")
-        for name in ("class_power", "label_dropout", "label_smoothing", "given", "reuse"):
+        at_least(0, self, "warmup")
+        all_finite(self)
+        finite(self, "learning_rate", "weight_decay")
+        for name in ("ema", "class_power", "label_dropout", "label_smoothing", "given", "reuse"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)}: it is a share between 0 and 1")
 
@@ -198,6 +200,7 @@ class VQTrainingConfig:
 
     def __post_init__(self) -> None:
         at_least(1, self, "updates", "batch_size")
+        at_least(0, self, "warmup")
         finite(self, "learning_rate", "weight_decay", "commitment", "perceptual")
         for name in ("code_decay", "reset_below"):
             if not 0 <= getattr(self, name) < 1:

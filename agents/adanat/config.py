@@ -11,7 +11,7 @@ import tyro
 
 from agents.adanat.alarms import AlarmConfig
 from agents.adanat.parts import Baseline, CotrainingConfig, PolicyConfig, TokenPolicyConfig, small_policy
-from generators.checks import at_least
+from generators.checks import all_finite, at_least, finite
 from generators.precision import Precision
 from generators.rules import DecodeRules
 from natgym.evaluation.objective import ObjectiveName
@@ -88,6 +88,7 @@ class EnvConfig:
         for name in ("task", "generator", "schedule", "extractor"):  # a worker has another folder at hand
             object.__setattr__(self, name, at_hand(getattr(self, name), images=name == "task"))
         at_least(1, self, "steps", "trajectories", "micro_batch")
+        finite(self, "price")
         if self.group < 1 or self.trajectories % self.group:
             raise ValueError(f"group {self.group}: it must divide trajectories {self.trajectories}")
         names_of(self.reward)
@@ -210,6 +211,8 @@ class AdaNATConfig:
         at_least(1, self, "updates", "epochs", "minibatch", "evaluate_every", "evaluation_images")
         at_least(1, self, "finalists", "final_images", "discriminator_batch", "discriminator_steps")
         at_least(0, self, "warmup", "std_updates")
+        all_finite(self)
+        finite(self, "value_weight")
         positive = {name: getattr(self, name) for name in ("learning_rate", "clip", "adam_eps")}
         positive |= {name: getattr(self, name) for name in ("final_learning_rate", "max_gradient_norm")}
         for name, value in (positive | {"action_std": min(self.action_std)}).items():

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from generators.checks import at_least
 from generators.reveal import counts
 from generators.rules import DecodeRules
 
@@ -32,6 +33,9 @@ class PolicyConfig:
     frequencies: int = 256
     blind: bool = False
 
+    def __post_init__(self) -> None:
+        at_least(1, self, "width", "channels", "frequencies")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenPolicyConfig:
@@ -53,6 +57,7 @@ class TokenPolicyConfig:
     blind: bool = False
 
     def __post_init__(self) -> None:
+        at_least(1, self, "width", "depth")
         if not 0 < self.sharpness < math.inf:
             raise ValueError(f"sharpness {self.sharpness}: it must be positive and finite")
         if not counts(DecodeRules.of(self.start, (1, 1)).reveal):

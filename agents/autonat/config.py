@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Literal
 
-from generators.checks import at_least
+from generators.checks import all_finite, at_least
 
 OptimizerName = Literal["paper", "grid", "random", "spsa", "gradient", "coordinate", "cma", "tpe"]
 Warm = Literal["grid", "family", "none"]
@@ -32,6 +32,7 @@ class GridConfig:
     def __post_init__(self) -> None:
         if not self.points:
             raise ValueError("a grid needs at least one value of each scale")
+        all_finite(self)
         if min(self.sampling) <= 0 or min(*self.remask, *self.guidance) < 0:
             raise ValueError("a grid's sampling temperatures must be positive, its other scales at least 0")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
-from generators.checks import at_least
+from generators.checks import all_finite, at_least, finite
 from generators.config import MINILM
 
 DIGITS = "digits"
@@ -52,6 +53,9 @@ class SimCLRConfig:
 
     def __post_init__(self) -> None:
         at_least(1, self, "updates", "batch_size")
+        finite(self, "learning_rate")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature {self.temperature}: it must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +148,7 @@ class DiscoveryConfig:
 
     def __post_init__(self) -> None:
         at_least(1, self, "epochs", "batch_size")
+        all_finite(self)
         for name in ("supervised_weight", "teacher_warmup"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)}: it must be in [0, 1]")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from generators.checks import finite
+
 if TYPE_CHECKING:  # settings are read without torch
     from natgym.evaluation.scorer import Looked, Scorer
     from natgym.rollouts import Rollout
@@ -36,6 +38,9 @@ class Objective:
 
     name: ObjectiveName = "distance"
     price: float = 0.0
+
+    def __post_init__(self) -> None:
+        finite(self, "price")
 
     @property
     def title(self) -> str:

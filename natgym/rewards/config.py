@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from generators.checks import at_least
+from generators.checks import at_least, finite
 
 Options = Mapping[str, Mapping[str, Any]]
 GROUP = 8  # rows that a local norm sees together
@@ -45,8 +45,10 @@ class AdversarialConfig:
                 f"backbone {self.backbone!r} is not small, classifier, dino, a file or a folder; give one of "
                 "these"
             )
-        if self.members < 1:
-            raise ValueError(f"members {self.members}: at least one discriminator is needed")
+        at_least(1, self, "members", "channels")
+        finite(self, "learning_rate")
+        if not 0 <= self.crop <= 1:
+            raise ValueError(f"crop {self.crop}: it is a chance between 0 and 1")
         if not 0 <= self.mismatched < 1:
             raise ValueError(f"mismatched {self.mismatched}: it is a share in [0, 1)")
 
@@ -94,6 +96,9 @@ class FeatureDistanceOptions:
 
     real_images: int = 5000
     """Real images of the train split that it compares with."""
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "real_images")
 
 
 @dataclass(frozen=True, kw_only=True)
