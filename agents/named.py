@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from agents.adanat.learned import is_own, load_own
 from generators import former
 from generators.checkpoints import PRETRAINED, from_pretrained, load_tensors, tensors_hash, weights_hash
 from generators.contract import Generator
+from generators.files import read_json, reading
 from generators.rules import DecodeRules
 from generators.schedules import CONVENTION, PARAMETERS, Schedule
 from natgym.policies import POLICY_NAMES, FixedPolicy, named_policies
@@ -154,7 +154,7 @@ def _searched_rules(run: Path, generator: Generator | None) -> DecodeRules | Non
     """Return the rules under which a strategy was searched; None if its folder does not say."""
     if not (run / "config.json").is_file():
         return None
-    settings = former.settings(json.loads((run / "config.json").read_text()), ["rules"])
+    settings = former.settings(read_json(run / "config.json"), ["rules"])
     if "rules" not in settings:
         return None
     if generator is None:
@@ -167,14 +167,16 @@ def _searched_rules(run: Path, generator: Generator | None) -> DecodeRules | Non
 def _learned(folder: Path, generator: Generator | None, policy_class: Any) -> Policy:
     device = "cpu" if generator is None else next(generator.parameters()).device
     policy: Any
-    if is_own(folder):
-        policy = load_own(folder, policy_class, device)
-        grid = policy.observer.grid
-        width = policy.observer.width
-    else:
-        policy = from_pretrained(folder, device)
-        grid = policy.config.pooled_from or policy.config.grid
-        width = policy.config.features_width
+    with reading(folder):
+        if is_own(folder):
+            policy = load_own(folder, policy_class, device)
+            grid = policy.observer.grid
+            width = policy.observer.width
+        else:
+            policy = from_pretrained(folder, device)
+            policy.action_map()  # its schedule is checked
+            grid = policy.config.pooled_from or policy.config.grid
+            width = policy.config.features_width
     if generator is not None and (tuple(generator.grid), generator.width) != (tuple(grid), width):
         ours = tuple(generator.grid), generator.width
         raise ValueError(

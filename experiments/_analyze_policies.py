@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from _progress import progress
 from agents.adanat.critic import load_critic, load_discriminator
 from agents.adanat.trainings import read_training
 from agents.named import find_all, find_policies, labelled_policy
+from generators.files import read_json
 from natgym.env.recorder import film
 from natgym.env.rendering import as_rgb, to_uint8
 from natgym.evaluation.report import write_report
@@ -112,7 +112,7 @@ def _trained_on(run: Path) -> str | None:
         return str(run / "generator")
     if not (run / "config.json").is_file():
         return None
-    settings = json.loads((run / "config.json").read_text())
+    settings = read_json(run / "config.json")
     if not {"train", "task", "env"} & set(settings):
         return None
     if "optimizer" in settings and "train" not in settings:  # a run of autonat_search.py

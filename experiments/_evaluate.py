@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from _progress import progress
 
 from agents.named import describe, find_all, find_policies
 from generators.data import SplitName
+from generators.files import read_json, reading
 from generators.rules import DecodeRules
 from natgym.evaluation.comparison import compare_results
 from natgym.evaluation.evaluator import EvaluationConfig, Evaluator, refuse_too_few
@@ -141,13 +141,15 @@ def judged(
 
 def finished(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
     """Return the rows that a stopped evaluation left, by policy and number of steps."""
-    if not (folder / "results.json").is_file():
+    path = folder / "results.json"
+    if not path.is_file():
         return {}
-    rows: list[dict[str, Any]] = [
-        {name: math.nan if value is None else value for name, value in row.items()}  # as one seed's spread
-        for row in json.loads((folder / "results.json").read_text())["rows"]
-    ]
-    return {(row["policy"], row["steps"]): row for row in rows if "steps" in row}
+    with reading(path):
+        rows: list[dict[str, Any]] = [  # null is the spread of one seed
+            {name: math.nan if value is None else value for name, value in row.items()}
+            for row in read_json(path)["rows"]
+        ]
+        return {(row["policy"], row["steps"]): row for row in rows if "steps" in row}
 
 
 def evaluate(args: Args) -> None:

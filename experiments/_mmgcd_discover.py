@@ -14,7 +14,8 @@ from _cli import open_run
 from _progress import progress
 from tqdm import tqdm
 
-from generators.checkpoints import load_state, save_state, write_atomic
+from generators.checkpoints import restore, save_state, write_atomic
+from generators.files import read_json, reading
 from generators.noise import derive_seed
 from natgym.discovery.balance import branch_weights
 from natgym.discovery.features import encode_pairs
@@ -76,7 +77,7 @@ def run_job(study: Study, method: str, seed: int, bar: tqdm) -> dict[str, Any]:
     bar.set_description(f"{method}, split {seed}")
     if (file := folder / "result.json").is_file():
         bar.update(study.args.train.epochs)
-        return json.loads(file.read_text())
+        return read_json(file)
     folder.mkdir(parents=True, exist_ok=True)
     split = split_of(study, seed)
     job = Job(method, seed, split, number_of_categories(study, split, seed), folder)
@@ -128,7 +129,8 @@ def number_of_categories(study: Study, split: Split, seed: int) -> int:
                 progress=lambda _: bar.update(),
             )
         write_atomic(file, json.dumps({"estimate": estimate, "agreement": agreement}) + "\n")
-    return json.loads(file.read_text())["estimate"]
+    with reading(file):
+        return int(read_json(file)["estimate"])
 
 
 def discover(study: Study, job: Job, bar: tqdm) -> tuple[dict[str, np.ndarray], Training | None]:
@@ -164,7 +166,7 @@ def train(study: Study, job: Job, bar: tqdm) -> DiscoveryTrainer:
         seed=derive_seed(args.seed, job.seed),
     )
     if (checkpoint := job.folder / "checkpoint.pt").is_file():
-        trainer.load_state_dict(load_state(checkpoint, args.device))
+        restore(trainer, checkpoint, args.device)
     # Rows after the checkpoint are of epochs that are trained again.
     log = MetricsLog(job.folder / "metrics.csv", "epoch", trainer.done + 1, whole=True)
     share = args.train.epochs / config.epochs  # of the bar, for a method with epochs of its own

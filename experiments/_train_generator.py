@@ -17,7 +17,7 @@ from _cli import refuse_settings
 from _progress import progress
 
 from agents.distributed.workers import agree, own_device, process_group, rank, run_workers
-from generators.checkpoints import load_state, save_pretrained, save_state
+from generators.checkpoints import restore, save_pretrained, save_state
 from generators.data import open_split, tokens
 from generators.encoders import make_encoder
 from generators.noise import derive_seed, seeded
@@ -146,7 +146,7 @@ def train(args: Args, folder: Path | None) -> None:
         generator = build(args.model, size, tokenizer, condition.geometry, **sizes).to(device)
     trainer = Trainer(generator, ids_NL.to(device), condition.to(device), args.train)
     if folder is not None and (checkpoint := folder / "checkpoint.pt").is_file():
-        trainer.load_state_dict(load_state(checkpoint))  # each tensor goes where its parameter is
+        restore(trainer, checkpoint)  # each tensor goes where its parameter is
     agree("the update to go on from", trainer.done)
     if rank() == 0 and folder is not None:
         Watcher(args, Run(folder), trainer, tokenizer).watch()

@@ -10,7 +10,7 @@ import torch
 from _cli import refuse_settings
 from _progress import progress
 
-from generators.checkpoints import load_state, save_pretrained, save_state
+from generators.checkpoints import restore, save_pretrained, save_state
 from generators.files import hold
 from generators.noise import derive_seed, seeded
 from generators.recipes import tokenizer_kind
@@ -77,7 +77,7 @@ def train_vq(args: Args, folder: Path) -> ConvVQ:
     hold(folder)
     write_config(folder / SETTINGS, args)
     if (checkpoint := folder / "checkpoint.pt").is_file():
-        trainer.load_state_dict(load_state(checkpoint, args.device))
+        restore(trainer, checkpoint, args.device)
     log = MetricsLog(folder / "metrics.csv", "update", trainer.done + 1, whole=True)
     with progress(total=args.train.updates, initial=trainer.done, unit="update") as bar:
         for metrics in trainer:

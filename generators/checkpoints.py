@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -23,7 +24,15 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils._pytree import tree_map_only
 
 from generators.files import FILES as FILES
-from generators.files import FORMAT, config_from_dict, read_description, refuse_newer, replacing, write_atomic
+from generators.files import (
+    FORMAT,
+    config_from_dict,
+    read_description,
+    reading,
+    refuse_newer,
+    replacing,
+    write_atomic,
+)
 from generators.files import PRETRAINED as PRETRAINED
 
 WRAPPINGS = (DataParallel, DistributedDataParallel, AveragedModel)
@@ -97,6 +106,13 @@ def load_state(path: Path | str, device: torch.device | str = "cpu") -> dict[str
     return tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), state)
 
 
+def restore(trained: Any, path: Path | str, device: torch.device | str = "cpu") -> None:
+    """Give something with `load_state_dict` the state of a checkpoint; ValueError that names the file if it
+    is broken or of something else."""
+    with reading(path):
+        trained.load_state_dict(load_state(path, device))
+
+
 def why_not(error: Exception) -> str:
     """Say in few words what torch found in a file that it did not load; its own text advises to trust it."""
     refused = re.search(r"GLOBAL (\S+)", str(error))
@@ -159,15 +175,16 @@ def from_pretrained(folder: Path | str, device: torch.device | str = "cpu") -> n
     description = read_description(folder)
     if description["type"] not in REGISTRY:
         raise ValueError(
-            f"{folder}/config.json: type {description['type']!r} is not one of {sorted(REGISTRY)}"
+            f"{folder}/config.json: type {reprlib.repr(description['type'])} is not one of {sorted(REGISTRY)}"
         )
     config_class, module_class = REGISTRY[description["type"]]
     weights = load_tensors(folder / "model.safetensors", device)
     _refuse_oversized(description["config"], sum(map(torch.Tensor.numel, weights.values())), folder)
-    with torch.device("meta"):
+    with reading(folder / "config.json", description["type"]), torch.device("meta"):
         module = module_class(config_from_dict(config_class, description["config"]))
     refuse_not_finite(weights, f"{folder}/model.safetensors is not loaded")
-    module.load_state_dict(weights, assign=True)
+    with reading(folder / "model.safetensors", description["type"]):
+        module.load_state_dict(weights, assign=True)
     return module.eval().requires_grad_(False)
 
 

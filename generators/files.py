@@ -10,6 +10,7 @@ import json
 import os
 import re
 import socket
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from generators import former
+from generators.checks import all_finite
 from generators.typed import typed
 
 try:
@@ -59,6 +61,32 @@ def write_atomic(path: Path | str, data: bytes | str) -> None:
     """Replace `path` by `data` in one step."""
     with replacing(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def reading(path: Path | str, what: str = "what is read") -> Iterator[None]:
+    """Turn whatever goes wrong with a file's content, which anybody may have changed, into a ValueError of
+    one short line that names the file.
+
+    Args:
+        what: it should be.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        kind = "" if isinstance(error, ValueError | RuntimeError) else f"{type(error).__name__} "
+        said = textwrap.shorten(f"{kind}{error}", 400, placeholder=" ...")
+        raise ValueError(said if str(path) in said else f"{path} does not fit {what}: {said}") from error
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file; ValueError that names it if it is none."""
+    try:
+        return json.loads(Path(path).read_text())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
 
 
 def cache_folder() -> Path:
@@ -134,11 +162,10 @@ def read_description(folder: Path | str) -> dict[str, Any]:
     path = Path(folder) / "config.json"
     if not all((Path(folder) / file).is_file() for file in FILES):
         raise ValueError(f"{folder} holds no saved module; expected {' and '.join(FILES)} in it")
-    try:
-        description = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(description, dict) or not {"type", "config"} <= set(description):
+    description = read_json(path)
+    types = {"type": str, "config": dict, "metadata": dict}
+    told: dict[str, Any] = {"metadata": {}} | description if isinstance(description, dict) else {}
+    if not all(isinstance(told.get(key), kind) for key, kind in types.items()):
         raise ValueError(f"{path} is not a module's description; expected the keys type, config and metadata")
     refuse_newer(description.get("format", 1), path)
     return former.description(description)
@@ -157,6 +184,8 @@ def config_from_dict(config_class: type, values: dict[str, Any]) -> Any:
     if unknown := sorted(set(values) - set(fields)):
         raise ValueError(f"{config_class.__name__} has no {', '.join(unknown)}; it has {', '.join(fields)}")
     try:
-        return config_class(**typed(config_class, values))
+        config = config_class(**typed(config_class, values))
     except TypeError as error:
         raise ValueError(f"{config_class.__name__} can't be built from {sorted(values)}: {error}") from None
+    all_finite(config)
+    return config

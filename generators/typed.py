@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,8 +26,10 @@ def typed(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
         try:
             found[name] = _as(hints.get(name, Any), value)
         except TypeError:
-            wanted = getattr(hints[name], "__name__", str(hints[name])).replace("typing.", "")
-            raise ValueError(f"{config_class.__name__}: {name} {value!r} is not {wanted}") from None
+            plain = get_origin(hint := hints[name]) is None and hasattr(hint, "__name__")
+            wanted = hint.__name__ if plain else str(hint).replace("typing.", "")
+            shown = reprlib.repr(value)
+            raise ValueError(f"{config_class.__name__}: {name} {shown} is not {wanted}") from None
     return found
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from generators import former
-from generators.files import config_from_dict, hold, write_atomic
+from generators.files import config_from_dict, hold, read_json, reading, write_atomic
 from natgym.settings import grouped, groups
 
 if TYPE_CHECKING:
@@ -100,11 +100,9 @@ def read_config(path: Path, config_class: type, key: str | None = None) -> Any:
     Raises:
         ValueError: it does not fit; the file is named.
     """
-    try:
-        content = json.loads(path.read_text())
+    with reading(path, config_class.__name__):
+        content = read_json(path)
         return _nested(config_class, content if key is None else content[key])
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise ValueError(f"{path} does not fit {config_class.__name__}: {error}") from None
 
 
 def _nested(config_class: type, values: dict[str, Any]) -> Any:
@@ -142,7 +140,8 @@ class MetricsLog:
 
     def __init__(self, path: Path, key: str, resume_at: int, *, whole: bool = False) -> None:
         self.path = path
-        earlier = [row for row in read_metrics(path) if int(row[key]) < resume_at]
+        with reading(path):
+            earlier = [row for row in read_metrics(path) if int(row[key]) < resume_at]
         if whole and [int(row[key]) for row in earlier] != list(range(1, resume_at)):
             raise ValueError(
                 f"{path} has {len(earlier)} rows up to {key} {resume_at - 1}, after which the checkpoint is: "
@@ -182,6 +181,7 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
     """Return the rows of a metrics.csv, whole lines only; none if there is no file."""
     if not path.is_file():
         return []
-    text = path.read_text()
-    whole = text[: text.rfind("\n") + 1]
-    return list(csv.DictReader(io.StringIO(whole)))
+    with reading(path):
+        text = path.read_text()
+        whole = text[: text.rfind("\n") + 1]
+        return list(csv.DictReader(io.StringIO(whole), strict=True))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from agents.adanat.network import AdaNATPolicy, PolicyConfig, Trunk
 from generators.checkpoints import register
+from generators.files import config_from_dict
 from generators.parameters import STANDARD, completed
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, DecodeParams, Schedule
@@ -45,8 +46,8 @@ class ActorConfig:
 
     @property
     def widths(self) -> PolicyConfig:
-        """The network's, as a config; JSON knows no tuples."""
-        return PolicyConfig(**{**self.policy, "hidden": tuple(self.policy["hidden"])})
+        """The network's, as a config."""
+        return config_from_dict(PolicyConfig, self.policy)
 
 
 class ActorNetwork(nn.Module):

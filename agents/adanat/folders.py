@@ -9,18 +9,20 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from agents.adanat.config import AdaNATConfig
 from agents.adanat.trainings import read_training
 from generators.checkpoints import load_state, save_state, weights_hash, write_atomic
 from generators.checks import taken
+from generators.files import read_json, reading
 from generators.rules import DecodeRules
 from natgym.env.vector import DecodeVectorEnv
 from natgym.rewards.sums import parts_of
 from natgym.runs import MetricsLog
+
+if TYPE_CHECKING:
+    from agents.adanat.trainer import AdaNATTrainer
 
 TRAINING = "training.json"  # config.json is a script's
 WRITTEN = ("metrics.csv", "checkpoint.pt", "policy", "last")
@@ -33,14 +35,15 @@ class TrainingFolder:
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / "checkpoint.pt"
 
-    def checkpoint(self, device: torch.device, updates: int) -> dict[str, Any] | None:
-        """Return the state after the last update that was saved, if there is one; ValueError if it is not one
-        of so many."""
+    def restore(self, trainer: AdaNATTrainer) -> None:
+        """Give a trainer the state after the last update that was saved, if there is one; ValueError if it is
+        of something else."""
         if not self.path.is_file():
-            return None
-        state = load_state(self.path, device)
-        taken(state.get("done"), updates)
-        return state
+            return
+        state = load_state(self.path, trainer.env.device)
+        with reading(self.path):
+            taken(state.get("done"), trainer.config.updates)
+            trainer.load_state_dict(state)
 
     def open_logs(self, done: int) -> None:
         """Keep of the logs what belongs to the first `done` updates."""
@@ -66,8 +69,10 @@ def claim(folder: Path, told: dict[str, Any]) -> TrainingFolder:
     """
     path = folder / TRAINING
     if path.is_file():
-        before = json.loads(path.read_text())
-        before["adanat"] = dataclasses.asdict(AdaNATConfig()) | before["adanat"]  # of before some settings
+        with reading(path):
+            before = read_json(path)
+            usual = dataclasses.asdict(AdaNATConfig())
+            before["adanat"] = usual | before["adanat"]  # of before some settings
         _refuse_differences(folder, before, told)
         return TrainingFolder(folder)
     _refuse_foreign(folder, told)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from agents.adanat.parts import TokenPolicyConfig
 from agents.adanat.tokens import TokenPolicy
 from agents.sb3 import PPO, LearnedPolicy, SB3VecEnv
 from generators.checkpoints import load_tensors, read_description, save_pretrained, save_tensors
+from generators.files import config_from_dict, read_json
 from generators.noise import derive_seed, seeded
 from generators.rules import DecodeRules
 from generators.schedules import Schedule
@@ -26,6 +27,22 @@ from natgym.env.vector import DecodeVectorEnv
 from natgym.names.spaces import REVEAL
 from natgym.observations import Observer
 from natgym.spaces import ActionMap, Map, TokenMap
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnConfig:
+    """What a saved policy whose class is not natgym's saw and decided."""
+
+    observer: dict[str, Any]
+    table: list[list[float]]
+    schedule_name: str
+    actions: str
+    own_map: dict[str, Any] | None
+    parameters: tuple[str, ...]
+    smoothing: float
+    rules: str | None
+    widths: dict[str, Any] | None
+
 
 Learned = Actor | LearnedPolicy
 OWN = "SB3Policy"  # the type of a saved policy whose class is not natgym's
@@ -143,23 +160,23 @@ def load_own(folder: Path, policy_class: Any, device: torch.device | str = "cpu"
     Raises:
         ValueError: the class is not given, or the weights don't fit it.
     """
-    config = read_description(folder)["config"]
-    if config["class"] == policy_name(TokenPolicy):
+    told = read_description(folder)["config"]
+    if (name := told.pop("class")) == policy_name(TokenPolicy):
         policy_class = TokenPolicy
     if policy_class is None:
         raise ValueError(
-            f"{folder} holds a policy of class {config['class']}, which is not natgym's; load it with "
+            f"{folder} holds a policy of class {name}, which is not natgym's; load it with "
             "agents.load_policy(folder, policy_class=...)"
         )
-    told = config["observer"] | {"grid": tuple(config["observer"]["grid"])}
-    observer, table = Observer(**told), torch.tensor(config["table"], dtype=torch.float64)
-    schedule = Schedule(table, config["schedule_name"])
+    config = config_from_dict(OwnConfig, told)
+    observer = config_from_dict(Observer, config.observer)
+    schedule = Schedule(torch.tensor(config.table, dtype=torch.float64), config.schedule_name)
     action_map = _action_map(config, schedule, observer)
     kwargs: dict[str, Any] = {}
     if policy_class is TokenPolicy:
-        kwargs = {"config": TokenPolicyConfig(**config["widths"])}
-    elif config["widths"] is not None:  # a child of AdaNAT's own
-        widths = PolicyConfig(**{**config["widths"], "hidden": tuple(config["widths"]["hidden"])})
+        kwargs = {"config": config_from_dict(TokenPolicyConfig, config.widths or {})}
+    elif config.widths is not None:  # a child of AdaNAT's own
+        widths = config_from_dict(PolicyConfig, config.widths)
         kwargs = {"config": widths, "grid": observer.features_grid}
     spaces = observer.space(schedule.steps), action_map.action_space
     policy = policy_class(*spaces, lambda _: 0.0, **kwargs).to(device)
@@ -168,22 +185,22 @@ def load_own(folder: Path, policy_class: Any, device: torch.device | str = "cpu"
     except RuntimeError as error:
         raise ValueError(f"{folder} does not fit {policy_name(policy)}: {error}") from None
     policy.set_training_mode(False)
-    rules = None if config["rules"] is None else DecodeRules.of(config["rules"], observer.grid)
+    rules = None if config.rules is None else DecodeRules.of(config.rules, observer.grid)
     return LearnedPolicy(policy, observer, action_map, rules)
 
 
-def _action_map(config: dict[str, Any], schedule: Schedule, observer: Observer) -> Map:
+def _action_map(config: OwnConfig, schedule: Schedule, observer: Observer) -> Map:
     """Return the action map that a saved policy was trained with."""
-    if config["actions"] == REVEAL:
+    if config.actions == REVEAL:
         return TokenMap(schedule, math.prod(observer.grid))
-    options: dict[str, Any] = {"parameters": tuple(config["parameters"]), "smoothing": config["smoothing"]}
-    return ActionMap.named(config["actions"], schedule, config["own_map"], **options)
+    options: dict[str, Any] = {"parameters": config.parameters, "smoothing": config.smoothing}
+    return ActionMap.named(config.actions, schedule, config.own_map, **options)
 
 
 def is_own(folder: Path) -> bool:
     """Whether a folder holds a policy that `save_own` wrote."""
     path = folder / "config.json"
-    return path.is_file() and json.loads(path.read_text()).get("type") == OWN
+    return path.is_file() and read_json(path).get("type") == OWN
 
 
 def _check_policy(policy: Any, config: AdaNATConfig) -> None:

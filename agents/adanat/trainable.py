@@ -54,7 +54,7 @@ class AdaNATTrainable(tune.Trainable):
             self.run = folders.claim(folder, self.trainer.manifest)
         self.stopped = (folder / folders.STOPPED).exists()
         if not self.stopped:
-            self._go_on(self.run.checkpoint(self.trainer.env.device, self.trainer.config.updates))
+            self._go_on()
 
     def step(self) -> dict[str, Any]:
         """Take one update, the last of which saves the policy; of an ended training tell its last metrics."""
@@ -78,9 +78,8 @@ class AdaNATTrainable(tune.Trainable):
         """Go on from a checkpoint, which may be another trial's."""
         for name in FILES:
             shutil.copy(Path(checkpoint) / name, self.run.folder)
-        self._go_on(self.run.checkpoint(self.trainer.env.device, self.trainer.config.updates))
+        self._go_on()
 
-    def _go_on(self, state: dict[str, Any] | None) -> None:
-        if state is not None:
-            self.trainer.load_state_dict(state)
+    def _go_on(self) -> None:
+        self.run.restore(self.trainer)
         self.run.open_logs(self.trainer.done)

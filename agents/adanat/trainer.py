@@ -136,8 +136,7 @@ class AdaNATTrainer:
         if self.done and not (Path(folder) / folders.TRAINING).is_file():
             raise ValueError(f"{folder} is new, and this trainer has taken {self.done} updates; make another")
         run = folders.claim(Path(folder), self.manifest)
-        if (state := run.checkpoint(self.env.device, self.config.updates)) is not None:
-            self.load_state_dict(state)
+        run.restore(self)
         run.open_logs(self.done)
         going = True
         while going and not self.ended:

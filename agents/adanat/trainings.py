@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from agents.adanat.config import SEARCHED, STEP_ONLY, TrainingConfig
+from generators.files import read_json, reading
 from natgym.runs import read_config, read_metrics
 
 
@@ -40,7 +40,8 @@ def read_training(run: Path) -> TrainingConfig:
         ValueError: there is none.
     """
     path = run / "config.json"
-    whole = "train" in json.loads(path.read_text())
+    with reading(path):
+        whole = "train" in read_json(path)
     return read_config(path, TrainingConfig, "train" if whole else None)
 
 
@@ -60,10 +61,12 @@ class Kept(NamedTuple):
 
 def kept_policy(folder: Path) -> Kept | None:
     """Return which policy a training's folder holds; None where none was chosen by a measurement."""
-    metadata = json.loads((folder / "policy" / "config.json").read_text())["metadata"]
-    if not metadata.get("finalists"):
-        return None
-    return Kept(metadata["update"], metadata["finalists"][0]["distance"], len(metadata["finalists"]))
+    path = folder / "policy" / "config.json"
+    with reading(path):
+        metadata = read_json(path)["metadata"]
+        if not metadata.get("finalists"):
+            return None
+        return Kept(metadata["update"], metadata["finalists"][0]["distance"], len(metadata["finalists"]))
 
 
 def finished_trainings(run: Path) -> list[Training]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from agents.autonat.config import ClassTableConfig
 from agents.autonat.strategies import Around
-from generators.files import write_atomic
+from generators.files import read_json, reading, write_atomic
 from generators.noise import derive_seed
 from generators.schedules import DecodeParams, Schedule
 from natgym.env.vector import Observation
@@ -57,10 +57,14 @@ class ClassTable:
 
     @classmethod
     def load(cls, path: Path | str) -> ClassTable:
-        """Read what `save` wrote."""
-        content = json.loads(Path(path).read_text())
-        tables = (torch.tensor(table, dtype=torch.float64) for table in content["tables"])
-        return cls(tuple(Schedule(table) for table in tables), tuple(content["assignment"]))
+        """Read what `save` wrote; ValueError that names the file if it is something else."""
+        content = read_json(path)
+        with reading(path):
+            tables = [torch.tensor(table, dtype=torch.float64) for table in content["tables"]]
+            assignment = tuple(int(chosen) for chosen in content["assignment"])
+            if not all(0 <= chosen < len(tables) for chosen in assignment):
+                raise ValueError(f"its classes play schedules beyond the {len(tables)} that it has")
+            return cls(tuple(map(Schedule, tables)), assignment)
 
 
 def candidates(base: Schedule, config: ClassTableConfig, seed: int) -> list[Schedule]:

@@ -21,7 +21,7 @@ from agents.autonat.config import LawSearchConfig
 from agents.autonat.scorer import Evaluation, Measurement, ScheduleScorer
 from agents.distributed.cluster import quiet
 from agents.distributed.jobs import run_jobs
-from generators.checkpoints import from_pretrained, load_state, save_pretrained, save_state
+from generators.checkpoints import from_pretrained, restore, save_pretrained, save_state
 from generators.masking import MaskLaw
 from generators.noise import derive_seed
 from generators.schedules import Schedule
@@ -66,7 +66,7 @@ def train_law(
     """
     evaluation = Evaluation(0, 0, schedule, config.images, derive_seed(seed, "law"), True)
     if (checkpoint := folder / "checkpoint.pt").is_file():
-        trainer.load_state_dict(load_state(checkpoint))
+        restore(trainer, checkpoint)
         yield trainer.done, scorer(evaluation)
     for _ in trainer:
         if trainer.done % config.rung == 0 or trainer.done == trainer.config.updates:

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from generators import former
+from generators.files import read_json
 from natgym.evaluation.statistics import paired_difference
 from natgym.evaluation.tables import format_table
 
@@ -90,7 +91,7 @@ def read_results(path: Path | str) -> list[dict[str, Any]]:
     """
     path = Path(path) / "results.json" if Path(path).is_dir() else Path(path)
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
         rows = [{"protocol": content["protocol"]} | row for row in content["rows"] if "steps" in row]
         judged = [row for row in rows if {"policy", "distance", "protocol"} <= set(row)]
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -15,6 +15,8 @@ from generators.files import (
     config_from_dict,
     place_and_options,
     read_description,
+    read_json,
+    reading,
     saved,
     write_atomic,
 )
@@ -71,10 +73,8 @@ def write_task(folder: Path, description: Description) -> None:
 def read_task(folder: Path) -> Description:
     """Return what a folder's task.json says; ValueError if it is none."""
     path = folder / TASK_FILE
-    try:
-        description: Description = config_from_dict(Description, json.loads(path.read_text()))
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} does not describe a task: {error}") from None
+    with reading(path, "a task"):
+        description: Description = config_from_dict(Description, read_json(path))
     if description.kind != "images":
         raise ValueError(f"{path}: kind {description.kind!r} is not one of images")
     if description.conditions not in ("balanced", "data"):

@@ -89,7 +89,7 @@ def test_only_a_run_folder_can_be_resumed(tmp_path: Path) -> None:
         ('{"plain": {"rtae": 1}}', "Inner has no rtae"),
         ('{"inner": 3}', "does not fit Outer"),
         ("[1]", "does not fit Outer"),
-        ('{"name": ', "does not fit Outer"),
+        ('{"name": ', "is not JSON"),
     ],
 )
 def test_a_config_that_does_not_fit_names_the_file(text: str, said: str, tmp_path: Path) -> None:

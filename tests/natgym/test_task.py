@@ -93,7 +93,7 @@ def test_images_lie_where_the_file_says_from_its_own_folder(copied: Path) -> Non
     (copied / "task.json").write_text(json.dumps(content | {"data": "pixels#size=8"}))
     assert read_task(copied).data == f"{copied / 'pixels'}#size=8"
     (copied / "task.json").write_text(json.dumps(content | {"date": "now"}))
-    with pytest.raises(ValueError, match=r"task.json does not describe a task: Description has no date"):
+    with pytest.raises(ValueError, match=r"task.json does not fit a task: Description has no date"):
         Task.load(copied)
 
 
