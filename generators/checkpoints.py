@@ -92,12 +92,10 @@ def save_state(path: Path | str, state: dict[str, Any]) -> None:
 
 def load_state(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read what `save_state` wrote, executing nothing; ValueError that names the file if it is broken."""
+    refuse_pointer(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except Exception as error:  # a broken pickle can raise anything
-        refuse_pointer(path)
         raise ValueError(f"{path} is not loaded: it {why_not(error)}; expected a checkpoint") from None
     if not isinstance(state, dict):
         raise ValueError(f"{path} is not loaded: it holds a {type(state).__name__}; expected a checkpoint")

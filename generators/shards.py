@@ -16,6 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from generators.files import reading
+
 
 class Place(NamedTuple):
     """Where a member's bytes are in its shard."""
@@ -92,7 +94,8 @@ def _caption(shard: Path, of_key: dict[str, str]) -> str:
     if (name := of_key.get(".txt")) is not None:
         return read_bytes(shard / name).decode("utf-8", "replace").strip()
     if (name := of_key.get(".json")) is not None:
-        told = json.loads(read_bytes(shard / name))
+        with reading(shard / name, "a caption"):
+            told = json.loads(read_bytes(shard / name))
         return str(told.get("caption") or "").strip() if isinstance(told, dict) else ""
     return ""
 
@@ -113,6 +116,14 @@ def _index(shard: Path, time: int) -> dict[str, Place]:
     """Return the places of a shard's members, by name; read anew if its time is another."""
     try:
         with tarfile.open(shard, "r:") as file:
-            return {one.name: Place(one.offset_data, one.size) for one in file if one.isfile()}
+            index = {one.name: Place(one.offset_data, one.size) for one in file if one.isfile()}
+            at = file.offset  # behind the last member that could be read
     except tarfile.TarError as error:
         raise ValueError(f"{shard} is no tar file that can be read in place: {error}; unpack it") from None
+    with open(shard, "rb") as data:
+        data.seek(at)
+        if data.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise ValueError(
+                f"{shard} has no end mark where its members end: it is cut or damaged; get it anew"
+            )
+    return index

@@ -195,8 +195,6 @@ def _content(path: Path) -> Any:
     refuse_pointer(path)
     try:
         return _unpickled(path)
-    except OSError:
-        raise
     except Exception as error:  # a broken pickle can raise anything
         raise ValueError(f"{path} is not loaded: it {why_not(error)}; expected a state dict") from None
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Generator, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from agents.autonat.config import OptimizerName, SearchConfig
 from agents.autonat.optimizers import Optimizer
 from agents.autonat.scorer import Evaluation, Measurement
 from agents.autonat.strategies import Around, Family, Parameters, Scales, Space
+from generators.files import reading
 from generators.noise import derive_seed
 from generators.schedules import PARAMETERS, Schedule, as_schedule
 from natgym.runs import MetricsLog, read_metrics
@@ -211,17 +213,20 @@ class Search:
     ) -> None:
         self.seed, self.split = seed, config.split
         self.asked: list[Evaluation] = []
-        self._logged = {int(row["evaluation"]): row for row in read_metrics(log)}
-        self.known = {
-            number: Measurement(float(row["distance"]), float(row["error"]))
-            for number, row in self._logged.items()
-        }
         self.result: Schedule | None = None
         self._explored = explore(optimizer, config, steps, seed)
         self._path = log
-        self._enter(next(self._explored))
-        self._log = MetricsLog(log, "evaluation", sys.maxsize)
-        self._proceed()
+        with reading(log, "a search"):
+            self._logged = {int(row["evaluation"]): row for row in read_metrics(log)}
+            self.known = {
+                number: Measurement(float(row["distance"]), float(row["error"]))
+                for number, row in self._logged.items()
+            }
+            if not all(map(math.isfinite, chain(*self.known.values()))):
+                raise ValueError("a distance is not finite")
+            self._enter(next(self._explored))
+            self._log = MetricsLog(log, "evaluation", sys.maxsize)
+            self._proceed()
 
     @property
     def spent(self) -> int:

@@ -80,8 +80,9 @@ class Attack:
         return came == "accepted"
 
     def check(self, case: Any, right: bool, said: str) -> None:
-        """Count a case that may have come to something wrong in silence."""
-        self._count("right" if right else "silent", f"{case}: {said}")
+        """Count an accepted case as silent if it came to something wrong."""
+        if not right:
+            self._count("silent", f"{case}: {said}")
 
     def _outcome(self, act: Callable[[], Any]) -> tuple[str, str]:
         before = signal.signal(signal.SIGALRM, _hang)
@@ -102,7 +103,7 @@ class Attack:
 
     def _count(self, came: str, said: str) -> None:
         self.counts[came] += 1
-        if came not in ("accepted", "refused", "right"):
+        if came not in ("accepted", "refused"):
             self.wrong.append(f"{came}: {said}")
 
 
