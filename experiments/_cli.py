@@ -50,6 +50,7 @@ class Places:
         finite(self, "gpus_per_trial")
 
 
+LONGEST = 500  # characters of an error
 PLACES = tuple(place.name for place in dataclasses.fields(Places))
 
 
@@ -80,7 +81,7 @@ def main(
             sys.exit(1)
         if os.environ.get("NATGYM_TRACEBACK"):
             raise
-        sys.exit(f"{script}: error: {' '.join(str(error).split())}{_less(error, config_class)}")
+        sys.exit(f"{script}: error: {_one_line(str(error))}{_less(error, config_class)}")
     except KeyboardInterrupt:
         how, code = ("terminated", 143) if _terminated else ("interrupted", 130)
         print(f"\n{script}: {how}; --resume FOLDER goes on with the run", file=sys.stderr)
@@ -125,12 +126,10 @@ def parse(
         return config
     except SystemExit as stop:
         if stop.code:
-            print(
-                f"{script}: error: {_in_one_line(complaint.getvalue())}; see {script} --help", file=sys.stderr
-            )
+            print(f"{script}: error: {_said_in(complaint.getvalue())}; see {script} --help", file=sys.stderr)
         raise
     except ValueError as error:  # a config's own check
-        print(f"{script}: error: {error}; see {script} --help", file=sys.stderr)
+        print(f"{script}: error: {_one_line(str(error))}; see {script} --help", file=sys.stderr)
         raise SystemExit(2) from None
 
 
@@ -233,12 +232,18 @@ def refuse_settings(resume: Path, places: Collection[str]) -> None:
         raise ValueError(f"--resume takes its settings from {resume}; drop {', '.join(foreign)}")
 
 
-def _in_one_line(box: str) -> str:
+def _one_line(text: str) -> str:
+    """Return a text in one line that can be read, without the middle of what is very long."""
+    words = " ".join(text.split())
+    return words if len(words) <= LONGEST else f"{words[: LONGEST - 100]} ... {words[-100:]}"
+
+
+def _said_in(box: str) -> str:
     """Return the message of tyro's error box, drawn in ASCII on some terminals, and what it suggests."""
     lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
     lines = lines or [line.strip() for line in box.splitlines() if line.strip()][2:]  # below title and rule
     rule = next((at for at, line in enumerate(lines) if line and not line.strip("─-")), len(lines))
-    message = " ".join(lines[:rule]) or " ".join(box.split())
+    message = _one_line(" ".join(lines[:rule]) or box)
     meant = [line.split()[0] for line in lines[rule:] if line.startswith("--")]
     message = re.sub(r"^Error parsing \w+: ", "", message)  # a config's own check speaks for itself
     return f"{message} (perhaps {' or '.join(meant[:3])})" if meant and "nrecognized" in message else message

@@ -26,7 +26,7 @@ def finite(settings: object, *names: str) -> None:
 
 
 def all_finite(settings: object, above: str = "") -> None:
-    """Raise ValueError if a number of a config, or of one in it, is infinite or not a number."""
+    """Raise ValueError if a number of a config, or of one in it, is infinite, none, or beyond 64 bits."""
     for field in dataclasses.fields(settings):  # type: ignore[arg-type]
         value = getattr(settings, field.name)
         if dataclasses.is_dataclass(value):
@@ -34,6 +34,8 @@ def all_finite(settings: object, above: str = "") -> None:
         for one in value if isinstance(value, tuple) else (value,):
             if isinstance(one, float) and not math.isfinite(one):
                 raise ValueError(f"{above}{field.name} {one}: it must be a finite number")
+            if isinstance(one, int) and not -(2**63) <= one < 2**63:
+                raise ValueError(f"{above}{field.name} {one}: it must be a number of 64 bits")
 
 
 def taken(done: object, total: int) -> int:

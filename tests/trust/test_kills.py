@@ -1,0 +1,137 @@
+"""Runs that are killed at any moment, some of them again and again, end where quiet ones end."""
+
+import itertools
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from attacks import forms
+from in_process import Call
+from killing import Victim, differences
+
+SEARCH = """--search.images-per-evaluation 8 --search.race 2 --search.coarse.remask 2 8
+    --search.coarse.sampling 1 --search.coarse.guidance 0 1 --search.finalists 2 --search.final-images 20
+    --search.budget 200"""
+POLICY = f"""--steps 2 --updates 6 --trajectories 32 --minibatch 32 --evaluate-every 2 --evaluation-images 40
+    --finalists 2 --final-images 40 --images 40 --evaluation-seeds 0 1 {SEARCH}"""
+SCHEDULES = (
+    f"--steps 2 --optimizer grid cma --images 40 --evaluation-seeds 0 1 {SEARCH.replace('search.', '')}"
+)
+GENERATOR = """--updates 40 --batch-size 16 --warmup 2 --checkpoint-every 5 --width 16 --heads 2
+    --evaluate-every 20 --evaluation-images 40 --evaluation-steps 2"""
+
+
+class Run(NamedTuple):
+    """A kind of run.
+
+    Attributes:
+        script, flags: what is run.
+        places: flags that a resume takes as well.
+        alone: whether the driver is killed and Ray's processes are not.
+        quiet: name of the kind whose quiet run is this one's.
+    """
+
+    script: str
+    flags: str
+    places: str = ""
+    alone: bool = False
+    quiet: str = ""
+
+
+LOCAL = "--local --threads 1"
+RUNS = {
+    "tokenizer": Run(
+        "train_tokenizer.py",
+        """--kind vq --updates 60 --batch-size 16 --warmup 2 --checkpoint-every 5 --codebook-size 16
+        --width 8 --downsampling 2 --blocks 1""",
+    ),
+    "nat": Run("train_generator.py", GENERATOR),
+    "enat": Run("train_generator.py", f"--model enat --depth 1 {GENERATOR}"),
+    "discovery": Run(
+        "mmgcd_discover.py", "--epochs 4 --simclr.updates 3 --views 2 --threads 1 --checkpoint-every 1"
+    ),
+    "evaluation": Run(
+        "evaluate.py", "--policy reference maskgit halton --steps 2 4 --images 60 --seeds 0 1 --threads 1"
+    ),
+    "search": Run("autonat_search.py", SCHEDULES, LOCAL),
+    "search, driver": Run("autonat_search.py", SCHEDULES, alone=True, quiet="search"),
+    "policy": Run("adanat_ppo.py", POLICY, LOCAL),
+    "policy, driver": Run("adanat_ppo.py", POLICY, alone=True, quiet="policy"),
+    "co-training": Run("adanat_ppo.py", f"{POLICY} --cotraining.updates 1", LOCAL),
+}
+Quiet = dict[str, tuple[Path, float]]
+
+
+@pytest.fixture(scope="module")
+def quiet() -> Quiet:
+    """Runs that nobody kills, and the seconds that they took; made when first asked for."""
+    return {}
+
+
+def kill_and_compare(name: str, count: int, call: Call, folder: Path, quiet: Quiet) -> None:
+    """Kill runs `count` times in all, each up to three times before it may end."""
+    kind, rng = RUNS[name], np.random.default_rng(list(name.encode()))
+    reference = kind.quiet or name
+    if reference not in quiet:
+        own, began = RUNS[reference], time.monotonic()
+        output = folder.parent / f"quiet-{reference}"
+        code, _, error = call(own.script, *own.flags.split(), *own.places.split(), "--output", output)
+        assert code == 0, error
+        quiet[reference] = output, time.monotonic() - began
+    whole, seconds = quiet[reference]
+    kills = resumed = 0
+    for number in itertools.count():
+        if kills >= count:
+            break
+        output = folder / str(number)
+        words = [*kind.flags.split(), *kind.places.split(), "--output", output]
+        for _ in range(int(rng.integers(1, 4))):
+            victim = Victim(folder, kind.script, *words)
+            after = rng.uniform(0, seconds * (3 if kind.alone else 0.8))
+            was_running = victim.killed(lambda output=output: output.exists(), after, alone=kind.alone)
+            kills += was_running
+            if not was_running:
+                assert victim.process.returncode == 0, (folder / "said.txt").read_text()
+                break
+            words = ["--resume", output, *kind.places.split()]
+        local = RUNS[reference].places.split()
+        if was_running and resumable(output):
+            code, _, error = call(kind.script, "--resume", output, *local)
+            assert code == 0, error
+            resumed += 1
+        assert not (wrong := differences(whole, output)), (number, wrong)
+        assert not list(output.rglob("*.part"))
+    print(f"attack: kills of {name}: {{'kills': {kills}, 'runs': {number}, 'resumed in the end': {resumed}}}")
+
+
+def resumable(output: Path) -> bool:
+    return any((output / name).is_file() for name in ("config.json", "training.json"))
+
+
+@pytest.mark.parametrize("count", forms(1, 10))
+def test_a_tokenizer(count: int, call: Call, tmp_path: Path, quiet: Quiet) -> None:
+    kill_and_compare("tokenizer", count, call, tmp_path, quiet)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [forms(1, 10)[1]])
+@pytest.mark.parametrize("name", ["nat", "enat", "discovery", "evaluation", "co-training"])
+def test_another_run(name: str, count: int, call: Call, tmp_path: Path, quiet: Quiet) -> None:
+    kill_and_compare(name, count, call, tmp_path, quiet)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [forms(1, 15)[1]])
+@pytest.mark.parametrize("name", ["search", "policy"])
+def test_searches_and_policies(name: str, count: int, call: Call, tmp_path: Path, quiet: Quiet) -> None:
+    kill_and_compare(name, count, call, tmp_path, quiet)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize("count", [forms(1, 10)[1]])
+@pytest.mark.parametrize("name", ["search, driver", "policy, driver"])
+def test_drivers_alone_under_ray(name: str, count: int, call: Call, tmp_path: Path, quiet: Quiet) -> None:
+    kill_and_compare(name, count, call, tmp_path, quiet)
