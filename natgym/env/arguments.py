@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from generators.conditions import Condition
+from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, Schedule, as_schedule
 from natgym.names.spaces import REVEAL
 from natgym.rewards.config import reward_weights
@@ -18,6 +24,52 @@ from natgym.spaces import ActionMap, Actions, Map, TokenMap
 from natgym.task import Task
 
 RENDER_MODES = ("rgb_array",)
+_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("num_envs", "steps", "group", "first_pass_bytes"), (Integral,)),
+    "micro_batch": (Integral, NoneType),
+    **dict.fromkeys(("price", "smoothing"), (Real,)),
+    **dict.fromkeys(("coupled", "autoreset"), (bool, np.bool_)),
+    "rewards": (Mapping, NoneType),
+    "parameters": (Sequence,),
+    "schedule": (str, Path, Schedule, NoneType),
+    "conditions": (str, Condition, NoneType),
+    "rules": (str, DecodeRules),
+    "device": (str, torch.device, NoneType),
+}
+_WORDS: dict[type, str] = {Integral: "int", Real: "float", NoneType: "None"}
+# Of live objects: what shows that they are.
+_LIVE = {"generator": "parameters", "tokenizer": "codebook_size", "actions": "parameters"}
+
+
+def check_types(given: Mapping[str, Any]) -> None:
+    """Raise TypeError that names the first argument of a wrong type, or ValueError for no device."""
+    for name, types in _TYPES.items():
+        value = given[name]
+        number = Integral in types or Real in types
+        if not isinstance(value, types) or (number and isinstance(value, bool)):
+            names = " or ".join(dict.fromkeys(_WORDS.get(kind, kind.__name__) for kind in types))
+            raise TypeError(f"{name} {reprlib.repr(value)} is a {type(value).__name__}, not {names}")
+    for name, shown in _LIVE.items():
+        value = given[name]
+        named = isinstance(value, str | Path) or (value is None and name != "actions")
+        if not named and not hasattr(value, shown):
+            what = f"{name} {reprlib.repr(value)}"
+            raise TypeError(f"{what} has no {shown}; give a name, a folder or a live object")
+    try:
+        torch.device(given["device"] or "cpu")
+    except RuntimeError as error:
+        raise ValueError(f"device {given['device']!r} is none: {error}") from None
+
+
+def as_actions(actions: Any) -> Tensor:
+    """Return actions as a tensor; ValueError if they are no real numbers."""
+    try:
+        values = torch.as_tensor(actions).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"actions are no numbers ({error}); give an array or a tensor") from None
+    if values.is_complex():
+        raise ValueError(f"actions are {values.dtype}; give real numbers")
+    return values
 
 
 def build_task(task: Any, generator: Any, tokenizer: Any, device: str | None) -> Task:
@@ -57,7 +109,8 @@ def used_options(reward: Any, options: Mapping[str, Mapping[str, Any]] | None) -
     elif isinstance(reward, Mapping):
         names = set(reward)
     elif isinstance(reward, Sequence):
-        names = {part for part, _ in reward if isinstance(part, str)}
+        pairs = [pair for pair in reward if isinstance(pair, Sequence)]
+        names = {name for pair in pairs for name in pair[:1] if isinstance(name, str)}
     if unused := sorted(set(options or {}) - names):
         shown = ", ".join(sorted(names)) or "live"
         raise ValueError(f"rewards: options of {unused[0]!r}, but the reward is {shown}; leave them out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,9 @@ def check_options(options: Info | None, num_envs: int) -> None:
         ValueError: a key is not one of 'condition', 'prompt' and 'reset_mask'; the mask is not bool
             (num_envs,), all True.
     """
-    options = options or {}
+    options = {} if options is None else options
+    if not isinstance(options, Mapping):
+        raise TypeError(f"options {options!r} are no mapping; give {{'condition': ...}} or None")
     if strangers := set(options) - {"condition", "prompt", "reset_mask"}:
         raise ValueError(
             f"options {sorted(strangers)} are not known; there are only 'condition', 'prompt' and "

@@ -166,6 +166,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         autoreset: bool = True,
         render_mode: str | None = None,
     ) -> None:
+        arguments.check_types(locals())
         arguments.check(num_envs, group, micro_batch, render_mode, price)
         self.num_envs, self.steps, self.micro_batch = num_envs, steps, micro_batch
         self.group, self.coupled, self.price = group, coupled, price
@@ -272,7 +273,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         """
         if self.parts is None or self.parts.done:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
-        actions_Bk = torch.as_tensor(actions).detach()
+        actions_Bk = arguments.as_actions(actions)
         if actions_Bk.shape != self.action_space.shape:
             raise ValueError(
                 f"actions have shape {tuple(actions_Bk.shape)}; expected {self.action_space.shape}"

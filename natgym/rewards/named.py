@@ -98,10 +98,14 @@ def make_reward(spec: Any, task: Any = None, *, options: Options | None = None) 
     if isinstance(spec, Mapping):
         spec = tuple(spec.items())
     if isinstance(spec, Sequence) and not isinstance(spec, str):
+        if not all(isinstance(pair, Sequence) and len(pair) == 2 for pair in spec):
+            raise TypeError(f"reward {spec!r}: a sum is of pairs of a reward and its weight")
         return weighted_sum(
             [(make_reward(part, task, options=options), float(weight)) for part, weight in spec]
         )
     if not isinstance(spec, str):
+        if not callable(spec):
+            raise TypeError(f"reward {spec!r} is no name and can't be called; give one of {', '.join(NAMED)}")
         return spec
     names_of(spec)
     if task is None:

@@ -36,10 +36,14 @@ class Hang(BaseException):
 
 
 class Attack:
-    """Cases of one attack: what came of them is counted, printed, and at the end nothing may be wrong."""
+    """Cases of one attack: what came of them is counted, printed, and at the end nothing may be wrong.
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    Args:
+        refusals: errors that are right as well, as TypeError is of a program's own arguments.
+    """
+
+    def __init__(self, name: str, *refusals: type[Exception]) -> None:
+        self.name, self.refusals = name, (ValueError, OSError, *refusals)
         self.counts: Counter[str] = Counter()
         self.wrong: list[str] = []
 
@@ -92,7 +96,7 @@ class Attack:
             return "accepted", ""
         except Hang:
             return "hang", f"no answer in {PATIENCE:g} s"
-        except (ValueError, OSError) as error:
+        except self.refusals as error:
             said = str(error)
             return "refused" if len(said) <= LONGEST_LINE else "long-winded", said
         except Exception as error:
