@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_map
 
 PATIENCE = 300  # seconds for a script to end
 PLACES = ("output", "resume", "address", "local", "threads")
@@ -93,7 +93,7 @@ def content(folder: Path) -> dict[str, Any]:
         elif path.suffix == ".pt":
             found[str(name)] = as_bytes(torch.load(path, weights_only=True))
         else:
-            found[str(name)] = path.read_bytes()
+            found[str(name)] = path.read_bytes().replace(str(folder).encode(), b"FOLDER")
     return found
 
 
@@ -106,5 +106,9 @@ def timeless(value: Any) -> Any:
 
 
 def as_bytes(state: Any) -> Any:
-    """Return a state whose tensors compare by their bytes."""
-    return tree_map_only(torch.Tensor, lambda tensor: tensor.numpy().tobytes(), state)
+    """Return a state whose tensors compare by their bytes, and whose NaN are equal."""
+
+    def leaf_as_bytes(leaf: Any) -> Any:
+        return leaf.numpy().tobytes() if isinstance(leaf, torch.Tensor) else repr(leaf)
+
+    return tree_map(leaf_as_bytes, state)

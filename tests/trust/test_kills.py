@@ -10,17 +10,21 @@ import pytest
 from attacks import forms
 from in_process import Call
 from killing import Victim, differences
+from PIL import Image
+
+from agents.distributed.cluster import quiet as ray_is_quiet
 
 SEARCH = """--search.images-per-evaluation 8 --search.race 2 --search.coarse.remask 2 8
     --search.coarse.sampling 1 --search.coarse.guidance 0 1 --search.finalists 2 --search.final-images 20
     --search.budget 200"""
 POLICY = f"""--steps 2 --updates 6 --trajectories 32 --minibatch 32 --evaluate-every 2 --evaluation-images 40
     --finalists 2 --final-images 40 --images 40 --evaluation-seeds 0 1 {SEARCH}"""
-SCHEDULES = (
-    f"--steps 2 --optimizer grid cma --images 40 --evaluation-seeds 0 1 {SEARCH.replace('search.', '')}"
-)
+SCHEDULES = f"""--steps 2 --optimizer grid cma --images 40 --evaluation-seeds 0 1 --grid.remask 2 8
+    --grid.sampling 1 --grid.guidance 0 1 {SEARCH.replace("search.", "")}"""
 GENERATOR = """--updates 40 --batch-size 16 --warmup 2 --checkpoint-every 5 --width 16 --heads 2
     --evaluate-every 20 --evaluation-images 40 --evaluation-steps 2"""
+LAWS = f"""--updates 4 --rounds 1 --laws.laws 2 --laws.rung 2 --laws.images 40 --steps 2 --images 40
+    --evaluation-seeds 0 1 {SEARCH}"""
 
 
 class Run(NamedTuple):
@@ -60,6 +64,15 @@ RUNS = {
     "policy": Run("adanat_ppo.py", POLICY, LOCAL),
     "policy, driver": Run("adanat_ppo.py", POLICY, alone=True, quiet="policy"),
     "co-training": Run("adanat_ppo.py", f"{POLICY} --cotraining.updates 1", LOCAL),
+    "controls": Run(
+        "adaptivity.py", f"{{policy}} --images 40 --evaluation-seeds 0 1 --samples 40 {SEARCH}", LOCAL
+    ),
+    "laws": Run("autonat_training.py", LAWS),
+    "task": Run(
+        "train_task.py",
+        """{images} --tokenizer-updates 30 --extractor-updates 30 --generator-updates 30 --width 16 --depth 2
+        --codebook-size 16 --evaluation-images 60 --threads 1""",
+    ),
 }
 Quiet = dict[str, tuple[Path, float]]
 
@@ -74,10 +87,17 @@ def kill_and_compare(name: str, count: int, call: Call, folder: Path, quiet: Qui
     """Kill runs `count` times in all, each up to three times before it may end."""
     kind, rng = RUNS[name], np.random.default_rng(list(name.encode()))
     reference = kind.quiet or name
+    places = {
+        "images": images(folder) if name == "task" else "",
+        "policy": folder.parent / "quiet-policy" / "run",
+    }
+    if "{policy}" in kind.flags and "policy" not in quiet:
+        kill_and_compare("policy", 0, call, folder, quiet)
+    flags = kind.flags.format(**places).split()
     if reference not in quiet:
         own, began = RUNS[reference], time.monotonic()
-        output = folder.parent / f"quiet-{reference}"
-        code, _, error = call(own.script, *own.flags.split(), *own.places.split(), "--output", output)
+        output = folder.parent / f"quiet-{reference}" / "run"
+        code, _, error = call(own.script, *flags, *own.places.split(), "--output", output)
         assert code == 0, error
         quiet[reference] = output, time.monotonic() - began
     whole, seconds = quiet[reference]
@@ -85,8 +105,8 @@ def kill_and_compare(name: str, count: int, call: Call, folder: Path, quiet: Qui
     for number in itertools.count():
         if kills >= count:
             break
-        output = folder / str(number)
-        words = [*kind.flags.split(), *kind.places.split(), "--output", output]
+        output = folder / str(number) / "run"  # one name, which figures show
+        words = [*flags, *kind.places.split(), "--output", output]
         for _ in range(int(rng.integers(1, 4))):
             victim = Victim(folder, kind.script, *words)
             after = rng.uniform(0, seconds * (3 if kind.alone else 0.8))
@@ -106,6 +126,16 @@ def kill_and_compare(name: str, count: int, call: Call, folder: Path, quiet: Qui
     print(f"attack: kills of {name}: {{'kills': {kills}, 'runs': {number}, 'resumed in the end': {resumed}}}")
 
 
+def images(folder: Path) -> Path:
+    """Draw 120 images in two classes; return their folder."""
+    rng = np.random.default_rng(0)
+    for row in range(120):
+        (place := folder.parent / "images" / "ab"[row % 2]).mkdir(parents=True, exist_ok=True)
+        values = rng.integers(100, size=(8, 8)) + 100 * (row % 2)
+        Image.fromarray(values.astype(np.uint8)).save(place / f"{row}.png")
+    return folder.parent / "images"
+
+
 def resumable(output: Path) -> bool:
     return any((output / name).is_file() for name in ("config.json", "training.json"))
 
@@ -116,13 +146,6 @@ def test_a_tokenizer(count: int, call: Call, tmp_path: Path, quiet: Quiet) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [forms(1, 10)[1]])
-@pytest.mark.parametrize("name", ["nat", "enat", "discovery", "evaluation", "co-training"])
-def test_another_run(name: str, count: int, call: Call, tmp_path: Path, quiet: Quiet) -> None:
-    kill_and_compare(name, count, call, tmp_path, quiet)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("count", [forms(1, 15)[1]])
 @pytest.mark.parametrize("name", ["search", "policy"])
 def test_searches_and_policies(name: str, count: int, call: Call, tmp_path: Path, quiet: Quiet) -> None:
@@ -130,8 +153,52 @@ def test_searches_and_policies(name: str, count: int, call: Call, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.ray
 @pytest.mark.parametrize("count", [forms(1, 10)[1]])
+@pytest.mark.parametrize("name", ["nat", "enat", "evaluation", "discovery"])
+def test_another_run(name: str, count: int, call: Call, tmp_path: Path, quiet: Quiet) -> None:
+    kill_and_compare(name, count, call, tmp_path, quiet)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize("count", [forms(1, 7)[1]])
 @pytest.mark.parametrize("name", ["search, driver", "policy, driver"])
 def test_drivers_alone_under_ray(name: str, count: int, call: Call, tmp_path: Path, quiet: Quiet) -> None:
+    kill_and_compare(name, count, call, tmp_path, quiet)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize("count", [forms(1, 3)[1]])
+@pytest.mark.parametrize("name", ["search", "policy"])
+def test_nodes_of_ray(name: str, count: int, call: Call, tmp_path: Path, quiet: Quiet) -> None:
+    """A node is killed at any moment; the run ends by itself, where a quiet one ends."""
+    kill_and_compare(name, 0, call, tmp_path, quiet)  # the quiet run
+    ray_is_quiet()
+    from ray.cluster_utils import Cluster
+
+    kind, rng, (whole, seconds) = RUNS[name], np.random.default_rng(0), quiet[name]
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        for number in range(count):
+            lost = nodes.add_node(num_cpus=1)
+            output = tmp_path / str(number) / "run"
+            words = [*kind.flags.split(), "--address", nodes.address, "--output", output]
+            victim = Victim(tmp_path, kind.script, *words)
+            while not (output / "config.json").exists():
+                assert victim.process.poll() is None, (tmp_path / "said.txt").read_text()
+                time.sleep(0.1)
+            time.sleep(rng.uniform(0, 3 * seconds))
+            nodes.remove_node(lost, allow_graceful=False)
+            assert victim.ended() == 0, (tmp_path / "said.txt").read_text()
+            assert not (wrong := differences(whole, output)), (number, wrong)
+    finally:
+        nodes.shutdown()
+    print(f"attack: nodes lost by {name}: {{'kills': {count}}}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [forms(1, 10)[1]])
+@pytest.mark.parametrize("name", ["task", "co-training", "controls", "laws"])
+def test_long_runs(name: str, count: int, call: Call, tmp_path: Path, quiet: Quiet) -> None:
     kill_and_compare(name, count, call, tmp_path, quiet)
