@@ -107,8 +107,9 @@ def load_state(path: Path | str, device: torch.device | str = "cpu") -> dict[str
 def restore(trained: Any, path: Path | str, device: torch.device | str = "cpu") -> None:
     """Give something with `load_state_dict` the state of a checkpoint; ValueError that names the file if it
     is broken or of something else."""
+    state = load_state(path, device)
     with reading(path):
-        trained.load_state_dict(load_state(path, device))
+        trained.load_state_dict(state)
 
 
 def why_not(error: Exception) -> str:

@@ -73,9 +73,9 @@ def reading(path: Path | str, what: str = "what is read") -> Iterator[None]:
     """
     try:
         yield
-    except OSError:
-        raise
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
         kind = "" if isinstance(error, ValueError | RuntimeError) else f"{type(error).__name__} "
         said = textwrap.shorten(f"{kind}{error}", 400, placeholder=" ...")
         raise ValueError(said if str(path) in said else f"{path} does not fit {what}: {said}") from error

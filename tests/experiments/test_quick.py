@@ -68,6 +68,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path, script: str) -> None:
         ("adanat_ppo.py", "--parameters mask_ratio temperature", "temperature guidance_scale"),
         ("adanat_ppo.py", "--preset adagen --discriminator-batch 9", "divide 4096"),
         ("autonat_search.py", "--budget 10", "budget 10"),
+        ("autonat_search.py", "--price nan", "price nan"),
         ("mmgcd_discover.py", "--text-encoder bert", "bert minilm"),
         ("reward_agreement.py", "--rewards adversarial:members=0", "members 0"),
         ("train_generator.py", "--model enat --size h", "size l"),
