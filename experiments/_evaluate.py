@@ -17,7 +17,7 @@ from agents.named import describe, find_all, find_policies
 from generators.data import SplitName
 from generators.files import read_json, reading
 from generators.rules import DecodeRules
-from natgym.evaluation.comparison import compare_results
+from natgym.evaluation.comparison import compare, compare_results
 from natgym.evaluation.evaluator import EvaluationConfig, Evaluator, refuse_too_few
 from natgym.evaluation.report import write_report
 from natgym.evaluation.scorer import Scorer
@@ -152,6 +152,13 @@ def finished(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
         return {(row["policy"], row["steps"]): row for row in rows if "steps" in row}
 
 
+def refuse_another(row: dict[str, Any], protocol: dict[str, Any], folder: Path) -> None:
+    """Raise ValueError if a row that a stopped evaluation left is of another protocol than this one's."""
+    found = compare(row.get("protocol", {}), protocol)
+    for line in (*found.forbidding, *found.notes):
+        raise ValueError(f"{folder} holds rows of another protocol, {line}; begin anew in another folder")
+
+
 def evaluate(args: Args) -> None:
     """Draw and judge; print the table and write the run folder."""
     args, run, evaluation = open_run("evaluate", args, PLACES, Evaluation)
@@ -169,6 +176,7 @@ def evaluate(args: Args) -> None:
                 place = label, _ = evaluation.label(name, policy_name), policy.steps
                 bar.set_description(f"{label}, T = {policy.steps}")
                 if place in known:
+                    refuse_another(known[place], evaluator.manifest(), run.folder)
                     bar.update(each)
                 else:
                     known[place] = judged(label, policy, evaluator, bar.update)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import sysconfig
@@ -56,8 +57,12 @@ def cluster(
     import ray
 
     on_end = signal.getsignal(signal.SIGTERM)  # which Ray takes for itself, to end without a word to anybody
+    session = None
     if address is None:
-        ray.init("local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        local: Any = ray.init(
+            "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+        )
+        session = local.address_info["session_dir"]
     else:
         _knock(address)
         ray.init(address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": _python_path()}})
@@ -69,6 +74,8 @@ def cluster(
         yield
     finally:
         ray.shutdown()
+        if session is not None:  # its logs, which nobody reads any more
+            shutil.rmtree(session, ignore_errors=True)
 
 
 def trial_cluster(

@@ -15,6 +15,7 @@ from natgym.metrics.dino import DINOv2
 from natgym.metrics.inception import Inception
 
 CHUNK = 1000  # images judged at once
+BEYOND = 0.5  # of [0, 1], which decoders without a clamp overshoot
 Seen = tuple[Tensor, Tensor | None]
 """Features (N, d) and logits (N, K) of images."""
 
@@ -69,7 +70,7 @@ def extract(
         device: of the extractor; None where the images are on it.
 
     Raises:
-        ValueError: a pixel is not finite.
+        ValueError: a pixel is not finite, or far beyond [0, 1].
     """
     return joined(
         [
@@ -83,10 +84,17 @@ def extract(
 def look(extractor: Extractor, images_BCHW: Tensor, quantise: bool = True, *, first: int = 0) -> Seen:
     """Return features and logits of one chunk of images, whose first is number `first`; see `extract`."""
     if not bool(torch.isfinite(images_BCHW).all()):  # rounding would hide it
-        last = first + len(images_BCHW) - 1
-        raise ValueError(f"of images {first} to {last} some have pixels that are not finite")
+        raise ValueError(f"of {_named(first, images_BCHW)} some have pixels that are not finite")
+    low, high = (float(end) for end in images_BCHW.aminmax())
+    if low < -BEYOND or high > 1 + BEYOND:  # so would clamping
+        which = _named(first, images_BCHW)
+        raise ValueError(f"pixels of {which} go from {low:.4g} to {high:.4g}; they have to lie in [0, 1]")
     parts = images_BCHW.split(image_rows(images_BCHW.shape[1:]))
     return joined([extractor(eight_bits(part) if quantise else part) for part in parts])
+
+
+def _named(first: int, images_BCHW: Tensor) -> str:
+    return f"images {first} to {first + len(images_BCHW) - 1}"
 
 
 def joined(parts: Sequence[Seen]) -> Seen:

@@ -103,6 +103,17 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.mark.ray
 @pytest.mark.slow
+def test_a_session_of_ray_that_has_ended_leaves_nothing(tmp_path: Path) -> None:
+    with cluster(None, CPU=1):
+        import ray
+
+        session = Path(ray._private.worker._global_node.get_session_dir_path())
+        assert session.is_dir()
+    assert not session.exists() and session.parent.is_dir()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_workers_run_this_code_though_their_node_has_another(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

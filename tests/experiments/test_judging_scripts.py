@@ -91,6 +91,9 @@ def test_an_evaluation_of_one_seed_goes_on_too(call: Call, tmp_path: Path) -> No
     (tmp_path / "one" / "config.json").write_text(json.dumps(settings | {"conditions": "zzz"}))
     code, _, err = call("evaluate.py", "--resume", "one")
     assert code == 1 and "conditions 'zzz' is not " in last_line(err)
+    (tmp_path / "one" / "config.json").write_text(json.dumps(settings | {"seeds": [1]}))
+    code, _, err = call("evaluate.py", "--resume", "one")
+    assert code == 1 and "one holds rows of another protocol, seeds: 0 against 1" in last_line(err)
 
 
 def test_two_results_are_ranked_or_explained(call: Call) -> None:

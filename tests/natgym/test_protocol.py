@@ -251,13 +251,24 @@ def test_statistics_that_were_cut_are_no_reference(tmp_path: Path, share: int) -
         Reference.load(tmp_path / "x.npz", Halves())
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_pixels_that_are_no_numbers_are_told(digits: Any, value: float) -> None:
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (math.nan, "of images 0 to 199 some have pixels that are not finite"),
+        (math.inf, "of images 0 to 199 some have pixels that are not finite"),
+        (1e9, r"pixels of images 0 to 199 go from 0 to 1e\+09; they have to lie in \[0, 1\]"),
+        (-5.0, "pixels of images 0 to 199 go from -5 to 1;"),
+    ],
+)
+def test_pixels_that_are_none_are_told(digits: Any, value: float, said: str) -> None:
+    """Clamping would hide them; a small overshoot is clamped."""
     select = digits.split("select")
     images_NCHW = select.images_NCHW.clone()
     images_NCHW[7, 0, 0, 0] = value
-    with pytest.raises(ValueError, match="of images 0 to 199 some have pixels that are not finite"):
+    with pytest.raises(ValueError, match=said):
         Scorer(digits.score_extractor, select).score(images_NCHW, select.condition)
+    images_NCHW[7, 0, 0, 0] = 1.1
+    Scorer(digits.score_extractor, select).score(images_NCHW, select.condition)
 
 
 def test_extractors_by_name() -> None:
