@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import reprlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -105,7 +106,9 @@ def read_config(path: Path, config_class: type, key: str | None = None) -> Any:
         return _nested(config_class, content if key is None else content[key])
 
 
-def _nested(config_class: type, values: dict[str, Any]) -> Any:
+def _nested(config_class: type, values: Any) -> Any:
+    if not isinstance(values, dict):
+        raise ValueError(f"{config_class.__name__} is {reprlib.repr(values)}, not settings by name")
     fields = [field.name for field in dataclasses.fields(config_class)]
     inner = groups(config_class)
     settings = grouped(config_class, former.settings(values, fields))

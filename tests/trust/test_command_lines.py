@@ -1,6 +1,7 @@
 """Command lines that nobody means: each ends in one line before anything is made, or the script begins."""
 
 import importlib
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
-from attacks import ODD_WORDS, Attack, forms
+from attacks import ODD_WORDS, Attack, forms, same_type, with_odd_value
 from in_process import EXPERIMENTS, Call
 from PIL import Image
 
@@ -51,6 +52,14 @@ SCRIPTS: dict[str, list[str]] = {
     "train_task.py": ["images", "--output", "task", "--dry-run"],
     "train_tokenizer.py": ["--output", "tokenizer", "--kind", "vq", "--width", "8"],
     "unmasking.py": [],
+}
+
+
+# Scripts that resume, and what their settings have no default for.
+RESUMED: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("adanat_ppo", "adaptivity", "autonat_search", "autonat_training", "evaluate"), {}),
+    **dict.fromkeys(("learning_curves", "mmgcd_discover", "train_generator", "train_tokenizer"), {}),
+    "train_task": {"images": "images", "output": Path("task")},
 }
 
 
@@ -107,6 +116,22 @@ def test_odd_values_of_flags_are_refused_in_one_line(count: int, start: Any, tmp
             ours = [word.replace("classifier", f"classifier{number}") for word in SCRIPTS[script]]
             if attack.script(case, partial(start, script, *ours, f"--{flag}={value}")):
                 attack.check(case, not ("float" in str(kind) and value in ("nan", "inf", "-inf")), "taken")
+
+
+@pytest.mark.parametrize("count", forms(5, 60))
+def test_settings_of_odd_values_are_no_run_to_resume(count: int, call: Call, tmp_path: Path) -> None:
+    rng, path = np.random.default_rng(7), tmp_path / "config.json"
+    with Attack("settings of runs") as attack:
+        for script in RESUMED:
+            args = importlib.import_module(script).Args
+            runs.write_config(path, args(**RESUMED[script]))
+            whole = json.loads(path.read_text())
+            for _ in range(count):
+                content, place, before, after = with_odd_value(whole, rng)
+                path.write_text(json.dumps(content))
+                case = f"{script} {'.'.join(map(str, place))} {before!r:.40} -> {after!r:.30}"
+                if attack.load(case, partial(runs.read_config, path, args), path):
+                    attack.check(case, same_type(before, after), "taken for a value of its type")
 
 
 def test_every_script_is_attacked() -> None:
