@@ -243,7 +243,9 @@ def _said_in(box: str) -> str:
     lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
     lines = lines or [line.strip() for line in box.splitlines() if line.strip()][2:]  # below title and rule
     rule = next((at for at, line in enumerate(lines) if line and not line.strip("─-")), len(lines))
-    message = _one_line(" ".join(lines[:rule]) or box)
+    message = " ".join(lines[:rule]) or " ".join(box.split())
     meant = [line.split()[0] for line in lines[rule:] if line.startswith("--")]
     message = re.sub(r"^Error parsing \w+: ", "", message)  # a config's own check speaks for itself
-    return f"{message} (perhaps {' or '.join(meant[:3])})" if meant and "nrecognized" in message else message
+    if meant and "nrecognized" in message:
+        message = f"{message} (perhaps {' or '.join(meant[:3])})"
+    return _one_line(message)

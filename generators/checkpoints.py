@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import reprlib
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -95,6 +96,9 @@ def load_state(path: Path | str, device: torch.device | str = "cpu") -> dict[str
     refuse_pointer(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+        with zipfile.ZipFile(path) as archive:  # torch writes checksums and does not read them
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(damaged)
     except Exception as error:  # a broken pickle can raise anything
         raise ValueError(f"{path} is not loaded: it {why_not(error)}; expected a checkpoint") from None
     if not isinstance(state, dict):

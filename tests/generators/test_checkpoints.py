@@ -307,6 +307,17 @@ def test_sizes_that_the_weights_can_not_have_build_nothing(tmp_path: Path, chang
         from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_flipped_bit_in_a_checkpoint_is_told(seed: int, tmp_path: Path) -> None:
+    save_state(path := tmp_path / "checkpoint.pt", {"weights": torch.rand(1000), "done": 3})
+    data = bytearray(path.read_bytes())
+    at = data.index(load_state(path)["weights"].numpy().tobytes()) + 37 * seed
+    data[at] ^= 1 << seed
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="checkpoint.pt is not loaded: it is broken"):
+        load_state(path)
+
+
 def test_what_a_later_natgym_wrote_is_refused_by_name(tmp_path: Path) -> None:
     """And what one of before there were formats wrote is read."""
     save_pretrained(NAT(nat_digits()), tmp_path / "nat")
