@@ -13,6 +13,7 @@ import tyro
 from _cli import main
 
 from generators.checks import at_least
+from generators.files import reading
 
 PAGE = 50  # prompts
 
@@ -93,7 +94,8 @@ class Args:
         """All prompts."""
         if self.prompts is None:
             return self.prompt
-        read = self.prompts.read_text(encoding="utf-8").splitlines()
+        with reading(self.prompts, "a text to draw on each line"):
+            read = self.prompts.read_text(encoding="utf-8").splitlines()
         return (*self.prompt, *(line.strip() for line in read if line.strip()))
 
     @property

@@ -135,13 +135,13 @@ class Monitor:
                 told_apart = right.item() / 2
         real_B, fake_B = real.rewards[0], fake.rewards[0]
         gap, spread = real_B.mean() - fake_B.mean(), ((real_B.var() + fake_B.var()) / 2).sqrt()
-        learns = isinstance(env.reward, LearningReward) and spread > 0
+        separation = (gap / spread).item() if gap else 0.0  # also where all rewards are one
         return Vitals(
             distance=self.objective.value(scores, steps.nfe_N),
             **{name: scores.get(name, math.nan) for name in ("recall", "coverage", "class_drift")},
             reward_gap=gap.item(),
             told_apart=told_apart,
-            separation=(gap / spread).item() if learns else math.nan,
+            separation=separation if isinstance(env.reward, LearningReward) else math.nan,
             idle=steps.idle,
         )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from generators import former
-from generators.files import write_atomic
+from generators.files import read_json, write_atomic
 from generators.schedules import CONVENTION
 from natgym.evaluation.tables import COLUMNS, FULL_COLUMNS, cell
 from natgym.metrics.named import NAMED
@@ -162,4 +162,4 @@ def _settings(folder: Path) -> Iterator[str]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}

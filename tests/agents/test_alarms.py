@@ -117,6 +117,17 @@ def test_vitals_say_what_a_slow_look_says(tiny: TrainingConfig, tmp_path: Path) 
     assert vitals.told_apart == pytest.approx(float(right) / 2)
 
 
+def test_a_discriminator_that_says_the_same_of_all_is_flat(
+    tiny: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = AdaNATTrainer.of(tiny.but(evaluation_images=30))
+    monkeypatch.setattr(
+        type(trainer.env.reward), "__call__", lambda self, images, _: images.new_ones(len(images))
+    )
+    vitals = trainer.monitor.measure(trainer.actor())
+    assert vitals.separation == vitals.reward_gap == 0 and "flat" in alarms(AlarmConfig(), CALM, vitals)
+
+
 def test_rewards_see_images_as_they_come_in_batches_of_their_own() -> None:
     """And hand all of them on."""
     images, labels = torch.rand(50, 1, 2, 2), Labels(torch.arange(50) % 3, 3)

@@ -96,3 +96,16 @@ def test_whoever_reads_no_further_is_told_nothing() -> None:
         assert script.stdout is not None and script.stderr is not None
         script.stdout.close()
         assert script.stderr.read() == ""
+
+
+def test_a_log_that_takes_ascii_alone_gets_question_marks(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys\nsys.path[:0] = [{str(EXPERIMENTS)!r}, {str(EXPERIMENTS.parent)!r}]\n"
+        "from dataclasses import dataclass\nfrom _cli import main\n"
+        "@dataclass(frozen=True)\nclass Args:\n    '''None.'''\n"
+        "main(Args, lambda args: print('café ± 1'))\n"
+    )
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "caf? ? 1\n"), done.stderr
