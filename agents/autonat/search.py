@@ -215,6 +215,7 @@ class Search:
         self.asked: list[Evaluation] = []
         self.result: Schedule | None = None
         self._explored = explore(optimizer, config, steps, seed)
+        first = next(self._explored)
         self._path = log
         with reading(log, "a search"):
             self._logged = {int(row["evaluation"]): row for row in read_metrics(log)}
@@ -224,7 +225,7 @@ class Search:
             }
             if not all(map(math.isfinite, chain(*self.known.values()))):
                 raise ValueError("a distance is not finite")
-            self._enter(next(self._explored))
+            self._enter(first)
             self._log = MetricsLog(log, "evaluation", sys.maxsize)
             self._proceed()
 
