@@ -72,6 +72,11 @@ def cluster(
         nodes = [node for node in ray.nodes() if node["Alive"]]
         _check_looks(_fitting(nodes, each, count, asked), folder)
         yield
+    except ray.exceptions.RayTaskError:
+        raise
+    except ray.exceptions.RayError as error:
+        said = f"{error}".partition("\n")[0]
+        raise RuntimeError(f"Ray has lost what it ran on: {said}; go on with --resume") from error
     finally:
         ray.shutdown()
         if session is not None:  # its logs, which nobody reads any more
@@ -156,6 +161,18 @@ class _Look(NamedTuple):
     code: str
 
 
+def _look_of(task: Any) -> _Look | None:
+    """Return what a node finds; None if it was lost."""
+    import ray
+
+    try:
+        return _Look._make(ray.get(task))
+    except ray.exceptions.RayTaskError:  # of the look itself
+        raise
+    except ray.exceptions.RayError:
+        return None
+
+
 def _check_looks(nodes: list[dict], folder: Path | None) -> None:
     """Raise ValueError if a node has other code than this process, or doesn't see the folder."""
     import ray
@@ -180,8 +197,11 @@ def _check_looks(nodes: list[dict], folder: Path | None) -> None:
         ours = _Look(*look(token.name))
         asked: Any = ray.remote(num_cpus=0)(look)
         homes = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-        looks = ray.get([asked.options(scheduling_strategy=home).remote(token.name) for home in homes])
-    for node, found in zip(nodes, map(_Look._make, looks), strict=True):
+        tasks = [asked.options(scheduling_strategy=home).remote(token.name) for home in homes]
+        looks = [_look_of(task) for task in tasks]
+    for node, found in zip(nodes, looks, strict=True):
+        if found is None:  # lost meanwhile, so that nothing will run there
+            continue
         name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
         if found.code != ours.code:
             raise ValueError(

@@ -114,6 +114,36 @@ def test_a_session_of_ray_that_has_ended_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
+def test_a_node_that_is_lost_while_it_is_looked_at_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    quiet()
+    from ray.cluster_utils import Cluster
+
+    two = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    other, fitting = two.add_node(num_cpus=1), clusters._fitting
+
+    def lost(nodes: list[dict], *asked: Any) -> list[dict]:
+        assert len(nodes) == 2
+        two.remove_node(other, allow_graceful=False)
+        return fitting(nodes, *asked)
+
+    monkeypatch.setattr(clusters, "_fitting", lost)
+    with cluster(two.address, CPU=1):
+        pass
+    two.shutdown()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_what_ray_has_lost_is_one_line() -> None:
+    with pytest.raises(RuntimeError, match="Ray has lost what it ran on: The actor.*; go on with --resume"):
+        with cluster(None, CPU=1):
+            import ray
+
+            raise ray.exceptions.ActorDiedError()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_workers_run_this_code_though_their_node_has_another(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
