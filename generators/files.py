@@ -132,6 +132,9 @@ def _sweep(folder: Path) -> None:
         writer = mark.fullmatch(path.name)
         if writer and not _lives(int(writer[1])):
             path.unlink(missing_ok=True)
+    for path in folder.rglob(".tmp*"):  # so safetensors names what it writes
+        if re.fullmatch(r"\.tmp\w{6}", path.name):
+            path.unlink(missing_ok=True)
 
 
 def _lives(process: int) -> bool:

@@ -278,11 +278,13 @@ def test_what_killed_processes_left_half_written_goes_away(tmp_path: Path) -> No
     left = [
         tmp_path / f".checkpoint.pt.{host}-{dead}-0.part",
         tmp_path / "last" / f".config.json.{host}-{dead}-3.part",
+        tmp_path / "last" / ".tmpGZ0JR9",
     ]
     kept = [
         tmp_path / f".checkpoint.pt.{host}-{os.getppid()}-0.part",
         tmp_path / f".checkpoint.pt.elsewhere-{dead}-0.part",
         tmp_path / "mine.part",
+        tmp_path / ".tmp",
     ]
     for path in (*left, *kept):
         path.touch()

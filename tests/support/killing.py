@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map
 
 PATIENCE = 300  # seconds for a script to end
 PLACES = ("output", "resume", "address", "local", "threads")
+UNLIKE = (".lock", "report.html", "README.md")  # locks, and pages that show seconds or places
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 
 # The script is killed for good right after it wrote a line of metrics.csv, before its checkpoint.
@@ -86,12 +87,14 @@ def content(folder: Path) -> dict[str, Any]:
     found = {}
     for path in (path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder)
-        if {"ray", "tune"} & set(name.parts) or name.name in (".lock", "report.html"):
+        if {"ray", "tune"} & set(name.parts) or name.name in UNLIKE or name.match("training/figures/*"):
             continue
         if path.suffix == ".json":
             found[str(name)] = timeless(json.loads(path.read_text().replace(str(folder), "FOLDER")))
         elif path.suffix == ".pt":
             found[str(name)] = as_bytes(torch.load(path, weights_only=True))
+        elif path.suffix == ".csv":  # several nodes finish in another order
+            found[str(name)] = sorted(path.read_bytes().splitlines())
         else:
             found[str(name)] = path.read_bytes().replace(str(folder).encode(), b"FOLDER")
     return found
