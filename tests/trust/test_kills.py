@@ -1,6 +1,7 @@
 """Runs that are killed at any moment, some of them again and again, end where quiet ones end."""
 
 import itertools
+import shutil
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,31 +108,28 @@ def kill_and_compare(name: str, count: int, call: Call, folder: Path, quiet: Qui
         if kills >= count:
             break
         output = folder / str(number) / "run"  # one name, which figures show
-        words = [*flags, *kind.places.split(), "--output", output]
         for _ in range(int(rng.integers(1, 4))):
-            victim = Victim(folder, kind.script, *words)
+            victim = Victim(folder, kind.script, *words(output, flags), *kind.places.split())
             after = rng.uniform(0, seconds * (3 if kind.alone else 0.8))
             was_running = victim.killed(lambda output=output: output.exists(), after, alone=kind.alone)
             kills += was_running
             if not was_running:
                 assert victim.process.returncode == 0, (folder / "said.txt").read_text()
                 break
-            words = ["--resume", output, *kind.places.split()]
-        local = RUNS[reference].places.split()
-        if was_running and resumable(output):
-            finish(call, folder, kind, "--resume", output, *local)
+        if was_running:
+            finish(call, folder, kind, *words(output, flags), *RUNS[reference].places.split())
             resumed += 1
         assert not (kind.equal and (wrong := differences(whole, output))), (number, wrong)
         assert not [*output.rglob("*.part"), *output.rglob(".tmp*")]
     print(f"attack: kills of {name}: {{'kills': {kills}, 'runs': {number}, 'resumed in the end': {resumed}}}")
 
 
-def finish(call: Call, folder: Path, kind: Run, *words: Any) -> None:
+def finish(call: Call, folder: Path, kind: Run, *flags: Any) -> None:
     """Run it to its end: in this process, or in one of its own if it takes Ray."""
     if not kind.equal:
-        assert Victim(folder, kind.script, *words).ended() == 0, (folder / "said.txt").read_text()
+        assert Victim(folder, kind.script, *flags).ended() == 0, (folder / "said.txt").read_text()
         return
-    code, _, error = call(kind.script, *words)
+    code, _, error = call(kind.script, *flags)
     assert code == 0, error
 
 
@@ -145,8 +143,12 @@ def images(folder: Path) -> Path:
     return folder.parent / "images"
 
 
-def resumable(output: Path) -> bool:
-    return any((output / name).is_file() for name in ("config.json", "training.json"))
+def words(output: Path, flags: list[str]) -> list[Any]:
+    """Return what begins a run, or goes on with it once it has settings of its own."""
+    if any((output / name).is_file() for name in ("config.json", "training.json")):
+        return ["--resume", output]
+    shutil.rmtree(output, ignore_errors=True)
+    return [*flags, "--output", output]
 
 
 @pytest.mark.parametrize("count", forms(1, 10))
@@ -192,8 +194,8 @@ def test_nodes_of_ray(name: str, count: int, call: Call, tmp_path: Path, quiet: 
         for number in range(count):
             lost = nodes.add_node(num_cpus=1)
             output = tmp_path / str(number) / "run"
-            words = [*kind.flags.split(), "--address", nodes.address, "--output", output]
-            victim = Victim(tmp_path, kind.script, *words)
+            begin = [*kind.flags.split(), "--address", nodes.address, "--output", output]
+            victim = Victim(tmp_path, kind.script, *begin)
             while not (output / "config.json").exists():
                 assert victim.process.poll() is None, (tmp_path / "said.txt").read_text()
                 time.sleep(0.1)
