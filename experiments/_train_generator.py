@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 from _cli import refuse_settings
 from _progress import progress
+from _ranks import begun, followed
 
 from agents.distributed.workers import agree, own_device, process_group, rank, run_workers
 from generators.checkpoints import load_state, save_pretrained, save_state
@@ -30,7 +27,7 @@ from natgym.figures.policies import samples_figure
 from natgym.figures.trainings import training_figure
 from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
-from natgym.runs import MetricsLog, Run, read_metrics
+from natgym.runs import MetricsLog, Run
 from natgym.task import Task
 
 if TYPE_CHECKING:
@@ -70,56 +67,16 @@ def work(args: Args) -> None:
     else:
         assert folder is not None, "torchrun's processes are no Ray workers"
         args = dataclasses.replace(args, cache=args.cache.resolve())
-        with followed(folder, args.train.updates):
-            run_workers(
-                partial(train, args, folder.resolve()), args.workers, folder, args.device, args.address
-            )
+        training = partial(train, args, folder.resolve())
+        with progress(total=args.train.updates, unit="update") as bar:
+            with followed(folder / "metrics.csv", lambda row: bar.update()):
+                run_workers(training, args.workers, folder, args.device, args.address)
         print(folder / "generator")
 
 
 def opened(folder: Path) -> Run:
     """Return a run to go on with, in whose folder rank 0 alone writes."""
     return Run.resume(folder) if rank() == 0 else Run.open(folder)
-
-
-def begun(args: Args) -> Path | None:
-    """Return the folder of this very run if torchrun began it, which starts a lost run's processes anew.
-
-    Raises:
-        ValueError: it is to start processes anew that would not find each other, or their run.
-    """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return None
-    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)):
-        if args.output is None:
-            raise ValueError("max-restarts without --output: restarted processes would not find their run")
-        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-            raise ValueError(
-                "max-restarts: restarted processes would look for each other where those before them were; "
-                "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun"
-            )
-    if args.output is None or not (args.output / "config.json").is_file():
-        return None
-    return args.output if Run.open(args.output).config(type(args)) == args else None
-
-
-@contextmanager
-def followed(folder: Path, updates: int) -> Iterator[None]:
-    """Draw the progress that the workers write down."""
-    ended = Event()
-
-    def follow() -> None:
-        with progress(total=updates, unit="update") as bar:
-            while not ended.wait(1.0) or bar.n < len(read_metrics(folder / "metrics.csv")):
-                bar.update(len(read_metrics(folder / "metrics.csv")) - bar.n)
-
-    thread = Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def train(args: Args, folder: Path | None) -> None:

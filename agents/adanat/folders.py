@@ -1,6 +1,6 @@
 """A training's folder: what is trained in it, its logs and its checkpoint.
 
-Nothing there is ever overwritten by another training.
+Nothing there is ever overwritten by another training. Of several ranks all read and rank 0 alone writes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import torch
 
 from agents.adanat.config import AdaNATConfig
 from agents.adanat.trainings import read_training
+from agents.distributed.ranks import Ranks
+from agents.distributed.workers import agree
 from generators.checkpoints import load_state, save_state, weights_hash, write_atomic
 from generators.checks import taken
 from generators.rules import DecodeRules
@@ -28,27 +30,34 @@ STOPPED = "stopped-by-asha"  # in the folder of a trial that does not go on, not
 
 
 class TrainingFolder:
-    """Logs and checkpoint of one training."""
+    """Logs and checkpoint of one training.
+
+    Attributes:
+        writes: whether this rank does.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / "checkpoint.pt"
+        self.folder, self.path, self.writes = folder, folder / "checkpoint.pt", Ranks.here().rank == 0
 
     def checkpoint(self, device: torch.device, updates: int) -> dict[str, Any] | None:
         """Return the state after the last update that was saved, if there is one; ValueError if it is not one
-        of so many."""
-        if not self.path.is_file():
-            return None
-        state = load_state(self.path, device)
-        taken(state.get("done"), updates)
+        of so many, or another for another rank."""
+        state = load_state(self.path, device) if self.path.is_file() else None
+        done = 0 if state is None else taken(state.get("done"), updates)
+        agree("the update to go on from", done)
         return state
 
     def open_logs(self, done: int) -> None:
         """Keep of the logs what belongs to the first `done` updates."""
+        if not self.writes:
+            return
         self.metrics = MetricsLog(self.folder / "metrics.csv", "update", done + 1, whole=True)
         self.alarms = MetricsLog(self.folder / "alarms.csv", "update", done + 1)
 
     def write(self, metrics: Mapping[str, float], alarms: Mapping[Any, str], state: dict[str, Any]) -> None:
         """Write what an update has led to, the checkpoint last."""
+        if not self.writes:
+            return
         for name, said in alarms.items():
             self.alarms.append({"update": int(metrics["update"]), "alarm": name, "said": said})
         self.metrics.append(metrics)
@@ -65,6 +74,8 @@ def claim(folder: Path, told: dict[str, Any]) -> TrainingFolder:
         ValueError: another training was begun there.
     """
     path = folder / TRAINING
+    if Ranks.here().rank:  # the first looks, and no rank gets far without it
+        return TrainingFolder(folder)
     if path.is_file():
         before = json.loads(path.read_text())
         before["adanat"] = dataclasses.asdict(AdaNATConfig()) | before["adanat"]  # of before some settings

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from agents.adanat import network
 from agents.adanat.config import AdaNATConfig, TrainingConfig
 from agents.adanat.learned import new_ppo
+from agents.distributed.ranks import Ranks
 from generators.conditions import Condition
 from generators.live_bytes import LiveBytes
 from generators.noise import HashNoise
@@ -150,12 +151,13 @@ def _measurement(env: DecodeVectorEnv, config: AdaNATConfig, held: int, decoded:
     yield Need("measurement", f"judging {judged:,} at once", images, "--evaluation-images")
 
 
-def refuse_too_large(config: TrainingConfig) -> None:
-    """Print the plan of a training on a GPU; ValueError if it can't fit. Nothing is said of a CPU."""
+def refuse_too_large(config: TrainingConfig, ranks: int = 1) -> None:
+    """Print the plan of a training on a GPU, of one of some ranks; ValueError if it can't fit. Nothing is
+    said of a CPU."""
     if not config.env.device.startswith("cuda"):
         return
     env = config.but(schedule="reference").env.build()  # any: the searched one is not there yet
-    plan = memory_plan(env, config.adanat)
+    plan = memory_plan(env.like(num_envs=Ranks(0, ranks).share(env.num_envs, env.group)), config.adanat)
     print(plan.table())
     plan.refuse_more_than(free_bytes(env.device), str(env.device))
 
