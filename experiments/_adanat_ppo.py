@@ -26,6 +26,7 @@ from agents.autonat.search import Search, explore
 from agents.distributed.ranks import Ranks
 from agents.distributed.workers import process_group, rank, world_size
 from agents.named import load_policy, shipped_strategy
+from generators.conditions import in_rows
 from generators.schedules import as_schedule
 from natgym.evaluation.report import write_report
 from natgym.evaluation.statistics import paired_difference
@@ -34,7 +35,6 @@ from natgym.figures.policies import by_class_figure, parameters_figure, samples_
 from natgym.figures.trainings import learning_figure
 from natgym.metrics.pixels import PIXELS
 from natgym.policies import FixedPolicy, baselines
-from natgym.rollouts import balanced
 from natgym.runs import Run, read_metrics, write_config
 from natgym.settings import setting
 from natgym.task import Task
@@ -214,9 +214,8 @@ def compare(
     args: Args, run: Run, contestants: Contestants, trained: Sequence[Trained], bar: tqdm
 ) -> list[str]:
     """Evaluate all on the report split, print the table and write results.json; return what it says."""
-    evaluators = {
-        one.scorer: one.scorer.evaluator(args.images, args.evaluation_seeds) for one in contestants.values()
-    }
+    scorers = dict.fromkeys(one.scorer for one in contestants.values())
+    evaluators = {scorer: scorer.evaluator(args.images, args.evaluation_seeds) for scorer in scorers}
     bar.set_postfix()
     rows, scores = judge(contestants, evaluators, bar)
     bar.close()
@@ -274,15 +273,15 @@ def illustrate(
     env, task = args.train.env, contestants[SEARCHED].scorer.task
     pool = task.examples(10)
     shown = {name: contestants[name] for name in ("reference", SEARCHED, args.subject)}
-    rows = balanced(pool, 10 * len(pool))
+    rows = in_rows(pool, args.images)
     images = {name: one.scorer.draw(one.policy, rows, 0).images_NCHW for name, one in shown.items()}
     note = f"{env.task_name}, T = {env.steps}; same noise and classes in each panel, unselected"
     run.write_figure("samples", samples_figure(images, pool.names, note))
-    rows = task.asked(1000)
+    rows = task.asked(min(1000, args.images))
     frames = {name: one.scorer.draw(one.policy, rows, 1).frame for name, one in shown.items()}
-    note = "line: mean; bands: 50 % and 90 % of 1,000 samples"
+    note = f"line: mean; bands: 50 % and 90 % of {len(rows):,} samples"
     run.write_figure("parameters", parameters_figure(frames, note))
-    note = f"{args.subject}: means by class of 1,000 samples"
+    note = f"{args.subject}: means by class of {len(rows):,} samples"
     run.write_figure("by-class", by_class_figure(frames[args.subject], note))
     logs = {kind: pd.read_csv(best_of(trained, kind).folder / "metrics.csv") for kind in args.kinds}
     images_each = args.train.adanat.evaluation_images

@@ -15,6 +15,7 @@ from _ranks import begun, followed
 
 from agents.distributed.workers import agree, own_device, process_group, rank, run_workers
 from generators.checkpoints import load_state, save_pretrained, save_state
+from generators.conditions import in_rows
 from generators.data import open_split, tokens
 from generators.encoders import make_encoder
 from generators.noise import derive_seed, seeded
@@ -26,7 +27,7 @@ from natgym.evaluation.scorer import Scorer
 from natgym.figures.policies import samples_figure
 from natgym.figures.trainings import training_figure
 from natgym.policies import FixedPolicy
-from natgym.rollouts import balanced, rollout
+from natgym.rollouts import rollout
 from natgym.runs import MetricsLog, Run
 from natgym.task import Task
 
@@ -163,7 +164,7 @@ class Watcher:
         policy = FixedPolicy(as_schedule(args.evaluation_schedule, args.evaluation_steps))
         seed = derive_seed(args.train.seed, "evaluation")
         draw = partial(rollout, policy, generator, self.tokenizer, seed=seed)
-        shown = draw(balanced(pool, 10 * len(pool))).images_NCHW.cpu()
+        shown = draw(in_rows(pool, args.evaluation_images)).images_NCHW.cpu()
         title = f"update {self.trainer.done:,}"
         self.run.write_figure(
             f"samples-{self.trainer.done:06d}",
