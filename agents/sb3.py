@@ -40,14 +40,14 @@ class SB3VecEnv(VecEnv):
 
     def __init__(self, env: DecodeVectorEnv, ranks: Ranks | None = None) -> None:
         self.env = env  # before super(), which asks for render_mode
-        self.first_seed = (ranks or Ranks()).rank * env.num_envs // env.group
+        self.ranks = ranks or Ranks()
         self.buffer: TensorRolloutBuffer | None = None  # where observations are put at once, if known
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
     def reset(self) -> Any:
         seed = self._seeds[0]
-        if seed is not None:
-            seed += self.first_seed
+        if seed is not None and self.ranks.rank:
+            seed += self.ranks.rank * self.num_envs // self.env.group
         observation, _ = self.env.reset(seed=seed, options=self._options[0] or None)
         self._reset_seeds()
         self._reset_options()

@@ -91,7 +91,7 @@ def differences(
 
 def work(args: Args) -> None:
     torch.set_num_threads(1)
-    task = Task.load(args.task)
+    task = Task.load(args.task, device=args.device)
     rules, kinds = dict(rules_of(args, task.generator)), learned(args, task.generator)
     run = Run.create("unmasking", args.output, args)
     every = {place: policy for policies in kinds.values() for place, policy in policies.items()}
@@ -107,7 +107,9 @@ def work(args: Args) -> None:
     judged_rules = {label: frame for label, frame in frames.items() if label in rules}
     front = [frames[label] for label in front_of(judged_rules, args.metric)]
     found = differences({kind: list(places) for kind, places in kinds.items()}, frames, front, args.metric)
-    run.write_results(report.manifest(), rows, differences=[one.row() for one in found])
+    means = [{"policy": label, **frame[["nfe", args.metric]].mean()} for label, frame in seen.items()]
+    more = {"differences": [one.row() for one in found], args.choose: means}
+    run.write_results(report.manifest(), rows, **more)
     note = (
         f"{task.name}; grey: {len(rules)} rules on the {args.choose} split; line, the front of the best "
         f"there, and marks on report, {args.images:,} images for each of {len(args.seeds)} seeds"

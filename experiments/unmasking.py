@@ -48,6 +48,8 @@ class Args:
     """Evaluation seeds."""
     threads: int = 2
     """Batches drawn at once."""
+    device: str = "cpu"
+    """Where generator and policies live: cpu or cuda."""
     output: Path | None = None
     """Run folder, by default runs/unmasking-<time>."""
 

@@ -20,7 +20,7 @@ from agents.adanat.tokens import TokenPolicy
 from agents.distributed.ranks import Ranks
 from agents.sb3 import PPO, LearnedPolicy, SB3VecEnv
 from generators.checkpoints import load_tensors, read_description, save_pretrained, save_tensors
-from generators.noise import derive_seed, seeded
+from generators.noise import seeded
 from generators.rules import DecodeRules
 from generators.schedules import Schedule
 from natgym.env.vector import DecodeVectorEnv
@@ -55,7 +55,7 @@ def new_ppo(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any = None) -> P
         if env.observer.kind != "statistics":
             raise ValueError(f"observation {env.observer.kind}: to choose tokens, policies read statistics")
         kwargs |= {"config": config.tokens}
-    with seeded(derive_seed(config.seed, "policy")):
+    with seeded(config.seed_of("policy")):
         ppo = PPO(
             made_of if isinstance(made_of, type) else lambda *spaces, **options: made_of,
             SB3VecEnv(env, ranks),

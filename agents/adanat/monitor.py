@@ -15,7 +15,6 @@ from agents.adanat.alarms import Alarm, Vitals, alarms
 from agents.adanat.config import AdaNATConfig
 from agents.distributed.ranks import Ranks
 from generators.images import Batch, labelled, regrouped
-from generators.noise import derive_seed
 from generators.room import image_rows
 from natgym.env.vector import DecodeVectorEnv
 from natgym.evaluation.objective import Objective
@@ -110,7 +109,7 @@ class Monitor:
         """
         if self.scorer is None or len(self.finalists) < 2:
             return
-        seed = derive_seed(self.config.seed, "finalists")
+        seed = self.config.seed_of("finalists")
         for finalist in self.finalists:
             steps = Steps(self.env.steps)
             drawn = self._draw(policy(finalist["weights"]), self.config.final_images, seed)
@@ -122,7 +121,7 @@ class Monitor:
         """Return the vitals of a policy; all not a number where there are no real images."""
         if self.scorer is None:
             return Vitals()
-        env, seed = self.env, derive_seed(self.config.seed, "select")
+        env, seed = self.env, self.config.seed_of("select")
         parts = [part for part in parts_of(env.reward) if part is not env.reward]
         judges = [env.reward, *(part for part in parts if hasattr(part, "threshold"))]
         most = max(env.num_envs * self.ranks.count, TIMES * image_rows(env.tokenizer.image_shape))

@@ -74,9 +74,9 @@ class Teacher:
         """Reset the reward, and let one that learns from fresh images learn before the first update."""
         if self.reward is None:
             return
-        reset(self.reward, derive_seed(self.config.seed, "discriminator"))
+        reset(self.reward, self.config.seed_of("discriminator"))
         for batch in range(self.config.warmup if self.fresh else 0):
-            self.teach(policy, derive_seed(self.config.seed, "warmup", batch))
+            self.teach(policy, self.config.seed_of("warmup", batch))
 
     def teach(self, policy: Any, seed: int, rollout: Images | None = None) -> dict[str, float]:
         """Train the reward; return its mean metrics, none if it does not learn.

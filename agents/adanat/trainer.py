@@ -20,7 +20,6 @@ from agents.adanat.cotraining import Cotraining
 from agents.adanat.learned import Learned, learned_policy, new_ppo, save_policy
 from agents.adanat.monitor import Monitor
 from agents.adanat.teacher import Teacher
-from generators.noise import derive_seed
 from natgym.env.vector import DecodeVectorEnv
 
 Metrics = dict[str, float]
@@ -82,12 +81,12 @@ class AdaNATTrainer:
         if update == 0:
             self.begin()
         std, rate = self.explore(update), config.learning_rate_at(update)
-        learned = self.ppo.update(derive_seed(config.seed, update, "rollout"), rate)
+        learned = self.ppo.update(config.seed_of(update, "rollout"), rate)
         rollout = drawn_by(self.env)
         self._rollout_images += rollout.num_images
         visited_TBL: Any = self.ppo.rollout_buffer.observations["masked"]
         generator = self.cotraining.update(visited_TBL) if self.cotraining else {}
-        seed = derive_seed(config.seed, update, "discriminator")
+        seed = config.seed_of(update, "discriminator")
         judged = self.teacher.teach(self.ppo.policy, seed, rollout)
         self.done = update + 1
         self.monitor.watch(self.done, self.actor, self.ppo.policy.state_dict)
