@@ -78,7 +78,7 @@ def claim(folder: Path, told: dict[str, Any]) -> TrainingFolder:
         return TrainingFolder(folder)
     if path.is_file():
         before = json.loads(path.read_text())
-        before["adanat"] = dataclasses.asdict(AdaNATConfig()) | before["adanat"]  # of before some settings
+        before["adanat"] = _filled(before["adanat"], dataclasses.asdict(AdaNATConfig()))
         _refuse_differences(folder, before, told)
         return TrainingFolder(folder)
     _refuse_foreign(folder, told)
@@ -90,6 +90,15 @@ def take(folder: Path, told: dict[str, Any]) -> TrainingFolder:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / TRAINING, json.dumps(told, indent=2) + "\n")
     return TrainingFolder(folder)
+
+
+def _filled(told: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a training was told, with what is usual of settings that there were not at its time."""
+    both = {**usual, **told}
+    return {
+        name: _filled(value, usual[name]) if isinstance(value, dict) and name in usual else value
+        for name, value in both.items()
+    }
 
 
 def _refuse_foreign(folder: Path, told: dict[str, Any]) -> None:
