@@ -119,12 +119,12 @@ def describe(policy: Any) -> dict[str, Any]:
 
 def shipped_strategy(generator: Any, steps: int) -> Schedule:
     """Return the strategy shipped beside the weights that a generator has; ValueError if there is none."""
-    return Schedule.load(_shipped(generator, steps, "strategies/autonat-T*.json", "autonat_search.py"))
+    return Schedule.load(_shipped(generator, steps, "strategies/autonat-T*.json", "autonat-search"))
 
 
 def shipped_policy(generator: Any, steps: int) -> Policy:
     """Return the learned policy shipped beside a generator's weights; ValueError if there is none."""
-    folder = _shipped(generator, steps, "policies/adanat-T*", "adanat_ppo.py")
+    folder = _shipped(generator, steps, "policies/adanat-T*", "adanat-ppo")
     return _learned(folder, generator, None)
 
 
@@ -144,7 +144,7 @@ def _shipped(generator: Any, steps: int, pattern: str, script: str) -> Path:
         kind = pattern.partition("-")[0].rpartition("/")[2]
         raise ValueError(
             f"no {kind} of {steps} steps is shipped for this {type(generator).__name__} (shipped: "
-            f"{', '.join(map(str, sorted(shipped))) or 'none'}); make one with experiments/{script} and give "
+            f"{', '.join(map(str, sorted(shipped))) or 'none'}); make one with natgym {script} and give "
             "its run folder"
         )
     return shipped[steps]

@@ -47,6 +47,8 @@ class Places:
 
 PLACES = tuple(place.name for place in dataclasses.fields(Places))
 
+program = ""  # by which the script was called, if not by its file
+
 
 def main(
     config_class: type[Config],
@@ -61,7 +63,7 @@ def main(
     Args:
         defaults: (arguments) -> the config that flags change, where some defaults follow from other flags.
     """
-    script = Path(sys.argv[0]).name
+    script = program or Path(sys.argv[0]).name
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal of ASCII gets ? for what it can't show

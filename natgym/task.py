@@ -55,11 +55,11 @@ _SIGNS = {"generator": "mask_id", "tokenizer": "decode", "encoder": "reads_texts
     _EXTRACTORS, "num_features"
 )
 _MAKERS = {
-    "generator": "experiments/train_generator.py",
-    "tokenizer": "experiments/train_tokenizer.py",
-    "score_extractor": "experiments/train_classifier.py",
-    "reward_extractor": "experiments/train_classifier.py --seed 1",
-    "encoder": "experiments/train_generator.py --condition text",
+    "generator": "natgym train-generator",
+    "tokenizer": "natgym train-tokenizer",
+    "score_extractor": "natgym train-classifier",
+    "reward_extractor": "natgym train-classifier --seed 1",
+    "encoder": "natgym train-generator --condition text",
 }
 
 
