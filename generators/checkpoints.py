@@ -28,6 +28,7 @@ from generators.files import PRETRAINED as PRETRAINED
 
 WRAPPINGS = (DataParallel, DistributedDataParallel, AveragedModel)
 COMPILED = "_orig_mod"  # where torch.compile keeps a module; its class takes seconds to import
+PARTS = (COMPILED, "_checkpoint_wrapped_module", "_fsdp_wrapped_module")  # what wrapped parts put into names
 FEWEST = 1000  # numbers: what has no weights has sizes, too
 POINTER = b"version https://git-lfs"
 REGISTRY: dict[str, tuple[type, type[nn.Module]]] = {}
@@ -110,10 +111,16 @@ def unwrapped(module: nn.Module) -> nn.Module:
     return module
 
 
+def bare(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return named tensors without what compiled or otherwise wrapped parts of a module put into names."""
+    words = {name: [word for word in name.split(".") if word not in PARTS] for name in tensors}
+    return {".".join(words[name]): tensor for name, tensor in tensors.items()}
+
+
 def save_pretrained(module: nn.Module, folder: Path | str, **metadata: Any) -> None:
     """Write `config.json` (type, config, metadata) and `model.safetensors` into `folder`.
 
-    Of a wrapped module, the module inside is written.
+    Of a wrapped module, or one with wrapped parts, what is inside is written.
     """
     module = unwrapped(module)
     config: Any = module.config
@@ -122,7 +129,7 @@ def save_pretrained(module: nn.Module, folder: Path | str, **metadata: Any) -> N
         "config": dataclasses.asdict(config),
         "metadata": metadata,
     }
-    save_tensors(module.state_dict(), folder, description)
+    save_tensors(bare(module.state_dict()), folder, description)
 
 
 def save_tensors(
@@ -216,7 +223,7 @@ def refuse_pointer(path: Path | str) -> None:
 def weights_hash(module: nn.Module) -> str:
     """Return 12 hexadecimal digits that name the exact weights, for manifests; of a wrapped module, the
     module's inside."""
-    return tensors_hash(unwrapped(module).state_dict())
+    return tensors_hash(bare(unwrapped(module).state_dict()))
 
 
 def tensors_hash(tensors: Mapping[str, torch.Tensor]) -> str:
