@@ -167,6 +167,7 @@ def train_all(args: Args, run: Run, bar: tqdm) -> list[Trained]:
             folder=run.folder / "ray" / batch[-1],
             rung=args.asha_rung,
             workers=args.workers,
+            log=args.log,
         )
     return [Trained(*plan, metrics) for plan, metrics in zip(planned, last, strict=True)]
 

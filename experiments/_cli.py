@@ -13,8 +13,9 @@ import signal
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 import tyro
 
@@ -43,6 +44,16 @@ class Places:
     """Run folder, by default one in runs/, named after the script and the time."""
     resume: Path | None = None
     """Run folder to go on with; its own settings are used."""
+
+
+Log = Literal["tensorboard", "wandb"]
+
+
+def refuse_missing(log: Collection[str]) -> None:
+    """Raise ValueError if a program to log for is not installed."""
+    for name in log:
+        if getattr(find_spec(name), "origin", None) is None:
+            raise ValueError(f"log {name}: {name} is not installed; pip install natgym[{name}]")
 
 
 PLACES = tuple(place.name for place in dataclasses.fields(Places))

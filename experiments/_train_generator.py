@@ -14,6 +14,7 @@ from _progress import progress
 from _ranks import begun, followed
 
 from agents.distributed.workers import agree, own_device, process_group, rank, run_workers
+from agents.loggers import RunLog
 from generators.checkpoints import load_state, save_pretrained, save_state
 from generators.conditions import in_rows
 from generators.data import open_split, tokens
@@ -123,6 +124,7 @@ class Watcher:
         self.tokenizer = tokenizer
         self.note = f"{args.data}, {args.model}; {args.evaluation_schedule} at T = {args.evaluation_steps}"
         self.scorer = None
+        self.log = RunLog(args.log, run.folder)
         self.task = task_of(args).like(generator=trainer.ema)
         if args.evaluate_every and self.task.has("score_extractor"):
             self.scorer = Scorer(self.task.score_extractor, self.task.images("select"))  # type: ignore[arg-type]
@@ -140,6 +142,7 @@ class Watcher:
                 due = args.evaluate_every and (last or trainer.done % args.evaluate_every == 0)
                 scores = self.evaluate() if due else dict.fromkeys(("distance", "sample_accuracy"))
                 log.append(metrics | scores)
+                self.log.write(trainer.done, metrics | scores, self.shown if due else None)
                 bar.set_postfix(
                     loss=f"{metrics['loss']:.3f}",
                     **{name: f"{value:.3f}" for name, value in scores.items() if value is not None},
@@ -147,6 +150,7 @@ class Watcher:
                 bar.update()
                 if trainer.done % args.checkpoint_every == 0:
                     save_state(folder / "checkpoint.pt", trainer.state_dict())
+        self.log.close()
         generator = trainer.ema
         save_pretrained(generator, folder / "generator", task=self.task.home)
         if self.task.has("encoder"):  # beside it, where it is found by those who load the generator
@@ -166,10 +170,8 @@ class Watcher:
         draw = partial(rollout, policy, generator, self.tokenizer, seed=seed)
         shown = draw(in_rows(pool, args.evaluation_images)).images_NCHW.cpu()
         title = f"update {self.trainer.done:,}"
-        self.run.write_figure(
-            f"samples-{self.trainer.done:06d}",
-            samples_figure({title: shown}, pool.names, self.note + "; unselected"),
-        )
+        self.shown = samples_figure({title: shown}, pool.names, self.note + "; unselected")
+        self.run.write_figure(f"samples-{self.trainer.done:06d}", self.shown)
         if self.scorer is None:
             return {"distance": None, "sample_accuracy": None}
         condition = self.task.asked(args.evaluation_images).to(generator.head.bias.device)

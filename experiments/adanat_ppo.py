@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, cast, get_args
 
 import tyro
-from _cli import Places, given_flags, main
+from _cli import Log, Places, given_flags, main, refuse_missing
 
 from agents.adanat.config import ADANAT, KINDS, SEARCHED, TrainingConfig
 from agents.adanat.presets import PresetName, preset
@@ -47,6 +47,8 @@ class Args(Places):
     """Images per policy and evaluation seed in the table."""
     evaluation_seeds: tuple[int, ...] = tuple(range(10))
     """Seeds of the table; the intervals are over them."""
+    log: tuple[Log, ...] = ()
+    """Log the trainings for these, too: their metrics, and samples at measurements."""
     num_samples: int = 1
     """Trials of a sweep; the best on the select split goes into the table."""
     space: tuple[str, ...] = ()
@@ -68,6 +70,7 @@ class Args(Places):
                 f"workers {self.workers}: they are Ray's, one training at a time; leave out "
                 "--local and --asha-rung"
             )
+        refuse_missing(self.log)
         if self.asha_rung is not None and (self.local or self.num_samples == 1):
             raise ValueError(
                 f"asha-rung {self.asha_rung}: ASHA compares the trials of a Ray Tune sweep; give "

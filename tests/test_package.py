@@ -162,10 +162,11 @@ def test_the_commands_of_the_tutorial_run_where_the_wheel_is_installed(wheel: Pa
     assert (tmp_path / "drawn.png").is_file()
     natgym("evaluate", "--policy", "reference", "--steps", "2", "--images", "40", "--output", "table")
     natgym("train-generator", "--updates", "2", "--evaluate-every", "0", "--workers", "2", "--output", "nat")
-    natgym("adanat-ppo", *POLICY, "--output", "sweep")
+    natgym("adanat-ppo", *POLICY, "--log", "tensorboard", "--output", "learned")
+    assert all(list((tmp_path / "learned" / name / "tensorboard").iterdir()) for name in (".", "step-only"))
     natgym("autonat-search", *SEARCH, "--output", "search")
     tutorial = tmp_path / "tutorial"
     shutil.copytree(ROOT / "docs" / "tutorial", tutorial)
-    done = run([str(python), str(tutorial / "tutorial.py"), "learned"], tmp_path)
+    done = run([str(python), str(tutorial / "tutorial.py"), "taught"], tmp_path)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "learned" / "results.json").read_text())["rows"]
+    assert json.loads((tmp_path / "taught" / "results.json").read_text())["rows"]

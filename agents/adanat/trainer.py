@@ -211,7 +211,12 @@ class AdaNATTrainer:
 
 
 def train(
-    config: TrainingConfig, folder: Path, report: Callable[[Metrics], object], *, reward: Any = None
+    config: TrainingConfig,
+    folder: Path,
+    report: Callable[[Metrics], object],
+    *,
+    reward: Any = None,
+    callbacks: Sequence[Any] = (),
 ) -> None:
     """Train what a config says, or go on with the training in `folder`.
 
@@ -220,12 +225,13 @@ def train(
         report: called after each update with its metrics; `distance` and what else was measured is that of
             the last measurement.
         reward: a live one in place of the config's; a run is resumed with the same.
+        callbacks: see `AdaNATTrainer`.
     """
 
     def tell(trainer: AdaNATTrainer, metrics: Metrics) -> None:
         report(metrics)
 
-    AdaNATTrainer.of(config, reward, callbacks=[tell]).fit(folder)
+    AdaNATTrainer.of(config, reward, callbacks=[tell, *callbacks]).fit(folder)
 
 
 def _joined(*parts: Metrics) -> Metrics:
