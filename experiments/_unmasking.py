@@ -59,7 +59,7 @@ def learned(args: Args, generator: Any) -> dict[str, dict[str, Policy]]:
         kind, said, place = spec.partition("=")
         if not said or Path(spec).exists():  # a folder's own name may have a =
             kind, place = "", spec
-        label, policy = labelled_policy(Path(place), generator)
+        label, policy = labelled_policy(place, generator)
         kinds.setdefault(kind or label, {})[place] = policy
     return kinds
 

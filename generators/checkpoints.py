@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_map_only
 from generators.files import FILES as FILES
 from generators.files import FORMAT, config_from_dict, read_description, refuse_newer, replacing, write_atomic
 from generators.files import PRETRAINED as PRETRAINED
+from generators.hub import download, on_hub
 
 WRAPPINGS = (DataParallel, DistributedDataParallel, AveragedModel)
 COMPILED = "_orig_mod"  # where torch.compile keeps a module; its class takes seconds to import
@@ -153,8 +154,13 @@ def save_tensors(
     write_atomic(folder / "config.json", json.dumps(described, indent=2) + "\n")
 
 
-def from_pretrained(folder: Path | str, device: torch.device | str = "cpu") -> nn.Module:
+def from_pretrained(
+    folder: Path | str, device: torch.device | str = "cpu", *, revision: str | None = None
+) -> nn.Module:
     """Build the module that `save_pretrained` wrote, in eval mode and without a second copy of its weights.
+
+    Args:
+        folder: or a name of the Hub, as hf://user/name, or as user/name of a revision.
 
     Raises:
         ValueError: the folder holds no such module, one of an unknown type, or a weight is not finite.
@@ -162,7 +168,7 @@ def from_pretrained(folder: Path | str, device: torch.device | str = "cpu") -> n
     from generators import enat, encoders, nat, planted, tokenizers, vqgan  # noqa: F401  (they register themselves)
     from generators.puzzles import glyphs  # noqa: F401
 
-    folder = Path(folder)
+    folder = download(str(folder), revision).path if on_hub(folder, revision) else Path(folder)
     description = read_description(folder)
     if description["type"] not in REGISTRY:
         raise ValueError(

@@ -39,9 +39,11 @@ _HOMES = {
     "check_policy": "natgym.check",
     "check_reward": "natgym.check",
     "evaluate": "natgym.evaluation.tables",
+    "from_pretrained": "natgym.hub.exchange",
     "load_generator": "natgym._former",
     "make_reward": "natgym.rewards",
     "play": "natgym.rollouts",
+    "push_to_hub": "natgym.hub.exchange",
     "rollout": "natgym.rollouts",
 }
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604  (strings all)
