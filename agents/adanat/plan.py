@@ -134,11 +134,12 @@ def _gradient(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any) -> Iterat
     transitions, seen = env.num_envs * env.steps, _row_bytes(env)
     minibatch = min(config.minibatch or transitions, transitions)
     space: Any = env.single_observation_space
-    chunk = min(minibatch, network.rows_at_once(space["features"].shape))
+    chunk = min(minibatch, network.rows_at_once(space["features"].shape, env.device))
     activations = _learn(env, policy, chunk)
     if "tokens" in seen:  # whose features are computed again
         again = min(minibatch, decoding_rows(env.generator, env.device))
         activations = max(activations, again * _grown(_predict, env))
+    yield _drawn("gradient", env)
     yield Need("gradient", f"a minibatch of {minibatch:,}", minibatch * sum(seen.values()), "--minibatch")
     yield Need("gradient", f"activations of {chunk:,} at once", activations, "--minibatch")
 
@@ -147,8 +148,14 @@ def _measurement(env: DecodeVectorEnv, config: AdaNATConfig, held: int, decoded:
     batch, judged = (min(most, config.evaluation_images) for most in (BATCH, CHUNK))
     drawn = max(batch * held, min(batch, image_rows(env.tokenizer.image_shape)) * decoded)
     images = 2 * judged * _image_bytes(env)  # as they come, and joined
+    yield _drawn("measurement", env)
     yield Need("measurement", f"drawing {batch:,} at once", drawn, "--evaluation-images")
     yield Need("measurement", f"judging {judged:,} at once", images, "--evaluation-images")
+
+
+def _drawn(phase: str, env: DecodeVectorEnv) -> Need:
+    """Return what the images of a rollout take, which an environment has until the next."""
+    return Need(phase, f"images drawn, {env.num_envs:,}", env.num_envs * _image_bytes(env), "--trajectories")
 
 
 def refuse_too_large(config: TrainingConfig, ranks: int = 1) -> None:
