@@ -96,6 +96,7 @@ def main(
 
 
 _terminated: list[int] = []
+LESS = ("micro-batch", "minibatch", "batch", "batch-size", "recompute", "trajectories")  # memory
 
 
 def _terminate(number: int, frame: Any) -> None:
@@ -107,7 +108,7 @@ def _terminate(number: int, frame: Any) -> None:
 def _less(error: Exception, config_class: type) -> str:
     """Return which flags take less memory, if a GPU had not enough of it; its error is torch's."""
     flags = flags_of(config_class) if type(error).__name__ == "OutOfMemoryError" else []
-    able = [f"--{name}" for name in ("micro-batch", "minibatch", "batch", "trajectories") if name in flags]
+    able = [f"--{name}" for name in LESS if name in flags]
     return f" Less at once takes less: {', '.join(able)}" if able else ""
 
 

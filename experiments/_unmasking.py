@@ -41,10 +41,12 @@ def rules_of(args: Args, generator: Any) -> Iterator[tuple[str, Policy]]:
         *(f"sure:theta={theta},extra={extra},most={most}" for theta in args.theta for extra, most in EXTRAS),
     ]
     # Without noise on their scores: it is for variety, and what is drawn here shall be right.
+    guided = [f",guidance=constant,w={scale:g}" for scale in args.guidance] or [""]
     cooled = [
-        f"{spec}{',' if ':' in spec else ':'}sampling={temperature:g},remask=0"
+        f"{spec}{',' if ':' in spec else ':'}sampling={temperature:g},remask=0{guidance}"
         for spec in specs
         for temperature in args.sampling
+        for guidance in guided
     ]
     for spec in (*cooled, *args.rules):
         for label, policy in find_policies(spec, args.steps, generator):

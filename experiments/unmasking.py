@@ -38,6 +38,8 @@ class Args:
     """Bounds of the rule entropy-bounded, in nats."""
     sampling: tuple[float, ...] = (0.1, 1.0)
     """Sampling temperatures of rules; 0.1 all but takes the likeliest code."""
+    guidance: tuple[float, ...] = ()
+    """Guidance scales of rules, the same in all steps; 0 takes one pass a step. By default each rule's own."""
     rules: tuple[str, ...] = ()
     """Further rules, as evaluate.py takes policies."""
     choose: Literal["select", "report"] = "select"
