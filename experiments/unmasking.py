@@ -39,7 +39,7 @@ class Args:
     sampling: tuple[float, ...] = (0.1, 1.0)
     """Sampling temperatures of rules; 0.1 all but takes the likeliest code."""
     guidance: tuple[float, ...] = ()
-    """Guidance scales of rules, the same in all steps; 0 takes one pass a step. By default each rule's own."""
+    """Guidance scales of rules, constant over the steps; 0 is one pass a step. By default each rule's own."""
     rules: tuple[str, ...] = ()
     """Further rules, as evaluate.py takes policies."""
     choose: Literal["select", "report"] = "select"
