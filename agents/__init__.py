@@ -7,6 +7,7 @@ _HOMES = {
     "AdaNATTrainer": "agents.adanat.trainer",
     "EnvConfig": "agents.adanat.config",
     "TrainingConfig": "agents.adanat.config",
+    "TrainingLog": "agents.adanat.log",
     "find_policies": "agents.named",
     "load_policy": "agents.named",
     "preset": "agents.adanat.presets",

@@ -11,10 +11,13 @@ from stable_baselines3.common.buffers import DictRolloutBuffer
 from stable_baselines3.common.type_aliases import DictRolloutBufferSamples
 from torch import Tensor
 
+from agents.distributed.ranks import Ranks
 from generators.conditions import Condition
 from generators.contract import Generator
 from generators.room import cut, decoding_rows
 from natgym.observations import Observation
+
+NUMBERS = ("values", "log_probs", "advantages", "returns")  # of each transition, as SB3's samples have them
 
 
 class TensorRolloutBuffer(DictRolloutBuffer):
@@ -28,6 +31,10 @@ class TensorRolloutBuffer(DictRolloutBuffer):
     that share noise and condition in groups of `group`, the mean return of the others of its group ("rloo",
     Ahmadian et al. 2024), or that of all of it, divided by their standard deviation ("grpo", Shao et al.
     2024). Rows that are all equal then have no advantage.
+
+    Of several ranks each holds the observations and actions of its rows, and the numbers of all. A minibatch
+    is drawn from all rows; a rank gets those of it that are its own, `weight` times as many as ranks have on
+    the average, with `normalize_minibatches` standardized over all of the minibatch.
     """
 
     def __init__(
@@ -36,12 +43,14 @@ class TensorRolloutBuffer(DictRolloutBuffer):
         normalize_returns: bool = False,
         baseline: str = "critic",
         group: int = 1,
+        ranks: Ranks | None = None,
         **kwargs: Any,
     ) -> None:
         if baseline != "critic" and group < 2:
             raise ValueError(f"baseline {baseline!r} compares the rows of a group; group {group} has none")
         self.normalize_returns = normalize_returns
         self.baseline, self.group = baseline, group
+        self.ranks, self.weight, self.normalize_minibatches = ranks or Ranks(), 1.0, False
         self.store: Observation = {}
         self.source: tuple[Generator, Condition] | None = None  # of this rollout's features
         super().__init__(*args, **kwargs)
@@ -106,6 +115,9 @@ class TensorRolloutBuffer(DictRolloutBuffer):
         both: Any = self.values, self.log_probs
         self.values, self.log_probs = torch.stack(both).cpu().numpy()
         super().compute_returns_and_advantage(last_values, dones)
+        own_4TB = np.stack([getattr(self, name) for name in NUMBERS])
+        for name, numbers_TB in zip(NUMBERS, np.concatenate(self.ranks.all(own_4TB), -1), strict=True):
+            setattr(self, name, numbers_TB)
         if self.normalize_returns:
             self.returns = (self.returns - self.returns.mean()) / (self.returns.std(ddof=1) + 1e-7)
             self.advantages = self.returns - self.values
@@ -113,21 +125,27 @@ class TensorRolloutBuffer(DictRolloutBuffer):
             self.advantages = group_advantages(self.returns, self.group, self.baseline)
 
     def get(self, batch_size: int | None = None) -> Iterator[DictRolloutBufferSamples]:  # type: ignore
-        total = self.buffer_size * self.n_envs
+        total = self.buffer_size * self.n_envs * self.ranks.count
         if not self.generator_ready:  # PPO.train flattens values and returns afterwards, in this order
-            for name in ("actions", "values", "log_probs", "advantages", "returns"):
+            for name in ("actions", *NUMBERS):
                 setattr(self, name, self.swap_and_flatten(getattr(self, name)))
             self.generator_ready = True
         for rows in torch.randperm(total).split(batch_size or total):
             yield self._get_samples(rows.numpy())
 
     def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> DictRolloutBufferSamples:  # type: ignore
-        row, step = map(torch.from_numpy, np.divmod(batch_inds, self.buffer_size))  # row-major over envs
+        size = self.buffer_size * self.n_envs
+        own = np.flatnonzero(batch_inds // size == self.ranks.rank)
+        self.weight = len(own) * self.ranks.count / len(batch_inds)
+        if not len(own):  # a network has to meet something
+            own, batch_inds = np.zeros(1, int), np.array([self.ranks.rank * size])
+        numbers = {name: getattr(self, name)[batch_inds].ravel() for name in NUMBERS}
+        if self.normalize_minibatches and len(batch_inds) > 1:
+            advantages = numbers["advantages"]
+            numbers["advantages"] = (advantages - advantages.mean()) / (advantages.std(ddof=1) + 1e-8)
+        inds = batch_inds[own] - self.ranks.rank * size
+        row, step = map(torch.from_numpy, np.divmod(inds, self.buffer_size))  # row-major over envs
         at = step.to(self.device), row.to(self.device)
-        scalars = (
-            getattr(self, name)[batch_inds].ravel()
-            for name in ("values", "log_probs", "advantages", "returns")
-        )
         observations: Any = {key: stored[at] for key, stored in self.store.items()}
         if self.recomputes:
             if self.source is None:
@@ -135,8 +153,8 @@ class TensorRolloutBuffer(DictRolloutBuffer):
             observations["features"] = self._features_again(*self.source, step, at[1])
         return DictRolloutBufferSamples(
             observations,
-            self.to_torch(self.actions[batch_inds]),
-            *(self.to_torch(values) for values in scalars),
+            self.to_torch(self.actions[inds]),
+            *(self.to_torch(numbers[name][own]) for name in NUMBERS),
         )
 
     def _features_again(

@@ -13,6 +13,7 @@ from generators import former
 from generators.checkpoints import PRETRAINED, from_pretrained, load_tensors, tensors_hash, weights_hash
 from generators.contract import Generator
 from generators.files import read_json, reading
+from generators.hub import download, on_hub
 from generators.rules import DecodeRules
 from generators.schedules import CONVENTION, PARAMETERS, Schedule
 from natgym.policies import POLICY_NAMES, FixedPolicy, named_policies
@@ -43,7 +44,7 @@ def find_policies(spec: str, steps: Sequence[int], generator: Generator) -> list
         return [(name, shipped_policy(generator, T)) for T in steps]
     if name in NAMES:
         return named_policies(spec, steps, generator)
-    label, policy = labelled_policy(Path(spec), generator)
+    label, policy = labelled_policy(spec, generator)
     if policy.steps not in steps:
         raise ValueError(f"{spec} has {policy.steps} steps, none of --steps; add {policy.steps} to them")
     return [(label, policy)]
@@ -51,8 +52,8 @@ def find_policies(spec: str, steps: Sequence[int], generator: Generator) -> list
 
 def find_policy(spec: str, steps: int | None, generator: Generator) -> Policy:
     """Return the one policy asked for; without `steps`, a file or a run folder's own number, else 8."""
-    if steps is None and Path(spec).exists():
-        return labelled_policy(Path(spec), generator)[1]
+    if steps is None and (on_hub(spec) or Path(spec).exists()):
+        return labelled_policy(spec, generator)[1]
     return find_policies(spec, [steps or 8], generator)[0][1]
 
 
@@ -70,7 +71,9 @@ def find_all(
     return [(spec if len(owners[label]) > 1 else label, spec, policy) for spec, label, policy in plays]
 
 
-def load_policy(path: Path | str, task: Any = None, *, policy_class: Any = None) -> Policy:
+def load_policy(
+    path: Path | str, task: Any = None, *, policy_class: Any = None, revision: str | None = None
+) -> Policy:
     """Return a policy that was saved: learned, searched, or a schedule.
 
     Args:
@@ -78,6 +81,7 @@ def load_policy(path: Path | str, task: Any = None, *, policy_class: Any = None)
         task: whose generator will play it, a `Task` or what `Task.load` takes; a policy of other features is
             refused then, and learned ones are loaded to its device.
         policy_class: of a policy whose network is one's own.
+        revision: of a name of the Hub, user/name; without one it is hf://user/name.
 
     Of a training's folder it is the policy that measured best, as in its tables and as
     `AdaNATTrainer.policy()` returns it; folder/last is the last one.
@@ -86,13 +90,20 @@ def load_policy(path: Path | str, task: Any = None, *, policy_class: Any = None)
         ValueError: there is no policy, or it does not fit.
     """
     generator = None if task is None else Task.load(task).generator
-    return labelled_policy(Path(path), generator, policy_class)[1]
+    return labelled_policy(path, generator, policy_class, revision)[1]
 
 
 def labelled_policy(
-    path: Path, generator: Generator | None = None, policy_class: Any = None
+    spec: Path | str,
+    generator: Generator | None = None,
+    policy_class: Any = None,
+    revision: str | None = None,
 ) -> tuple[str, Policy]:
     """Return a saved policy and what to call it; see `load_policy`."""
+    if on_hub(spec, revision):
+        came = download(str(spec), revision)
+        return came.name, labelled_policy(came.path, generator, policy_class)[1]
+    path = Path(spec)
     if path.is_file():
         schedule = Schedule.load(path)
         return schedule.name, FixedPolicy(schedule)
@@ -119,12 +130,12 @@ def describe(policy: Any) -> dict[str, Any]:
 
 def shipped_strategy(generator: Any, steps: int) -> Schedule:
     """Return the strategy shipped beside the weights that a generator has; ValueError if there is none."""
-    return Schedule.load(_shipped(generator, steps, "strategies/autonat-T*.json", "autonat_search.py"))
+    return Schedule.load(_shipped(generator, steps, "strategies/autonat-T*.json", "autonat-search"))
 
 
 def shipped_policy(generator: Any, steps: int) -> Policy:
     """Return the learned policy shipped beside a generator's weights; ValueError if there is none."""
-    folder = _shipped(generator, steps, "policies/adanat-T*", "adanat_ppo.py")
+    folder = _shipped(generator, steps, "policies/adanat-T*", "adanat-ppo")
     return _learned(folder, generator, None)
 
 
@@ -144,7 +155,7 @@ def _shipped(generator: Any, steps: int, pattern: str, script: str) -> Path:
         kind = pattern.partition("-")[0].rpartition("/")[2]
         raise ValueError(
             f"no {kind} of {steps} steps is shipped for this {type(generator).__name__} (shipped: "
-            f"{', '.join(map(str, sorted(shipped))) or 'none'}); make one with experiments/{script} and give "
+            f"{', '.join(map(str, sorted(shipped))) or 'none'}); make one with natgym {script} and give "
             "its run folder"
         )
     return shipped[steps]

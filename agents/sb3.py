@@ -6,6 +6,8 @@ SB3's rollout and training loops run unchanged; what is ours is the `VecEnv` ada
 
 from __future__ import annotations
 
+import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,8 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.buffer import TensorRolloutBuffer
+from agents.distributed.ppo import AveragedGradient, share_noise
+from agents.distributed.ranks import Ranks
 from generators.conditions import Condition
 from generators.contract import Generator
 from generators.noise import seeded
@@ -28,15 +32,23 @@ from natgym.spaces import Map
 
 
 class SB3VecEnv(VecEnv):
-    """A `DecodeVectorEnv` as an SB3 `VecEnv`; episodes terminate, so no terminal observation is needed."""
+    """A `DecodeVectorEnv` as an SB3 `VecEnv`; episodes terminate, so no terminal observation is needed.
 
-    def __init__(self, env: DecodeVectorEnv) -> None:
+    Args:
+        ranks: that draw together; the env has the rows of this one.
+    """
+
+    def __init__(self, env: DecodeVectorEnv, ranks: Ranks | None = None) -> None:
         self.env = env  # before super(), which asks for render_mode
+        self.ranks = ranks or Ranks()
         self.buffer: TensorRolloutBuffer | None = None  # where observations are put at once, if known
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
     def reset(self) -> Any:
-        observation, _ = self.env.reset(seed=self._seeds[0], options=self._options[0] or None)
+        seed = self._seeds[0]
+        if seed is not None and self.ranks.rank:
+            seed += self.ranks.rank * self.num_envs // self.env.group
+        observation, _ = self.env.reset(seed=seed, options=self._options[0] or None)
         self._reset_seeds()
         self._reset_options()
         return observation if self.buffer is None else self.buffer.place(observation, 0)
@@ -75,10 +87,18 @@ class SB3VecEnv(VecEnv):
 
 
 class PPO(stable_baselines3.PPO):
-    """SB3's PPO, one iteration at a time: `update(seed)` makes each a function of weights and seed alone."""
+    """SB3's PPO, one iteration at a time: `update(seed)` makes each a function of weights and seed alone.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **(kwargs | {"rollout_buffer_class": TensorRolloutBuffer}))
+    Args:
+        ranks: that learn together; batches and minibatches are those of all.
+    """
+
+    def __init__(self, *args: Any, ranks: Ranks | None = None, **kwargs: Any) -> None:
+        self.ranks = ranks or Ranks()
+        with warnings.catch_warnings():
+            if self.ranks.count > 1:  # SB3 asks whether a minibatch divides this rank's transitions
+                warnings.filterwarnings("ignore", "You have specified a mini-batch size")
+            super().__init__(*args, **(kwargs | {"rollout_buffer_class": TensorRolloutBuffer}))
         self.set_logger(Logger(folder=None, output_formats=[]))
         self.ep_info_buffer = self.ep_success_buffer = None  # episode statistics come from the buffer
 
@@ -87,6 +107,17 @@ class PPO(stable_baselines3.PPO):
         if self.env is not None and isinstance(self.env.unwrapped, SB3VecEnv):
             assert isinstance(self.rollout_buffer, TensorRolloutBuffer)
             self.env.unwrapped.buffer = self.rollout_buffer
+        if self.ranks.count > 1:
+            self._share()
+
+    def _share(self) -> None:
+        """Leave to the ranks' buffer and gradient what SB3 would do to a rank's alone."""
+        assert isinstance(self.rollout_buffer, TensorRolloutBuffer)
+        share_noise(self.policy, self.ranks)
+        self.rollout_buffer.normalize_minibatches = self.normalize_advantage
+        averaged = AveragedGradient(self, self.ranks, self.max_grad_norm)
+        self.policy.optimizer.register_step_pre_hook(averaged)
+        self.normalize_advantage, self.max_grad_norm = False, math.inf
 
     def update(self, seed: int, learning_rate: float | None = None) -> dict[str, float]:
         """Reset the env, collect one rollout of full episodes and train on it; return the metrics.
@@ -116,7 +147,7 @@ class PPO(stable_baselines3.PPO):
         metrics = {
             key.removeprefix("train/"): float(value) for key, value in self.logger.name_to_value.items()
         }
-        return {"reward": reward} | metrics
+        return self.ranks.means({"reward": reward} | metrics)
 
     def _source(self) -> tuple[Generator, Condition]:
         """Return what the features of one rollout are computed from."""

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from _cli import PLACES, open_run
 from _progress import progress
+from _ranks import begun
 from _table import Contestant, differences, judge, show_differences
 from _trials import train_trials
 from tqdm import tqdm
@@ -22,7 +23,10 @@ from agents.adanat.trainings import kept_policy
 from agents.autonat.config import SearchConfig
 from agents.autonat.scorer import ScheduleScorer
 from agents.autonat.search import Search, explore
+from agents.distributed.ranks import Ranks
+from agents.distributed.workers import process_group, rank, world_size
 from agents.named import load_policy, shipped_strategy
+from generators.conditions import in_rows
 from generators.schedules import as_schedule
 from natgym.evaluation.report import write_report
 from natgym.evaluation.statistics import paired_difference
@@ -31,7 +35,6 @@ from natgym.figures.policies import by_class_figure, parameters_figure, samples_
 from natgym.figures.trainings import learning_figure
 from natgym.metrics.pixels import PIXELS
 from natgym.policies import FixedPolicy, baselines
-from natgym.rollouts import balanced
 from natgym.runs import Run, read_metrics, write_config
 from natgym.settings import setting
 from natgym.task import Task
@@ -51,7 +54,9 @@ def load(args: Args) -> ScheduleScorer:
         as_schedule(config.env.schedule, config.env.steps)
     task = config.env.load_task()
     task.images("train")
-    refuse_too_large(config)
+    ranks = max(args.workers, world_size())
+    Ranks(0, ranks).share(config.env.trajectories, config.env.group)
+    refuse_too_large(config, ranks)
     next(explore(args.optimizer, search_config(args), config.env.steps, config.adanat.seed))
     configs = sample_configs(config, args.space, args.num_samples)
     if args.asha_rung is not None:
@@ -128,7 +133,14 @@ def search_schedule(args: Args, run: Run, scorer: ScheduleScorer, bar: tqdm) -> 
 
 
 def learn(args: Args, run: Run, bar: tqdm) -> list[Trained]:
-    """Train all kinds of policies, each in as many trials as asked for, side by side."""
+    """Train all kinds of policies, each in as many trials as asked for, side by side; with torchrun's other
+    processes one after the other."""
+    with process_group(args.train.env.device):
+        return train_all(args, run, bar)
+
+
+def train_all(args: Args, run: Run, bar: tqdm) -> list[Trained]:
+    """Train all kinds of policies."""
     base = args.train
     if args.searched_first:
         base = base.but(schedule=str((run.folder / f"{SEARCHED}.json").resolve()))
@@ -138,7 +150,7 @@ def learn(args: Args, run: Run, bar: tqdm) -> list[Trained]:
         for trial, config in enumerate(configs):
             folder = (run.folder / trial_folder(args, kind, trial)).resolve()
             folder.mkdir(parents=True, exist_ok=True)
-            if folder != run.folder.resolve():  # whose config stands already
+            if folder != run.folder.resolve() and rank() == 0:  # the run's stands already
                 write_config(folder / "config.json", config)
             label = kind if len(configs) == 1 else f"{kind} {trial}"
             planned.append((kind, label, config, folder))
@@ -154,6 +166,8 @@ def learn(args: Args, run: Run, bar: tqdm) -> list[Trained]:
             bar,
             folder=run.folder / "ray" / batch[-1],
             rung=args.asha_rung,
+            workers=args.workers,
+            log=args.log,
         )
     return [Trained(*plan, metrics) for plan, metrics in zip(planned, last, strict=True)]
 
@@ -201,9 +215,8 @@ def compare(
     args: Args, run: Run, contestants: Contestants, trained: Sequence[Trained], bar: tqdm
 ) -> list[str]:
     """Evaluate all on the report split, print the table and write results.json; return what it says."""
-    evaluators = {
-        one.scorer: one.scorer.evaluator(args.images, args.evaluation_seeds) for one in contestants.values()
-    }
+    scorers = dict.fromkeys(one.scorer for one in contestants.values())
+    evaluators = {scorer: scorer.evaluator(args.images, args.evaluation_seeds) for scorer in scorers}
     bar.set_postfix()
     rows, scores = judge(contestants, evaluators, bar)
     bar.close()
@@ -261,15 +274,15 @@ def illustrate(
     env, task = args.train.env, contestants[SEARCHED].scorer.task
     pool = task.examples(10)
     shown = {name: contestants[name] for name in ("reference", SEARCHED, args.subject)}
-    rows = balanced(pool, 10 * len(pool))
+    rows = in_rows(pool, args.images)
     images = {name: one.scorer.draw(one.policy, rows, 0).images_NCHW for name, one in shown.items()}
     note = f"{env.task_name}, T = {env.steps}; same noise and classes in each panel, unselected"
     run.write_figure("samples", samples_figure(images, pool.names, note))
-    rows = task.asked(1000)
+    rows = task.asked(min(1000, args.images))
     frames = {name: one.scorer.draw(one.policy, rows, 1).frame for name, one in shown.items()}
-    note = "line: mean; bands: 50 % and 90 % of 1,000 samples"
+    note = f"line: mean; bands: 50 % and 90 % of {len(rows):,} samples"
     run.write_figure("parameters", parameters_figure(frames, note))
-    note = f"{args.subject}: means by class of 1,000 samples"
+    note = f"{args.subject}: means by class of {len(rows):,} samples"
     run.write_figure("by-class", by_class_figure(frames[args.subject], note))
     logs = {kind: pd.read_csv(best_of(trained, kind).folder / "metrics.csv") for kind in args.kinds}
     images_each = args.train.adanat.evaluation_images
@@ -289,8 +302,30 @@ def total_images(args: Args) -> int:
     return search_config(args).total + trainings + policies * len(args.evaluation_seeds) * args.images
 
 
+def help_out(args: Args) -> None:
+    """Be one of torchrun's processes beside the first, which does all but for the trainings alone."""
+    folder = args.resume or args.output
+    assert folder is not None, "the first process has refused it"
+    torch.set_num_threads(1)
+    if args.resume is not None:
+        args = dataclasses.replace(Run.open(folder).config(type(args)), workers=1)
+    learn(args, Run(folder), tqdm(disable=True))
+
+
+def opened(args: Args) -> tuple[Args, Run, ScheduleScorer]:
+    """Open a run, or go on with the one that torchrun began, whose processes it has started anew."""
+    if world_size() > 1 and args.output is args.resume is None:
+        raise ValueError("torchrun's processes have to find one run; give --output")
+    if args.resume is None and (folder := begun(args)) is not None:
+        return args, Run.resume(folder), load(args)
+    return open_run("adanat_ppo", args, (*PLACES, "workers"), load)
+
+
 def work(args: Args) -> None:
-    args, run, scorer = open_run("adanat_ppo", args, PLACES, load)
+    if rank():
+        help_out(args)
+        return
+    args, run, scorer = opened(args)
     with progress(total=total_images(args), unit="img", unit_scale=True, smoothing=0.05) as bar:
         if args.searched_first:
             static = search_schedule(args, run, scorer, bar)

@@ -56,7 +56,7 @@ class Analysis:
         """Return a named policy at --steps, a run's at its own number of steps with its critic."""
         if not Path(spec).exists():
             return find_policies(spec, [self.args.steps], self.generator)
-        label, policy = labelled_policy(Path(spec), self.generator)
+        label, policy = labelled_policy(spec, self.generator)
         return [(label, load_critic(Path(spec), policy))]
 
     def rival(self, steps: int) -> str:

@@ -19,6 +19,7 @@ from agents.autonat.class_table import ClassTable, search_table
 from agents.autonat.scorer import Evaluation, Measurement, ScheduleScorer
 from agents.autonat.search import Search, explore
 from agents.distributed.cluster import quiet
+from generators.conditions import in_rows
 from generators.noise import derive_seed
 from generators.schedules import Schedule, as_schedule
 from natgym.evaluation.evaluator import Evaluator
@@ -270,7 +271,7 @@ def illustrate(args: Args, run: Run, scorer: ScheduleScorer, found: Found, legen
     policies |= {found.chosen[0]: FixedPolicy(found.best)}
     policies |= {} if found.classes is None else {TABLE: found.classes}
     pool = scorer.task.examples(10)
-    rows = balanced(pool, 10 * len(pool))
+    rows = in_rows(pool, args.images)
     images = {name: scorer.draw(policy, rows, 0).images_NCHW for name, policy in policies.items()}
     note = f"{args.task}, T = {args.steps}; same noise and classes in each panel, unselected"
     run.write_figure("samples", samples_figure(images, pool.names, note))

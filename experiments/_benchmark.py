@@ -121,7 +121,7 @@ class Bench:
             *((self.env, function, "env") for function in ("reset", "step")),
             *((self.ppo.policy, function, "policy") for function in ("forward", "predict_values")),
             *((self.ppo.rollout_buffer, function, "buffer") for function in ("add", "place")),
-            (self.env, "reward", "reward"),
+            (self.env, "judge", "reward"),
             (self.env.tokenizer, "decode", "decode"),
             (self, "episode", "loop"),
         ):

@@ -13,8 +13,9 @@ import signal
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 import tyro
 
@@ -51,7 +52,19 @@ class Places:
 
 
 LONGEST = 500  # characters of an error
+Log = Literal["tensorboard", "wandb"]
+
+
+def refuse_missing(log: Collection[str]) -> None:
+    """Raise ValueError if a program to log for is not installed."""
+    for name in log:
+        if getattr(find_spec(name), "origin", None) is None:
+            raise ValueError(f"log {name}: {name} is not installed; pip install natgym[{name}]")
+
+
 PLACES = tuple(place.name for place in dataclasses.fields(Places))
+
+program = ""  # by which the script was called, if not by its file
 
 
 def main(
@@ -67,7 +80,7 @@ def main(
     Args:
         defaults: (arguments) -> the config that flags change, where some defaults follow from other flags.
     """
-    script = Path(sys.argv[0]).name
+    script = program or Path(sys.argv[0]).name
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal of ASCII gets ? for what it can't show
@@ -89,6 +102,7 @@ def main(
 
 
 _terminated: list[int] = []
+LESS = ("micro-batch", "minibatch", "batch", "batch-size", "recompute", "trajectories")  # memory
 
 
 def _terminate(number: int, frame: Any) -> None:
@@ -100,7 +114,7 @@ def _terminate(number: int, frame: Any) -> None:
 def _less(error: Exception, config_class: type) -> str:
     """Return which flags take less memory, if a GPU had not enough of it; its error is torch's."""
     flags = flags_of(config_class) if type(error).__name__ == "OutOfMemoryError" else []
-    able = [f"--{name}" for name in ("micro-batch", "minibatch", "batch", "trajectories") if name in flags]
+    able = [f"--{name}" for name in LESS if name in flags]
     return f" Less at once takes less: {', '.join(able)}" if able else ""
 
 

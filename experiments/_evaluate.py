@@ -14,6 +14,7 @@ from _cli import open_run
 from _progress import progress
 
 from agents.named import describe, find_all, find_policies
+from generators.conditions import in_rows
 from generators.data import SplitName
 from generators.files import read_json, reading
 from generators.rules import DecodeRules
@@ -27,7 +28,7 @@ from natgym.figures.policies import samples_figure
 from natgym.metrics.clip import CLIP, CLIPScore
 from natgym.metrics.extractors import load_extractor
 from natgym.metrics.reference import Reference
-from natgym.rollouts import Policy, balanced, rollout
+from natgym.rollouts import Policy, rollout
 from natgym.runs import Run
 from natgym.task import Task
 
@@ -113,13 +114,13 @@ class Evaluation:
         return f"{generator} {policy}" if len(self.tasks) > 1 else policy
 
     def show(self, label: str, policy: Policy, task: Task, run: Run) -> None:
-        """Draw ten rows of the first ten conditions, the same noise for every policy."""
+        """Draw rows of the first ten conditions, the same noise for every policy."""
         pool = task.examples(10)
         drawn = rollout(
             policy,
             task.generator,
             task.tokenizer,
-            balanced(pool, 10 * len(pool)),
+            in_rows(pool, self.args.num_images),
             seed=0,
             rules=DecodeRules.of(self.args.rules, task.generator.grid),
         )

@@ -49,7 +49,7 @@ def judge(args: Args, folder: Path) -> None:
     if not (folder / "README.md").exists():  # the user's, once it stands
         write_atomic(folder / "README.md", card(args, task, table, legend))
     print(f"{folder}: task.json, README.md, results.json, figures/overview.png")
-    print(f"next: python experiments/adanat_ppo.py --task {folder}")
+    print(f"next: natgym adanat-ppo --task {folder}")
 
 
 def bounds(task: Task, evaluator: Evaluator) -> list[dict[str, Any]]:

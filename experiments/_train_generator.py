@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 from _cli import refuse_settings
 from _progress import progress
+from _ranks import begun, followed
 
 from agents.distributed.workers import agree, own_device, process_group, rank, run_workers
+from agents.loggers import RunLog
 from generators.checkpoints import restore, save_pretrained, save_state
+from generators.conditions import in_rows
 from generators.data import open_split, tokens
 from generators.encoders import make_encoder
 from generators.noise import derive_seed, seeded
@@ -29,8 +28,8 @@ from natgym.evaluation.scorer import Scorer
 from natgym.figures.policies import samples_figure
 from natgym.figures.trainings import training_figure
 from natgym.policies import FixedPolicy
-from natgym.rollouts import balanced, rollout
-from natgym.runs import MetricsLog, Run, read_metrics
+from natgym.rollouts import rollout
+from natgym.runs import MetricsLog, Run
 from natgym.task import Task
 
 if TYPE_CHECKING:
@@ -70,56 +69,16 @@ def work(args: Args) -> None:
     else:
         assert folder is not None, "torchrun's processes are no Ray workers"
         args = dataclasses.replace(args, cache=args.cache.resolve())
-        with followed(folder, args.train.updates):
-            run_workers(
-                partial(train, args, folder.resolve()), args.workers, folder, args.device, args.address
-            )
+        training = partial(train, args, folder.resolve())
+        with progress(total=args.train.updates, unit="update") as bar:
+            with followed(folder / "metrics.csv", lambda row: bar.update()):
+                run_workers(training, args.workers, folder, args.device, args.address)
         print(folder / "generator")
 
 
 def opened(folder: Path) -> Run:
     """Return a run to go on with, in whose folder rank 0 alone writes."""
     return Run.resume(folder) if rank() == 0 else Run.open(folder)
-
-
-def begun(args: Args) -> Path | None:
-    """Return the folder of this very run if torchrun began it, which starts a lost run's processes anew.
-
-    Raises:
-        ValueError: it is to start processes anew that would not find each other, or their run.
-    """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return None
-    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)):
-        if args.output is None:
-            raise ValueError("max-restarts without --output: restarted processes would not find their run")
-        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-            raise ValueError(
-                "max-restarts: restarted processes would look for each other where those before them were; "
-                "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun"
-            )
-    if args.output is None or not (args.output / "config.json").is_file():
-        return None
-    return args.output if Run.open(args.output).config(type(args)) == args else None
-
-
-@contextmanager
-def followed(folder: Path, updates: int) -> Iterator[None]:
-    """Draw the progress that the workers write down."""
-    ended = Event()
-
-    def follow() -> None:
-        with progress(total=updates, unit="update") as bar:
-            while not ended.wait(1.0) or bar.n < len(read_metrics(folder / "metrics.csv")):
-                bar.update(len(read_metrics(folder / "metrics.csv")) - bar.n)
-
-    thread = Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def train(args: Args, folder: Path | None) -> None:
@@ -165,6 +124,7 @@ class Watcher:
         self.tokenizer = tokenizer
         self.note = f"{args.data}, {args.model}; {args.evaluation_schedule} at T = {args.evaluation_steps}"
         self.scorer = None
+        self.log = RunLog(args.log, run.folder)
         self.task = task_of(args).like(generator=trainer.ema)
         if args.evaluate_every and self.task.has("score_extractor"):
             self.scorer = Scorer(self.task.score_extractor, self.task.images("select"))  # type: ignore[arg-type]
@@ -182,6 +142,7 @@ class Watcher:
                 due = args.evaluate_every and (last or trainer.done % args.evaluate_every == 0)
                 scores = self.evaluate() if due else dict.fromkeys(("distance", "sample_accuracy"))
                 log.append(metrics | scores)
+                self.log.write(trainer.done, metrics | scores, self.shown if due else None)
                 bar.set_postfix(
                     loss=f"{metrics['loss']:.3f}",
                     **{name: f"{value:.3f}" for name, value in scores.items() if value is not None},
@@ -189,6 +150,7 @@ class Watcher:
                 bar.update()
                 if trainer.done % args.checkpoint_every == 0:
                     save_state(folder / "checkpoint.pt", trainer.state_dict())
+        self.log.close()
         generator = trainer.ema
         save_pretrained(generator, folder / "generator", task=self.task.home)
         if self.task.has("encoder"):  # beside it, where it is found by those who load the generator
@@ -206,12 +168,10 @@ class Watcher:
         policy = FixedPolicy(as_schedule(args.evaluation_schedule, args.evaluation_steps))
         seed = derive_seed(args.train.seed, "evaluation")
         draw = partial(rollout, policy, generator, self.tokenizer, seed=seed)
-        shown = draw(balanced(pool, 10 * len(pool))).images_NCHW.cpu()
+        shown = draw(in_rows(pool, args.evaluation_images)).images_NCHW.cpu()
         title = f"update {self.trainer.done:,}"
-        self.run.write_figure(
-            f"samples-{self.trainer.done:06d}",
-            samples_figure({title: shown}, pool.names, self.note + "; unselected"),
-        )
+        self.shown = samples_figure({title: shown}, pool.names, self.note + "; unselected")
+        self.run.write_figure(f"samples-{self.trainer.done:06d}", self.shown)
         if self.scorer is None:
             return {"distance": None, "sample_accuracy": None}
         condition = self.task.asked(args.evaluation_images).to(generator.head.bias.device)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from _cli import refuse_settings
 from _progress import progress
+from matplotlib.figure import Figure
 
+from agents.loggers import RunLog
 from generators.checkpoints import restore, save_pretrained, save_state
 from generators.files import hold
 from generators.noise import derive_seed, seeded
@@ -17,6 +19,7 @@ from generators.recipes import tokenizer_kind
 from generators.tokenizers import ConvVQ, ConvVQConfig, PatchKMeans, Tokenizer, decode_all, encode_all
 from generators.vq import VQTrainer
 from natgym.evaluation.scorer import Scorer
+from natgym.figures.policies import samples_figure
 from natgym.metrics.perceptual import PerceptualDistance
 from natgym.metrics.reference import refuse_too_few_real
 from natgym.runs import MetricsLog, read_config, write_config
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from train_tokenizer import Args
 
 SETTINGS = "training.json"  # config.json is the saved module's
+COLUMNS = 10  # of images shown
 
 
 def work(args: Args) -> None:
@@ -45,6 +49,8 @@ def work(args: Args) -> None:
     if task.has("score_extractor"):  # that judges at the end
         refuse_too_few_real(len(task.images("select")))
     kind = args.kind or tokenizer_kind(task.recipe)
+    if args.log and kind == "kmeans":
+        raise ValueError(f"log {' '.join(args.log)}: k-means has no updates to log; leave it out")
     tokenizer = fit_kmeans(args) if kind == "kmeans" else train_vq(args, args.output)
     save_pretrained(tokenizer, args.output, task=args.task)
     print(f"{args.output}: {losses(tokenizer, args)} on the select split")
@@ -59,7 +65,8 @@ def fit_kmeans(args: Args) -> PatchKMeans:
 def train_vq(args: Args, folder: Path) -> ConvVQ:
     """Train to the last update, going on from the folder's checkpoint if there is one."""
     torch.set_num_threads(args.threads)
-    pictures = Task.load(args.task).images("train")
+    task = Task.load(args.task)
+    pictures = task.images("train")
     config = ConvVQConfig(
         image_shape=pictures.image_shape,
         codebook_size=args.codebook_size or 256,
@@ -79,14 +86,27 @@ def train_vq(args: Args, folder: Path) -> ConvVQ:
     if (checkpoint := folder / "checkpoint.pt").is_file():
         restore(trainer, checkpoint, args.device)
     log = MetricsLog(folder / "metrics.csv", "update", trainer.done + 1, whole=True)
+    more = RunLog(args.log, folder)
     with progress(total=args.train.updates, initial=trainer.done, unit="update") as bar:
         for metrics in trainer:
             log.append(metrics)
+            due = trainer.done % args.checkpoint_every == 0 or trainer.done == args.train.updates
+            more.write(trainer.done, metrics, coded(tokenizer, task) if args.log and due else None)
             bar.set_postfix(squared_error=f"{metrics['squared_error']:.5f}", codes=metrics["codes"])
             bar.update()
             if trainer.done % args.checkpoint_every == 0:
                 save_state(checkpoint, trainer.state_dict())
+    more.close()
     return tokenizer.eval()
+
+
+@torch.no_grad()
+def coded(tokenizer: ConvVQ, task: Task) -> Figure:
+    """Draw images of the select split, and what their tokens keep of them."""
+    images_NCHW = task.split("select").images_NCHW[: 5 * COLUMNS]
+    coded_NCHW = tokenizer.decode(tokenizer.encode(images_NCHW.to(tokenizer.codes.device))).cpu()
+    shown = {"select split": images_NCHW, "after the tokenizer": coded_NCHW}
+    return samples_figure(shown, [""] * COLUMNS, "the first images")
 
 
 @torch.no_grad()

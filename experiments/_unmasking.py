@@ -41,10 +41,12 @@ def rules_of(args: Args, generator: Any) -> Iterator[tuple[str, Policy]]:
         *(f"sure:theta={theta},extra={extra},most={most}" for theta in args.theta for extra, most in EXTRAS),
     ]
     # Without noise on their scores: it is for variety, and what is drawn here shall be right.
+    guided = [f",guidance=constant,w={scale:g}" for scale in args.guidance] or [""]
     cooled = [
-        f"{spec}{',' if ':' in spec else ':'}sampling={temperature:g},remask=0"
+        f"{spec}{',' if ':' in spec else ':'}sampling={temperature:g},remask=0{guidance}"
         for spec in specs
         for temperature in args.sampling
+        for guidance in guided
     ]
     for spec in (*cooled, *args.rules):
         for label, policy in find_policies(spec, args.steps, generator):
@@ -59,7 +61,7 @@ def learned(args: Args, generator: Any) -> dict[str, dict[str, Policy]]:
         kind, said, place = spec.partition("=")
         if not said or Path(spec).exists():  # a folder's own name may have a =
             kind, place = "", spec
-        label, policy = labelled_policy(Path(place), generator)
+        label, policy = labelled_policy(place, generator)
         kinds.setdefault(kind or label, {})[place] = policy
     return kinds
 
@@ -91,7 +93,7 @@ def differences(
 
 def work(args: Args) -> None:
     torch.set_num_threads(1)
-    task = Task.load(args.task)
+    task = Task.load(args.task, device=args.device)
     rules, kinds = dict(rules_of(args, task.generator)), learned(args, task.generator)
     run = Run.create("unmasking", args.output, args)
     every = {place: policy for policies in kinds.values() for place, policy in policies.items()}
@@ -107,7 +109,9 @@ def work(args: Args) -> None:
     judged_rules = {label: frame for label, frame in frames.items() if label in rules}
     front = [frames[label] for label in front_of(judged_rules, args.metric)]
     found = differences({kind: list(places) for kind, places in kinds.items()}, frames, front, args.metric)
-    run.write_results(report.manifest(), rows, differences=[one.row() for one in found])
+    means = [{"policy": label, **frame[["nfe", args.metric]].mean()} for label, frame in seen.items()]
+    more = {"differences": [one.row() for one in found], args.choose: means}
+    run.write_results(report.manifest(), rows, **more)
     note = (
         f"{task.name}; grey: {len(rules)} rules on the {args.choose} split; line, the front of the best "
         f"there, and marks on report, {args.images:,} images for each of {len(args.seeds)} seeds"

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, cast, get_args
 
 import tyro
-from _cli import Places, given_flags, main
+from _cli import Log, Places, given_flags, main, refuse_missing
 
 from agents.adanat.config import ADANAT, KINDS, SEARCHED, TrainingConfig
 from agents.adanat.presets import PresetName, preset
 from agents.autonat.config import OptimizerName, SearchConfig
+from generators.checks import at_least
 
 # With co-training: the generators that policies are trained with, all from the same one, and what makes them.
 ARMS: dict[str, dict[str, Any]] = {
@@ -26,7 +27,8 @@ class Args(Places):
 
     Beside the policy another one learns alike that sees the step alone, which is a schedule: the control of
     what adapting to the image is worth. A static schedule is searched for as many images. All are judged on
-    data that none of them has seen. With --num-samples it is a sweep. With --cotraining.updates three
+    data that none of them has seen. With --num-samples it is a sweep. Under torchrun each process is a rank
+    of each training. With --cotraining.updates three
     policies learn: on the frozen generator, on one that takes as many updates under its usual masks, and on
     one that takes them under the masks that the policy visits; the searched schedule stands beside each.
     """
@@ -45,6 +47,8 @@ class Args(Places):
     """Images per policy and evaluation seed in the table."""
     evaluation_seeds: tuple[int, ...] = tuple(range(10))
     """Seeds of the table; the intervals are over them."""
+    log: tuple[Log, ...] = ()
+    """Log the trainings for these, too: their metrics, and samples at measurements."""
     num_samples: int = 1
     """Trials of a sweep; the best on the select split goes into the table."""
     space: tuple[str, ...] = ()
@@ -53,10 +57,21 @@ class Args(Places):
     """Updates before ASHA stops the worse half of a sweep's trials, by their distance from the select split;
     each next rung is twice as long. By default all trials run to their ends."""
 
+    workers: int = 1
+    """Processes on Ray that train a policy together, each with its share of the trajectories and, with
+    --device cuda, a GPU of its own; trainings then come one after the other."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.images, self.num_samples, len(self.evaluation_seeds)) < 1:
-            raise ValueError("images, num-samples and the number of evaluation-seeds must be at least 1")
+        at_least(1, self, "images", "num_samples", "workers")
+        if not self.evaluation_seeds:
+            raise ValueError("evaluation-seeds is empty; give at least one")
+        if self.workers > 1 and (self.local or self.asha_rung is not None):
+            raise ValueError(
+                f"workers {self.workers}: they are Ray's, one training at a time; leave out "
+                "--local and --asha-rung"
+            )
+        refuse_missing(self.log)
         if self.asha_rung is not None and (self.local or self.num_samples == 1):
             raise ValueError(
                 f"asha-rung {self.asha_rung}: ASHA compares the trials of a Ray Tune sweep; give "

@@ -1,5 +1,4 @@
-"""Draw images with a generator and a policy: a grid, a sheet of prompts, or what is missing of given images;
-and with --film how they arise."""
+"""Draw images: a grid, a sheet of prompts, what is missing of given images, or a film of how they arise."""
 
 import _root  # noqa: F401
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from _cli import given_flags, main
+from _cli import Log, given_flags, main, refuse_missing
 
 from generators.checks import at_least
 from generators.config import SIZE_NAMES, Model, TrainingConfig, recipe, small_recipe
@@ -73,6 +73,8 @@ class Args:
     """Processes that train together on a Ray cluster; 1: this one, without Ray."""
     address: str | None = None
     """Address of a running Ray cluster for the workers; none starts one on this machine."""
+    log: tuple[Log, ...] = ()
+    """Log the training for these, too: its metrics, and samples at evaluations."""
     train: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=small_recipe)
     """Hyper-parameters."""
 
@@ -81,6 +83,7 @@ class Args:
         at_least(1, self, "width", "heads", "depth")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"dropout {self.dropout}: it must be in [0, 1)")
+        refuse_missing(self.log)
         at_least(1, self, "checkpoint_every", "threads", "workers", "evaluation_images", "evaluation_steps")
         if self.size is not None and self.size not in SIZE_NAMES[self.model]:
             raise ValueError(f"size {self.size!r}: {self.model} has {', '.join(SIZE_NAMES[self.model])}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from _cli import main
+from _cli import Log, main, refuse_missing
 
 from generators.checks import at_least
 from generators.config import VQTrainingConfig
@@ -48,10 +48,13 @@ class Args:
     """CPU threads; results are bit-equal for the same number."""
     checkpoint_every: int = 100
     """vq: updates between checkpoints."""
+    log: tuple[Log, ...] = ()
+    """vq: log the training for these, too: its metrics, and coded images at checkpoints."""
     train: Annotated[VQTrainingConfig, tyro.conf.arg(name="")] = field(default_factory=VQTrainingConfig)
     """Hyper-parameters of vq; the seed is also that of the k-means restarts."""
 
     def __post_init__(self) -> None:
+        refuse_missing(self.log)
         at_least(1, self, "codebook_size", "checkpoint_every", "threads", "patch")
         at_least(1, self, "code_width", "width", "downsampling")
         at_least(0, self, "blocks")

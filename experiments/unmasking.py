@@ -38,6 +38,8 @@ class Args:
     """Bounds of the rule entropy-bounded, in nats."""
     sampling: tuple[float, ...] = (0.1, 1.0)
     """Sampling temperatures of rules; 0.1 all but takes the likeliest code."""
+    guidance: tuple[float, ...] = ()
+    """Guidance scales of rules, constant over the steps; 0 is one pass a step. By default each rule's own."""
     rules: tuple[str, ...] = ()
     """Further rules, as evaluate.py takes policies."""
     choose: Literal["select", "report"] = "select"
@@ -48,6 +50,8 @@ class Args:
     """Evaluation seeds."""
     threads: int = 2
     """Batches drawn at once."""
+    device: str = "cpu"
+    """Where generator and policies live: cpu or cuda."""
     output: Path | None = None
     """Run folder, by default runs/unmasking-<time>."""
 

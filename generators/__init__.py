@@ -1,1 +1,1 @@
-"""Generators draw images from tokens; nothing in this package knows reinforcement learning."""
+"""natgym's generators draw images from tokens; nothing in this package knows reinforcement learning."""

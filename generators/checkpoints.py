@@ -35,9 +35,11 @@ from generators.files import (
     write_atomic,
 )
 from generators.files import PRETRAINED as PRETRAINED
+from generators.hub import download, on_hub
 
 WRAPPINGS = (DataParallel, DistributedDataParallel, AveragedModel)
 COMPILED = "_orig_mod"  # where torch.compile keeps a module; its class takes seconds to import
+PARTS = (COMPILED, "_checkpoint_wrapped_module", "_fsdp_wrapped_module")  # what wrapped parts put into names
 FEWEST = 1000  # numbers: what has no weights has sizes, too
 POINTER = b"version https://git-lfs"
 REGISTRY: dict[str, tuple[type, type[nn.Module]]] = {}
@@ -129,10 +131,16 @@ def unwrapped(module: nn.Module) -> nn.Module:
     return module
 
 
+def bare(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return named tensors without what compiled or otherwise wrapped parts of a module put into names."""
+    words = {name: [word for word in name.split(".") if word not in PARTS] for name in tensors}
+    return {".".join(words[name]): tensor for name, tensor in tensors.items()}
+
+
 def save_pretrained(module: nn.Module, folder: Path | str, **metadata: Any) -> None:
     """Write `config.json` (type, config, metadata) and `model.safetensors` into `folder`.
 
-    Of a wrapped module, the module inside is written.
+    Of a wrapped module, or one with wrapped parts, what is inside is written.
     """
     module = unwrapped(module)
     config: Any = module.config
@@ -141,7 +149,7 @@ def save_pretrained(module: nn.Module, folder: Path | str, **metadata: Any) -> N
         "config": dataclasses.asdict(config),
         "metadata": metadata,
     }
-    save_tensors(module.state_dict(), folder, description)
+    save_tensors(bare(module.state_dict()), folder, description)
 
 
 def save_tensors(
@@ -165,8 +173,13 @@ def save_tensors(
     write_atomic(folder / "config.json", json.dumps(described, indent=2) + "\n")
 
 
-def from_pretrained(folder: Path | str, device: torch.device | str = "cpu") -> nn.Module:
+def from_pretrained(
+    folder: Path | str, device: torch.device | str = "cpu", *, revision: str | None = None
+) -> nn.Module:
     """Build the module that `save_pretrained` wrote, in eval mode and without a second copy of its weights.
+
+    Args:
+        folder: or a name of the Hub, as hf://user/name, or as user/name of a revision.
 
     Raises:
         ValueError: the folder holds no such module, one of an unknown type, or a weight is not finite.
@@ -174,7 +187,7 @@ def from_pretrained(folder: Path | str, device: torch.device | str = "cpu") -> n
     from generators import enat, encoders, nat, planted, tokenizers, vqgan  # noqa: F401  (they register themselves)
     from generators.puzzles import glyphs  # noqa: F401
 
-    folder = Path(folder)
+    folder = download(str(folder), revision).path if on_hub(folder, revision) else Path(folder)
     description = read_description(folder)
     if description["type"] not in REGISTRY:
         raise ValueError(
@@ -236,7 +249,7 @@ def refuse_pointer(path: Path | str) -> None:
 def weights_hash(module: nn.Module) -> str:
     """Return 12 hexadecimal digits that name the exact weights, for manifests; of a wrapped module, the
     module's inside."""
-    return tensors_hash(unwrapped(module).state_dict())
+    return tensors_hash(bare(unwrapped(module).state_dict()))
 
 
 def tensors_hash(tensors: Mapping[str, torch.Tensor]) -> str:

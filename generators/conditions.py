@@ -192,6 +192,11 @@ def balanced(pool: Condition, num_samples: int) -> Condition:
     return pool[torch.arange(num_samples, device=pool.device) % len(pool)]
 
 
+def in_rows(pool: Condition, most: int) -> Condition:
+    """Return ten rows of the pool for a figure: fewer where these are more than `most` images, but one."""
+    return balanced(pool, len(pool) * max(1, min(10, most // len(pool))))
+
+
 def shuffled(condition: Condition) -> Condition:
     """Return conditions in another order, always the same one."""
     order = np.random.default_rng(derive_seed("pool")).permutation(len(condition))

@@ -125,6 +125,9 @@ class TrainingConfig:
     whose paper has 0.5. With `shared_mask` a whole batch is, or is not."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the forward passes; weights stay float32."""
+    recompute: bool = False
+    """Keep no activations within blocks for the gradient but compute them again: less memory, a third more
+    time, the same results."""
     seed: int = 0
     """Everything random follows from it."""
 

@@ -213,11 +213,16 @@ def _hidden(
 
 def lowest(scores_BL: Tensor, masked_BL: Tensor, counts_B: Tensor) -> Tensor:
     """Return a mask (B, L) of the `counts_B` lowest-scored masked tokens; ties go by position."""
-    # Whatever a rule returns has to sort before the infinity of the visible tokens.
-    order_BL = scores_BL.nan_to_num().masked_fill(~masked_BL, torch.inf).argsort(dim=-1, stable=True)
+    order_BL = ascending(scores_BL, masked_BL)
     rank_L = torch.arange(scores_BL.shape[1], device=scores_BL.device)
     chosen_BL = rank_L < counts_B.to(scores_BL.device, non_blocking=True)[:, None]
     return torch.zeros_like(masked_BL).scatter_(1, order_BL, chosen_BL)
+
+
+def ascending(scores_BL: Tensor, masked_BL: Tensor) -> Tensor:
+    """Return the positions (B, L) of the masked tokens by rising score, ties by position, then the others."""
+    # Whatever a rule returns has to sort before the infinity of the visible tokens.
+    return scores_BL.nan_to_num().masked_fill(~masked_BL, torch.inf).argsort(dim=-1, stable=True)
 
 
 def _go_on(generator: Generator, state: DecodeState, ids_BL: Tensor, masked_B: Tensor) -> Prediction:

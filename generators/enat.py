@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from generators.checkpoints import register
 from generators.conditions import NO_LIST, Condition, Labels, refuse_both
 from generators.contract import Prediction
-from generators.layers import MLP, TokenEmbedding, TokenHead
+from generators.layers import MLP, Recomputed, TokenEmbedding, TokenHead
 from generators.packing import Packing
 
 
@@ -118,7 +118,7 @@ class ContextAttention(nn.Module):
         return self.proj(own.unpad(rearrange(mixed, "b h m d -> b m (h d)")))
 
 
-class ContextBlock(nn.Module):
+class ContextBlock(Recomputed):
     """DiT block (adaLN-Zero) with context: shift and scale of their own for own and context tokens."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:

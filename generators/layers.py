@@ -5,12 +5,13 @@ Shapes: B images, L tokens, D width, H heads, V codes.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 
 class Attention(nn.Module):
@@ -53,7 +54,22 @@ class MLP(nn.Module):
         return self.fc2(F.gelu(self.fc1(x), approximate=self.gelu))
 
 
-class Block(nn.Module):
+class Recomputed(nn.Module):
+    """A module that may keep its inputs alone for the gradient: all within is then computed again.
+
+    Attributes:
+        recompute: whether it does; results are the same.
+    """
+
+    recompute = False
+
+    def __call__(self, *inputs: Any) -> Any:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(super().__call__, *inputs, use_reentrant=False)
+        return super().__call__(*inputs)
+
+
+class Block(Recomputed):
     """Pre-norm transformer block; with `skip`, U-ViT's projection of [x, skip] first (Bao et al. 2023)."""
 
     def __init__(

@@ -146,8 +146,17 @@ class Text(Condition):
         """Move to a device; what a table holds beyond these rows stays where it is."""
         if self.device == torch.device(device):
             return self
+        alone = self._alone()
+        return Text(alone.table.to(device), alone.rows_B.to(device))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Let what is sent to another process be these rows alone, too."""
+        return vars(self._alone())
+
+    def _alone(self) -> Text:
+        """Return these rows of a table that holds no others."""
         used_M, rows_B = torch.cat([self.rows_B.new_zeros(1), self.rows_B]).unique(return_inverse=True)
-        return Text(self.table[used_M].to(device), rows_B[1:].to(device))
+        return Text(self.table[used_M], rows_B[1:])
 
     @classmethod
     def cat(cls, parts: Sequence[Text]) -> Text:

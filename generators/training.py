@@ -23,6 +23,7 @@ from generators.checks import taken
 from generators.conditions import Condition
 from generators.config import TrainingConfig as TrainingConfig
 from generators.config import small_recipe as small_recipe
+from generators.layers import Recomputed
 from generators.masking import (
     IGNORE,
     RatioLaw,
@@ -119,6 +120,9 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             generator.parameters(), config.learning_rate, config.betas, weight_decay=config.weight_decay
         )
+        for module in generator.modules():
+            if isinstance(module, Recomputed):
+                module.recompute = config.recompute
         # What only reuse reaches has no gradient in a batch without it.
         self._replica = (
             DistributedDataParallel(generator, find_unused_parameters=bool(config.reuse))

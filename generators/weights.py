@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from generators.checkpoints import load_tensors, refuse_pointer, why_not
+from generators.checkpoints import bare, load_tensors, refuse_pointer, why_not
 from generators.formats import FORMATS, OTHERS, Format, first_words
 
 USUAL = ("state_dict", "model")  # entries under which weights stand
-WRAPPED = ("module.", "_orig_mod.")  # what wrappings put before names, in any nesting
+WRAPPED = "module."  # what DDP and averages put before names
+COUNTED = "n_averaged"  # of torch's averages, beside the weights
 
 
 class Converted(NamedTuple):
@@ -46,9 +47,9 @@ class Converted(NamedTuple):
 def read(path: Path | str, entry: str | None = None) -> dict[str, Tensor]:
     """Read the state dict of a .safetensors or torch file: nothing is executed, tensors stay in the file.
 
-    It may stand under `state_dict` or `model`, its keys behind the `module.` of DDP and the `_orig_mod.` of
-    torch.compile. AdaNAT's checkpoints also hold their arguments, an `argparse.Namespace`: a plain record,
-    and the only class allowed.
+    It may stand under `state_dict` or `model`, its keys behind the `module.` of DDP and averages, with the
+    `_orig_mod.` of torch.compile anywhere. AdaNAT's checkpoints also hold their arguments, an
+    `argparse.Namespace`: a plain record, and the only class allowed.
 
     Args:
         entry: where it stands instead, as `discriminator` in AdaNAT's checkpoints.
@@ -66,9 +67,10 @@ def read(path: Path | str, entry: str | None = None) -> dict[str, Tensor]:
             content = content[name]
     if not _are_weights(content):
         raise ValueError(f"{path} holds no weights; expected named tensors, flat or under `state_dict`")
-    while prefix := next((word for word in WRAPPED if all(key.startswith(word) for key in content)), ""):
-        content = {key.removeprefix(prefix): tensor for key, tensor in content.items()}
-    return content
+    weights = bare(content)
+    while (names := weights.keys() - {COUNTED}) and all(name.startswith(WRAPPED) for name in names):
+        weights = {key.removeprefix(WRAPPED): tensor for key, tensor in weights.items() if key != COUNTED}
+    return weights
 
 
 def other_entries(path: Path | str) -> dict[str, int]:

@@ -28,6 +28,7 @@ from generators.data import Split, open_split, tokens
 from generators.encoders import TextEncoder, encode, encode_captions
 from generators.files import PRETRAINED, cache_folder, saved
 from generators.given import GIVEN, Given, give, hidden_tokens
+from generators.hub import on_hub
 from generators.images import Pictures
 from generators.pixels import ImageFiles
 from generators.precision import Precision, in_precision
@@ -35,18 +36,8 @@ from generators.texts import Captions
 from generators.tokenizers import Tokenizer
 from natgym.metrics import classifier, puzzles, scenes  # noqa: F401  (the classes register themselves)
 from natgym.metrics.extractors import Extractor
-from natgym.names.tasks import (
-    PLACES,
-    Description,
-    Location,
-    at_hand,
-    find,
-    network_folder,
-    shipped,
-)
-from natgym.names.tasks import (
-    read_task as read_task,
-)
+from natgym.names.tasks import PLACES, Description, Location, at_hand, find, network_folder, shipped
+from natgym.names.tasks import read_task as read_task
 
 Device = torch.device | str
 _EXTRACTORS = ("score_extractor", "reward_extractor")
@@ -55,11 +46,11 @@ _SIGNS = {"generator": "mask_id", "tokenizer": "decode", "encoder": "reads_texts
     _EXTRACTORS, "num_features"
 )
 _MAKERS = {
-    "generator": "experiments/train_generator.py",
-    "tokenizer": "experiments/train_tokenizer.py",
-    "score_extractor": "experiments/train_classifier.py",
-    "reward_extractor": "experiments/train_classifier.py --seed 1",
-    "encoder": "experiments/train_generator.py --condition text",
+    "generator": "natgym train-generator",
+    "tokenizer": "natgym train-tokenizer",
+    "score_extractor": "natgym train-classifier",
+    "reward_extractor": "natgym train-classifier --seed 1",
+    "encoder": "natgym train-generator --condition text",
 }
 
 
@@ -114,7 +105,8 @@ class Task:
             spec: a shipped task ("digits"), the folder of a task, either with one of its generators
                 ("mnist/enat"), a data set or image folder without networks, or the folder of a saved
                 generator, which says its task. Of a live `Task` with networks to change, a copy is returned.
-                SPEC#given=REGION draws a region of the real images and is given the rest.
+                SPEC#given=REGION draws a region of the real images and is given the rest. Any folder may be
+                one of the Hub, hf://user/name[@revision].
             device, networks: as for the constructor; the networks take the place of the task's own. A live
                 `Task` stays on its device.
             precision: in which the generator computes; see `generators.precision`.
@@ -287,7 +279,9 @@ class Task:
         """What `Task.load` finds the task itself by, whatever generator plays; None of live objects alone."""
         if self.folder is None:
             return None if self.description is None else self.description.data
-        return self.name if self.folder.parent == PRETRAINED else f"{self.folder.resolve()}{self.given}"
+        if self.folder.parent == PRETRAINED:
+            return self.name
+        return self.spec if on_hub(self.spec) else f"{self.folder.resolve()}{self.given}"
 
     def __str__(self) -> str:
         return f"task {self.name!r}" if self.name else "a generator without a task"

@@ -219,6 +219,12 @@ class AdaNATConfig:
             if value is not None and not value > 0:  # also not a number
                 raise ValueError(f"{name} {value}: it must be positive")
 
+    def seed_of(self, *place: int | str) -> int:
+        """Return the seed of what is drawn at a place, such as an update's "rollout"."""
+        from generators.noise import derive_seed  # torch
+
+        return derive_seed(self.seed, *place)
+
     def fresh_images(self, trajectories: int) -> int:
         """Return how many images are drawn at each update for a reward that learns from fresh ones."""
         steps = self.discriminator_steps

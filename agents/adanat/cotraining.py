@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from agents.adanat.parts import CotrainingConfig
 from agents.adanat.teacher import train_ids
+from agents.distributed.ranks import Ranks
 from generators.checkpoints import save_pretrained
 from generators.conditions import Condition
 from generators.noise import derive_seed
@@ -87,9 +88,13 @@ class Cotraining:
         return cls(config, usual, env.generator, ids_NL, condition, derive_seed(seed, "generator"))
 
     def update(self, masked_TBL: Tensor) -> dict[str, float]:
-        """Let the generator learn after a rollout; `generator`, which draws the next, changes in place."""
+        """Let the generator learn after a rollout; `generator`, which draws the next, changes in place.
+
+        Args:
+            masked_TBL: of this rank's rows.
+        """
         if self.config.masks == "visited":
-            self.trainer.mask_law = VisitedRatios(masked_TBL)
+            self.trainer.mask_law = VisitedRatios(Ranks.here().gather(masked_TBL, dim=1))
         losses = [self.trainer.update()["loss"] for _ in range(self.config.updates)]
         return {"generator_updates": self.trainer.done, "generator_loss": float(np.mean(losses))}
 

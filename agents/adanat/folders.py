@@ -1,6 +1,6 @@
 """A training's folder: what is trained in it, its logs and its checkpoint.
 
-Nothing there is ever overwritten by another training.
+Nothing there is ever overwritten by another training. Of several ranks all read and rank 0 alone writes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from agents.adanat.config import AdaNATConfig
 from agents.adanat.trainings import read_training
+from agents.distributed.ranks import Ranks
+from agents.distributed.workers import agree
 from generators.checkpoints import load_state, save_state, weights_hash, write_atomic
 from generators.checks import taken
 from generators.files import read_json, reading
@@ -30,28 +32,37 @@ STOPPED = "stopped-by-asha"  # in the folder of a trial that does not go on, not
 
 
 class TrainingFolder:
-    """Logs and checkpoint of one training."""
+    """Logs and checkpoint of one training.
+
+    Attributes:
+        writes: whether this rank does.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / "checkpoint.pt"
+        self.folder, self.path, self.writes = folder, folder / "checkpoint.pt", Ranks.here().rank == 0
 
     def restore(self, trainer: AdaNATTrainer) -> None:
         """Give a trainer the state after the last update that was saved, if there is one; ValueError if it is
-        of something else."""
-        if not self.path.is_file():
-            return
-        state = load_state(self.path, trainer.env.device)
-        with reading(self.path):
-            taken(state.get("done"), trainer.config.updates)
-            trainer.load_state_dict(state)
+        of something else, or another for another rank."""
+        done, found = 0, self.path.is_file()
+        if found:
+            state = load_state(self.path, trainer.env.device)
+            with reading(self.path):
+                done = taken(state.get("done"), trainer.config.updates)
+                trainer.load_state_dict(state)
+        agree("the update to go on from", done)
 
     def open_logs(self, done: int) -> None:
         """Keep of the logs what belongs to the first `done` updates."""
+        if not self.writes:
+            return
         self.metrics = MetricsLog(self.folder / "metrics.csv", "update", done + 1, whole=True)
         self.alarms = MetricsLog(self.folder / "alarms.csv", "update", done + 1)
 
     def write(self, metrics: Mapping[str, float], alarms: Mapping[Any, str], state: dict[str, Any]) -> None:
         """Write what an update has led to, the checkpoint last."""
+        if not self.writes:
+            return
         for name, said in alarms.items():
             self.alarms.append({"update": int(metrics["update"]), "alarm": name, "said": said})
         self.metrics.append(metrics)
@@ -68,11 +79,12 @@ def claim(folder: Path, told: dict[str, Any]) -> TrainingFolder:
         ValueError: another training was begun there.
     """
     path = folder / TRAINING
+    if Ranks.here().rank:  # the first looks, and no rank gets far without it
+        return TrainingFolder(folder)
     if path.is_file():
         with reading(path):
             before = read_json(path)
-            usual = dataclasses.asdict(AdaNATConfig())
-            before["adanat"] = usual | before["adanat"]  # of before some settings
+            before["adanat"] = _filled(before["adanat"], dataclasses.asdict(AdaNATConfig()))
         _refuse_differences(folder, before, told)
         return TrainingFolder(folder)
     _refuse_foreign(folder, told)
@@ -84,6 +96,15 @@ def take(folder: Path, told: dict[str, Any]) -> TrainingFolder:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / TRAINING, json.dumps(told, indent=2) + "\n")
     return TrainingFolder(folder)
+
+
+def _filled(told: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a training was told, with what is usual of settings that there were not at its time."""
+    both = {**usual, **told}
+    return {
+        name: _filled(value, usual[name]) if isinstance(value, dict) and name in usual else value
+        for name, value in both.items()
+    }
 
 
 def _refuse_foreign(folder: Path, told: dict[str, Any]) -> None:

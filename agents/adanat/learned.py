@@ -17,10 +17,11 @@ from agents.adanat.folders import policy_name
 from agents.adanat.network import AdaNATPolicy, PolicyConfig
 from agents.adanat.parts import TokenPolicyConfig
 from agents.adanat.tokens import TokenPolicy
+from agents.distributed.ranks import Ranks
 from agents.sb3 import PPO, LearnedPolicy, SB3VecEnv
 from generators.checkpoints import load_tensors, read_description, save_pretrained, save_tensors
 from generators.files import config_from_dict, read_json
-from generators.noise import derive_seed, seeded
+from generators.noise import seeded
 from generators.rules import DecodeRules
 from generators.schedules import Schedule
 from natgym.env.vector import DecodeVectorEnv
@@ -49,15 +50,17 @@ OWN = "SB3Policy"  # the type of a saved policy whose class is not natgym's
 
 
 def new_ppo(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any = None) -> PPO:
-    """Return PPO with a new policy.
+    """Return PPO with a new policy, the same on all ranks.
 
     Args:
+        env: of this rank's rows.
         policy: class or instance of SB3's actor-critic policies; by default AdaNAT's network.
 
     Raises:
         ValueError: it is none, or has no standard deviation that the training could set.
     """
-    transitions = env.steps * env.num_envs
+    ranks = Ranks.here()
+    transitions = env.steps * env.num_envs * ranks.count
     chooses = isinstance(env.action_map, TokenMap)
     usual = TokenPolicy if chooses else AdaNATPolicy
     made_of = usual if policy is None else policy
@@ -69,10 +72,11 @@ def new_ppo(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any = None) -> P
         if env.observer.kind != "statistics":
             raise ValueError(f"observation {env.observer.kind}: to choose tokens, policies read statistics")
         kwargs |= {"config": config.tokens}
-    with seeded(derive_seed(config.seed, "policy")):
+    with seeded(config.seed_of("policy")):
         ppo = PPO(
             made_of if isinstance(made_of, type) else lambda *spaces, **options: made_of,
-            SB3VecEnv(env),
+            SB3VecEnv(env, ranks),
+            ranks=ranks,
             n_steps=env.steps,
             batch_size=min(config.minibatch or transitions, transitions),
             n_epochs=config.epochs,
@@ -88,6 +92,7 @@ def new_ppo(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any = None) -> P
                 "normalize_returns": True,
                 "baseline": config.baseline,
                 "group": env.group,
+                "ranks": ranks,
             },
             policy_kwargs=kwargs,
             device=env.device,

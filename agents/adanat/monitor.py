@@ -13,12 +13,12 @@ from torch import Tensor
 
 from agents.adanat.alarms import Alarm, Vitals, alarms
 from agents.adanat.config import AdaNATConfig
+from agents.distributed.ranks import Ranks
 from generators.images import Batch, labelled, regrouped
-from generators.noise import derive_seed
 from generators.room import image_rows
 from natgym.env.vector import DecodeVectorEnv
 from natgym.evaluation.objective import Objective
-from natgym.evaluation.scorer import Scorer
+from natgym.evaluation.scorer import Looked, Scorer
 from natgym.metrics.extractors import CHUNK
 from natgym.rewards.checks import judged
 from natgym.rewards.contract import LearningReward
@@ -34,6 +34,9 @@ TIMES = 4
 class Monitor:
     """Measure policies against the select split of the environment's task, on the same noise each time.
 
+    On several ranks each draws and looks at a part of the images, and all get the numbers of all; of rewards
+    that compare images those of a rank's part compared with each other.
+
     Args:
         env: of task and reward; one whose task has no real images is not measured.
         config: how often, with how many images, and which alarms end a training.
@@ -47,7 +50,7 @@ class Monitor:
     """
 
     def __init__(self, env: DecodeVectorEnv, config: AdaNATConfig) -> None:
-        self.env, self.config, self.images = env, config, 0
+        self.env, self.config, self.images, self.ranks = env, config, 0, Ranks.here()
         self.first = self.vitals = Vitals()
         self.alarms: dict[Alarm, str] = {}
         self.finalists: list[dict[str, Any]] = []
@@ -106,34 +109,37 @@ class Monitor:
         """
         if self.scorer is None or len(self.finalists) < 2:
             return
-        seed = derive_seed(self.config.seed, "finalists")
+        seed = self.config.seed_of("finalists")
         for finalist in self.finalists:
+            steps = Steps(self.env.steps)
             drawn = self._draw(policy(finalist["weights"]), self.config.final_images, seed)
-            finalist["distance"] = self.objective.of(self.scorer, drawn).distance
+            looked, steps = self._of_all(self.scorer.look(steps.over(drawn)), steps)
+            finalist["distance"] = self.objective(self.scorer, looked, steps.nfe_N).distance
         self.finalists.sort(key=lambda one: one["distance"])
 
     def measure(self, policy: Policy) -> Vitals:
         """Return the vitals of a policy; all not a number where there are no real images."""
         if self.scorer is None:
             return Vitals()
-        env, seed = self.env, derive_seed(self.config.seed, "select")
+        env, seed = self.env, self.config.seed_of("select")
         parts = [part for part in parts_of(env.reward) if part is not env.reward]
         judges = [env.reward, *(part for part in parts if hasattr(part, "threshold"))]
-        most = max(env.num_envs, TIMES * image_rows(env.tokenizer.image_shape))
+        most = max(env.num_envs * self.ranks.count, TIMES * image_rows(env.tokenizer.image_shape))
         real = Judgments(judges, evenly(len(self.held_out), most))
-        fake = Judgments(judges, evenly(self.config.evaluation_images, most))
+        part = self.ranks.part(self.config.evaluation_images, GROUP)
+        fake = Judgments(judges, evenly(part.stop - part.start, most))
         steps = Steps(policy.steps)
         for _ in real.over(labelled(self.held_out, CHUNK)):
             pass
         drawn = self._draw(policy, self.config.evaluation_images, seed)
-        looked = self.scorer.look(fake.over(steps.over(drawn)))
+        looked, steps = self._of_all(self.scorer.look(fake.over(steps.over(drawn))), steps)
         scores = self.scorer.scores(looked)
-        told_apart = math.nan
-        for judge, real_B, fake_B in zip(judges, real.rewards, fake.rewards, strict=True):
+        told_apart, real_rewards, fake_rewards = math.nan, real.rewards, fake.of_all(self.ranks)
+        for judge, real_B, fake_B in zip(judges, real_rewards, fake_rewards, strict=True):
             if hasattr(judge, "threshold"):
                 right = (real_B > judge.threshold).float().mean() + (fake_B < judge.threshold).float().mean()
                 told_apart = right.item() / 2
-        real_B, fake_B = real.rewards[0], fake.rewards[0]
+        real_B, fake_B = real_rewards[0], fake_rewards[0]
         gap, spread = real_B.mean() - fake_B.mean(), ((real_B.var() + fake_B.var()) / 2).sqrt()
         separation = (gap / spread).item() if gap else 0.0  # also where all rewards are one
         return Vitals(
@@ -146,9 +152,19 @@ class Monitor:
         )
 
     def _draw(self, policy: Policy, images: int, seed: int) -> Iterator[Rollout]:
-        condition = self.env.task.asked(images)
+        """Draw this rank's part of some images."""
+        part = self.ranks.part(images, GROUP)
+        condition = self.env.task.asked(images)[part]
         self.images += images
-        return stream(policy, self.env.generator, self.env.tokenizer, condition, seed=seed)
+        return stream(policy, self.env.generator, self.env.tokenizer, condition, seed=seed + part.start)
+
+    def _of_all(self, looked: Looked, steps: Steps) -> tuple[Looked, Steps]:
+        """Return what all ranks saw and counted."""
+        if self.ranks.count == 1:
+            return looked, steps
+        device = looked.features_Nd.device
+        all_looked, all_steps = zip(*self.ranks.all((looked.to("cpu"), steps)), strict=True)
+        return Looked.cat(all_looked).to(device), Steps.sum(all_steps)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed training needs."""
@@ -194,6 +210,12 @@ class Judgments:
         """Those of each judge, (N,)."""
         return [torch.cat(parts) for parts in self._parts]
 
+    def of_all(self, ranks: Ranks) -> list[Tensor]:
+        """Return those of the images of all ranks; a reward that compares images compared a rank's."""
+        own = self.rewards
+        found = zip(*ranks.all([rewards_B.cpu() for rewards_B in own]), strict=True)
+        return [torch.cat(parts).to(rewards_B.device) for parts, rewards_B in zip(found, own, strict=True)]
+
 
 class Steps:
     """What the steps of images did and cost.
@@ -216,6 +238,15 @@ class Steps:
                     self.open += int(open_B.sum())
                     self.unchanged += int((open_B & (step.masked_after_B == step.masked_before_B)).sum())
             yield part.images_NCHW, part.condition
+
+    @classmethod
+    def sum(cls, parts: Sequence[Steps]) -> Steps:
+        """Return those of all images, of parts of them."""
+        whole = cls(parts[0].steps)
+        for part in parts:
+            whole.open, whole.unchanged = whole.open + part.open, whole.unchanged + part.unchanged
+            whole._passes += part._passes
+        return whole
 
     @property
     def nfe_N(self) -> np.ndarray:

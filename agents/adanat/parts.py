@@ -47,6 +47,8 @@ class TokenPolicyConfig:
         start: the rule that it starts as, one that counts by itself (generators.rules).
         sharpness: log-odds of what that rule reveals, and minus those of the rest: the larger, the less the
             policy explores.
+        slope: log-odds for each place of the rule's order, counted from where it stops, up to the sharpness,
+            so that the policy explores where the rule stops; None has the sharpness at all places.
         blind: hide the features from the actor, which sees the masks, the step and the rule it started as.
     """
 
@@ -54,12 +56,15 @@ class TokenPolicyConfig:
     depth: int = 1
     start: str = "entropy-bound,epsilon=0.5"
     sharpness: float = 3.0
+    slope: float | None = None
     blind: bool = False
 
     def __post_init__(self) -> None:
         at_least(1, self, "width", "depth")
         if not 0 < self.sharpness < math.inf:
             raise ValueError(f"sharpness {self.sharpness}: it must be positive and finite")
+        if self.slope is not None and not self.slope > 0:
+            raise ValueError(f"slope {self.slope}: it must be positive; None is a step")
         if not counts(DecodeRules.of(self.start, (1, 1)).reveal):
             raise ValueError(f"start {self.start!r} is no rule that counts by itself, such as threshold")
 

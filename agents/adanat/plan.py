@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from agents.adanat import network
 from agents.adanat.config import AdaNATConfig, TrainingConfig
 from agents.adanat.learned import new_ppo
+from agents.distributed.ranks import Ranks
 from generators.conditions import Condition
 from generators.live_bytes import LiveBytes
 from generators.noise import HashNoise
@@ -133,11 +134,12 @@ def _gradient(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any) -> Iterat
     transitions, seen = env.num_envs * env.steps, _row_bytes(env)
     minibatch = min(config.minibatch or transitions, transitions)
     space: Any = env.single_observation_space
-    chunk = min(minibatch, network.rows_at_once(space["features"].shape))
+    chunk = min(minibatch, network.rows_at_once(space["features"].shape, env.device))
     activations = _learn(env, policy, chunk)
     if "tokens" in seen:  # whose features are computed again
         again = min(minibatch, decoding_rows(env.generator, env.device))
         activations = max(activations, again * _grown(_predict, env))
+    yield _drawn("gradient", env)
     yield Need("gradient", f"a minibatch of {minibatch:,}", minibatch * sum(seen.values()), "--minibatch")
     yield Need("gradient", f"activations of {chunk:,} at once", activations, "--minibatch")
 
@@ -146,16 +148,23 @@ def _measurement(env: DecodeVectorEnv, config: AdaNATConfig, held: int, decoded:
     batch, judged = (min(most, config.evaluation_images) for most in (BATCH, CHUNK))
     drawn = max(batch * held, min(batch, image_rows(env.tokenizer.image_shape)) * decoded)
     images = 2 * judged * _image_bytes(env)  # as they come, and joined
+    yield _drawn("measurement", env)
     yield Need("measurement", f"drawing {batch:,} at once", drawn, "--evaluation-images")
     yield Need("measurement", f"judging {judged:,} at once", images, "--evaluation-images")
 
 
-def refuse_too_large(config: TrainingConfig) -> None:
-    """Print the plan of a training on a GPU; ValueError if it can't fit. Nothing is said of a CPU."""
+def _drawn(phase: str, env: DecodeVectorEnv) -> Need:
+    """Return what the images of a rollout take, which an environment has until the next."""
+    return Need(phase, f"images drawn, {env.num_envs:,}", env.num_envs * _image_bytes(env), "--trajectories")
+
+
+def refuse_too_large(config: TrainingConfig, ranks: int = 1) -> None:
+    """Print the plan of a training on a GPU, of one of some ranks; ValueError if it can't fit. Nothing is
+    said of a CPU."""
     if not config.env.device.startswith("cuda"):
         return
     env = config.but(schedule="reference").env.build()  # any: the searched one is not there yet
-    plan = memory_plan(env, config.adanat)
+    plan = memory_plan(env.like(num_envs=Ranks(0, ranks).share(env.num_envs, env.group)), config.adanat)
     print(plan.table())
     plan.refuse_more_than(free_bytes(env.device), str(env.device))
 

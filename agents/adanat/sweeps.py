@@ -81,6 +81,7 @@ def run_trials(
     *,
     folder: Path,
     rung: int | None = None,
+    log: Sequence[str] = (),
     **where: Any,
 ) -> None:
     """Train AdaNAT with each of several configs; other arguments as for `run_trainable`.
@@ -90,6 +91,7 @@ def run_trials(
         rung: updates before ASHA's first comparison, where the worse half stops; each next rung is twice as
             long. None lets all run to their ends. Which ones stop depends on the order of their reports, so
             that with several at once a sweep is not repeatable to the bit; each training is.
+        log: of `agents.loggers`, for each trial.
     """
 
     quiet()
@@ -97,7 +99,7 @@ def run_trials(
 
     from agents.adanat.trainable import AdaNATTrainable
 
-    trainable = tune.with_parameters(AdaNATTrainable, trainings=list(trials))
+    trainable = tune.with_parameters(AdaNATTrainable, trainings=list(trials), log=log)
     scheduler = None if rung is None else _asha(trials, rung)
     device = trials[0][0].env.device
     run_trainable(trainable, len(trials), report, folder=folder, scheduler=scheduler, device=device, **where)

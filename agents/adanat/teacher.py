@@ -6,13 +6,16 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from agents.adanat.batches import draw, share
 from agents.adanat.config import AdaNATConfig
+from agents.distributed.ranks import Ranks
 from generators.conditions import Condition
 from generators.images import SplitRows
 from generators.noise import derive_seed, seeded
@@ -35,8 +38,10 @@ KEPT = (Tensor, int, float, str, bool, type(None))  # that a checkpoint can hold
 class Teacher:
     """Train the environment's reward in turn with the policy; one that does not learn costs nothing.
 
+    On several ranks each learns alike from the images of all, so that there is one reward.
+
     Args:
-        env: whose reward learns, in whose place images are drawn; without autoreset.
+        env: of this rank's rows, whose reward learns, in whose place images are drawn; without autoreset.
         config: how many, and what real images are.
 
     Attributes:
@@ -53,24 +58,25 @@ class Teacher:
         if self.reward is None:
             return
         self.fresh = learns_from(self.reward) == "fresh"
-        if self.fresh and env.num_envs % config.discriminator_batch:
+        num_envs = env.num_envs * Ranks.here().count
+        if self.fresh and num_envs % config.discriminator_batch:
             raise ValueError(
                 f"discriminator_batch {config.discriminator_batch} must divide the environment's "
-                f"{env.num_envs} rows"
+                f"{num_envs} rows"
             )
         self.real = _real_images(env, config)
         own = self.fresh and config.discriminator_steps is not None
-        rows = config.discriminator_batch if own else env.num_envs
+        rows = config.discriminator_batch if own else num_envs
         # A discriminator learns from images that have nothing in common, as those that are judged.
-        self.fresh_env = env.like(num_envs=rows, group=1, coupled=False) if self.fresh else env
+        self.fresh_env = share(env, rows, group=1, coupled=False) if self.fresh else env
 
     def begin(self, policy: Any) -> None:
         """Reset the reward, and let one that learns from fresh images learn before the first update."""
         if self.reward is None:
             return
-        reset(self.reward, derive_seed(self.config.seed, "discriminator"))
+        reset(self.reward, self.config.seed_of("discriminator"))
         for batch in range(self.config.warmup if self.fresh else 0):
-            self.teach(policy, derive_seed(self.config.seed, "warmup", batch))
+            self.teach(policy, self.config.seed_of("warmup", batch))
 
     def teach(self, policy: Any, seed: int, rollout: Images | None = None) -> dict[str, float]:
         """Train the reward; return its mean metrics, none if it does not learn.
@@ -88,7 +94,18 @@ class Teacher:
             real = Images(partial(self.real.__getitem__, rows), self.real.condition[rows])
             with seeded(derive_seed(seed, len(metrics)), self.env.device):  # crops are drawn at random
                 metrics.append(_numbers(self.reward, self.reward.update(real, fake)))
+        self._agree()
         return {name: float(np.mean([row[name] for row in metrics])) for name in metrics[0]}
+
+    def _agree(self) -> None:
+        """Take the reward of rank 0: a GPU may have rounded another rank's otherwise."""
+        ranks = Ranks.here()
+        if ranks.count == 1 or not hasattr(self.reward, "load_state_dict"):
+            return
+        file = BytesIO()
+        torch.save(self.state_dict(), file)
+        file = BytesIO(ranks.firsts(file.getvalue()))
+        self.load_state_dict(torch.load(file, self.env.device, weights_only=True))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the reward has learned.
@@ -136,21 +153,6 @@ class Teacher:
             return
         for step in range(steps):
             yield draw(policy, self.fresh_env, derive_seed(seed, "fresh", step))
-
-
-def draw(policy: Any, env: DecodeVectorEnv, seed: int) -> Images:
-    """Let an exploring policy of SB3 draw one batch."""
-    observation, _ = env.reset(seed=seed)
-    with seeded(seed, env.device), torch.no_grad():
-        while env.images is None:
-            observation, *_ = env.step(policy(observation)[0])
-    return drawn_by(env)
-
-
-def drawn_by(env: DecodeVectorEnv) -> Images:
-    """Return what an environment drew last."""
-    assert env.finished is not None and env.images is not None
-    return Images(env.images, env.finished.condition)
 
 
 def _numbers(reward: Any, metrics: Any) -> dict[str, float]:

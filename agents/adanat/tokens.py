@@ -6,6 +6,7 @@ network reads all tokens together, by attention; it starts as a rule that reveal
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from agents.adanat.network import SeparatePolicy
 from agents.adanat.parts import TokenPolicyConfig
-from generators.decoding import lowest
+from generators.decoding import ascending
 from generators.layers import Block
 from generators.reveal import Proposal
 from generators.rules import DecodeRules
@@ -70,7 +71,7 @@ class _Extractor(BaseFeaturesExtractor):
         num_tokens, width = observation_space["features"].shape
         super().__init__(observation_space, num_tokens)
         self.trunk = TokenTrunk(config, num_tokens, width)
-        self.sharpness = config.sharpness
+        self.sharpness, self.slope = config.sharpness, config.slope or math.inf
         self.start: DecodeRules | None = None  # of the actor alone
 
     def forward(self, observations: Observation) -> Tensor:
@@ -78,14 +79,16 @@ class _Extractor(BaseFeaturesExtractor):
         if self.start is None:
             return moved_BL
         masked_BL = observations["masked"].bool()
-        first_BL = revealed_by(self.start, observations["features"], masked_BL)
-        logits_BL = moved_BL + self.sharpness * (2.0 * first_BL - 1)
+        places_BL = places_beyond(self.start, observations["features"], masked_BL)
+        logits_BL = moved_BL + (self.slope * places_BL).clamp(-self.sharpness, self.sharpness)
         # A bit that means nothing is the same coin for every policy: it moves no probability ratio.
         return logits_BL.masked_fill(~masked_BL, 0)
 
 
-def revealed_by(rules: DecodeRules, features_BLD: Tensor, masked_BL: Tensor) -> Tensor:
-    """Return which tokens rules would reveal if each were drawn as its likeliest code, bool (B, L).
+def places_beyond(rules: DecodeRules, features_BLD: Tensor, masked_BL: Tensor) -> Tensor:
+    """Return by how many places of their order rules would reveal a token if each were drawn as its likeliest
+    code, (B, L): from 0.5 for the last that they reveal upwards, from -0.5 for the first that they don't
+    downwards; below these of what is not masked.
 
     Args:
         rules: with a reveal rule that counts by itself.
@@ -97,14 +100,15 @@ def revealed_by(rules: DecodeRules, features_BLD: Tensor, masked_BL: Tensor) -> 
     scores_BL, wanted_B = rules.reveal(seen, nothing, None, 0)  # type: ignore[arg-type]
     masked_B = masked_BL.sum(-1)
     left_B = rules.allowed_counts(wanted_B, masked_B, masked_B)
-    return masked_BL & ~lowest(scores_BL, masked_BL, left_B)
+    place_BL = ascending(scores_BL, masked_BL).argsort(-1)
+    return (place_BL + 0.5 - left_B[:, None]).masked_fill(~masked_BL, -0.5 - masked_BL.shape[1])
 
 
 class TokenPolicy(SeparatePolicy):
     """Reveal each token with a probability of its own; separate trunks of actor and critic.
 
     At the start these are the rule `config.start`, each of whose bits may flip: what the rule reveals has the
-    log-odds `sharpness`, all else minus that.
+    log-odds `sharpness`, all else minus that, or less of either near where the rule stops.
     """
 
     def __init__(self, *args: Any, config: TokenPolicyConfig | None = None, **kwargs: Any) -> None:

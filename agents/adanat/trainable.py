@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ray import tune  # noqa: E402
 
 from agents.adanat import folders
 from agents.adanat.config import TrainingConfig
+from agents.adanat.log import TrainingLog
 from agents.adanat.trainer import AdaNATTrainer
 from natgym.runs import read_metrics
 
@@ -33,7 +35,7 @@ class AdaNATTrainable(tune.Trainable):
     Checkpoints, logs and the policy are in the trial's folder, which Tune keeps beside its results under
     `tune.RunConfig(sync_config=tune.SyncConfig(sync_artifacts=True))`. With `trainings`, config["trial"] is
     the number of one of them, which says config and folder; what stands in that folder is what a resumed
-    trial goes on from, and Tune's own state is not needed.
+    trial goes on from, and Tune's own state is not needed. `log` names the logs of `agents.loggers`.
     """
 
     def setup(
@@ -41,6 +43,7 @@ class AdaNATTrainable(tune.Trainable):
         config: dict[str, Any],
         base: TrainingConfig | None = None,
         trainings: list[tuple[TrainingConfig, Path]] | None = None,
+        log: Sequence[str] = (),
     ) -> None:
         """Build the trainer, and go on with what its folder holds."""
         torch.set_num_threads(1)  # as everywhere: sums in one order, whatever Ray's default
@@ -52,6 +55,7 @@ class AdaNATTrainable(tune.Trainable):
             training, folder = trainings[config["trial"]]
             self.trainer = AdaNATTrainer.of(training)
             self.run = folders.claim(folder, self.trainer.manifest)
+        self.log = TrainingLog(log, folder)
         self.stopped = (folder / folders.STOPPED).exists()
         if not self.stopped:
             self._go_on()
@@ -65,6 +69,7 @@ class AdaNATTrainable(tune.Trainable):
             return {**{name: float(value) for name, value in last.items()}, "done": True}
         metrics = self.trainer.update()
         self.run.write(metrics, self.trainer.monitor.alarms, self.trainer.state_dict())
+        self.log.on_update(self.trainer, metrics)
         if self.trainer.ended:
             self.trainer.export(self.run.folder)
         return {**metrics, "done": self.trainer.ended}
@@ -78,7 +83,12 @@ class AdaNATTrainable(tune.Trainable):
         """Go on from a checkpoint, which may be another trial's."""
         for name in FILES:
             shutil.copy(Path(checkpoint) / name, self.run.folder)
+        self.log.close()
         self._go_on()
+
+    def cleanup(self) -> None:
+        """End the log, also of a trial that a scheduler stopped."""
+        self.log.close()
 
     def _go_on(self) -> None:
         self.run.restore(self.trainer)

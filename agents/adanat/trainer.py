@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from agents.adanat import folders
+from agents.adanat.batches import drawn_by, share
 from agents.adanat.config import AdaNATConfig, TrainingConfig
 from agents.adanat.cotraining import Cotraining
 from agents.adanat.learned import Learned, learned_policy, new_ppo, save_policy
 from agents.adanat.monitor import Monitor
-from agents.adanat.teacher import Teacher, drawn_by
-from generators.noise import derive_seed
+from agents.adanat.teacher import Teacher
 from natgym.env.vector import DecodeVectorEnv
 
 Metrics = dict[str, float]
@@ -27,7 +27,9 @@ KEPT = ("reward", "approx_kl", "clip_fraction", "explained_variance", "value_los
 
 
 class AdaNATTrainer:
-    """Train a policy in an environment.
+    """Train a policy in an environment; where torch's process group is joined, one of its ranks.
+
+    Ranks share the environment's rows, and the training is that of one rank but for rounding.
 
     Args:
         env: says task, generator, rules, action map and reward; a sibling on the same objects is used, with
@@ -36,7 +38,7 @@ class AdaNATTrainer:
         config: of PPO, the reward's learning and the measurements.
         policy: another network than AdaNAT's: a class of SB3's actor-critic policies, or an instance of one.
         callbacks: called as (trainer, metrics) after each update, or objects with such an `on_update`; one
-            that returns something false other than None stops the training, which is saved.
+            that returns something false other than None stops the training, which is saved. Rank 0's count.
 
     Attributes:
         done: updates taken.
@@ -58,7 +60,7 @@ class AdaNATTrainer:
         self.manifest = folders.manifest(env, self.config, policy)
         self.cotraining = Cotraining.of(env, self.config.cotraining, self.config.seed)
         task = env.task.like(generator=self.cotraining and self.cotraining.generator)
-        self.env = env.like(task=task, autoreset=False)
+        self.env = share(env, env.num_envs, task=task, autoreset=False)
         self.ppo = new_ppo(self.env, self.config, policy)
         self.teacher, self.monitor = Teacher(self.env, self.config), Monitor(self.env, self.config)
         self.done, self._rollout_images = 0, 0
@@ -79,11 +81,12 @@ class AdaNATTrainer:
         if update == 0:
             self.begin()
         std, rate = self.explore(update), config.learning_rate_at(update)
-        learned = self.ppo.update(derive_seed(config.seed, update, "rollout"), rate)
-        self._rollout_images += self.env.num_envs
-        rollout, visited_TBL = drawn_by(self.env), self.ppo.rollout_buffer.observations["masked"]
-        generator = self.cotraining.update(visited_TBL) if self.cotraining else {}  # type: ignore[arg-type]
-        seed = derive_seed(config.seed, update, "discriminator")
+        learned = self.ppo.update(config.seed_of(update, "rollout"), rate)
+        rollout = drawn_by(self.env)
+        self._rollout_images += rollout.num_images
+        visited_TBL: Any = self.ppo.rollout_buffer.observations["masked"]
+        generator = self.cotraining.update(visited_TBL) if self.cotraining else {}
+        seed = config.seed_of(update, "discriminator")
         judged = self.teacher.teach(self.ppo.policy, seed, rollout)
         self.done = update + 1
         self.monitor.watch(self.done, self.actor, self.ppo.policy.state_dict)
@@ -143,8 +146,9 @@ class AdaNATTrainer:
             metrics = self.update()
             run.write(metrics, self.monitor.alarms, self.state_dict())
             answers = [callback(self, metrics) for callback in self.callbacks]
-            going = all(answer is None or answer for answer in answers)
-        self.export(run.folder)
+            going = self.ppo.ranks.firsts(all(answer is None or answer for answer in answers))
+        if run.writes:
+            self.export(run.folder)
         return run.folder
 
     def export(self, folder: Path) -> None:
@@ -206,7 +210,12 @@ class AdaNATTrainer:
 
 
 def train(
-    config: TrainingConfig, folder: Path, report: Callable[[Metrics], object], *, reward: Any = None
+    config: TrainingConfig,
+    folder: Path,
+    report: Callable[[Metrics], object],
+    *,
+    reward: Any = None,
+    callbacks: Sequence[Any] = (),
 ) -> None:
     """Train what a config says, or go on with the training in `folder`.
 
@@ -215,12 +224,13 @@ def train(
         report: called after each update with its metrics; `distance` and what else was measured is that of
             the last measurement.
         reward: a live one in place of the config's; a run is resumed with the same.
+        callbacks: see `AdaNATTrainer`.
     """
 
     def tell(trainer: AdaNATTrainer, metrics: Metrics) -> None:
         report(metrics)
 
-    AdaNATTrainer.of(config, reward, callbacks=[tell]).fit(folder)
+    AdaNATTrainer.of(config, reward, callbacks=[tell, *callbacks]).fit(folder)
 
 
 def _joined(*parts: Metrics) -> Metrics:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from torch import distributed as dist
 
 from agents.distributed.cluster import cluster, quiet
 from agents.distributed.jobs import RETRIES
+
+# Ranks wait for what the first does alone, a search perhaps; a dead one is noticed by who started it.
+PATIENCE = timedelta(days=1)
 
 
 def own_device(device: str) -> torch.device:
@@ -48,14 +52,20 @@ def process_group(device: str = "cpu") -> Iterator[None]:
         yield
         return
     if (own := own_device(device)).type == "cuda":
-        dist.init_process_group("nccl", device_id=own)  # else NCCL guesses it from the global rank
+        # The device, since NCCL would guess it from the global rank.
+        dist.init_process_group("nccl", device_id=own, timeout=PATIENCE)
     else:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=PATIENCE)
     try:
         yield
         dist.barrier()  # gloo's threads abort a process that leaves while another still talks to it
     finally:
         dist.destroy_process_group()
+
+
+def world_size() -> int:
+    """Return how many processes torchrun or Ray started to train together."""
+    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def rank() -> int:
@@ -75,7 +85,7 @@ def agree(what: str, value: int) -> None:
 
 def _alone() -> bool:
     """Whether nobody started other processes beside this one."""
-    return int(os.environ.get("WORLD_SIZE", 1)) == 1
+    return world_size() == 1
 
 
 def _told(name: str) -> int:

@@ -290,7 +290,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         if self.parts.done:
             self.finished = state = self.parts.state
             self.images = images = decode_all(self.tokenizer, state.ids_BL, self.device)
-            judged = as_rewards(self.reward(images, state.condition), self.num_envs)
+            judged = as_rewards(self.judge(images, state.condition), self.num_envs)
             rewards = judged - self.price * state.nfe_B.numpy()
             info |= {"tokens": own(state.ids_BL), "images": own(images), "nfe": own(state.nfe_B)}
         info = masked(info, self.num_envs)
@@ -310,7 +310,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     def close_extras(self, **kwargs: Any) -> None:
         """Let go of the images in progress and of the networks, and with them of the device's memory."""
         self.parts = self.finished = self.images = self.first_pass = None
-        for name in ("task", "generator", "tokenizer", "reward", "pool"):
+        for name in ("task", "generator", "tokenizer", "reward", "judge", "pool"):
             vars(self).pop(name, None)  # a constructor that failed has not all of them
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
@@ -322,7 +322,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         if ours != theirs:
             raise ValueError(f"codes and grid: the generator has {ours}, the tokenizer {theirs}; use a pair")
         self.reward_options = arguments.used_options(reward, options)
-        self.reward = make_reward(reward, self.task, options=options)
+        self.judge = self.reward = make_reward(reward, self.task, options=options)
         self.reward_name = reward if isinstance(reward, str) else type(self.reward).__name__
         arguments.check_batch(self.reward, self.reward_name, self.num_envs)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from generators.conditions import Condition
@@ -30,6 +31,20 @@ class Looked(NamedTuple):
     logits_NK: Tensor | None
     classes_NK: Tensor | None
     condition: Condition
+
+    def to(self, device: torch.device | str) -> Looked:
+        """Move to a device."""
+        logits_NK = None if self.logits_NK is None else self.logits_NK.to(device)
+        classes_NK = None if self.classes_NK is None else self.classes_NK.to(device)
+        return Looked(self.features_Nd.to(device), logits_NK, classes_NK, self.condition.to(device))
+
+    @classmethod
+    def cat(cls, parts: Sequence[Looked]) -> Looked:
+        """Join what networks saw in parts of the images."""
+        features_Nd, logits_NK = joined([(part.features_Nd, part.logits_NK) for part in parts])
+        classes = [part.classes_NK for part in parts if part.classes_NK is not None]
+        condition = type(parts[0].condition).cat([part.condition for part in parts])
+        return cls(features_Nd, logits_NK, torch.cat(classes) if classes else None, condition)
 
 
 class Scorer:

@@ -20,6 +20,7 @@ from generators.files import (
     saved,
     write_atomic,
 )
+from generators.hub import download, on_hub
 
 TASK_FILE = "task.json"
 PLACES = {
@@ -140,6 +141,11 @@ def find(spec: str, of_images: Callable[[str], Location]) -> Location:
 
 def _find(spec: str, of_images: Callable[[str], Location]) -> Location:
     """Return the task that a text without more behind it names."""
+    if on_hub(spec):
+        came = download(spec)
+        found = _find(str(came.path), of_images)
+        called = {came.root.name: came.repository, str(came.path): came.name}  # the cache has its own names
+        return replace(found, spec=came.spec, name=called.get(found.name, found.name))
     for root, stands_for in ((Path(), lambda path: str(path.resolve())), (PRETRAINED, lambda path: spec)):
         path = root / spec
         if (path / TASK_FILE).is_file():
@@ -154,6 +160,8 @@ def _find(spec: str, of_images: Callable[[str], Location]) -> Location:
 
 def network_folder(network: str | Path, kind: str) -> Path:
     """Return the folder of a saved network: the one given, or that of the task given."""
+    if on_hub(network):
+        network = download(str(network)).path
     for root in (Path(), PRETRAINED):
         folder = root / network
         if saved(folder):  # a run folder may have a task's name, too

@@ -196,7 +196,7 @@ def test_every_name_is_known(digits: Any) -> None:
 def test_adanat_is_the_policy_that_was_learned_for_these_weights(digits: Any) -> None:
     ((label, policy),) = found("adanat", digits, 2)
     assert label == "adanat" and isinstance(policy, Actor) and policy.steps == 2
-    with pytest.raises(ValueError, match=r"no adanat of 9 steps .*make one with experiments/adanat_ppo.py"):
+    with pytest.raises(ValueError, match=r"no adanat of 9 steps .*make one with natgym adanat-ppo"):
         found("adanat", digits, 9)
     other = copy.deepcopy(digits)
     next(other.parameters()).add_(1e-3)

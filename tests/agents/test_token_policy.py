@@ -100,18 +100,38 @@ def test_what_is_shown_of_a_token_is_how_sure_the_generator_is() -> None:
     assert observation["features"].shape[1:] == env.single_observation_space["features"].shape  # type: ignore[index]
 
 
+@pytest.mark.parametrize("slope", [None, 2.0])
 @pytest.mark.parametrize(
     "start", ["threshold,theta=0.6", "sure,theta=0.8,most=1", "entropy-bound,epsilon=0.7"]
 )
-def test_the_policy_starts_as_a_rule(start: str) -> None:
+def test_the_policy_starts_as_a_rule(start: str, slope: float | None) -> None:
     """Greedy, it plays the rule's images in the rule's passes, where draws are all but certain."""
-    trainer = AdaNATTrainer.of(config_of(tokens={"start": start}, steps=14, schedule="linear:sampling=.001"))
+    tokens = {"start": start, "slope": slope}
+    trainer = AdaNATTrainer.of(config_of(tokens=tokens, steps=14, schedule="linear:sampling=.001"))
     task = trainer.env.task
     rules = natgym.DecodeRules.of(start, (4, 4))
     schedule = natgym.Schedule(torch.tensor([[0.0, 0.0, 0.001, 0.0]] * 14, dtype=torch.float64))
     ours = natgym.rollout(trainer.actor(), task, num_images=60, seed=0)
     theirs = natgym.rollout(natgym.FixedPolicy(schedule, rules), task, num_images=60, seed=0)
     assert torch.equal(ours.tokens_NL, theirs.tokens_NL) and (ours.nfe_N == theirs.nfe_N).all()
+
+
+def test_it_explores_where_the_rule_stops() -> None:
+    """Row by row: log-odds fall by the slope from token to token, in the rule's order."""
+    config = TokenPolicyConfig(start="threshold,theta=0.6", sharpness=3.0, slope=2.0)
+    trainer = AdaNATTrainer.of(config_of(tokens=vars(config)))
+    observation, _ = trainer.env.reset(seed=1)
+    odds_BL = trainer.ppo.policy.get_distribution(observation).distribution.logits  # type: ignore[union-attr]
+    for row, odds_L in enumerate(odds_BL):
+        masked = observation["masked"][row].bool()
+        chances = observation["features"][row, masked, -3].exp()
+        order = chances.argsort(descending=True, stable=True)
+        revealed = max(1, int((chances >= 0.6).sum()))
+        expected = [2.0 * (revealed - 0.5 - place) for place in range(len(order))]
+        assert sorted(odds_L[masked].tolist(), reverse=True) == [min(3.0, max(-3.0, one)) for one in expected]
+        assert odds_L[masked][order[revealed - 1]] == 1 and (odds_L[~masked] == 0).all()
+    with pytest.raises(ValueError, match="slope -1"):
+        TokenPolicyConfig(slope=-1)
 
 
 def test_its_log_probability_is_exact() -> None:

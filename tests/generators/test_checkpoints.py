@@ -226,6 +226,14 @@ def test_of_a_wrapped_module_the_inside_is_saved(tmp_path: Path, wrap: Any) -> N
     assert isinstance(again, NAT) and weights_hash(again) == weights_hash(wrapped) == weights_hash(module)
 
 
+def test_of_compiled_parts_the_inside_is_saved(tmp_path: Path) -> None:
+    module, before = nat(), weights_hash(nat())
+    module.in_blocks = nn.ModuleList(map(torch.compile, module.in_blocks))
+    module.head = torch.compile(module.head)
+    save_pretrained(module, tmp_path)
+    assert weights_hash(from_pretrained(tmp_path)) == weights_hash(module) == before
+
+
 @pytest.mark.parametrize("share", range(0, 10))
 def test_a_file_that_was_cut_is_named_in_one_line(tmp_path: Path, share: int) -> None:
     save_pretrained(nat(), tmp_path)

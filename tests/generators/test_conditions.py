@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from generators.conditions import Condition, ConditionEmbedding, Labels
+from generators.conditions import Condition, ConditionEmbedding, Labels, in_rows
 from generators.texts import Text
 from rounding import assert_rounded
 
@@ -73,6 +73,13 @@ def test_moving_keeps_everything(condition: Condition) -> None:
     moved = condition.to("meta")
     assert moved.values.is_meta and moved.null().values.is_meta and len(moved) == 4
     assert condition.to("cpu").names == condition.names
+
+
+def test_a_figure_has_ten_rows_or_what_there_are_images_for() -> None:
+    pool = labels()
+    counts = {most: len(in_rows(pool, most)) for most in (1, 4, 11, 40, 1000)}
+    assert counts == {1: 4, 4: 4, 11: 8, 40: 40, 1000: 40}
+    assert in_rows(pool, 11).values.tolist() == 2 * pool.values.tolist()
 
 
 def test_label_vectors_are_one_hot_and_zero_for_null() -> None:

@@ -17,6 +17,7 @@ from generators.checkpoints import load_state, save_state
 from generators.conditions import Labels
 from generators.contract import Prediction
 from generators.enat import ENAT, enat_digits
+from generators.live_bytes import LiveBytes
 from generators.masking import MaskLaw
 from generators.nat import NAT, nat_digits
 from generators.texts import Text
@@ -306,6 +307,23 @@ def test_bfloat16_learns_in_float32_weights() -> None:
     assert all(math.isfinite(loss) for loss in losses) and weights(run.generator).dtype == torch.float32
     exact = [row["loss"] for row in trainer()]
     assert losses != exact and losses == pytest.approx(exact, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["nat", "enat"])
+def test_recomputing_takes_less_and_learns_the_same(name: str) -> None:
+    """Dropout included, of which there is none within blocks, and of ENAT reuse."""
+
+    def run(recompute: bool) -> tuple[list[dict[str, float]], Tensor, int]:
+        config = dataclasses.replace(SMALL, batch_size=64, recompute=recompute)
+        made = trainer(config) if name == "nat" else enat_trainer(dataclasses.replace(config, reuse=0.5))
+        made.update()  # which makes Adam's moments
+        with LiveBytes() as memory:
+            rows = list(made)
+        return rows, weights(made.ema), memory.peak
+
+    (expected, kept, most), (found, again, peak) = run(False), run(True)
+    assert found == expected and torch.equal(again, kept)
+    assert peak < 0.7 * most
 
 
 def _without_dropout() -> dict[str, Trainer]:

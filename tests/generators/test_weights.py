@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from generators.conditions import Labels
 from generators.enat import ENAT, ENATConfig, enat_l
@@ -336,12 +337,26 @@ def test_containers(tmp_path: Path, write: Callable[[Any, Path], Any], file: str
     assert torch.equal(output(convert(found, **given(module.config)).build()), output(module))
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
-def test_wrappers_prefixes_come_off(tmp_path: Path, prefix: str) -> None:
+@pytest.mark.parametrize("inside", ["", "_orig_mod.", "_fsdp_wrapped_module._checkpoint_wrapped_module."])
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.module."]
+)
+def test_wrappers_prefixes_come_off(tmp_path: Path, prefix: str, inside: str) -> None:
     weights = {"norm.weight": torch.arange(3.0), "module_list.0": torch.ones(1)}
-    torch.save({"model": {prefix + name: tensor for name, tensor in weights.items()}}, tmp_path / "x.pth")
+    wrapped = {prefix + name.replace(".", f".{inside}"): tensor for name, tensor in weights.items()}
+    torch.save({"model": wrapped}, tmp_path / "x.pth")
     found = read(tmp_path / "x.pth")
     assert found.keys() == weights.keys() and torch.equal(found["norm.weight"], weights["norm.weight"])
+
+
+def test_the_file_of_an_average_is_read(tmp_path: Path) -> None:
+    """torch's own, of a model whose parts are compiled."""
+    module = small("nat")
+    weights = module.state_dict()
+    module.norm = torch.compile(module.norm)
+    torch.save(AveragedModel(nn.DataParallel(module)).state_dict(), tmp_path / "ema.pth")
+    found = read(tmp_path / "ema.pth")
+    assert list(found) == list(weights) and all(torch.equal(found[name], weights[name]) for name in found)
 
 
 def test_what_else_a_file_holds_is_known(tmp_path: Path) -> None:

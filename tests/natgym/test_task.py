@@ -163,7 +163,9 @@ def test_what_is_no_task_is_told_in_one_line(spec: str, said: str) -> None:
 
 def test_what_is_missing_is_told_with_what_makes_it(copied: Path) -> None:
     shutil.rmtree(copied / "extractors" / "reward")
-    with pytest.raises(ValueError, match="'numerals' has no reward_extractor.*train_classifier.py --seed 1"):
+    with pytest.raises(
+        ValueError, match="'numerals' has no reward_extractor.*natgym train-classifier --seed 1"
+    ):
         make_reward("influence", Task.load(copied))
     with pytest.raises(ValueError, match="a generator without a task has no real images; give a task"):
         _ = Task(generator=Task.load("digits").generator).data
