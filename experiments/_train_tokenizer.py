@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +16,10 @@ from matplotlib.figure import Figure
 from agents.loggers import RunLog
 from generators.checkpoints import restore, save_pretrained, save_state
 from generators.files import hold
+from generators.images import Batch
 from generators.noise import derive_seed, seeded
 from generators.recipes import tokenizer_kind
+from generators.room import image_rows
 from generators.tokenizers import ConvVQ, ConvVQConfig, PatchKMeans, Tokenizer, decode_all, encode_all
 from generators.vq import VQTrainer
 from natgym.evaluation.scorer import Scorer
@@ -103,7 +107,8 @@ def train_vq(args: Args, folder: Path) -> ConvVQ:
 @torch.no_grad()
 def coded(tokenizer: ConvVQ, task: Task) -> Figure:
     """Draw images of the select split, and what their tokens keep of them."""
-    images_NCHW = task.split("select").images_NCHW[: 5 * COLUMNS]
+    select = task.images("select")
+    images_NCHW = select[torch.arange(min(len(select), 5 * COLUMNS))]
     coded_NCHW = tokenizer.decode(tokenizer.encode(images_NCHW.to(tokenizer.codes.device))).cpu()
     shown = {"select split": images_NCHW, "after the tokenizer": coded_NCHW}
     return samples_figure(shown, [""] * COLUMNS, "the first images")
@@ -113,13 +118,25 @@ def coded(tokenizer: ConvVQ, task: Task) -> Figure:
 def losses(tokenizer: Tokenizer, args: Args) -> str:
     """Say what the select split loses: codes used, squared error and, given a classifier, distance."""
     task = Task.load(args.task, score_extractor=args.classifier)
-    part = task.split("select")
+    part = task.images("select")
     device = args.device if isinstance(tokenizer, ConvVQ) else "cpu"
-    ids_NL = encode_all(tokenizer, part.images_NCHW, device)
-    coded_NCHW = decode_all(tokenizer, ids_NL, device)
-    used = ids_NL.unique().numel()
-    error = (coded_NCHW - part.images_NCHW).square().mean().item()
-    summary = f"{used} codes used ({used / tokenizer.codebook_size:.1%}), squared error {error:.5f}"
-    if not task.has("score_extractor"):
-        return summary
-    return f"{summary}, distance {Scorer(task.score_extractor, part).distance(coded_NCHW):.3f}"  # type: ignore[arg-type]
+    rows = image_rows(part.image_shape)
+    ids_NL = encode_all(tokenizer, part, device, rows)
+    squares: list[float] = []
+
+    def coded() -> Iterator[Batch]:
+        """Yield the images as their tokens bring them back, and note how far they are off."""
+        for at in torch.arange(len(part)).split(rows):
+            images_BCHW = decode_all(tokenizer, ids_NL[at], device)
+            squares.append((images_BCHW - part[at]).double().square().mean().item() * len(at))
+            yield images_BCHW, part.condition[at]
+
+    distance = ""
+    if task.has("score_extractor"):
+        scorer = Scorer(task.score_extractor, part)  # type: ignore[arg-type]
+        distance = f", distance {scorer.reference.distance(scorer.look(coded()).features_Nd):.3f}"
+    else:
+        deque(coded(), maxlen=0)
+    used, error = ids_NL.unique().numel(), sum(squares) / len(part)
+    codes = f"{used} codes used ({used / tokenizer.codebook_size:.1%})"
+    return f"{codes}, squared error {error:.5f}{distance}"

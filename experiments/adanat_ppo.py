@@ -58,8 +58,8 @@ class Args(Places):
     each next rung is twice as long. By default all trials run to their ends."""
 
     workers: int = 1
-    """Processes on Ray that train a policy together, each with its share of the trajectories and, with
-    --device cuda, a GPU of its own; trainings then come one after the other."""
+    """Processes on Ray that train a policy together, each with its share of the trajectories and, where it is
+    asked for, a GPU of its own; trainings then come one after the other."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -133,8 +133,8 @@ def ranked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 RANKED: list[Any] = [
-    ("cpu", [("gloo", {})]),
-    ("cuda", [1, ("nccl", {"device_id": torch.device("cuda", 1)})]),
+    ("cpu", [("gloo", {"timeout": workers.PATIENCE})]),
+    ("cuda", [1, ("nccl", {"device_id": torch.device("cuda", 1), "timeout": workers.PATIENCE})]),
 ]
 
 

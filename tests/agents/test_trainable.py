@@ -76,6 +76,7 @@ def test_a_scheduler_may_change_the_settings_of_a_trial(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_population_based_training_of_tune_moves_trials(tmp_path: Path) -> None:
     """Tune's own scheduler pauses, copies and changes trials; the grid says what each had."""

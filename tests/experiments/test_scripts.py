@@ -637,6 +637,7 @@ def test_two_processes_of_torchrun_train_as_one(console: Console, outside: Path)
     assert (outside / "ranked" / "generator" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_workers_of_ray_train_as_one(console: Console, outside: Path) -> None:
     settings = [*TINY_GENERATOR, "--dropout", 0, "--evaluate-every", 0]
     assert console("train_generator.py", *settings, "--output", "alone").code == 0

@@ -48,6 +48,7 @@ def test_a_terminated_run_says_so_and_keeps_its_checkpoint(script: str, tmp_path
     assert pd.read_csv(log)["update"].is_monotonic_increasing
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_so_does_one_whose_trials_are_rays(tmp_path: Path) -> None:
     process = started("adanat_ppo.py", tmp_path / "run", *POLICY)

@@ -19,6 +19,7 @@ from natgym.rollouts import balanced, rollout
 from natgym.task import Task
 
 POLICIES = sorted(PRETRAINED.glob("*/*/policies/adanat-T*"))
+LARGEST = PRETRAINED / "mnist" / "nat" / "policies" / "adanat-T8"
 FOLDERS = sorted({path.parent for path in PRETRAINED.rglob("config.json")} - set(POLICIES))
 MEGABYTES = {"digits": 2, "mnist": 11}
 
@@ -52,7 +53,11 @@ def test_mnist_is_shipped_and_small() -> None:
     assert set(folders) <= set(FOLDERS) and megabytes(*folders) < MEGABYTES["mnist"]
 
 
-@pytest.mark.parametrize("folder", POLICIES, ids=lambda folder: str(folder.relative_to(PRETRAINED)))
+@pytest.mark.parametrize(
+    "folder",
+    [pytest.param(one, marks=[pytest.mark.slow] if one == LARGEST else []) for one in POLICIES],
+    ids=lambda folder: str(folder.relative_to(PRETRAINED)),
+)
 def test_every_shipped_policy_is_nearer_than_where_it_started(
     folder: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
