@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -35,7 +36,10 @@ def main() -> None:
     """Run the script that the first argument names on the others."""
     name = sys.argv[1].removesuffix(".py").replace("_", "-") if len(sys.argv) > 1 else ""
     if name in ("", "-h", "--help", "help"):
-        print(listing())
+        try:
+            print(listing(), flush=True)
+        except BrokenPipeError:  # they have read enough, as `| head` has
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0 if name else 2)
     if name not in scripts():
         near = difflib.get_close_matches(name, scripts(), 3)

@@ -91,6 +91,18 @@ def test_the_command_lists_all_scripts_by_what_they_do(installed: Path, tmp_path
     assert natgym(installed, tmp_path).returncode == 2
 
 
+def test_a_list_that_nobody_reads_to_its_end_is_no_error(tmp_path: Path) -> None:
+    """As with `natgym --help | head -1`."""
+    code = "import _command; _command.main()"
+    line = [sys.executable, "-c", code, "--help"]
+    env = os.environ | {"PYTHONPATH": str(ROOT / "experiments")}
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(line, cwd=tmp_path, env=env, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert done.returncode == 0 and done.stderr == ""
+
+
 def test_a_script_called_by_its_name_is_the_script(installed: Path, tmp_path: Path) -> None:
     done = natgym(installed, tmp_path, "adanat-ppo", "--help")
     file = run([sys.executable, str(ROOT / "experiments" / "adanat_ppo.py"), "--help"], tmp_path)
