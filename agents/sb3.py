@@ -46,8 +46,8 @@ class SB3VecEnv(VecEnv):
 
     def reset(self) -> Any:
         seed = self._seeds[0]
-        if seed is not None and self.ranks.rank:
-            seed += self.ranks.rank * self.num_envs // self.env.group
+        if seed is not None and self.ranks.count > 1:
+            seed = self.ranks.first_seed(seed, self.num_envs, self.env.group)
         observation, _ = self.env.reset(seed=seed, options=self._options[0] or None)
         self._reset_seeds()
         self._reset_options()

@@ -124,7 +124,7 @@ def losses(tokenizer: Tokenizer, args: Args) -> str:
     ids_NL = encode_all(tokenizer, part, device, rows)
     squares: list[float] = []
 
-    def coded() -> Iterator[Batch]:
+    def decoded() -> Iterator[Batch]:
         """Yield the images as their tokens bring them back, and note how far they are off."""
         for at in torch.arange(len(part)).split(rows):
             images_BCHW = decode_all(tokenizer, ids_NL[at], device)
@@ -134,9 +134,9 @@ def losses(tokenizer: Tokenizer, args: Args) -> str:
     distance = ""
     if task.has("score_extractor"):
         scorer = Scorer(task.score_extractor, part)  # type: ignore[arg-type]
-        distance = f", distance {scorer.reference.distance(scorer.look(coded()).features_Nd):.3f}"
+        distance = f", distance {scorer.reference.distance(scorer.look(decoded()).features_Nd):.3f}"
     else:
-        deque(coded(), maxlen=0)
+        deque(decoded(), maxlen=0)
     used, error = ids_NL.unique().numel(), sum(squares) / len(part)
     codes = f"{used} codes used ({used / tokenizer.codebook_size:.1%})"
     return f"{codes}, squared error {error:.5f}{distance}"

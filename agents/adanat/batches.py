@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ def share(env: DecodeVectorEnv, num_envs: int, **changed: Any) -> DecodeVectorEn
 
 def draw(policy: Any, env: DecodeVectorEnv, seed: int) -> Images:
     """Let an exploring policy of SB3 draw one batch."""
-    observation, _ = env.reset(seed=seed + Ranks.here().rank * env.num_envs // env.group)
+    observation, _ = env.reset(seed=Ranks.here().first_seed(seed, env.num_envs, env.group))
     with seeded(seed, env.device), torch.no_grad():
         while env.images is None:
             observation, *_ = env.step(policy(observation)[0])
@@ -41,9 +42,9 @@ def draw(policy: Any, env: DecodeVectorEnv, seed: int) -> Images:
 
 
 def drawn_by(env: DecodeVectorEnv) -> Images:
-    """Return what the ranks' environments drew last."""
+    """Return what the ranks' environments drew last; all ranks have to look at the images, or none."""
     assert env.finished is not None and env.images is not None
-    return Images(*_of_all(Ranks.here(), env.images, env.finished.condition))
+    return _of_all(Ranks.here(), env.images, env.finished.condition)
 
 
 class _Together:
@@ -56,9 +57,10 @@ class _Together:
         return self.ranks.own(self.reward(*_of_all(self.ranks, images_BCHW, condition)))
 
 
-def _of_all(ranks: Ranks, images_BCHW: Tensor, condition: Condition) -> tuple[Tensor, Condition]:
-    """Return the images and conditions of all ranks."""
+def _of_all(ranks: Ranks, images_BCHW: Tensor, condition: Condition) -> Images:
+    """Return the images of all ranks, which are gathered when somebody looks at them."""
     if ranks.count == 1:
-        return images_BCHW, condition
+        return Images(images_BCHW, condition)
     conditions = ranks.all(condition.to("cpu"))
-    return ranks.gather(images_BCHW), type(condition).cat(conditions).to(condition.device)
+    whole = type(condition).cat(conditions).to(condition.device)
+    return Images(partial(ranks.gather, images_BCHW), whole)

@@ -44,8 +44,8 @@ class TrainingFolder:
     def restore(self, trainer: AdaNATTrainer) -> None:
         """Give a trainer the state after the last update that was saved, if there is one; ValueError if it is
         of something else, or another for another rank."""
-        done, found = 0, self.path.is_file()
-        if found:
+        done = 0
+        if self.path.is_file():
             state = load_state(self.path, trainer.env.device)
             with reading(self.path):
                 done = taken(state.get("done"), trainer.config.updates)

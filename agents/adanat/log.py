@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from agents.distributed.ranks import Ranks
 from agents.loggers import RunLog
-from generators.noise import derive_seed
 from natgym.figures.policies import samples_figure
 from natgym.rollouts import balanced, rollout
 
@@ -40,7 +39,7 @@ def _samples(trainer: AdaNATTrainer) -> Figure:
     """Draw the first conditions of a task by the mean action, on the same noise each time."""
     env = trainer.env
     pool = env.task.examples(SHOWN)
-    rows, seed = balanced(pool, SHOWN * len(pool)), derive_seed(trainer.config.seed, "samples")
+    rows, seed = balanced(pool, SHOWN * len(pool)), trainer.config.seed_of("samples")
     drawn = rollout(trainer.actor(), env.generator, env.tokenizer, rows, seed=seed)
     title = f"update {trainer.done:,}"
     return samples_figure({title: drawn.images_NCHW.cpu()}, pool.names, "mean action; unselected")

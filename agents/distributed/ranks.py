@@ -52,6 +52,15 @@ class Ranks:
             )
         return rows // self.count
 
+    def first_seed(self, seed: int, rows: int, group: int = 1) -> int:
+        """Return what to seed this rank's rows with, of a batch that is seeded with `seed`.
+
+        Args:
+            rows: of a rank.
+            group: rows in a row that share a seed.
+        """
+        return seed + self.rank * rows // group
+
     def part(self, rows: int, unit: int) -> slice:
         """Return which of some rows are this rank's, whole units but for the last.
 
