@@ -41,22 +41,16 @@ TINY_GENERATOR = """--updates 7 --batch-size 16 --warmup 2 --checkpoint-every 2 
 
 # One interpreter for many command lines, each of which would pay seconds of imports.
 CONSOLE = """
-import contextlib, io, json, os, runpy, sys
+import contextlib, io, json, os, sys
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1:]
+from in_process import ended
 for line in sys.stdin:
-    sys.argv = json.loads(line)
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(2))
-    code = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            runpy.run_path(sys.argv[0], run_name="__main__")
-        except SystemExit as stop:
-            code = stop.code or 0
-            if isinstance(code, str):
-                print(code, file=sys.stderr)
-                code = 1
+            code = ended(json.loads(line))
         except BaseException:
             sys.excepthook(*sys.exc_info())
             code = 1
@@ -90,7 +84,8 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def console(outside: Path) -> Iterator[Console]:
     """Run scripts in one process, in `outside`, one after the other."""
-    line = [sys.executable, "-c", CONSOLE, str(EXPERIMENTS)]
+    support = Path(__file__).resolve().parents[1] / "support"
+    line = [sys.executable, "-c", CONSOLE, str(EXPERIMENTS), str(support)]
     env = os.environ | {"COLUMNS": "120"}
     with subprocess.Popen(
         line, cwd=outside, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -25,10 +25,14 @@ ODD_WORDS = ["", "nowhere", "../..", "/", "a" * 5000, "ä🙂", "1e999", "#", "=
 ODD_WORDS += ["$(id)", "{0}", "%s", "digits#", "digits#given=", "a\tb", "\n"]
 
 
+def scaled(long: int) -> int:
+    """Return how many cases of the long form are asked for."""
+    return max(1, round(long * float(os.environ.get("NATGYM_TRUST", 1))))
+
+
 def forms(short: int, long: int) -> list[Any]:
     """Return a test's two counts of cases."""
-    most = max(1, round(long * float(os.environ.get("NATGYM_TRUST", 1))))
-    return [pytest.param(short, id="short"), pytest.param(most, id="long", marks=pytest.mark.slow)]
+    return [pytest.param(short, id="short"), pytest.param(scaled(long), id="long", marks=pytest.mark.slow)]
 
 
 class Hang(BaseException):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from attacks import forms
+from attacks import forms, scaled
 from in_process import Call
 from killing import Victim, differences
 from PIL import Image
@@ -156,34 +156,30 @@ def test_a_tokenizer(count: int, call: Call, tmp_path: Path, quiet: Quiet) -> No
     kill_and_compare("tokenizer", count, call, tmp_path, quiet)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [forms(1, 15)[1]])
-@pytest.mark.parametrize("name", ["search", "policy"])
-def test_searches_and_policies(name: str, count: int, call: Call, tmp_path: Path, quiet: Quiet) -> None:
-    kill_and_compare(name, count, call, tmp_path, quiet)
+# Kills of each run; under Ray the driver is killed alone.
+LONG = {
+    **dict.fromkeys(("search", "policy"), 15),
+    **dict.fromkeys(
+        ("nat", "enat", "evaluation", "discovery", "task", "co-training", "controls", "laws"), 10
+    ),
+    **dict.fromkeys(("search, driver", "policy, driver"), 7),
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [forms(1, 10)[1]])
-@pytest.mark.parametrize("name", ["nat", "enat", "evaluation", "discovery"])
-def test_another_run(name: str, count: int, call: Call, tmp_path: Path, quiet: Quiet) -> None:
-    kill_and_compare(name, count, call, tmp_path, quiet)
-
-
-@pytest.mark.slow
-@pytest.mark.ray
-@pytest.mark.parametrize("count", [forms(1, 7)[1]])
-@pytest.mark.parametrize("name", ["search, driver", "policy, driver"])
-def test_drivers_alone_under_ray(name: str, count: int, call: Call, tmp_path: Path, quiet: Quiet) -> None:
-    kill_and_compare(name, count, call, tmp_path, quiet)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.ray] if "driver" in name else []) for name in LONG]
+)
+def test_another_run(name: str, call: Call, tmp_path: Path, quiet: Quiet) -> None:
+    kill_and_compare(name, scaled(LONG[name]), call, tmp_path, quiet)
 
 
 @pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.parametrize("count", [forms(1, 3)[1]])
 @pytest.mark.parametrize("name", ["search", "policy"])
-def test_nodes_of_ray(name: str, count: int, call: Call, tmp_path: Path, quiet: Quiet) -> None:
+def test_nodes_of_ray(name: str, call: Call, tmp_path: Path, quiet: Quiet) -> None:
     """A node is killed at any moment; the run ends by itself, where a quiet one ends."""
+    count = scaled(3)
     kill_and_compare(name, 0, call, tmp_path, quiet)  # the quiet run
     ray_is_quiet()
     from ray.cluster_utils import Cluster
@@ -206,10 +202,3 @@ def test_nodes_of_ray(name: str, count: int, call: Call, tmp_path: Path, quiet: 
     finally:
         nodes.shutdown()
     print(f"attack: nodes lost by {name}: {{'kills': {count}}}")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [forms(1, 10)[1]])
-@pytest.mark.parametrize("name", ["task", "co-training", "controls", "laws"])
-def test_long_runs(name: str, count: int, call: Call, tmp_path: Path, quiet: Quiet) -> None:
-    kill_and_compare(name, count, call, tmp_path, quiet)
