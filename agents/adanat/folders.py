@@ -9,7 +9,9 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from agents.adanat.config import AdaNATConfig
 from agents.adanat.trainings import read_training
@@ -22,9 +24,6 @@ from generators.rules import DecodeRules
 from natgym.env.vector import DecodeVectorEnv
 from natgym.rewards.sums import parts_of
 from natgym.runs import MetricsLog
-
-if TYPE_CHECKING:
-    from agents.adanat.trainer import AdaNATTrainer
 
 TRAINING = "training.json"  # config.json is a script's
 WRITTEN = ("metrics.csv", "checkpoint.pt", "policy", "last")
@@ -41,14 +40,14 @@ class TrainingFolder:
     def __init__(self, folder: Path) -> None:
         self.folder, self.path, self.writes = folder, folder / "checkpoint.pt", Ranks.here().rank == 0
 
-    def restore(self, trainer: AdaNATTrainer) -> None:
-        """Give a trainer the state after the last update that was saved, if there is one; ValueError if it is
-        of something else, or another for another rank."""
+    def restore(self, trainer: Any, device: torch.device, updates: int) -> None:
+        """Give a trainer of so many updates the state after the last that was saved, if there is one;
+        ValueError if it is of something else, or another for another rank."""
         done = 0
         if self.path.is_file():
-            state = load_state(self.path, trainer.env.device)
+            state = load_state(self.path, device)
             with reading(self.path):
-                done = taken(state.get("done"), trainer.config.updates)
+                done = taken(state.get("done"), updates)
                 trainer.load_state_dict(state)
         agree("the update to go on from", done)
 

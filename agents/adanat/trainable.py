@@ -91,5 +91,5 @@ class AdaNATTrainable(tune.Trainable):
         self.log.close()
 
     def _go_on(self) -> None:
-        self.run.restore(self.trainer)
+        self.run.restore(self.trainer, self.trainer.env.device, self.trainer.config.updates)
         self.run.open_logs(self.trainer.done)

@@ -139,7 +139,7 @@ class AdaNATTrainer:
         if self.done and not (Path(folder) / folders.TRAINING).is_file():
             raise ValueError(f"{folder} is new, and this trainer has taken {self.done} updates; make another")
         run = folders.claim(Path(folder), self.manifest)
-        run.restore(self)
+        run.restore(self, self.env.device, self.config.updates)
         run.open_logs(self.done)
         going = True
         while going and not self.ended:
