@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryDirectory, gettempdir
 from typing import Any, NamedTuple
 
 # Ray reads these when it is imported.
@@ -24,6 +24,8 @@ QUIET = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it ends the sweep quietly, as if the trials were done
 }
 ROOT = Path(__file__).resolve().parents[2]  # of this code
+LONGEST_SOCKET = 107  # bytes that Linux allows in a socket's path
+SOCKETS = len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")  # that Ray puts after its folder's
 PATIENCE = 10  # seconds for an address to answer; Ray itself would try for a quarter of an hour
 
 
@@ -57,30 +59,18 @@ def cluster(
     import ray
 
     on_end = signal.getsignal(signal.SIGTERM)  # which Ray takes for itself, to end without a word to anybody
-    session = None
-    if address is None:
-        local: Any = ray.init(
-            "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
-        )
-        session = local.address_info["session_dir"]
-    else:
-        _knock(address)
-        ray.init(address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": _python_path()}})
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_end)
-    try:
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        _check_looks(_fitting(nodes, each, count, asked), folder)
-        yield
-    except ray.exceptions.RayTaskError:
-        raise
-    except ray.exceptions.RayError as error:
-        said = f"{error}".partition("\n")[0]
-        raise RuntimeError(f"Ray has lost what it ran on: {said}; go on with --resume") from error
-    finally:
-        ray.shutdown()
-        if session is not None:  # its logs, which nobody reads any more
-            shutil.rmtree(session, ignore_errors=True)
+    with _started() if address is None else _joined(address):
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_end)
+        try:
+            nodes = [node for node in ray.nodes() if node["Alive"]]
+            _check_looks(_fitting(nodes, each, count, asked), folder)
+            yield
+        except ray.exceptions.RayTaskError:
+            raise
+        except ray.exceptions.RayError as error:
+            said = f"{error}".partition("\n")[0]
+            raise RuntimeError(f"Ray has lost what it ran on: {said}; go on with --resume") from error
 
 
 def trial_cluster(
@@ -105,6 +95,48 @@ def trial_cluster(
         )
     asked = f"cpus-per-trial {cpus_per_trial:g}, gpus-per-trial {gpus_per_trial:g}"
     return cluster(address, asked=asked, folder=folder, CPU=cpus_per_trial, GPU=gpus_per_trial)
+
+
+@contextmanager
+def _started() -> Iterator[None]:
+    """Start a cluster on this machine, and remove its logs with it."""
+    import ray
+
+    with _short_folder() as folder:
+        quietly: Any = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+        local: Any = ray.init("local", _temp_dir=folder, **quietly)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+            shutil.rmtree(local.address_info["session_dir"], ignore_errors=True)
+
+
+@contextmanager
+def _joined(address: str) -> Iterator[None]:
+    """Join a running cluster."""
+    import ray
+
+    _knock(address)
+    ray.init(address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": _python_path()}})
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _short_folder() -> Iterator[str | None]:
+    """Yield another name for the folder where Ray puts its files, if its sockets' paths would be too long there."""
+    folder = Path(os.environ.get("RAY_TMPDIR") or gettempdir()) / "ray"
+    if len(os.fsencode(folder)) + SOCKETS <= LONGEST_SOCKET:
+        yield None
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="ray-", dir="/tmp") as short:
+        link = Path(short) / "ray"
+        link.symlink_to(folder)
+        yield str(link)
 
 
 def _knock(address: str) -> None:

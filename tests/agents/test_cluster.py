@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,6 +112,43 @@ def test_a_session_of_ray_that_has_ended_leaves_nothing(tmp_path: Path) -> None:
         session = Path(ray._private.worker._global_node.get_session_dir_path())
         assert session.is_dir()
     assert not session.exists() and session.parent.is_dir()
+
+
+def test_sockets_get_a_short_name_for_a_long_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    for letters in range(1, 60):  # around the bound
+        folder = Path("/tmp") / ("n" * letters)
+        monkeypatch.setattr(clusters, "gettempdir", lambda folder=folder: str(folder))
+        longest = f"{folder}/ray/session_2026-11-27_14-00-39_284410_1234567/sockets/plasma_store"
+        if len(longest) <= 107:
+            with clusters._short_folder() as short:
+                assert short is None
+    long = tmp_path / ("n" * 100)
+    monkeypatch.setenv("RAY_TMPDIR", str(long))  # which Ray puts before TMPDIR
+    with clusters._short_folder() as short:
+        assert short is not None and len(short) < 30
+        (Path(short) / "spilled").touch()
+    assert (long / "ray" / "spilled").is_file() and not Path(short).parent.exists()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_long_folder_for_what_is_temporary_stops_nobody(tmp_path: Path) -> None:
+    """As schedulers give to a job: Ray's sockets would have longer names than Linux allows."""
+    long = tmp_path / ("scratch-of-the-job/" * 4)
+    long.mkdir(parents=True)
+    code = """
+from agents.distributed.cluster import cluster
+with cluster(None, CPU=1):
+    import ray
+    print(ray.get(ray.remote(lambda: 3).remote()), ray._private.worker._global_node.get_session_dir_path())
+"""
+    env = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(long)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    answer, session = done.stdout.split()
+    assert answer == "3" and len(session) < 80 and not Path(session).exists()
+    assert [path.name for path in (long / "ray").iterdir()] == ["session_latest"], "its logs were here"
 
 
 @pytest.mark.ray
