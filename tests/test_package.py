@@ -8,10 +8,14 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {
@@ -28,6 +32,31 @@ POLICY = """--updates 2 --trajectories 40 --minibatch 80 --evaluate-every 1 --ev
 SEARCH = """--steps 2 --optimizer grid --images-per-evaluation 20 --budget 100 --finalists 2 --final-images 40
     --grid.remask 1 8 --grid.sampling 1 --grid.guidance 0 1 --images 60 --evaluation-seeds 0 1""".split()
 SCRIPTS = sorted(path for path in (ROOT / "experiments").glob("*.py") if not path.name.startswith("_"))
+
+
+def pins(path: str) -> dict[str, str]:
+    """Name to version of a file of constraints."""
+    lines = [line.strip() for line in (ROOT / path).read_text().splitlines()]
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+
+def normal(pinned: dict[str, str]) -> dict[str, str]:
+    return {canonicalize_name(Requirement(name).name): version for name, version in pinned.items()}
+
+
+def test_the_suite_has_versions_for_both_ends_of_all_ranges() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [Requirement(line) for line in project["dependencies"]]
+    extras = [Requirement(line) for lines in project["optional-dependencies"].values() for line in lines]
+    newest, oldest = normal(pins("constraints.txt")), normal(pins("tests/oldest.txt"))
+    for requirement in (one for one in needed + extras if one.name != "natgym"):
+        assert newest[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+    floors = {
+        canonicalize_name(one.name): next(bound.version for bound in one.specifier if bound.operator == ">=")
+        for one in needed
+    }
+    assert set(oldest) == set(floors)
+    assert all(Version(oldest[name]) == Version(floor) for name, floor in floors.items())
 
 
 @pytest.fixture(scope="module")
