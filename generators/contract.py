@@ -22,6 +22,10 @@ class Cache(Protocol):
         """Return a copy with `rows` replaced by those of `other`."""
         ...
 
+    def forget(self, tokens_BL: Tensor) -> Cache:
+        """Return a copy without what was computed of these tokens (bool), which are masked again."""
+        ...
+
 
 class Prediction(NamedTuple):
     """What one pass of a generator returns.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from generators import remasking
 from generators.conditions import Condition
 from generators.contract import Cache, Generator, Prediction
 from generators.first_pass import FirstPass
@@ -39,6 +40,8 @@ class DecodeState:
         drawn_BL: the tokens drawn in the step that led here, before re-masking; None at the start.
         log_probs_BL: their guided, un-tempered log-probabilities; None at the start.
         entropy_BL: of the same distributions, in nats; None unless `advance` was asked for it.
+        certainty_BL: the probability, by these, with which each revealed token was drawn in the step that
+            revealed it; None unless tokens may be masked again.
         first_pass: what keeps the all-masked passes, if anything does.
     """
 
@@ -54,6 +57,7 @@ class DecodeState:
     drawn_BL: Tensor | None = None
     log_probs_BL: Tensor | None = None
     entropy_BL: Tensor | None = None
+    certainty_BL: Tensor | None = None
     first_pass: FirstPass | None = None
 
     @property
@@ -170,8 +174,11 @@ def advance(
         masked_B, ids_BL, prediction = torch.zeros_like(state.masked_B), proposal.drawn_BL, None
     else:
         ranked = rules.reveal(proposal, remask_B1, noise, state.step)
-        masked_B, hidden_BL = _hidden(state, proposal, params.mask_ratio, ranked, rules)
+        masked_B, hidden_BL = _hidden(state, proposal, params, ranked, rules, noise)
         ids_BL = proposal.drawn_BL.masked_fill(hidden_BL, generator.mask_id)
+        if remasking.rates(params, rules) is not None:
+            state = remasking.remembering(replace(state, null_cache=null_cache), proposal, hidden_BL)
+            null_cache = state.null_cache
         prediction = _go_on(generator, state, ids_BL, masked_B)
         spent_B = spent_B + (masked_B > 0)
     return replace(
@@ -185,6 +192,7 @@ def advance(
         drawn_BL=proposal.drawn_BL,
         log_probs_BL=proposal.log_probs_BL,
         entropy_BL=proposal.entropy_BL,
+        certainty_BL=state.certainty_BL,
     )
 
 
@@ -198,17 +206,27 @@ def _on_device(params: DecodeParams, guided_B: Tensor, device: torch.device) -> 
 def _hidden(
     state: DecodeState,
     proposal: Proposal,
-    ratio_B: Tensor,
+    params: DecodeParams,
     ranked: Tensor | tuple[Tensor, Tensor],
     rules: DecodeRules,
+    noise: Noise,
 ) -> tuple[Tensor, Tensor]:
-    """Return how many tokens of each row are masked again, and which, by a reveal rule's scores."""
+    """Return how many tokens of each row are masked after the step, and which: by a reveal rule's scores of
+    those that were, and of those that were revealed the ones that are masked again, if any are."""
+    again_B = remasking.wanted_counts(state, params, rules)
     if isinstance(ranked, tuple):
         scores_BL, wanted_B = ranked
-        masked_B = rules.allowed_counts(wanted_B.cpu(), state.masked_B, state.unknown_B)
-    else:
-        scores_BL, masked_B = ranked, rules.mask_counts(ratio_B, state.masked_B, state.unknown_B)
-    return masked_B, lowest(scores_BL, proposal.masked_BL, masked_B)
+        left_B = rules.allowed_counts(wanted_B.cpu(), state.masked_B, state.unknown_B)
+        again_B = again_B * (left_B > 0)
+    else:  # the ratio is that of all
+        scores_BL, masked_B = ranked, state.masked_B + again_B
+        masked_B = rules.mask_counts(params.mask_ratio, masked_B, state.unknown_B)
+        again_B = again_B.minimum(masked_B)
+        left_B = masked_B - again_B
+    hidden_BL = lowest(scores_BL, proposal.masked_BL, left_B)
+    if again_B.any():
+        hidden_BL |= lowest(*remasking.ranked(state, proposal, noise), again_B)
+    return left_B + again_B, hidden_BL
 
 
 def lowest(scores_BL: Tensor, masked_BL: Tensor, counts_B: Tensor) -> Tensor:

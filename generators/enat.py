@@ -90,6 +90,12 @@ class Reuse:
             self.visible_B.index_copy(0, rows, other.visible_B),
         )
 
+    def forget(self, tokens_BL: Tensor) -> Reuse:
+        """Return a copy in which these tokens (B, L) of the grid are not visible."""
+        text = self.visible_BL.shape[1] - tokens_BL.shape[1]  # whose tokens stand before the grid's
+        visible_BL = self.visible_BL & ~F.pad(tokens_BL, (text, 0))
+        return Reuse(self.features_BLD, visible_BL, visible_BL.sum(1).cpu())
+
 
 class ContextAttention(nn.Module):
     """Attention of own tokens to context and own tokens, with keys and values of their own for each kind."""

@@ -106,11 +106,12 @@ def joined(states: Sequence[DecodeState]) -> DecodeState:
 
     predictions = [state.prediction for state in states if state.prediction is not None]
     logits, features = ([one[place] for one in predictions] for place in (0, 1))
-    names = ("ids_BL", "masked_B", "nfe_B", "unknown_B", "drawn_BL", "log_probs_BL", "entropy_BL")
+    counts = ("masked_B", "nfe_B", "unknown_B")
+    drawn = ("drawn_BL", "log_probs_BL", "entropy_BL", "certainty_BL")
     return replace(
         states[0],
         condition=type(states[0].condition).cat([state.condition for state in states]),
         prediction=Prediction(cat(logits), cat(features)) if predictions else None,
         null_cache=None,
-        **{name: cat([getattr(state, name) for state in states]) for name in names},
+        **{name: cat([getattr(state, name) for state in states]) for name in ("ids_BL", *counts, *drawn)},
     )

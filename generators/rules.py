@@ -22,7 +22,7 @@ GUIDANCE_FLOOR = 1.01e-3
 
 
 COUNTS = ("min_reveal", "min_masked")
-LIMITS = (*COUNTS, "guidance_floor")
+LIMITS = (*COUNTS, "guidance_floor", "remask_rate")
 # Those of the official code of both papers.
 PUBLISHED = {"adanat": "confidence,min_reveal=0", "autonat": "confidence,min_masked=1"}
 
@@ -37,17 +37,22 @@ class DecodeRules:
             AdaNAT, where a step may reveal nothing.
         min_masked: tokens that stay masked at least, before the last step: 1 is AutoNAT's other clamp.
         guidance_floor: rows whose guidance scale is not above it are not guided.
+        remask_rate: share of the revealed tokens that a step masks again, but for the last; where the rate is
+            a decoding parameter, both are added (`generators.remasking`).
     """
 
     reveal: RevealRule = Confidence()
     min_reveal: int = 1
     min_masked: int = 0
     guidance_floor: float = GUIDANCE_FLOOR
+    remask_rate: float = 0.0
 
     def __post_init__(self) -> None:
         for name in LIMITS:
             if not (value := getattr(self, name)) >= 0:
                 raise ValueError(f"{name} {value}: it must be at least 0")
+        if self.remask_rate > 1:
+            raise ValueError(f"remask_rate {self.remask_rate}: it is a share, in [0, 1]")
 
     @classmethod
     def of(cls, rules: str | DecodeRules, grid: tuple[int, int]) -> DecodeRules:

@@ -170,12 +170,13 @@ def named_policies(spec: str, steps: Sequence[int], generator: Generator) -> lis
         raise ValueError(f"rule {chosen!r} in {spec!r} is not one of {', '.join(REVEAL)}")
     of_rule = reveal_settings(chosen)
     adaptive = chosen in ADAPTIVE
-    keys = ("rule", *of_rule, "steps") if adaptive else ("rule", *of_rule)
+    keys = ("rule", *of_rule, "remask_rate", *(("steps",) if adaptive else ()))
     left = {key: text for key, text in settings.items() if key not in keys}
     curves = arguments(curve, left, spec, also=keys)
-    rules = (
-        None if chosen == "confidence" else _rules(chosen, numbers(settings, of_rule, spec), generator, spec)
-    )
+    rules = None
+    if chosen != "confidence" or "remask_rate" in settings:
+        limits = numbers(settings, ["remask_rate"], spec)
+        rules = _rules(chosen, numbers(settings, of_rule, spec), limits, generator, spec)
     if adaptive:
         most = numbers(settings, ["steps"], spec).get("steps", generator.num_tokens)
         if most < 1:
@@ -186,8 +187,10 @@ def named_policies(spec: str, steps: Sequence[int], generator: Generator) -> lis
     return [(spec, FixedPolicy(of_curves(curves, T, spec), rules)) for T in played]
 
 
-def _rules(name: str, settings: dict[str, float], generator: Generator, spec: str) -> DecodeRules:
+def _rules(
+    name: str, settings: dict[str, float], limits: dict[str, float], generator: Generator, spec: str
+) -> DecodeRules:
     try:
-        return DecodeRules(reveal_rule(name, settings, generator.grid))
+        return DecodeRules(reveal_rule(name, settings, generator.grid), **limits)  # type: ignore[arg-type]
     except ValueError as error:
         raise ValueError(f"policy {spec!r}: {error}") from None

@@ -25,7 +25,9 @@ QUIET = {
 }
 ROOT = Path(__file__).resolve().parents[2]  # of this code
 LONGEST_SOCKET = 107  # bytes that Linux allows in a socket's path
-SOCKETS = len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")  # that Ray puts after its folder's
+SOCKETS = len(
+    "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+)  # that Ray puts after its folder's
 PATIENCE = 10  # seconds for an address to answer; Ray itself would try for a quarter of an hour
 
 
@@ -127,7 +129,7 @@ def _joined(address: str) -> Iterator[None]:
 
 @contextmanager
 def _short_folder() -> Iterator[str | None]:
-    """Yield another name for the folder where Ray puts its files, if its sockets' paths would be too long there."""
+    """Yield another name for the folder of Ray's files, if its sockets' paths would be too long there."""
     folder = Path(os.environ.get("RAY_TMPDIR") or gettempdir()) / "ray"
     if len(os.fsencode(folder)) + SOCKETS <= LONGEST_SOCKET:
         yield None
