@@ -167,6 +167,11 @@ class AdaNATConfig:
     """Weight of the critic's loss."""
     entropy_weight: float = 0.0
     """Weight of the entropy, which has no gradient as long as nothing learns the standard deviation."""
+    kl_weight: float = 0.0
+    """Weight of KL(policy || reference), in nats of a step's actions at the same standard deviation; it takes
+    the place of the entropy, which is minus that from a reference that is uniform."""
+    reference: str = "start"
+    """What the policy is held near to: the schedule or rule that it starts as, or a policy's folder."""
     baseline: Baseline = "critic"
     """What a return is compared with: the critic's value, the mean of the others of its group (rloo), or the
     group's mean in units of its standard deviation (grpo); the last two need a group of 2 or more."""
@@ -212,7 +217,14 @@ class AdaNATConfig:
         at_least(1, self, "finalists", "final_images", "discriminator_batch", "discriminator_steps")
         at_least(0, self, "warmup", "std_updates")
         all_finite(self)
-        finite(self, "value_weight")
+        finite(self, "value_weight", "kl_weight")
+        if self.kl_weight and self.entropy_weight:
+            raise ValueError(
+                f"kl_weight {self.kl_weight} and entropy_weight {self.entropy_weight}: the divergence "
+                "stands in the entropy's place; give one of them"
+            )
+        if self.reference != "start" and not self.kl_weight:
+            raise ValueError(f"reference {self.reference}: it has no weight; give kl_weight, such as 0.1")
         positive = {name: getattr(self, name) for name in ("learning_rate", "clip", "adam_eps")}
         positive |= {name: getattr(self, name) for name in ("final_learning_rate", "max_gradient_norm")}
         for name, value in (positive | {"action_std": min(self.action_std)}).items():

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import Tensor
 
 from agents.adanat.actor import Actor, export_actor
 from agents.adanat.config import AdaNATConfig
 from agents.adanat.folders import policy_name
-from agents.adanat.network import AdaNATPolicy, PolicyConfig
+from agents.adanat.network import AdaNATPolicy, PolicyConfig, SeparatePolicy
 from agents.adanat.parts import TokenPolicyConfig
 from agents.adanat.tokens import TokenPolicy
 from agents.distributed.ranks import Ranks
 from agents.sb3 import PPO, LearnedPolicy, SB3VecEnv
-from generators.checkpoints import load_tensors, read_description, save_pretrained, save_tensors
+from generators.checkpoints import (
+    from_pretrained,
+    load_tensors,
+    read_description,
+    save_pretrained,
+    save_tensors,
+)
 from generators.files import config_from_dict, read_json
 from generators.noise import seeded
 from generators.rules import DecodeRules
@@ -46,6 +54,7 @@ class OwnConfig:
 
 
 Learned = Actor | LearnedPolicy
+_TRUNK, _HEAD = "pi_features_extractor.trunk.", "action_net."  # of the actor, by SB3's names
 OWN = "SB3Policy"  # the type of a saved policy whose class is not natgym's
 
 
@@ -83,7 +92,7 @@ def new_ppo(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any = None) -> P
             learning_rate=config.learning_rate,
             clip_range=config.clip,
             vf_coef=config.value_weight,
-            ent_coef=config.entropy_weight,
+            ent_coef=config.kl_weight or config.entropy_weight,
             normalize_advantage=config.normalize_advantages,
             max_grad_norm=config.max_gradient_norm or math.inf,
             gamma=1.0,
@@ -97,12 +106,45 @@ def new_ppo(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any = None) -> P
             policy_kwargs=kwargs,
             device=env.device,
         )
+    if config.kl_weight:
+        _hold_near(ppo.policy, config.reference, env.action_map)
     if chooses:
         return ppo
     if not hasattr(ppo.policy, "log_std"):
         raise ValueError(f"policy {policy_name(policy)} has no log_std; its actions have to be Gaussian")
     ppo.policy.log_std.requires_grad_(False)  # the training sets it, update by update
     return ppo
+
+
+def _hold_near(policy: ActorCriticPolicy, reference: str, action_map: Map) -> None:
+    """Hold a new policy near itself or near a saved one; ValueError if that plays another schedule or has
+    another network."""
+    if not isinstance(policy, SeparatePolicy):
+        raise ValueError(f"kl_weight: {policy_name(policy)} measures no divergence; natgym's policies do")
+    other = copy.deepcopy(policy)
+    if reference != "start":
+        table_T4, weights = _saved(Path(reference))
+        if not torch.equal(table_T4, action_map.schedule.table_T4):
+            raise ValueError(f"reference {reference} learned around another schedule; give its own")
+        actor = {key for key in other.state_dict() if key.startswith((_TRUNK, _HEAD))}
+        try:
+            other.load_state_dict({key: weights[key] for key in actor}, strict=False)
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"reference {reference} has another network: {error}") from None
+    policy.hold_near(other)
+
+
+def _saved(folder: Path) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """Return the schedule (T, K) and the weights, by SB3's names, of a saved policy or that of a training."""
+    folder = folder / "policy" if (folder / "policy").is_dir() else folder
+    if is_own(folder):
+        table = read_description(folder)["config"]["table"]
+        return torch.tensor(table, dtype=torch.float64), load_tensors(folder / "model.safetensors")
+    actor: Any = from_pretrained(folder)
+    if not isinstance(actor, Actor):
+        raise ValueError(f"reference {folder} is a {type(actor).__name__}; give the folder of a policy")
+    weights = {_TRUNK + key: value for key, value in actor.trunk.state_dict().items()}
+    return actor.schedule, weights | {_HEAD + key: value for key, value in actor.head.state_dict().items()}
 
 
 def learned_policy(

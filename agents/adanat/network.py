@@ -16,6 +16,7 @@ from einops import rearrange
 from stable_baselines3.common.policies import MultiInputActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
+from torch.distributions import Bernoulli, Normal, kl_divergence
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -166,6 +167,32 @@ class SeparatePolicy(MultiInputActorCriticPolicy):
             "features_extractor_kwargs": options,
         }
         super().__init__(*args, **kwargs)
+        self._reference: list[SeparatePolicy] = []  # in a list: none of this policy's weights
+
+    def hold_near(self, reference: SeparatePolicy) -> None:
+        """Measure the divergence from another policy's actions in place of the entropy."""
+        self._reference = [reference.requires_grad_(False)]
+        reference.set_training_mode(False)
+
+    def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return values, log-probabilities and entropies, (B,) each.
+
+        Entropies of a policy that is held near a reference are minus KL(policy || reference), in nats, both
+        at this policy's standard deviation.
+        """
+        values, log_probs, entropies = super().evaluate_actions(obs, actions)
+        for reference in self._reference:
+            now: Any = self.action_dist.distribution
+            with torch.no_grad():
+                then = torch.cat(in_chunks(reference.means, obs))
+            held = Normal(then, now.scale) if isinstance(now, Normal) else Bernoulli(logits=then)
+            entropies = -kl_divergence(now, held).sum(1)
+        return values, log_probs, entropies
+
+    def means(self, obs: Any) -> Tensor:
+        """Return the actions' means (B, k), or of bits their log-odds."""
+        drawn: Any = self.get_distribution(obs).distribution
+        return drawn.loc if isinstance(drawn, Normal) else drawn.logits
 
     def extract_features(self, obs: Any, features_extractor: Any = None) -> Any:
         """Return the actor's and the critic's features, in chunks."""

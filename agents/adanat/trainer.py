@@ -96,6 +96,7 @@ class AdaNATTrainer:
             {"update": self.done, "images_spent": self.images_spent},
             self.monitor.vitals._asdict(),
             {name: learned[name] for name in KEPT},
+            {"reference_kl": learned["entropy_loss"]} if config.kl_weight else {},
             judged,
             generator,
             {} if std is None else {"action_std": std},
