@@ -86,7 +86,7 @@ def test_the_page_on_evaluation_explains_every_name() -> None:
 
 
 # Pages of programs, and how many each has.
-PAGES_OF_PROGRAMS = {"extending.md": 7, "rewards.md": 3}
+PAGES_OF_PROGRAMS = {"extending.md": 7, "rewards.md": 3, "episodes.md": 1}
 PROGRAMS = {
     (page, number): program
     for page in PAGES_OF_PROGRAMS
