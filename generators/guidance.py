@@ -52,8 +52,8 @@ def project(difference_BLV: Tensor, conditional_BLV: Tensor, parallel: float, no
 def rescaling(guided_BLV: Tensor, conditional_BLV: Tensor, share: float) -> Tensor:
     """Return by what guided logits are to be multiplied, (B, L, 1): share std(l_c) / std(l_g) + 1 - share."""
     wanted_BL1, found_BL1 = (length(centered(logits_BLV)) for logits_BLV in (conditional_BLV, guided_BLV))
-    # In this form exactly 1 where nothing was guided.
-    return 1 + share * (wanted_BL1 / found_BL1.clamp_min(_TINY) - 1)
+    ratio_BL1 = (wanted_BL1 / found_BL1).nan_to_num(1.0, posinf=1.0)  # where all codes are alike
+    return 1 + share * (ratio_BL1 - 1)  # in this form exactly 1 where nothing was guided
 
 
 _TINY = torch.finfo(torch.float32).tiny  # where all codes are alike

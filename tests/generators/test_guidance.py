@@ -126,6 +126,8 @@ def test_what_is_not_guided_is_left_alone(name: str) -> None:
     flat, one = torch.ones(3, 7, 11), torch.ones(3, 1, 1)
     for pair in ((flat, flat), (flat, conditional), (conditional, flat), (conditional, conditional)):
         assert bool(guide(*pair, one, DecodeRules(**RULES[name])).isfinite().all())
+    leveled = guide(conditional, 2 * conditional, one, DecodeRules(**RULES[name]))  # plain guidance leaves 0
+    assert bool(leveled.isfinite().all())
     nothing = guide(conditional, some_logits(2), one, DecodeRules(guidance_norm=0))
     torch.testing.assert_close(nothing, conditional)
 
