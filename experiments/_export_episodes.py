@@ -11,7 +11,7 @@ from agents.named import find_policy
 from agents.studies.distilled import by_class, static
 from natgym.env.episodes import Episodes, record, replay
 from natgym.env.exploring import Explored
-from natgym.env.minari_data import from_minari, to_minari
+from natgym.env.minari_data import from_minari, refuse_name, to_minari
 from natgym.evaluation.tables import Table, evaluate
 from natgym.policies import FixedPolicy, Policy
 from natgym.rewards import make_reward
@@ -29,6 +29,8 @@ def work(args: Args) -> None:
     reward = None if args.reward is None else make_reward(args.reward, task)
     if args.action_std:
         Explored(policy, args.action_std, ())  # says before there is a folder what it can't explore
+    if args.minari is not None:
+        refuse_name(args.minari)
     run = Run.create("export_episodes", args.output, args)
     with progress(total=args.images, unit="img", unit_scale=True) as bar:
         played = record(

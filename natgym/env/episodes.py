@@ -35,6 +35,7 @@ from generators.files import reading
 from generators.noise import HashNoise
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, DecodeParams
+from generators.tokenizers import decode_all
 from natgym.env.exploring import Explored
 from natgym.observations import Observation
 from natgym.policies import ACTIONS, Decision, Policy, rules_of
@@ -194,7 +195,7 @@ def _batch(
         )
         last = move.after
     if reward is not None:
-        images = task.tokenizer.decode(last.ids_BL)
+        images = decode_all(task.tokenizer, last.ids_BL, condition.device)
         steps[-1]["reward"] = as_rewards(reward(images, condition), B)
     frame = pd.concat([pd.DataFrame(step) for step in steps])
     return frame.sort_values(["episode", "step"], kind="stable", ignore_index=True)

@@ -8,6 +8,7 @@ sets lie where Minari keeps them, in $MINARI_DATASETS_PATH; nothing is sent anyw
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from types import ModuleType
 from typing import Any
@@ -23,12 +24,21 @@ from natgym.policies import ACTIONS
 PLAIN = ("log_prob", "nfe", *ACTIONS)  # numbers of a step, in infos
 
 
-def _library() -> ModuleType:
+def library() -> ModuleType:
+    """Return Minari; ValueError if it is not installed."""
     try:
         import minari
     except ImportError:
         raise ValueError("Minari is not installed: pip install 'natgym[minari]'") from None
     return minari
+
+
+def refuse_name(name: str) -> None:
+    """Raise ValueError if there can be no new data set of a name: it has no version or is taken."""
+    if not re.fullmatch(r"([\w-]+/)*[\w-]+-v\d+", name):
+        raise ValueError(f"Minari data set {name!r}: give a name with a version, as natgym/digits-v0")
+    if name in library().list_local_datasets():
+        raise ValueError(f"Minari has a data set {name!r}, which is not overwritten; choose another version")
 
 
 def to_minari(episodes: Episodes, name: str) -> Any:
@@ -38,10 +48,11 @@ def to_minari(episodes: Episodes, name: str) -> Any:
         name: of the data set, as "natgym/digits-v0".
 
     Raises:
-        ValueError: Minari is missing, has such a data set, or refuses the name; or a policy chose tokens,
-            which no action says.
+        ValueError: Minari is missing; the name has no version or is taken; or a policy chose tokens, which no
+            action says.
     """
-    minari = _library()
+    minari = library()
+    refuse_name(name)
     from minari.data_collector import EpisodeBuffer
 
     if episodes.frame["chosen"].notna().any():
@@ -96,7 +107,7 @@ def from_minari(dataset: Any) -> Episodes:
     Raises:
         ValueError: Minari is missing, or the data set is another's.
     """
-    minari = _library()
+    minari = library()
     if isinstance(dataset, str):
         dataset = minari.load_dataset(dataset)
     try:

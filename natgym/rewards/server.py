@@ -76,9 +76,12 @@ class HTTPReward:
         """Return rewards (B,), float64.
 
         Raises:
-            ValueError: the server refuses the request, or its answer is not one finite number for each image.
+            ValueError: a pixel is not finite; the server refuses the request, or its answer is not one finite
+                number for each image.
             OSError: it is away, late or busy, also when it was asked again.
         """
+        if not bool(images_BCHW.isfinite().all()):
+            raise ValueError("of the images some have pixels that are not finite; a PNG can't say so")
         pixels_BHWC = (images_BCHW.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         asked = [
             {"id": self.sent + row, "png": _png(pixels), "condition": name}

@@ -139,6 +139,9 @@ def test_minari_holds_all_and_replays(
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     dataset = to_minari(explored, "natgym/digits-v0")
     assert dataset.total_episodes == N and dataset.total_steps == N * T
+    for name, said in (("natgym/digits-v0", "which is not overwritten"), ("digits", "with a version")):
+        with pytest.raises(ValueError, match=said):
+            to_minari(explored, name)
     again = from_minari("natgym/digits-v0")
     same(explored, again)
     replay(again, digits)

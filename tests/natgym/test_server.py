@@ -132,6 +132,13 @@ def test_what_may_be_over_is_asked_for_again(trouble: int | None) -> None:
         asking(url, retries=1)(images, condition)
 
 
+def test_pixels_that_no_file_holds_are_told() -> None:
+    images, condition = batch()
+    images[3, 0, 1, 1] = torch.nan
+    with pytest.raises(ValueError, match="pixels that are not finite"):
+        asking("http://127.0.0.1:1/")(images, condition)
+
+
 def test_pauses_double(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
     with serving(lambda *_: 503) as url:
