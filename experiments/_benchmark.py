@@ -12,7 +12,7 @@ import resource
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -113,7 +113,7 @@ class Bench:
             device=self.env.device,
         )
         self.ppo.policy.log_std.data.fill_(math.log(0.3))  # type: ignore[operator, union-attr]
-        self.watch = Stopwatch(_clock(self.env.device))
+        self.watch = Stopwatch(clock_of(self.env.device))
         for owner, function, part in (
             (self.env.generator, "forward", "forwards"),
             (generators.parts, "start", "drawing"),
@@ -225,7 +225,8 @@ def environment(name: str, args: Args) -> DecodeVectorEnv:
     return env
 
 
-def _clock(device: torch.device) -> Callable[[], float]:
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """Return a clock: seconds of this process on a CPU; of the wall on a GPU, which is waited for."""
     if device.type == "cpu":
         return time.process_time
 
@@ -290,9 +291,13 @@ def format_rows(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def in_processes(measure: Callable[[str, Args], Any], names: list[str], args: Args) -> Iterator[Any]:
+    """Yield what is measured of each generator, in a process of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        yield from pool.map(measure, names, [args] * len(names))
+
+
 def work(args: Args) -> None:
-    if args.json is not None and args.json.exists():
-        raise ValueError(f"{args.json} exists and is not overwritten; choose another --json")
     names = [name for name in args.generators if not (args.quick and name in LARGE)]
     if args.ratios:
         print_ratios(args)
@@ -300,12 +305,9 @@ def work(args: Args) -> None:
     if args.plan:
         print("\n\n".join(plan(name, args) for name in names))
         return
-    rows = []
-    profiles = {}
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-        for name, (row, profile) in zip(names, pool.map(bench, names, [args] * len(names)), strict=True):
-            rows.append(row)
-            profiles[name] = profile
+    measured = list(in_processes(bench, names, args))
+    rows = [row for row, _ in measured]
+    profiles = {name: lines for name, (_, lines) in zip(names, measured, strict=True)}
     print(format_rows(rows))
     print("Shares are of an episode without the image decode, medians over the episodes:")
     print("; ".join(f"{part}: {what}" for part, what in PARTS.items()) + ".")
@@ -314,16 +316,20 @@ def work(args: Args) -> None:
             print(f"\n{name}, own time of functions as shares of all beside the generator's passes:")
         for line in profile:
             print(f"{100 * line['share']:6.1f} %  {line['calls']:7,} calls  {line['function']}")
-    if args.json is not None:
-        machine = {
-            "torch": torch.__version__,
-            "machine": platform.machine(),
-            "python": platform.python_version(),
-        }
-        if args.device != "cpu":
-            machine["device"] = torch.cuda.get_device_name(args.device)
-        config = {
-            key: str(value) if isinstance(value, Path) else value for key, value in asdict(args).items()
-        }
-        content = {"args": config, "machine": machine, "rows": rows, "profiles": profiles}
-        write_atomic(args.json, json.dumps(content, indent=2) + "\n")
+    write(args, rows, profiles=profiles)
+
+
+def write(args: Args, rows: list[dict[str, Any]], **more: Any) -> None:
+    """Write the numbers to --json, if it is asked for."""
+    if args.json is None:
+        return
+    machine = {
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+    }
+    if args.device != "cpu":
+        machine["device"] = torch.cuda.get_device_name(args.device)
+    config = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(args).items()}
+    content = {"args": config, "machine": machine, "rows": rows, **more}
+    write_atomic(args.json, json.dumps(content, indent=2) + "\n")

@@ -37,6 +37,9 @@ class Args:
     """Keep the all-masked passes between episodes."""
     repeats: int = 7
     """Episodes measured, after one that is not; 3 of the papers' geometry at most."""
+    latency: int | None = None
+    """Images drawn one at a time by the reference schedule, whose seconds are printed (median, and what 95 %
+    take at most), beside images/s of `batch` at once, in place of the parts of an episode."""
     plan: bool = False
     """Measure no time: print what memory a training of `batch` rows would take, by adanat_ppo.py's defaults
     and, of the papers' geometry, their policy network."""
@@ -55,15 +58,18 @@ class Args:
     """File to write the numbers to."""
 
     def __post_init__(self) -> None:
-        at_least(1, self, "steps", "repeats", "batch", "minibatch")
+        at_least(1, self, "steps", "repeats", "batch", "latency", "minibatch")
         if not self.generators:
             raise ValueError("generators is empty; give at least one")
 
 
 def work(args: Args) -> None:
+    if args.json is not None and args.json.exists():
+        raise ValueError(f"{args.json} exists and is not overwritten; choose another --json")
     import _benchmark  # torch, only now that the flags are read
+    import _latency
 
-    _benchmark.work(args)
+    (_benchmark if args.latency is None else _latency).work(args)
 
 
 if __name__ == "__main__":

@@ -42,9 +42,9 @@ class Args:
     classifier: str | None = None
     """Shipped task or folder of a saved classifier, by default the task's, if there is one."""
     extractor: str = "classifier"
-    """Features: classifier, inception, dinov2 (or dinov2-small, dinov2-large)."""
+    """Features: classifier, inception, dinov2 (or dinov2-small, dinov2-large), or clip, which brings CMMD."""
     weights: Path | None = None
-    """Local weights file of inception or dinov2."""
+    """Local weights file of inception or dinov2; of clip a folder, as transformers has it."""
     clip: str | None = None
     """A CLIP model's name or folder: one more column, how well images and texts agree in its eyes."""
     reference: Path | None = None

@@ -17,6 +17,7 @@ from generators import remasking
 from generators.conditions import Condition
 from generators.contract import Cache, Generator, Prediction
 from generators.first_pass import FirstPass
+from generators.guidance import guide
 from generators.noise import Noise
 from generators.reveal import Proposal, entropies
 from generators.rules import DecodeRules
@@ -167,7 +168,7 @@ def advance(
         raise ValueError(f"all {state.steps} steps are taken; call start for a new image")
     guided_B = (params.guidance_scale > rules.guidance_floor) & (state.masked_B > 0) & state.condition.guides
     remask_B1, sampling_B1, scale_B1 = _on_device(params, guided_B, state.ids_BL.device)
-    logits_BLV, null_cache, spent_B = _guide(generator, state, guided_B, scale_B1[..., None])
+    logits_BLV, null_cache, spent_B = _guide(generator, state, guided_B, scale_B1[..., None], rules)
     proposal = _draw(state, logits_BLV, sampling_B1[..., None], noise, generator.mask_id, entropy)
     last = state.step + 1 == state.steps
     if last:
@@ -278,7 +279,7 @@ def _draw(
 
 
 def _guide(
-    generator: Generator, state: DecodeState, guided_B: Tensor, scale_B11: Tensor
+    generator: Generator, state: DecodeState, guided_B: Tensor, scale_B11: Tensor, rules: DecodeRules
 ) -> tuple[Tensor, Cache | None, Tensor]:
     """Return guided float32 logits, the unconditional cache and the passes spent per row."""
     assert state.prediction is not None
@@ -294,10 +295,11 @@ def _guide(
             constant = predict(generator, state.ids_BL[:1], null[:1], None, state.masked_B[:1])
         else:
             constant = state.first_pass(null[:1])
-        return _extrapolate(logits_BLV, constant, scale_B11), state.null_cache, torch.zeros_like(spent_B)
+        guided_BLV = guide(logits_BLV, constant.logits_BLV.float(), scale_B11, rules)
+        return guided_BLV, state.null_cache, torch.zeros_like(spent_B)
     if bool(guided_B.all()):
         free = predict(generator, state.ids_BL, null, state.null_cache, state.masked_B)
-        return _extrapolate(logits_BLV, free, scale_B11), free.cache, spent_B
+        return guide(logits_BLV, free.logits_BLV.float(), scale_B11, rules), free.cache, spent_B
     # Each row's unconditional stream goes on only where that row is guided, so that no row feels another.
     rows, cache = guided_B.nonzero()[:, 0], state.null_cache
     at = rows.to(logits_BLV.device, non_blocking=True)
@@ -305,7 +307,7 @@ def _guide(
     free = predict(
         generator, state.ids_BL[at], null[: len(rows)], cache and cache[rows], state.masked_B[rows]
     )
-    guided_BLV = _extrapolate(logits_BLV[at], free, scale_B11[at])
+    guided_BLV = guide(logits_BLV[at], free.logits_BLV.float(), scale_B11[at], rules)
     return logits_BLV.index_copy(0, at, guided_BLV), cache and cache.put(rows, free.cache), spent_B
 
 
@@ -315,7 +317,3 @@ def predict(
     """Call a generator, and tell one that reuses how many tokens are masked."""
     counts = (masked_B,) if getattr(generator, "reuses", False) else ()
     return generator(ids_BL, condition, cache, *counts)
-
-
-def _extrapolate(conditional_BLV: Tensor, free: Prediction, scale_B11: Tensor) -> Tensor:
-    return conditional_BLV + scale_B11 * (conditional_BLV - free.logits_BLV.float())

@@ -7,6 +7,7 @@ of these, and "autonat" is "confidence,min_masked=1".
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,8 @@ GUIDANCE_FLOOR = 1.01e-3
 
 
 COUNTS = ("min_reveal", "min_masked")
-LIMITS = (*COUNTS, "guidance_floor", "remask_rate")
+GUIDANCE = ("guidance_floor", "guidance_rescale", "guidance_parallel", "guidance_norm")
+LIMITS = (*COUNTS, *GUIDANCE, "remask_rate")
 # Those of the official code of both papers.
 PUBLISHED = {"adanat": "confidence,min_reveal=0", "autonat": "confidence,min_masked=1"}
 
@@ -37,6 +39,9 @@ class DecodeRules:
             AdaNAT, where a step may reveal nothing.
         min_masked: tokens that stay masked at least, before the last step: 1 is AutoNAT's other clamp.
         guidance_floor: rows whose guidance scale is not above it are not guided.
+        guidance_rescale: share of guided logits that have the conditional ones' deviation, in [0, 1].
+        guidance_parallel: what is left of guidance along the conditional logits: 1 all, 0 nothing, as in APG.
+        guidance_norm: the most that a token's conditional and unconditional logits count as differing.
         remask_rate: share of the revealed tokens that a step masks again, but for the last; where the rate is
             a decoding parameter, both are added (`generators.remasking`).
     """
@@ -45,14 +50,20 @@ class DecodeRules:
     min_reveal: int = 1
     min_masked: int = 0
     guidance_floor: float = GUIDANCE_FLOOR
+    guidance_rescale: float = 0.0
+    guidance_parallel: float = 1.0
+    guidance_norm: float = math.inf
     remask_rate: float = 0.0
 
     def __post_init__(self) -> None:
         for name in LIMITS:
             if not (value := getattr(self, name)) >= 0:
                 raise ValueError(f"{name} {value}: it must be at least 0")
-        if self.remask_rate > 1:
-            raise ValueError(f"remask_rate {self.remask_rate}: it is a share, in [0, 1]")
+        for name in ("guidance_rescale", "remask_rate"):
+            if (value := getattr(self, name)) > 1:
+                raise ValueError(f"{name} {value}: it is a share in [0, 1]")
+        if self.guidance_parallel == math.inf:
+            raise ValueError("guidance_parallel inf: it must be finite")
 
     @classmethod
     def of(cls, rules: str | DecodeRules, grid: tuple[int, int]) -> DecodeRules:

@@ -64,6 +64,7 @@ class Decision(NamedTuple):
         value_B: the return it expects, if it has a critic.
         previous_action: what the next observation shows under this name, (B, k), if actions are smoothed.
         chosen_BL: the tokens that the step reveals, if the policy and not a rule chooses them.
+        log_prob_B: log-density of the action, if it was drawn.
     """
 
     params: DecodeParams
@@ -71,6 +72,7 @@ class Decision(NamedTuple):
     value_B: Tensor | None = None
     previous_action: Tensor | None = None
     chosen_BL: Tensor | None = None
+    log_prob_B: Tensor | None = None
 
     @classmethod
     def of(cls, action_map: Map, action_Bk: Tensor, previous_Bk: Tensor, step: int) -> Decision:

@@ -5,9 +5,11 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from small_clip import small_clip
 
 from agents.named import NAMES
 
@@ -83,26 +85,38 @@ def test_the_page_on_evaluation_explains_every_name() -> None:
     assert all(f"`{name}`" in text for name in NAMES)
 
 
-PROGRAMS = re.findall(
-    r"^```python\n(.*?)^```$", (ROOT / "docs" / "extending.md").read_text(), flags=re.MULTILINE | re.DOTALL
-)
-
-
+# Pages of programs, and how many each has.
+PAGES_OF_PROGRAMS = {"extending.md": 7, "rewards.md": 3, "episodes.md": 1}
+PROGRAMS = {
+    (page, number): program
+    for page in PAGES_OF_PROGRAMS
+    for number, program in enumerate(
+        re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / page).read_text(), re.MULTILINE | re.DOTALL)
+    )
+}
 # The front door, and what starts Ray, in processes of their own; the others take turns in this one.
-ALONE = {0, 4}
+ALONE = {("extending.md", 0), ("extending.md", 4)}
+# What a program finds in its folder.
+FOUND = {("rewards.md", 1): lambda folder: small_clip(folder / "pickscore", 32)}
 
 
-def test_the_programs_of_extending_are_short() -> None:
-    assert len(PROGRAMS) == 7 and max(len(program.splitlines()) for program in PROGRAMS) <= 30
+def test_the_programs_of_pages_are_short() -> None:
+    assert Counter(page for page, _ in PROGRAMS) == PAGES_OF_PROGRAMS
+    assert max(len(program.splitlines()) for program in PROGRAMS.values()) <= 30
 
 
-@pytest.mark.parametrize("number", range(7))
-def test_the_programs_of_extending_run(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if number not in ALONE:
+@pytest.mark.parametrize("which", PROGRAMS, ids=lambda which: f"{which[0]}-{which[1]}")
+def test_the_programs_of_pages_run(
+    which: tuple[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if which in FOUND:
+        FOUND[which](tmp_path)
+    if which not in ALONE:
         monkeypatch.chdir(tmp_path)
-        exec(PROGRAMS[number], {"__name__": "__main__"})
+        monkeypatch.setenv("no_proxy", "*")
+        exec(PROGRAMS[which], {"__name__": "__main__"})
         return
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
-    line = [sys.executable, "-c", PROGRAMS[number]]
+    line = [sys.executable, "-c", PROGRAMS[which]]
     done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

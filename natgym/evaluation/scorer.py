@@ -11,6 +11,7 @@ from torch import Tensor
 from generators.conditions import Condition
 from generators.images import Batch, ImageRows, SplitRows, eight_bits, regrouped
 from natgym.metrics.classifier import Classifier
+from natgym.metrics.clip import CLIPImages
 from natgym.metrics.contract import Metric
 from natgym.metrics.extractors import CHUNK, extract, joined, look
 from natgym.metrics.frechet import FrechetDistance
@@ -138,6 +139,7 @@ class Scorer:
             classes_NK=classes_NK,
             condition=condition,
             reference=self.reference,
+            clip_Nd=features_Nd if isinstance(self.extractor, CLIPImages) else None,
             told=told,
         )
         return {metric.name: metric.compute(judged) for metric in NAMED.values() if metric.applies(judged)}

@@ -1,13 +1,12 @@
-"""CLIP score: how well images and their texts agree in the eyes of CLIP (Hessel et al. 2021, arXiv
-2104.08718), through transformers (extra "pretrained")."""
+"""CLIP through transformers (extra "pretrained"): the CLIP score of images and their texts (Hessel et al.
+2021, arXiv 2104.08718), and images as CMMD compares them (Jayasumana et al. 2024, arXiv 2401.09603)."""
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generators.conditions import Condition
@@ -35,18 +34,10 @@ class CLIP:
         self.model.eval().requires_grad_(False).to(device)
         self.device = torch.device(device)
 
-    @cached_property
-    def _scaling(self) -> tuple[Tensor, Tensor]:
-        """OpenAI's mean and deviation of pixels, which every published CLIP has."""
-        mean = (0.48145466, 0.4578275, 0.40821073)
-        std = (0.26862954, 0.26130258, 0.27577711)
-        both = torch.tensor([mean, std], device=self.device)[..., None, None]
-        return both[0], both[1]
-
     def images(self, images_BCHW: Tensor) -> Tensor:
         """Return vectors (B, P) of images in [0, 1], resized to the model's size, a square."""
         side = self.model.config.vision_config.image_size
-        pixels = prepared(images_BCHW.to(self.device), (side, side), *self._scaling)
+        pixels = prepared(images_BCHW.to(self.device), (side, side), *scaling(self.device))
         return F.normalize(self.model.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
 
     def texts(self, texts: list[str]) -> Tensor:
@@ -54,6 +45,34 @@ class CLIP:
         tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=77, return_tensors="pt")
         told = self.model.get_text_features(**tokens.to(self.device))
         return F.normalize(told.pooler_output, dim=-1)
+
+
+class CLIPImages(nn.Module):
+    """Images (B, 1 or 3, H, W) in [0, 1] -> CLIP's vectors of length 1 (B, P); it has no logits.
+
+    CMMD is a name for ViT-L/14 at 336 pixels, `openai/clip-vit-large-patch14-336`; numbers of another one
+    compare with one another alone, which the protocol's hash of the weights sees to.
+
+    Args:
+        clip: of which the part that sees is taken.
+    """
+
+    def __init__(self, clip: CLIP) -> None:
+        super().__init__()
+        self.vision, self.projection = clip.model.vision_model, clip.model.visual_projection
+        config = clip.model.config
+        self.num_features: int = config.projection_dim
+        self.side: int = config.vision_config.image_size
+        depth = config.vision_config.num_hidden_layers
+        self.meaning = (
+            f"Frechet distance in CLIP's image vectors, {depth} layers at {self.side} pixels; not the "
+            "Inception FID"
+        )
+
+    def forward(self, images_BCHW: Tensor) -> tuple[Tensor, None]:
+        """Return vectors; grey images become three equal channels."""
+        x = prepared(images_BCHW, (self.side, self.side), *scaling(images_BCHW.device))
+        return F.normalize(self.projection(self.vision(pixel_values=x).pooler_output), dim=-1), None
 
 
 class CLIPScore:
@@ -75,3 +94,11 @@ class CLIPScore:
 
     def compute(self) -> float:
         return 100 * self.total / self.number
+
+
+def scaling(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return OpenAI's mean and deviation of pixels, (3, 1, 1) each, which every published CLIP has."""
+    mean = (0.48145466, 0.4578275, 0.40821073)
+    std = (0.26862954, 0.26130258, 0.27577711)
+    both = torch.tensor([mean, std], device=device)[..., None, None]
+    return both[0], both[1]

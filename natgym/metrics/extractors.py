@@ -11,6 +11,7 @@ from torch import Tensor
 
 from generators.images import ImageRows, batches, eight_bits
 from generators.room import image_rows
+from natgym.metrics.clip import CLIP, CLIPImages
 from natgym.metrics.dino import DINOv2
 from natgym.metrics.inception import Inception
 
@@ -36,19 +37,23 @@ def load_extractor(kind: str, weights: Path | str | None, device: torch.device |
     """Return a foreign feature extractor, a module.
 
     Args:
-        kind: "inception", "dinov2" or "dinov2-small", "-base", "-large".
-        weights: local file.
+        kind: "inception", "clip", "dinov2" or "dinov2-small", "-base", "-large".
+        weights: local file; of CLIP a local folder, as transformers has it.
 
     Raises:
         ValueError: there is no such extractor, or its weights are not there.
     """
     family, _, size = kind.partition("-")
-    if kind != "inception" and family != "dinov2":
-        raise ValueError(f"extractor {kind!r} is not one of classifier, inception, dinov2")
+    if kind not in ("inception", "clip") and family != "dinov2":
+        raise ValueError(f"extractor {kind!r} is not one of classifier, inception, clip, dinov2")
     if weights is None:
         raise ValueError(f"extractor {kind} needs its --weights: a local file, nothing is fetched")
     if kind == "inception":
         return Inception.load(weights).to(device)
+    if kind == "clip":
+        if not Path(weights).is_dir():  # a name would be fetched
+            raise ValueError(f"extractor clip: {weights} is no folder; give a local one, nothing is fetched")
+        return CLIPImages(CLIP(str(weights), device))
     return DINOv2.load(weights, size or "base").to(device)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from generators.conditions import Condition
-from natgym.metrics.kernel import kernel_distance
+from natgym.metrics.kernel import cmmd, kernel_distance
 from natgym.metrics.manifold import drawn, precision_recall_density_coverage
 from natgym.metrics.reference import Reference
 from natgym.metrics.score import inception_score, total_variation
@@ -31,6 +31,7 @@ class Judged:
         classes_NK: logits of the classifier; None without one.
         condition: that the images were asked for by.
         reference: the real images.
+        clip_Nd: the features, if they are CLIP's vectors of length 1; else None.
         told: shares of images that are as asked, by name, where the extractor reads images: as their
             captions say, or by the rules of a puzzle; None where it does not.
     """
@@ -40,6 +41,7 @@ class Judged:
     classes_NK: Tensor | None
     condition: Condition
     reference: Reference
+    clip_Nd: Tensor | None = None
     told: Mapping[str, float] | None = None
 
     @property
@@ -72,7 +74,7 @@ class NamedMetric:
 
     name: str
     compute: Callable[[Judged], float]
-    needs: tuple[Literal["real_Md", "logits_NK", "classes_NK", "told"], ...] = ()
+    needs: tuple[Literal["real_Md", "logits_NK", "classes_NK", "clip_Nd", "told"], ...] = ()
     better: Literal["lower", "higher"]
     spread: bool = False
     header: str | None = None
@@ -102,6 +104,10 @@ def _distance(judged: Judged) -> float:
 
 def _kernel_distance(judged: Judged) -> float:
     return kernel_distance(judged.features_Nd, _there(judged.real_Md), within=judged.reference.kernel_within)
+
+
+def _cmmd(judged: Judged) -> float:
+    return cmmd(_there(judged.clip_Nd), _there(judged.real_Md), within=judged.reference.gaussian_within)
 
 
 def _accuracy(judged: Judged) -> float:
@@ -149,6 +155,15 @@ _ENTRIES = (
         spread=True,
         header="kernel",
         format="{:.4f}",
+        brief=True,
+    ),
+    NamedMetric(
+        name="cmmd",
+        compute=_cmmd,
+        needs=("real_Md", "clip_Nd"),
+        better="lower",
+        spread=True,
+        header="CMMD",
         brief=True,
     ),
     NamedMetric(

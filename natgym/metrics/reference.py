@@ -17,7 +17,7 @@ from generators.conditions import Condition
 from generators.images import SplitRows, batches
 from natgym.metrics.extractors import CHUNK, Extractor, joined, look
 from natgym.metrics.frechet import FrechetDistance, Moments, MomentsAccumulator
-from natgym.metrics.kernel import mean_within
+from natgym.metrics.kernel import mean_gaussian, mean_within
 from natgym.metrics.manifold import NEIGHBORS, ball_radii, drawn
 
 WIDEST = 4096  # features that statistics from a file may be of, unless the extractor has more
@@ -96,6 +96,11 @@ class Reference:
     def kernel_within(self) -> float | None:
         """Mean kernel of the images to each other; None without their features."""
         return None if self.features_Nd is None else mean_within(self.features_Nd)
+
+    @cached_property
+    def gaussian_within(self) -> float | None:
+        """Mean of CMMD's kernel over all pairs of the images; None without their features, CLIP's vectors."""
+        return None if self.features_Nd is None else mean_gaussian(self.features_Nd)
 
     @cached_property
     def neighborhoods(self) -> tuple[Tensor, Tensor] | None:

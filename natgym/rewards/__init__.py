@@ -8,6 +8,8 @@ _HOMES = {
     "ClassifierReward": "natgym.rewards.features",
     "DistanceReward": "natgym.rewards.distance",
     "FeatureDistanceReward": "natgym.rewards.features",
+    "HTTPConfig": "natgym.rewards.config",
+    "HTTPReward": "natgym.rewards.server",
     "Images": "natgym.rewards.contract",
     "InfluenceReward": "natgym.rewards.distance",
     "LearningReward": "natgym.rewards.contract",

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from generators.checks import at_least, finite
 
@@ -102,6 +103,36 @@ class FeatureDistanceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HTTPConfig:
+    """Options of the reward http, which asks a server."""
+
+    url: str = ""
+    """Of the server, http or https."""
+    batch: int = 32
+    """Images of a request."""
+    parallel: int = 1
+    """Requests at once."""
+    timeout: float = 60.0
+    """Seconds to wait for an answer; one that comes in pieces may take as many in all."""
+    retries: int = 3
+    """Times that a request is sent again where the server is away, late or busy."""
+    pause: float = 1.0
+    """Seconds before the first of these, doubled before each further one."""
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if self.url and (parts.scheme not in ("http", "https") or not parts.hostname):
+            raise ValueError(f"url {self.url!r}: give the address of a server, as http://127.0.0.1:8000/")
+        if parts.username is not None:
+            raise ValueError("url: a name or password in it would stand in files; leave it out, give headers")
+        at_least(1, self, "batch", "parallel")
+        at_least(0, self, "retries")
+        finite(self, "pause")
+        if not 0 < self.timeout < math.inf:
+            raise ValueError(f"timeout {self.timeout}: it must be a positive number of seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RewardOptions:
     """Options of the named rewards that have any."""
 
@@ -109,6 +140,8 @@ class RewardOptions:
     """The discriminator."""
     feature_distance: FeatureDistanceOptions = field(default_factory=FeatureDistanceOptions)
     """The nearest real images."""
+    http: HTTPConfig = field(default_factory=HTTPConfig)
+    """The server that is asked."""
     mmd: WitnessConfig = field(default_factory=WitnessConfig)
     """The witness of the squared MMD."""
     quadratic: QuadraticConfig = field(default_factory=QuadraticConfig)

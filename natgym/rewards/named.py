@@ -41,6 +41,7 @@ NAMED: dict[str, Recipe] = {
     "caption": FromTask("caption", "CaptionReward"),
     "classifier": FromTask("features", "ClassifierReward"),
     "feature-distance": FromTask("features", "FeatureDistanceReward"),
+    "http": FromTask("server", "HTTPReward"),
     "influence": FromTask("distance", "InfluenceReward"),
     "distance": FromTask("distance", "DistanceReward"),
     "mmd": FromTask("witness", "WitnessReward"),

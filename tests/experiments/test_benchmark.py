@@ -29,10 +29,15 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     script: Any = importlib.import_module("benchmark")
     work: Any = importlib.import_module("_benchmark")
     yield SimpleNamespace(
-        main=script.main, Args=script.Args, work=script.work, Bench=work.Bench, Stopwatch=work.Stopwatch
+        main=script.main,
+        Args=script.Args,
+        work=script.work,
+        Bench=work.Bench,
+        Stopwatch=work.Stopwatch,
+        latency=importlib.import_module("_latency"),
     )
     for name in set(sys.modules) - before:
-        if name in ("benchmark", "_benchmark", "_cli", "_root"):
+        if name in ("benchmark", "_benchmark", "_latency", "_cli", "_root"):
             del sys.modules[name]
 
 
@@ -106,6 +111,66 @@ def test_the_script_with_a_tiny_budget(
     assert out.count(" calls  ") == 16 and "nat-l" not in out
 
 
+def test_a_wait_is_between_two_looks_at_the_clock(benchmark: Any) -> None:
+    """A clock that only a draw moves: the first ten draws, which take longest, are not measured."""
+    now, drawn = [0.0], []
+
+    def draw(seed: int) -> None:
+        drawn.append(seed)
+        now[0] += 1000.0 if len(drawn) <= 10 else float(seed)
+
+    seconds = benchmark.latency.waits(draw, 40, lambda: now[0], "draws")
+    assert drawn == [*range(50)] and seconds == [float(seed) for seed in range(10, 50)]
+    # 38 of 40 are 95 %; of fewer than 20, all.
+    assert benchmark.latency.most(seconds) == 47.0 and benchmark.latency.most([3.0, 1.0, 2.0]) == 3.0
+    few = benchmark.latency.waits(draw, 3, lambda: now[0], "draws")
+    assert drawn[50:] == [*range(6)] and few == [3.0, 4.0, 5.0]
+
+
+def test_latency_is_of_one_image_at_a_time(benchmark: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every draw is of one image, then of a batch; a clock that ticks once a look gives the figures."""
+    ticks, rows = iter(range(10_000)), []
+    monkeypatch.setattr(benchmark.latency, "clock_of", lambda device: lambda: float(next(ticks)))
+    whole = benchmark.latency.rollout
+
+    def watched(policy: Any, generator: Any, tokenizer: Any, condition: Any, *, seed: int) -> Any:
+        drawn = whole(policy, generator, tokenizer, condition, seed=seed)
+        rows.append((len(drawn.images_NCHW), seed))
+        return drawn
+
+    monkeypatch.setattr(benchmark.latency, "rollout", watched)
+    args = benchmark.Args(batch=5, steps=3, repeats=2, latency=12, seed=7)
+    row = benchmark.latency.latency("digits", args)
+    assert rows == [(1, 7 + seed) for seed in range(22)] + [(5, 7 + seed) for seed in range(4)]
+    assert row == {
+        "generator": "digits",
+        "steps": 3,
+        "nfe": 5.0,
+        "images": 12,
+        "median_seconds": 1.0,
+        "most_seconds": 1.0,
+        "batch": 5,
+        "repeats": 2,
+        "images_per_second": 5.0,
+    }
+    line = benchmark.latency.format_rows([row]).splitlines()[-1]
+    assert line == "| digits | 3 | 5.00 | 12 | 1,000.0 | 1,000.0 | 5 | 5.00 |"
+
+
+def test_the_script_says_latency(
+    benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["benchmark.py", "--quick", "--latency", "2", "--generators", "digits", "nat-l", "--steps", "2"]
+    monkeypatch.setattr(sys, "argv", [*command, "--json", str(tmp_path / "out.json")])
+    here = lambda measure, names, args: (measure(name, args) for name in names)  # noqa: E731
+    monkeypatch.setattr(benchmark.latency, "in_processes", here)
+    benchmark.main(benchmark.Args, benchmark.work)
+    (row,) = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert (row["generator"], row["images"], row["batch"], row["nfe"]) == ("digits", 2, 64, 3.0)
+    assert 0 < row["median_seconds"] <= row["most_seconds"] and row["images_per_second"] > 0
+    assert "| digits | 2 | 3.00 | 2 |" in capsys.readouterr().out
+
+
 def test_no_file_is_overwritten(benchmark: Any, tmp_path: Path) -> None:
     (tmp_path / "out.json").write_text("mine")
     with pytest.raises(ValueError, match=r"out.json exists and is not overwritten; choose another --json"):
@@ -115,7 +180,12 @@ def test_no_file_is_overwritten(benchmark: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [({"steps": 0}, "steps 0"), ({"repeats": 0}, "repeats 0"), ({"generators": ()}, "generators is empty")],
+    [
+        ({"steps": 0}, "steps 0"),
+        ({"latency": 0}, "latency 0"),
+        ({"repeats": 0}, "repeats 0"),
+        ({"generators": ()}, "generators is empty"),
+    ],
 )
 def test_wrong_settings_are_told(benchmark: Any, arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from letters import letter_tokenizer
 from PIL import Image
+from small_clip import small_clip
 
 from generators.conditions import Labels
 from natgym.metrics.clip import CLIP, CLIPScore
@@ -15,14 +15,8 @@ transformers = pytest.importorskip("transformers", reason="the extra `pretrained
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clip")
-    size = letter_tokenizer(transformers, folder)
-    sizes = {"hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = {**sizes, "vocab_size": size, "eos_token_id": 1, "bos_token_id": 0, "pad_token_id": 1}
-    vision = {**sizes, "image_size": 32, "patch_size": 8}
-    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=12)
-    torch.manual_seed(0)
-    transformers.CLIPModel(config).save_pretrained(folder, safe_serialization=True)
+    folder = tmp_path_factory.mktemp("models") / "clip"
+    small_clip(folder, 32)
     return folder
 
 

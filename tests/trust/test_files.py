@@ -29,11 +29,13 @@ from generators.shards import read_shards
 from generators.tables import read_table
 from generators.tokenizers import ConvVQ, ConvVQConfig
 from generators.vq import VQTrainer, VQTrainingConfig
+from natgym.env.episodes import Episodes, record
 from natgym.evaluation.comparison import compare_results
 from natgym.metrics.classifier import Classifier, ClassifierConfig
 from natgym.metrics.reference import Reference
 from natgym.metrics.weights import read_weights
 from natgym.names.tasks import read_task
+from natgym.policies import FixedPolicy
 from natgym.runs import MetricsLog, read_config, write_config
 
 EXTRACTOR = Classifier(ClassifierConfig(image_shape=(1, 8, 8), num_classes=10, channels=4, features=8))
@@ -138,6 +140,10 @@ KINDS = {
     "class-table.json": Kind(
         lambda path: ClassTable((reference(2), reference(2, remask=2.0)), (0, 1, 0)).save(path),
         ClassTable.load,
+    ),
+    "episodes.parquet": Kind(
+        lambda path: record(FixedPolicy(reference(2)), "digits", num_images=3, seed=0).save(path),
+        Episodes.load,
     ),
     "results.json": Kind(results, lambda path: compare_results(path, path)),
     "training.json": Kind(lambda path: take(path.parent, TOLD), lambda path: claim(path.parent, TOLD)),
