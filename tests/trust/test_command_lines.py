@@ -43,6 +43,7 @@ SCRIPTS: dict[str, list[str]] = {
     "convert_checkpoint.py": ["schedule.json", "schedule.yaml"],
     "evaluate.py": ["--images", "100"],
     "evaluate_captions.py": [],
+    "explore.py": ["maskgit", "--images", "2", "--steps", "2"],
     "generate.py": ["--n", "2", "--steps", "2"],
     "learning_curves.py": ["--local"],
     "mmgcd_discover.py": [],
