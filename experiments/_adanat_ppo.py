@@ -31,6 +31,7 @@ from generators.schedules import as_schedule
 from natgym.evaluation.report import write_report
 from natgym.evaluation.statistics import paired_difference
 from natgym.evaluation.tables import format_table
+from natgym.figures.explorations import Play, write_for_report
 from natgym.figures.policies import by_class_figure, parameters_figure, samples_figure
 from natgym.figures.trainings import learning_figure
 from natgym.metrics.pixels import PIXELS
@@ -289,6 +290,9 @@ def illustrate(
     note = f"distance: mean action, {images_each} images on the same noise at each point"
     title = contestants[SEARCHED].scorer.objective.title
     run.write_figure("learning", learning_figure(logs, note, title))
+    last_first = reversed(contestants.items())
+    plays = {name: Play(one.policy, one.scorer.task, one.scorer.rules) for name, one in last_first}
+    write_for_report(run.folder, plays)
     write_report(run.folder, f"AdaNAT on {env.task_name}, T = {env.steps}", notes)
     print(f"{run.folder}: config.json, results.json, figures/, report.html")
     print(f"{best_of(trained, args.subject).folder}: metrics.csv, policy/, last/")

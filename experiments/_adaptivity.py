@@ -29,6 +29,7 @@ from natgym.evaluation.report import write_report
 from natgym.evaluation.statistics import Difference, means_by_run, paired_difference
 from natgym.evaluation.tables import format_table, table_row
 from natgym.figures.comparisons import differences_figure
+from natgym.figures.explorations import Play, write_for_report
 from natgym.figures.policies import adaptivity, by_class_figure, parameters_figure
 from natgym.policies import FixedPolicy
 from natgym.rollouts import Policy
@@ -195,6 +196,10 @@ def illustrate(
     note = f"the first training; line: mean; bands: 50 % and 90 % of {args.samples:,} samples"
     run.write_figure("parameters", parameters_figure(frames, note))
     run.write_figure("by-class", by_class_figure(frames[POLICY], "the first training, means by class"))
+    # What shuffled ones decide for an image depends on which others are drawn beside it.
+    names = [name for name in (POLICY, *ROWS) if name in controls.policies and name not in (WITHIN, ACROSS)]
+    plays = {name: Play(controls.policies[name][0], scorer.task, scorer.rules) for name in names}
+    write_for_report(run.folder, plays)
 
 
 def show(differences: list[Difference], shares: pd.DataFrame, count: int) -> None:

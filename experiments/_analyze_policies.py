@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
+from _played import trained_on
 from _progress import progress
 
 from agents.adanat.critic import load_critic, load_discriminator
-from agents.adanat.trainings import read_training
 from agents.named import find_all, find_policies, labelled_policy
-from generators.files import read_json
 from natgym.env.recorder import film
 from natgym.env.rendering import as_rgb, to_uint8
 from natgym.evaluation.report import write_report
+from natgym.figures.explorations import Play, write_for_report
 from natgym.figures.films import disagreement, disagreement_figure, film_figure
 from natgym.figures.policies import (
     adaptivity,
@@ -38,7 +38,7 @@ class Analysis:
     def __init__(self, args: Args) -> None:
         torch.set_num_threads(1)
         self.args = args
-        played = args.generator or _trained_on(Path(args.policies[0])) or "digits"
+        played = args.generator or trained_on(Path(args.policies[0])) or "digits"
         self.task = Task.load(played, device=args.device)
         self.generator = self.task.generator
         self.tokenizer = self.task.tokenizer
@@ -106,21 +106,6 @@ class Analysis:
         return to_uint8(as_rgb(self.drawn[label].images_NCHW))
 
 
-def _trained_on(run: Path) -> str | None:
-    """Return the generator that a run folder was made with, if it says so: its own one, if that learned."""
-    if (run / "generator" / "config.json").is_file():
-        return str(run / "generator")
-    if not (run / "config.json").is_file():
-        return None
-    settings = read_json(run / "config.json")
-    if not {"train", "task", "env"} & set(settings):
-        return None
-    if "optimizer" in settings and "train" not in settings:  # a run of autonat_search.py
-        return settings.get("generator") or settings.get("task")
-    env = read_training(run).env
-    return env.generator or env.task
-
-
 def illustrate(analysis: Analysis, run: Run) -> pd.DataFrame:
     """Write all figures; return how much each policy adapts."""
     args = analysis.args
@@ -165,6 +150,8 @@ def work(args: Args) -> None:
     print("Shares of each parameter's variance between steps, between classes and within class and step;")
     print("spread: standard deviation within a step, in the parameter's unit")
     print(shares.set_index(["policy", "parameter"]).to_string(float_format="{:.3f}".format))
+    plays = {label: Play(policy, analysis.task) for label, (policy, _) in analysis.plays.items()}
+    write_for_report(run.folder, plays)
     write_report(run.folder, "What the policies decide", _sentences(shares))
     print(f"{run.folder}: {path.name}, adaptivity.csv, figures/, report.html")
 

@@ -27,6 +27,7 @@ from natgym.evaluation.report import write_report
 from natgym.evaluation.scorer import Scorer
 from natgym.evaluation.statistics import means_by_run, paired_difference
 from natgym.evaluation.tables import format_table, table_row
+from natgym.figures.explorations import Play, write_for_report
 from natgym.figures.policies import samples_figure
 from natgym.figures.searches import schedules_figure, search_figure
 from natgym.policies import FixedPolicy, baselines
@@ -275,6 +276,12 @@ def illustrate(args: Args, run: Run, scorer: ScheduleScorer, found: Found, legen
     images = {name: scorer.draw(policy, rows, 0).images_NCHW for name, policy in policies.items()}
     note = f"{args.task}, T = {args.steps}; same noise and classes in each panel, unselected"
     run.write_figure("samples", samples_figure(images, pool.names, note))
+    best = found.chosen[0]  # stands first, and in the place of other searches by the same optimizer
+    every = (
+        {best: policies[best]} | {name: FixedPolicy(schedule) for name, schedule in shown.items()} | policies
+    )
+    plays = {name: Play(policy, scorer.task, scorer.rules) for name, policy in every.items()}
+    write_for_report(run.folder, plays)
     write_report(run.folder, f"AutoNAT on {args.task}, T = {args.steps}", legend.splitlines())
     print(f"{run.folder}: config.json, searches/, strategy.json, results.json, figures/, report.html")
 

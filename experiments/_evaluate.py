@@ -24,6 +24,7 @@ from natgym.evaluation.report import write_report
 from natgym.evaluation.scorer import Scorer
 from natgym.evaluation.tables import FULL_COLUMNS, format_table, set_against, table_row
 from natgym.figures.comparisons import frontier_figure
+from natgym.figures.explorations import Play, write_for_report
 from natgym.figures.policies import samples_figure
 from natgym.metrics.clip import CLIP, CLIPScore
 from natgym.metrics.extractors import load_extractor
@@ -103,15 +104,27 @@ class Evaluation:
             conditions=args.conditions,
             convention=args.protocol,
         )
-        rules = DecodeRules.of(args.rules, task.generator.grid)
         more: dict[str, Any] = {}
         if args.clip is not None:
             more = {"metrics": {"clip_score": partial(CLIPScore, self.clip)}}
             more |= {"notes": [f"clip_score: 100 times the cosine in {args.clip}."]}
-        return Evaluator(task, config, scorer=scorer, rules=rules, threads=args.threads, **more)
+        return Evaluator(task, config, scorer=scorer, rules=self.rules(task), threads=args.threads, **more)
 
     def label(self, generator: str, policy: str) -> str:
         return f"{generator} {policy}" if len(self.tasks) > 1 else policy
+
+    def every(self) -> dict[str, Play]:
+        """Return all that is played, by a label of its own, and by rising T."""
+        plays = {
+            f"{self.label(name, label)}, T = {policy.steps}": Play(policy, task, self.rules(task))
+            for name, task in self.tasks.items()
+            for label, policy in self.plays[name]
+        }
+        return dict(sorted(plays.items(), key=lambda item: item[1].policy.steps))
+
+    def rules(self, task: Task) -> DecodeRules:
+        """Return the rules of policies that have none of their own."""
+        return DecodeRules.of(self.args.rules, task.generator.grid)
 
     def show(self, label: str, policy: Policy, task: Task, run: Run) -> None:
         """Draw rows of the first ten conditions, the same noise for every policy."""
@@ -122,7 +135,7 @@ class Evaluation:
             task.tokenizer,
             in_rows(pool, self.args.num_images),
             seed=0,
-            rules=DecodeRules.of(self.args.rules, task.generator.grid),
+            rules=self.rules(task),
         )
         title = f"{label}, T = {policy.steps}"
         note = f"{self.task.name}; unselected, the same noise for every policy"
@@ -192,6 +205,7 @@ def evaluate(args: Args) -> None:
     run.write_results(evaluator.manifest(), rows)
     note = f"difference: to {evaluation.against} at the same T, paired over the seeds, with 95 % t-interval"
     print(f"{format_table(rows, FULL_COLUMNS)}\n{evaluator.legend()}\n{note}")
+    write_for_report(run.folder, evaluation.every())
     write_report(run.folder, f"Policies on {evaluation.task.name}", [*evaluator.legend().splitlines(), note])
     print(f"{run.folder}: config.json, results.json, figures/, report.html")
 

@@ -18,6 +18,7 @@ from natgym.evaluation.report import write_report
 from natgym.evaluation.statistics import Difference, means_by_run, paired_difference
 from natgym.evaluation.tables import FULL_COLUMNS, format_table, table_row
 from natgym.figures.comparisons import front_figure
+from natgym.figures.explorations import Play, write_for_report
 from natgym.policies import FixedPolicy
 from natgym.rollouts import Policy
 from natgym.runs import Run
@@ -122,6 +123,7 @@ def work(args: Args) -> None:
     for one in found:
         over = f"{one.n} {one.over}"
         print(f"{one.policy} - {one.minus} at as many passes: {one} in {one.metric}, over {over}")
+    write_for_report(run.folder, {label: Play(policy, task) for label, policy in chosen.items()})
     write_report(run.folder, f"Unmasking on {task.name}", [*report.legend().splitlines(), note])
     print(f"{run.folder}: config.json, results.json, figures/, report.html")
 

@@ -35,6 +35,7 @@ from generators.schedules import Schedule
 from natgym.env.vector import DecodeVectorEnv
 from natgym.names.spaces import REVEAL
 from natgym.observations import Observer
+from natgym.policies import FixedPolicy
 from natgym.spaces import ActionMap, Map, TokenMap
 
 
@@ -242,6 +243,19 @@ def _action_map(config: OwnConfig, schedule: Schedule, observer: Observer) -> Ma
         return TokenMap(schedule, math.prod(observer.grid))
     options: dict[str, Any] = {"parameters": config.parameters, "smoothing": config.smoothing}
     return ActionMap.named(config.actions, schedule, config.own_map, **options)
+
+
+def started_from(policy: Any) -> FixedPolicy | None:
+    """Return what a policy was before it learned: its schedule, or the rule that chose tokens; None of
+    policies that have not learned."""
+    if isinstance(policy, Actor):
+        return FixedPolicy(policy.action_map().schedule, policy.rules)
+    if not isinstance(policy, LearnedPolicy):
+        return None
+    rules = policy.rules
+    if isinstance(policy.policy, TokenPolicy):
+        rules = DecodeRules.of(policy.policy.widths.start, policy.observer.grid)
+    return FixedPolicy(policy.action_map.schedule, rules)
 
 
 def is_own(folder: Path) -> bool:

@@ -34,6 +34,7 @@ from natgym.evaluation.report import write_report
 from natgym.evaluation.scorer import Scorer
 from natgym.evaluation.tables import FULL_COLUMNS, format_table, set_against, summarize
 from natgym.figures.comparisons import frontier_figure
+from natgym.figures.explorations import Play, write_for_report
 from natgym.figures.policies import adaptivity, parameters_figure, samples_figure
 from natgym.figures.trainings import learning_figure
 from natgym.policies import FixedPolicy
@@ -185,7 +186,8 @@ print(adaptivity(drawn["adanat"].frame).to_string(index=False, float_format="{:.
 # %% [markdown]
 # ## A report
 #
-# One page with the table, the figures and the protocol; it needs no server and no network.
+# One page with the table, the figures, the protocol, and a panel of images being revealed under two
+# policies, step by step; it needs no server and no network.
 
 # %%
 frames = {name: one.frame for name, one in drawn.items()}
@@ -193,6 +195,10 @@ run.write_figure("parameters", parameters_figure(frames, "line: mean; bands: 50 
 grids = {name: one.images_NCHW[:50] for name, one in drawn.items()}
 run.write_figure(
     "samples", samples_figure(grids, [str(i) for i in range(10)], "the same noise in each panel")
+)
+own = task.like(generator=generator)
+write_for_report(
+    run.folder, {name: Play(policies[name], own) for name in ("adanat", "searched", "reference")}
 )
 rows = table()
 run.write_figure("frontier", frontier_figure(rows, "bars: 95 % t-intervals over three seeds"))

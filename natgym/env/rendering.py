@@ -12,7 +12,7 @@ from torch import Tensor
 from generators.decoding import DecodeState
 from generators.tokenizers import Tokenizer
 
-_HIDDEN = (0.35, 0.45, 0.60)  # the color of a masked token
+HIDDEN = (0.35, 0.45, 0.60)  # the color of a masked token
 _SMALLEST = 96  # pixels; small images are enlarged by whole factors
 
 
@@ -46,6 +46,6 @@ def reveal_ids(
     rows, columns = tokenizer.grid
     tall, wide = images.shape[2] // rows, images.shape[3] // columns
     hidden = repeat(masked_BL, "b (h w) -> b 1 (h p) (w q)", h=rows, p=tall, q=wide)
-    images = torch.where(hidden, images.new_tensor(_HIDDEN)[:, None, None], images)
+    images = torch.where(hidden, images.new_tensor(HIDDEN)[:, None, None], images)
     factor = max(1, -(-_SMALLEST // images.shape[2]))
     yield from to_uint8(repeat(images, "b c h w -> b c (h p) (w q)", p=factor, q=factor))

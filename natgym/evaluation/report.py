@@ -1,4 +1,4 @@
-"""One self-contained page per run: what was run, table, figures, protocol; no scripts, no network.
+"""One self-contained page per run: what was run, table, figures, protocol, and images being revealed.
 
 It is made of what lies in the run folder, so that it can be made again at any time.
 """
@@ -17,28 +17,11 @@ from generators.files import read_json, write_atomic
 from generators.schedules import CONVENTION
 from natgym.evaluation.tables import COLUMNS, FULL_COLUMNS, cell
 from natgym.metrics.named import NAMED
-
-STYLE = """
-:root { color-scheme: light dark; --line: #8884; --quiet: #777; --paper: #fff; --ink: #1b1b1b; }
-@media (prefers-color-scheme: dark) { :root { --paper: #16181c; --ink: #e6e6e6; --quiet: #9a9a9a; } }
-body { margin: 0 auto; max-width: 68rem; padding: 1.2rem; background: var(--paper); color: var(--ink);
-  font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 1.5rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
-p, figcaption, summary { max-width: 46rem; } .quiet, figcaption { color: var(--quiet); font-size: .86rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .5rem; text-align: right; white-space: nowrap; font-size: .8rem;
-  border-bottom: 1px solid var(--line); }
-th { border-bottom-width: 2px; } th:first-child, td:first-child { text-align: left; }
-tr.best td { font-weight: 650; } figure { margin: 0 0 1.4rem; }
-figure img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
-.grids { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); gap: 1rem; }
-@media (max-width: 40rem) { .wide img { max-width: none; width: 40rem; } }
-pre { overflow-x: auto; font-size: .78rem; line-height: 1.35; overflow-wrap: normal; }
-"""
+from natgym.pages.page import EXPLORATION, document, explorer
 
 
 def write_report(folder: Path, title: str, notes: Sequence[str] = ()) -> Path:
-    """Write report.html into a run folder, from its config.json, results.json and images.
+    """Write report.html into a run folder, from its config.json, results.json, explore.json and images.
 
     Args:
         folder: of a run; what is missing is left out.
@@ -48,12 +31,9 @@ def write_report(folder: Path, title: str, notes: Sequence[str] = ()) -> Path:
     Returns:
         The page's path.
     """
-    body = "\n".join([*_head(folder, title, notes), *_results(folder), *_figures(folder), *_settings(folder)])
-    page = (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
-    )
+    parts = (_results, _exploration, _figures, _settings)
+    body = "\n".join([*_head(folder, title, notes), *(line for part in parts for line in part(folder))])
+    page = document(title, body, explorer=(folder / EXPLORATION).is_file())
     write_atomic(path := folder / "report.html", page)
     return path
 
@@ -130,6 +110,13 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
 def _hollow(value: Any) -> bool:
     """Tell whether there is no value, or a difference without interval, as over a single seed."""
     return value is None or (isinstance(value, Mapping) and value.get("half_width") is None)
+
+
+def _exploration(folder: Path) -> Iterator[str]:
+    if content := _json(folder / EXPLORATION):
+        yield "<h2>Images being revealed</h2>"
+        yield f'<p class="quiet">{escape(content["note"])}</p>'
+        yield explorer(content)
 
 
 def _figures(folder: Path) -> Iterator[str]:

@@ -15,12 +15,16 @@ from torch import nn
 import natgym.evaluation.protocol
 import natgym.metrics.extractors
 from agents.adanat.config import TrainingConfig
+from agents.adanat.critic import load_discriminator
 from agents.adanat.network import PolicyConfig
 from agents.adanat.trainer import train
-from agents.named import NAMES
+from agents.named import NAMES, load_policy
 from generators.schedules import reference
 from natgym.evaluation.statistics import paired_difference
+from natgym.policies import FixedPolicy
+from natgym.rollouts import rollout
 from natgym.runs import write_config
+from natgym.task import Task
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 Call = Callable[..., tuple[int, str, str]]
@@ -295,8 +299,32 @@ def test_analyze_policies_writes_frames_figures_and_a_report(
     assert (static["spread"] < 1e-12).all() and static["step"].dropna().to_list() == pytest.approx([1] * 3)
     assert (shares.loc[shares["policy"] == "learned", "spread"] > 1e-4).any()
     report = (folder / "report.html").read_text()
-    assert report.count("data:image/png") == len(figures) and "standard deviation within a step" in report
+    policies = len(shares["policy"].unique())  # whose images are in the panel
+    assert report.count("data:image/png") == len(figures) + policies
+    assert "standard deviation within a step" in report
     assert "learned" in out and "spread" in out
+
+
+def test_a_run_is_explored_beside_its_start_and_judged_by_its_own_reward(
+    call: Call, tmp_path: Path, learned: Path
+) -> None:
+    code, _, err = call("explore.py", learned, "--images", 5)
+    assert code == 0, err
+    page = (tmp_path / "explore.html").read_text()
+    told = json.loads(page.partition('<script type="application/json">')[2].partition("</script>")[0])
+    assert [policy["label"] for policy in told["policies"]] == ["learned", "start"]
+    assert told["scores"] == ["reward", "class probability"]
+    task = Task.load("digits")
+    reward = load_discriminator(learned, task)
+    for policy, played in zip(
+        told["policies"], (load_policy(learned), FixedPolicy(reference(3))), strict=True
+    ):
+        frame = rollout(played, task, num_images=5, seed=0, reward=reward, rules="adanat").frame
+        expected = frame[frame["step"] == 2]["reward"].to_list()
+        assert policy["scores"]["reward"] == pytest.approx(expected, rel=1e-3)
+        assert policy["parameters"][2][0] == pytest.approx(
+            frame.loc[frame["sample"] == 0, "sampling_temperature"].to_list(), rel=1e-3
+        )
 
 
 def test_frames_may_be_parquet(call: Call, tmp_path: Path) -> None:

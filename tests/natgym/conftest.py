@@ -1,6 +1,7 @@
-"""The shipped digits, their networks loaded once."""
+"""The shipped digits, their networks loaded once, and a browser."""
 
 import pytest
+from browser import browser as browser
 
 from natgym.task import Task
 

@@ -44,6 +44,7 @@ SCRIPTS: dict[str, list[str]] = {
     "evaluate.py": ["--images", "100"],
     "evaluate_captions.py": [],
     "export_episodes.py": ["--images", "2", "--steps", "2"],
+    "explore.py": ["maskgit", "--images", "2", "--steps", "2"],
     "generate.py": ["--n", "2", "--steps", "2"],
     "learning_curves.py": ["--local"],
     "mmgcd_discover.py": [],

@@ -1,0 +1,1 @@
+"""Pages that need nothing else: HTML in one file, with style, script, data and images inside."""
