@@ -146,6 +146,8 @@ def test_a_changed_cell_loses_what_it_printed(made: Any) -> None:
     assert "said 0" in cells.page(after, recorded) and "said 1" not in cells.page(after, recorded)
     later = [before[0], before[1]._replace(text="a = 2"), *before[2:]]
     assert "said" not in cells.page(later, recorded)
+    same = [before[0], before[1]._replace(text="import os\n\na = 1  # one"), *before[2:]]
+    assert "said 0" in cells.page(same, recorded) and "said 1" in cells.page(same, recorded)
 
 
 class Html(HTMLParser):

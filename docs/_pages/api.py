@@ -41,7 +41,7 @@ def packages() -> dict[str, list[Public]]:
 
 def _public(package: ModuleType, name: str) -> Public:
     value = getattr(package, name)
-    home = getattr(value, "__module__", "")
+    home = getattr(value, "__module__", None) or ""
     if home.partition(".")[0] not in TOP:
         home = getattr(package, "_HOMES", {}).get(name)
     if home is None:  # a constant: the first module below that has it

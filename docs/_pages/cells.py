@@ -8,6 +8,7 @@ that has changed since, or comes after one that has, is shown without, and a tes
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import io
@@ -45,9 +46,14 @@ def cells(text: str) -> list[Cell]:
 
 
 def keys(found: list[Cell]) -> list[str]:
-    """Return for each cell of code a hash of it and of all code before it."""
-    codes = [cell.text for cell in found if cell.code]
-    return [hashlib.sha256("\n".join(codes[: at + 1]).encode()).hexdigest()[:16] for at in range(len(codes))]
+    """Return for each cell of code a hash of its statements and all before, imports apart."""
+    done, hashes = "", []
+    for cell in (cell for cell in found if cell.code):
+        for line in ast.parse(cell.text).body:
+            if not isinstance(line, ast.Import | ast.ImportFrom):
+                done += f"{ast.get_source_segment(cell.text, line)}\n"
+        hashes.append(hashlib.sha256(done.encode()).hexdigest()[:16])
+    return hashes
 
 
 def page(found: list[Cell], recorded: dict[str, Any]) -> str:
@@ -57,16 +63,15 @@ def page(found: list[Cell], recorded: dict[str, Any]) -> str:
         recorded: of a run of all cells the `machine`, the `seconds`, and as `cells` for the key of each the
             `text` that it printed and the names of its `figures`.
     """
+    minutes = f"{recorded['seconds'] / 60:.1f} minutes on {recorded['machine']}"
+    note = (
+        f"[The script](tutorial.py){{ download }} took {minutes} when it printed what stands below its cells."
+    )
     parts, left = [], keys(found)
-    for cell in found:
+    for at, cell in enumerate(found):
         if not cell.code:
-            parts.append(cell.text)
+            parts += [cell.text, *([note] if at == 0 else [])]
             continue
-        if len(left) == len(keys(found)):
-            parts.append(
-                f"[The script](tutorial.py){{ download }} took {recorded['seconds'] / 60:.1f} minutes on "
-                f"{recorded['machine']} when it printed what stands below its cells."
-            )
         parts.append(f"```python\n{cell.text}\n```")
         shown = recorded["cells"].get(left.pop(0), {"text": "", "figures": []})
         if shown["text"]:

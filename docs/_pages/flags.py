@@ -85,8 +85,9 @@ def page(script: Path) -> str:
 def _entry(flag: Flag) -> str:
     anchor = flag.names[0] if flag.names else flag.values.split()[0]
     said = ", ".join(flag.names) + f" {flag.values}" * bool(flag.values)
-    end = "has to be given" if flag.default is None else f"default: `{flag.default}`"
-    return f"[`{said.strip()}`](#{anchor}){{ #{anchor} .flag }} {end}\n\n:   {_plain(flag.text)}"
+    usual = "" if flag.default in ("None", "none") else f" default: `{flag.default}`"
+    end = " has to be given" if flag.default is None else usual
+    return f"[`{said.strip()}`](#{anchor}){{ #{anchor} .flag }}{end}\n\n:   {_plain(flag.text)}"
 
 
 def _plain(text: str) -> str:
