@@ -65,7 +65,7 @@ def play(
     Args:
         noise: of as many rows.
         rules: of a policy that has none; by default AutoNAT's.
-        first_pass, entropy: as `generators.decoding` takes them.
+        first_pass: as `generators.decoding` takes it, and `entropy`.
     """
     rules = rules_of(policy, rules)
     remembered: Observation = {"condition": condition.values, "kind": condition.kinds_B}

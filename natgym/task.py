@@ -107,9 +107,9 @@ class Task:
                 generator, which says its task. Of a live `Task` with networks to change, a copy is returned.
                 SPEC#given=REGION draws a region of the real images and is given the rest. Any folder may be
                 one of the Hub, hf://user/name[@revision].
-            device, networks: as for the constructor; the networks take the place of the task's own. A live
-                `Task` stays on its device.
+            device: as for the constructor; a live `Task` stays on its device.
             precision: in which the generator computes; see `generators.precision`.
+            networks: as for the constructor; they take the place of the task's own.
 
         Raises:
             ValueError: there is no such task.

@@ -14,7 +14,8 @@ from small_clip import small_clip
 from agents.named import NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+CARDS = sorted((ROOT / "generators" / "pretrained").glob("*/README.md"))
+PAGES = [*sorted((ROOT / "docs").rglob("*.md")), *CARDS, *sorted(ROOT.glob("*.md"))]
 # Where the config classes stand that scripts take their flags from.
 FOLDERS = ("generators", "natgym", "agents")
 SOURCE = "".join(path.read_text() for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py")))
@@ -44,7 +45,7 @@ def test_the_tutorial_is_cells_with_words_between_them() -> None:
     assert kinds[::2] == [" [markdown]"] * len(kinds[::2]) and kinds[1::2] == [""] * len(kinds[1::2])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_pages_name_only_what_exists(page: Path) -> None:
     text = page.read_text()
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
@@ -55,6 +56,15 @@ def test_pages_name_only_what_exists(page: Path) -> None:
         for flag in re.findall(r"--([\w-]+)", flags):
             name = flag.removeprefix("no-").replace("-", "_")
             assert re.search(rf"\b{name}\b", source), f"{script} knows no --{flag}"
+
+
+def test_pages_that_code_names_exist() -> None:
+    """In comments, docstrings, messages and tests."""
+    folders = (*FOLDERS, "experiments", "tests", "docs")
+    files = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    named = {(path, page) for path in files for page in re.findall(r"docs/[\w./-]*\.md", path.read_text())}
+    ours = {(path, page) for path, page in named if path.name not in ("test_docs.py", "test_site.py")}
+    assert len(ours) > 3 and not [one for one in ours if not (ROOT / one[1]).is_file()]
 
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "README.md", "CHANGELOG.md"])

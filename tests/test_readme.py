@@ -103,7 +103,7 @@ def test_the_rollout_of_the_docs_writes_its_films(
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+    "page", ["README.md", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md")))]
 )
 def test_files_named_in_a_page_exist(page: str) -> None:
     linked = re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", (ROOT / page).read_text())

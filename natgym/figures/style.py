@@ -13,6 +13,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import LogFormatter, ScalarFormatter
 from torch import Tensor
 
+from generators.schedules import TABLE
 from natgym.env.rendering import as_rgb, to_uint8
 
 # Okabe and Ito's palette (2008), which people of all kinds of color vision tell apart.
@@ -55,13 +56,15 @@ def color_of(index: int, number: int) -> Any:
 
 
 def literal(figure: Figure) -> None:
-    """Draw texts as they are, and no formula between a name's dollars; numbers on axes keep their powers."""
+    """Draw texts as they are, and no formula between a name's dollars; numbers on axes keep their powers, and
+    decoding parameters their symbols."""
+    symbols = {parameter.label for parameter in TABLE.values()}
     numbers = set()
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         if isinstance(axis.get_major_formatter(), ScalarFormatter | LogFormatter):
             numbers |= {*axis.get_ticklabels(), *axis.get_ticklabels(minor=True), axis.get_offset_text()}
     for text in figure.findobj(Text):
-        if text not in numbers:
+        if text not in numbers and text.get_text() not in symbols:
             text.set_parse_math(False)
 
 

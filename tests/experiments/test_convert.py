@@ -3,7 +3,9 @@
 import argparse
 import json
 import os
+import re
 import runpy
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -198,6 +200,59 @@ def test_a_training_checkpoint_holds_a_policy_and_a_discriminator(tmp_path: Path
         convert("ckpt_7.pth", "x", "--entry", "ema"), "no entry 'ema'; it has model, discriminator"
     )
     assert_one_line(convert("ckpt_7.pth", "x", "--steps", 0), "steps are at least 1")
+
+
+PAGE = SCRIPT.parents[1] / "docs" / "official-checkpoints.md"
+# What has to be said of small files, since only the official sizes are known.
+SMALL = {
+    "nnet_ema.pth": ("--heads", "4"),
+    "enat_l.pth": ("--heads", "4", "--decoder-depth", "1"),
+    "vqgan.ckpt": ("--grid", "4", "4"),
+    "ckpt_100.pth": (),
+}
+
+
+def write_official_files(folder: Path) -> None:
+    """Those that the page names, of one codebook and grid."""
+    torch.save(official(nat(grid=(4, 4)), NAT_FORMAT), folder / "nnet_ema.pth")
+    torch.save(official(enat(), ENAT_FORMAT), folder / "enat_l.pth")
+    pixels: dict = dict(width=32, width_multipliers=(1, 2), blocks=1, image_shape=(3, 8, 8))
+    tokenizer = spread(VQGAN(VQGANConfig(codebook_size=24, code_width=8, **pixels)))
+    torch.save({"state_dict": official(tokenizer, VQGAN_FORMAT)}, folder / "vqgan.ckpt")
+    policy = dict(width=8, channels=4, hidden=(12, 6), frequencies=8)
+    config = ActorConfig(
+        policy=policy, grid=(4, 4), features_width=32, steps=8, actions="paper", schedule_name="reference"
+    )
+    actor = official(spread(ActorNetwork(config)), ADANAT_POLICY)
+    scorer = ProjectedDiscriminator(ProjectedConfig(condition_width=3, mapping_width=4, side=32, width=6))
+    judged = {f"module.{key}": value for key, value in official(spread(scorer), DISCRIMINATOR).items()}
+    torch.save({"model": actor, "discriminator": judged}, folder / "ckpt_100.pth")
+    reference(8).save(folder / "strategy.yaml")
+
+
+def test_the_page_on_official_checkpoints_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Every command that it marks as run, and its program, one after the other on small files."""
+    pytest.importorskip("timm", reason="the projected discriminator needs timm (extra `pretrained`)")
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    monkeypatch.chdir(tmp_path)
+    write_official_files(tmp_path)
+    text = PAGE.read_text()
+    lines = [line for line in text.splitlines() if line.startswith("python ") and "# run" in line]
+    for line in lines:
+        _, script, *words = shlex.split(line, comments=True)
+        extra = SMALL.get(words[0], ()) if "discriminator" not in words else ("--heads", "6")
+        words = [{"207": "7", "281": "1"}.get(word, word) for word in words]
+        monkeypatch.setattr(sys, "argv", [script, *words, *extra])
+        runpy.run_path(str(SCRIPT.parents[1] / script), run_name="__main__")
+    capsys.readouterr()
+    (program,) = re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    exec(program, {})
+    assert len(lines) == 9 and capsys.readouterr().out.startswith("torch.Size([2, 3, 8, 8]) ")
+    written = {"nat-l", "enat-l", "vqgan", "adanat", "judge", "strategy.json"}
+    assert written | {"adanat.png", "strategy.png", "enat.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_mistakes_are_one_line_and_leave_nothing(tmp_path: Path, convert: Convert) -> None:

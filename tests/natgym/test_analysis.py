@@ -13,7 +13,7 @@ from torch import Tensor
 from generators.conditions import Labels
 from generators.decoding import DecodeState, advance, start
 from generators.noise import HashNoise
-from generators.schedules import PARAMETERS, Schedule, reference
+from generators.schedules import PARAMETERS, TABLE, Schedule, reference
 from natgym.env.rendering import as_rgb, reveal, to_uint8
 from natgym.figures.policies import TITLES, parameters_figure, samples_figure
 from natgym.figures.style import finish
@@ -170,7 +170,8 @@ def test_reveal_shows_every_step_of_the_digits(steps: int, digits: Any) -> None:
 
 
 def test_texts_are_drawn_as_they_are_and_numbers_as_powers() -> None:
-    """A name with dollars is no formula; 10 to a power on a logarithmic axis is one."""
+    """A name with dollars is no formula; 10 to a power on a logarithmic axis is one, and so is a parameter's
+    symbol."""
     figure = Figure()
     left, right = figure.subplots(1, 2)
     left.bar(range(3), [1, 2, 3], label="$5-$10")
@@ -178,9 +179,11 @@ def test_texts_are_drawn_as_they_are_and_numbers_as_powers() -> None:
     left.set_title("$10_$20")
     left.legend()
     right.loglog([1, 1e6], [1, 1e6])
+    right.set_title(TABLE["remask_temperature"].label)
     finish(figure, "a note of $1_$")
     figure.savefig(io.BytesIO())
     assert [text.get_parse_math() for text in left.get_xticklabels()] == [False] * 3
     assert not left.title.get_parse_math() and not left.get_legend().get_texts()[0].get_parse_math()
     powers = [text for text in right.get_xticklabels() if "10^" in text.get_text()]
     assert powers and all(text.get_parse_math() for text in powers)
+    assert right.title.get_text() == r"re-mask temperature $\tau_2$" and right.title.get_parse_math()
