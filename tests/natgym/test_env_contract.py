@@ -41,6 +41,18 @@ def some_actions(steps: int = T, rows: int = N) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(steps, rows, 4)).astype(np.float32)
 
 
+def test_both_forms_say_how_many_steps_an_episode_has() -> None:
+    assert vector().steps == single().steps == T
+
+
+def test_an_action_that_is_not_finite_is_named() -> None:
+    env, action = vector(), np.zeros((N, 4))
+    env.reset(seed=0)
+    action[1, 2] = np.nan
+    with pytest.raises(ValueError, match=re.escape("action [0.0, 0.0, nan, 0.0] of row 1: give finite")):
+        env.step(action)
+
+
 ASYNC = """
 import gymnasium, natgym
 if __name__ == "__main__":
@@ -233,10 +245,15 @@ def torch_state() -> Any:
         torch.get_num_threads(),
         torch.get_default_dtype(),
         torch.is_inference_mode_enabled(),
+        torch.is_autocast_enabled("cpu"),
     )
 
 
-@pytest.mark.parametrize("around", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def half() -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+@pytest.mark.parametrize("around", [torch.enable_grad, torch.no_grad, torch.inference_mode, half])
 def test_torchs_global_state_is_left_alone_and_changes_nothing(around: Any) -> None:
     def played() -> Any:
         env = vector(smoothing=0.5, first_pass_bytes=2**20, reward="feature-distance")
