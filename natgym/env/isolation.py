@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
@@ -11,6 +12,13 @@ import gymnasium
 import torch
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+_IMPORTER = os.getpid()
+
+
+def leave_threads_behind() -> None:
+    """Let torch use one thread in a forked process, which would wait for ever for those of its parent."""
+    if os.getpid() != _IMPORTER and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
 
 
 @contextmanager
@@ -26,9 +34,10 @@ def own_precision() -> Iterator[None]:
 def unaffected() -> Iterator[None]:
     """Build things whatever torch's global state, which is put back: in float32, by one thread.
 
-    A process in which torch has used several threads can't be forked: its children wait for threads that
-    they don't have. Gymnasium's `AsyncVectorEnv` forks after it has made an environment.
+    Gymnasium's `AsyncVectorEnv` forks after it has made an environment; a process in which torch has used one
+    thread can be forked with no loss.
     """
+    leave_threads_behind()
     threads = torch.get_num_threads()
     dtype = torch.get_default_dtype()
     torch.set_num_threads(1)
@@ -42,7 +51,7 @@ def unaffected() -> Iterator[None]:
 
 
 def playing(method: Method) -> Method:
-    """Let a method of an environment run in the networks' own precision, whatever autocast it is called in.
+    """Let a method of an environment run in the networks' own precision, and in a forked process, too.
 
     Raises:
         ClosedEnvironmentError: the environment is closed.
@@ -52,6 +61,7 @@ def playing(method: Method) -> Method:
     def run(env: Any, *args: Any, **kwargs: Any) -> Any:
         if env.closed:
             raise gymnasium.error.ClosedEnvironmentError("this environment is closed; make a new one")
+        leave_threads_behind()
         with own_precision():
             return method(env, *args, **kwargs)
 
