@@ -36,6 +36,7 @@ from generators.files import (
 )
 from generators.files import PRETRAINED as PRETRAINED
 from generators.hub import download, on_hub
+from generators.skeletons import without_weights
 
 WRAPPINGS = (DataParallel, DistributedDataParallel, AveragedModel)
 COMPILED = "_orig_mod"  # where torch.compile keeps a module; its class takes seconds to import
@@ -196,7 +197,7 @@ def from_pretrained(
     config_class, module_class = REGISTRY[description["type"]]
     weights = load_tensors(folder / "model.safetensors", device)
     _refuse_oversized(description["config"], sum(map(torch.Tensor.numel, weights.values())), folder)
-    with reading(folder / "config.json", description["type"]), torch.device("meta"):
+    with reading(folder / "config.json", description["type"]), without_weights():
         module = module_class(config_from_dict(config_class, description["config"]))
     refuse_not_finite(weights, f"{folder}/model.safetensors is not loaded")
     with reading(folder / "model.safetensors", description["type"]):

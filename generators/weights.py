@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from generators.checkpoints import bare, load_tensors, refuse_pointer, why_not
 from generators.formats import FORMATS, OTHERS, Format, first_words
+from generators.skeletons import without_weights
 
 USUAL = ("state_dict", "model")  # entries under which weights stand
 WRAPPED = "module."  # what DDP and averages put before names
@@ -36,7 +37,7 @@ class Converted(NamedTuple):
 
     def build(self) -> nn.Module:
         """Return the module in eval mode, around these tensors rather than a copy of them, in float32."""
-        with torch.device("meta"):
+        with without_weights():
             module = self.format.module(self.config)
         half = (torch.float16, torch.bfloat16)
         weights = {name: t.float() if t.dtype in half else t for name, t in self.weights.items()}
@@ -131,7 +132,7 @@ def convert(
         config = form.config_from({name: tensor.shape for name, tensor in weights.items()}, given)
     except KeyError as error:  # not even the geometry can be told
         _check(form, looks, names, weights, dict(weights) | {error.args[0]: torch.empty(0)})
-    with torch.device("meta"):
+    with without_weights():
         _check(form, looks, names, weights, form.module(config).state_dict())
     return Converted(form, config, weights, ignored)
 

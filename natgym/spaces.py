@@ -218,10 +218,14 @@ class ActionMap:
             )
         if not 0 <= step < self.schedule.steps:
             raise ValueError(f"step {step} is not one of the schedule's {self.schedule.steps}")
+        host_Bk = action_Bk.cpu().double()
+        if not bool((finite_B := torch.isfinite(host_Bk).all(-1)).all()):
+            row = int((~finite_B).nonzero()[0])
+            raise ValueError(f"action {host_Bk[row].tolist()} of row {row}: give finite numbers")
         row_K = self.schedule.table_T4[step]
         starts = self._starts[step]
         table_BK = row_K.repeat(len(action_Bk), 1)
-        for column, action_B in zip(self.columns, action_Bk.cpu().double().unbind(-1), strict=True):
+        for column, action_B in zip(self.columns, host_Bk.unbind(-1), strict=True):
             moved_B = self.activations[column].forward(starts[column] + self.scale[column] * action_B)
             # Exact where the action is zero: no rounding may turn floor(L m) over, nor a floor switch
             # guidance on.

@@ -26,7 +26,7 @@ class DecodeEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         if foreign := {"num_envs", "autoreset"} & set(arguments):
             raise ValueError(f"{sorted(foreign)} are arguments of make_vec: this environment draws one image")
         self.rows = DecodeVectorEnv(1, autoreset=False, render_mode=render_mode, **arguments)
-        self.render_mode = render_mode
+        self.render_mode, self.steps = render_mode, self.rows.steps
         self.observation_space = self.rows.single_observation_space
         self.action_space = self.rows.single_action_space
 

@@ -27,7 +27,7 @@ from generators.schedules import PARAMETERS, Schedule
 from generators.tokenizers import Tokenizer, decode_all
 from natgym.env import arguments
 from natgym.env.infos import Info, check_options, masked, own, with_final
-from natgym.env.isolation import unaffected
+from natgym.env.isolation import playing, unaffected
 from natgym.env.rendering import reveal
 from natgym.observations import FeatureType, Kind, Observation, Observer
 from natgym.rewards.checks import as_rewards
@@ -233,6 +233,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         """Where all rows stand; None before the first reset."""
         return None if self.parts is None else self.parts.state
 
+    @playing
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, Info]:
@@ -248,8 +249,6 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         Raises:
             ValueError: an option is not known, or not for all rows.
         """
-        if self.closed:
-            raise gymnasium.error.ClosedEnvironmentError("this environment is closed; make a new one")
         check_options(options, self.num_envs)
         super().reset(seed=seed)
         if seed is None and self.first_seeds_B is not None:
@@ -263,6 +262,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         self._begin(asked.get("condition", asked.get("prompt")))
         return self._observe(), {}
 
+    @playing
     def step(self, actions: Any) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, Info]:
         """Take one decoding step in every row; actions (num_envs, k), numpy or torch.
 

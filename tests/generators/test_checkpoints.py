@@ -43,6 +43,23 @@ def tokenizer() -> PatchKMeans:
     return result
 
 
+LOADS = """
+import sys
+from generators.checkpoints import PRETRAINED, from_pretrained
+
+for name in ("nat", "tokenizer", "enat"):
+    module = from_pretrained(PRETRAINED / "mnist" / name)
+    assert all(weight.device.type == "cpu" and weight.isfinite().all() for weight in module.parameters())
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_loading_imports_no_compiler() -> None:
+    """No weights are drawn that are replaced anyway; on the meta device that imports torch's, for seconds."""
+    done = subprocess.run([sys.executable, "-c", LOADS], capture_output=True, text=True)
+    assert done.stdout.split() == ["False"], done.stderr
+
+
 @pytest.mark.parametrize("build", [nat, tokenizer])
 def test_a_saved_module_comes_back_exactly(tmp_path: Path, build: Any) -> None:
     saved = build()

@@ -390,7 +390,7 @@ def test_without_autoreset_the_caller_resets() -> None:
         env.reset()
         env.step(actions)
         env.close()
-        with pytest.raises(gymnasium.error.ResetNeeded):
+        with pytest.raises(gymnasium.error.ClosedEnvironmentError, match="make a new one"):
             env.step(actions)
     assert vector(autoreset=False).metadata["autoreset_mode"] == AutoresetMode.DISABLED
     assert DecodeVectorEnv.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP

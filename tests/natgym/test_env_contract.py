@@ -41,10 +41,28 @@ def some_actions(steps: int = T, rows: int = N) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(steps, rows, 4)).astype(np.float32)
 
 
+def test_both_forms_say_how_many_steps_an_episode_has() -> None:
+    assert vector().steps == single().steps == T
+
+
+def test_an_action_that_is_not_finite_is_named() -> None:
+    env, action = vector(), np.zeros((N, 4))
+    env.reset(seed=0)
+    action[1, 2] = np.nan
+    with pytest.raises(ValueError, match=re.escape("action [0.0, 0.0, nan, 0.0] of row 1: give finite")):
+        env.step(action)
+
+
 ASYNC = """
-import gymnasium, natgym
+import os, gymnasium, natgym, torch
+def threads():
+    return len(os.listdir("/proc/self/task"))
 if __name__ == "__main__":
-    for reward in ("classifier", "feature-distance"):
+    before = threads()
+    for number, reward in enumerate(("classifier", "feature-distance", "classifier")):
+        if number == 2:
+            torch.rand(10**6).exp()  # by several threads
+        print(threads() > before)
         envs = gymnasium.make_vec("natgym/Decode-v1", 2, "async", steps=1, reward=reward)
         envs.reset(seed=0)
         print(envs.step(0 * envs.action_space.sample())[1].shape)
@@ -53,11 +71,11 @@ if __name__ == "__main__":
 
 
 def test_worker_processes_of_gymnasium_start_whatever_the_number_of_threads() -> None:
-    """One program for both rewards: had the first left threads behind, the second would hang as well."""
+    """Making an environment leaves none behind; nor do workers wait for those that there are."""
     command = [sys.executable, "-c", ASYNC]
     environment = os.environ | {"OMP_NUM_THREADS": "4"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
-    assert done.stdout.split() == ["(2,)"] * 2, done.stderr
+    assert done.stdout.split() == ["False", "(2,)", "False", "(2,)", "True", "(2,)"], done.stderr
 
 
 def test_the_default_reward_needs_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,10 +251,15 @@ def torch_state() -> Any:
         torch.get_num_threads(),
         torch.get_default_dtype(),
         torch.is_inference_mode_enabled(),
+        torch.is_autocast_enabled("cpu"),
     )
 
 
-@pytest.mark.parametrize("around", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def half() -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+@pytest.mark.parametrize("around", [torch.enable_grad, torch.no_grad, torch.inference_mode, half])
 def test_torchs_global_state_is_left_alone_and_changes_nothing(around: Any) -> None:
     def played() -> Any:
         env = vector(smoothing=0.5, first_pass_bytes=2**20, reward="feature-distance")
