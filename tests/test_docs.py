@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import foreign
 import pytest
 
 from agents.named import NAMES
@@ -83,26 +84,45 @@ def test_the_page_on_evaluation_explains_every_name() -> None:
     assert all(f"`{name}`" in text for name in NAMES)
 
 
-PROGRAMS = re.findall(
-    r"^```python\n(.*?)^```$", (ROOT / "docs" / "extending.md").read_text(), flags=re.MULTILINE | re.DOTALL
-)
-
-
+PROGRAMS = {  # of pages that are nothing but programs and words between them
+    page: re.findall(
+        r"^```python\n(.*?)^```$", (ROOT / "docs" / page).read_text(), flags=re.MULTILINE | re.DOTALL
+    )
+    for page in ("extending.md", "generators.md")
+}
 # The front door, and what starts Ray, in processes of their own; the others take turns in this one.
-ALONE = {0, 4}
+ALONE = {("extending.md", 0), ("extending.md", 4)}
+LONG = {("generators.md", 2)}  # imports diffusers
+MODELS = {"bert": "transformers", "amused": "diffusers"}  # that stand in `models`, and whose they are
 
 
-def test_the_programs_of_extending_are_short() -> None:
-    assert len(PROGRAMS) == 7 and max(len(program.splitlines()) for program in PROGRAMS) <= 30
+@pytest.mark.parametrize(("page", "number"), [("extending.md", 7), ("generators.md", 3)])
+def test_programs_of_pages_are_short(page: str, number: int) -> None:
+    found = PROGRAMS[page]
+    assert len(found) == number and max(len(program.splitlines()) for program in found) <= 30
 
 
-@pytest.mark.parametrize("number", range(7))
-def test_the_programs_of_extending_run(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if number not in ALONE:
+@pytest.mark.parametrize(
+    ("page", "number"),
+    [
+        pytest.param(page, number, marks=pytest.mark.slow if (page, number) in LONG else ())
+        for page, found in PROGRAMS.items()
+        for number in range(len(found))
+    ],
+)
+def test_programs_of_pages_run(
+    page: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = PROGRAMS[page][number]
+    for model, owner in MODELS.items():
+        if f"models/{model}" in program:
+            pytest.importorskip(owner, reason=f"{owner} is not installed")
+            (foreign.pipeline if model == "amused" else foreign.language_model)(tmp_path / "models" / model)
+    if (page, number) not in ALONE:
         monkeypatch.chdir(tmp_path)
-        exec(PROGRAMS[number], {"__name__": "__main__"})
+        exec(program, {"__name__": "__main__"})
         return
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
-    line = [sys.executable, "-c", PROGRAMS[number]]
+    line = [sys.executable, "-c", program]
     done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
