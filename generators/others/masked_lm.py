@@ -22,10 +22,16 @@ from generators.checks import at_least
 from generators.conditions import Condition, Labels
 from generators.contract import Prediction
 from generators.given import DRAWN, Given
-from generators.others.library import Seen, first_line, geometry, library
+from generators.others.library import (
+    Seen,
+    first_line,
+    geometry,
+    library,
+    refuse_kernels,
+    refuse_kernels_of,
+)
 from generators.others.words import Words, WordsConfig
 
-EXTRA = "pretrained"
 # Finite, since guidance takes differences; no temperature in use makes a chance of it.
 FORBIDDEN = -1e4
 
@@ -114,11 +120,13 @@ class MaskedLM(nn.Module):
         Raises:
             ValueError: there is no such model, it has no mask token, or a prompt is too long.
         """
-        models = library("transformers", EXTRA)
+        models = library("transformers")
+        refuse_kernels_of(Path(folder))
+        here = {"local_files_only": True, "trust_remote_code": False}
         try:
-            told = models.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            told = models.AutoTokenizer.from_pretrained(folder, **here)
             model = models.AutoModelForMaskedLM.from_pretrained(
-                folder, use_safetensors=True, local_files_only=True, dtype=torch.float32
+                folder, use_safetensors=True, dtype=torch.float32, **here
             )
         except Exception as error:  # the library raises what its parts do
             line = first_line(error)
@@ -238,10 +246,11 @@ def _given(prompts: Sequence[tuple[str, Sequence[int]]], num_tokens: int) -> Giv
 
 def _built(config: MaskedLMConfig) -> Any:
     """Return the model of a config, with random weights."""
-    models = library("transformers", EXTRA)
+    models = library("transformers")
     kind = getattr(models, config.architecture, None)
     if not (isinstance(kind, type) and issubclass(kind, models.PreTrainedModel)):
         raise ValueError(f"architecture {config.architecture!r} is no model of transformers; make it live")
+    refuse_kernels(config.library, config.architecture)
     try:
         return kind(getattr(kind, "config_class").from_dict(geometry(config.library)))  # noqa: B009
     except Exception as error:  # the library raises what its parts do

@@ -90,7 +90,7 @@ class Words(nn.Module):
     @cached_property
     def _words(self) -> Any:
         try:
-            found = library("tokenizers", "pretrained").Tokenizer.from_str(self.config.vocabulary)
+            found = library("tokenizers").Tokenizer.from_str(self.config.vocabulary)
         except Exception as error:  # the library raises its own kind
             raise ValueError(f"the vocabulary can't be read: {error}") from None
         found.no_padding()

@@ -1,7 +1,9 @@
 """Masked language models behind our contract: the library's own passes, prompts, and what is never drawn."""
 
 import copy
+import json
 import pickle
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from generators.checkpoints import from_pretrained, save_pretrained, weights_has
 from generators.conditions import Labels
 from generators.decoding import advance, start
 from generators.given import DRAWN, Given
+from generators.language_models import LanguageModel
 from generators.noise import HashNoise
 from generators.others.masked_lm import FORBIDDEN, MaskedLM, MaskedLMConfig, prompted
 from generators.others.words import Words, WordsConfig
@@ -189,11 +192,20 @@ def test_tokens_are_colors_of_eight_bits() -> None:
     assert small.encode(torch.ones(1, 3, 1, 1)).tolist() == [[19]]
 
 
-def test_what_a_config_says_of_code_is_not_asked_for(folder: Path) -> None:
+def test_what_a_config_says_of_code_is_not_asked_for(tmp_path: Path, folder: Path) -> None:
     """Neither another's class, nor kernels or quantizers that the library would fetch."""
+    config = json.loads((folder / "config.json").read_text())
+    shutil.copytree(folder, asking := tmp_path / "asking")
+    for kernels in ({"_attn_implementation": "a/b"}, {"part": {"experts_implementation": {"": "a/b"}}}):
+        (asking / "config.json").write_text(json.dumps(config | kernels))
+        with pytest.raises(ValueError, match="a/b.* is code of a repository, which is not run"):
+            MaskedLM.load(asking, (1, 3))
+        with pytest.raises(ValueError, match="a/b.* is code of a repository, which is not run"):
+            LanguageModel.load(f"transformers:{asking}")
     told = MaskedLM.load(folder, (1, 3))[0].config
     foreign = {"auto_map": {"AutoModelForMaskedLM": "x--y"}, "quantization_config": {"quant_method": "awq"}}
-    foreign |= {"attn_implementation": "someone/kernel", "_attn_implementation": "someone/kernel"}
+    with pytest.raises(ValueError, match="a/b.* is code of a repository, which is not run"):
+        MaskedLM(MaskedLMConfig(**(vars(told) | {"library": told.library | {"_attn_implementation": "a/b"}})))
     built = MaskedLM(MaskedLMConfig(**(vars(told) | {"library": told.library | foreign})))
     assert built.model.config._attn_implementation in ("sdpa", "eager")
     assert not hasattr(built.model.config, "auto_map")
