@@ -42,7 +42,8 @@ class Args:
     """Shipped task or folder of a saved tokenizer, by default the task's."""
     encoder: str | None = None
     """What reads captions, by default the task's, else words, which knows theirs and needs nothing. Or
-    clip:NAME, t5:NAME, transformers:NAME, each a model's name or folder, minilm, or a saved one's folder."""
+    clip:NAME, amused:NAME, t5:NAME, transformers:NAME, each a model's name or folder, minilm, or a saved
+    one's folder."""
     classifier: str | None = None
     """Shipped task or folder of a saved classifier for the curves, by default the task's, if any."""
     mirror: bool = False

@@ -186,6 +186,7 @@ def from_pretrained(
         ValueError: the folder holds no such module, one of an unknown type, or a weight is not finite.
     """
     from generators import enat, encoders, nat, planted, tokenizers, vqgan  # noqa: F401  (they register themselves)
+    from generators.others import amused, halton, masked_lm, words  # noqa: F401
     from generators.puzzles import glyphs  # noqa: F401
 
     folder = download(str(folder), revision).path if on_hub(folder, revision) else Path(folder)

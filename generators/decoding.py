@@ -303,10 +303,8 @@ def _guide(
     # Each row's unconditional stream goes on only where that row is guided, so that no row feels another.
     rows, cache = guided_B.nonzero()[:, 0], state.null_cache
     at = rows.to(logits_BLV.device, non_blocking=True)
-    # Null conditions are all alike, so that the first ones will do for any rows.
-    free = predict(
-        generator, state.ids_BL[at], null[: len(rows)], cache and cache[rows], state.masked_B[rows]
-    )
+    # Null conditions differ where a generator leaves out what is given.
+    free = predict(generator, state.ids_BL[at], null[at], cache and cache[rows], state.masked_B[rows])
     guided_BLV = guide(logits_BLV[at], free.logits_BLV.float(), scale_B11[at], rules)
     return logits_BLV.index_copy(0, at, guided_BLV), cache and cache.put(rows, free.cache), spent_B
 

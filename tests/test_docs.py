@@ -6,8 +6,10 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+import foreign
 import pytest
 from small_clip import small_clip
 
@@ -96,7 +98,7 @@ def test_the_page_on_evaluation_explains_every_name() -> None:
 
 
 # Pages of programs, and how many each has.
-PAGES_OF_PROGRAMS = {"extending.md": 7, "rewards.md": 3, "episodes.md": 1}
+PAGES_OF_PROGRAMS = {"extending.md": 7, "generators.md": 3, "rewards.md": 3, "episodes.md": 1}
 PROGRAMS = {
     (page, number): program
     for page in PAGES_OF_PROGRAMS
@@ -106,8 +108,13 @@ PROGRAMS = {
 }
 # The front door, and what starts Ray, in processes of their own; the others take turns in this one.
 ALONE = {("extending.md", 0), ("extending.md", 4)}
-# What a program finds in its folder.
-FOUND = {("rewards.md", 1): lambda folder: small_clip(folder / "pickscore", 32)}
+LONG = {("generators.md", 2)}  # imports diffusers
+# Models that a program finds in its folder, whose they are, and what makes them.
+MODELS: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "models/amused": ("diffusers", foreign.pipeline),
+    "models/bert": ("transformers", foreign.language_model),
+    "pickscore": ("transformers", lambda folder: small_clip(folder, 32)),
+}
 
 
 def test_the_programs_of_pages_are_short() -> None:
@@ -115,12 +122,18 @@ def test_the_programs_of_pages_are_short() -> None:
     assert max(len(program.splitlines()) for program in PROGRAMS.values()) <= 30
 
 
-@pytest.mark.parametrize("which", PROGRAMS, ids=lambda which: f"{which[0]}-{which[1]}")
+@pytest.mark.parametrize(
+    "which",
+    [pytest.param(which, marks=pytest.mark.slow if which in LONG else ()) for which in PROGRAMS],
+    ids=lambda which: f"{which[0]}-{which[1]}",
+)
 def test_the_programs_of_pages_run(
     which: tuple[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if which in FOUND:
-        FOUND[which](tmp_path)
+    for place, (owner, make) in MODELS.items():
+        if f'"{place}"' in PROGRAMS[which]:
+            pytest.importorskip(owner, reason=f"{owner} is not installed")
+            make(tmp_path / place)
     if which not in ALONE:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("no_proxy", "*")

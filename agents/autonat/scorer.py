@@ -1,12 +1,16 @@
-"""What a search of schedules measures: the distance of a schedule's images from a split of the task."""
+"""What a search of schedules measures: the distance of a schedule's images from a split of the task; or what
+a reward says of them, where there are no real images."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from agents.autonat.config import SearchConfig
-from generators.conditions import Condition
+from generators.conditions import Condition, balanced
 from generators.data import SplitName
 from generators.first_pass import FirstPass
 from generators.noise import derive_seed
@@ -17,6 +21,8 @@ from natgym.evaluation.objective import Measurement, Objective, ObjectiveName
 from natgym.evaluation.scorer import Scorer
 from natgym.metrics import pixels
 from natgym.policies import FixedPolicy
+from natgym.rewards.checks import as_rewards
+from natgym.rewards.contract import Reward
 from natgym.rollouts import Policy, Rollout, at_random, rollout, stream
 from natgym.task import Task
 
@@ -125,3 +131,46 @@ class ScheduleScorer:
             first_pass=self.first_pass,
             threads=self.threads,
         )
+
+
+class RewardScorer(ScheduleScorer):
+    """Measure schedules by what a reward says of their images: minus its mean is made small.
+
+    It asks a task for nothing but generator and tokenizer; all splits are one to it.
+
+    Args:
+        task, rules, threads: as of a `ScheduleScorer`.
+        reward: one number for each image, of that image alone.
+        conditions: drawn from; by default the task's.
+        price: added for each forward pass of an image.
+    """
+
+    def __init__(
+        self,
+        task: Any,
+        reward: Reward,
+        *,
+        conditions: Condition | None = None,
+        rules: str | DecodeRules = "confidence",
+        price: float = 0.0,
+        threads: int = 1,
+    ) -> None:
+        super().__init__(task, rules=rules, price=price, threads=threads)
+        self.reward = reward
+        self.pool = self.task.pool if conditions is None else conditions
+
+    def suited(self, config: SearchConfig) -> SearchConfig:
+        return config if self.pool.guides else config.unguided()
+
+    def __call__(self, evaluation: Evaluation) -> Measurement:
+        images, seed = evaluation.images, evaluation.seed
+        if evaluation.balanced:
+            condition = balanced(self.pool, images)
+        else:
+            condition = at_random(self.pool, images, derive_seed(seed, "conditions"))
+        losses = []
+        for part in self._play(stream, FixedPolicy(evaluation.schedule), condition, seed):
+            rewards_B = as_rewards(self.reward(part.images, part.condition), len(part.nfe_N))
+            losses.append(self.objective.price * part.nfe_N - rewards_B)
+        losses_N = np.concatenate(losses)
+        return Measurement(float(losses_N.mean()), float(losses_N.std() / math.sqrt(images)))

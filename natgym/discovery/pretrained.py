@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from generators.language_models import library
+from generators.others.library import library
 from natgym.metrics.dino import prepared
 
 

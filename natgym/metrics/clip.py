@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generators.conditions import Condition
-from generators.language_models import library
+from generators.others.library import library, refuse_kernels_of
 from natgym.metrics.dino import prepared
 
 
@@ -28,6 +29,7 @@ class CLIP:
         transformers = library("transformers")
         try:
             self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(name)
+            refuse_kernels_of(Path(name))
             self.model: Any = transformers.CLIPModel.from_pretrained(name, use_safetensors=True)
         except (OSError, ValueError) as error:
             raise ValueError(f"transformers finds no CLIP {name!r}: {error}") from None
