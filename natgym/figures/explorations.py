@@ -1,7 +1,7 @@
 """Policies on the same noise, token by token: the content of the panel that `natgym.pages` lets one look at.
 
-A token is revealed once and then stays, so that a finished image and the step that revealed each token are
-all the images that were on the way there.
+A token that is revealed stays, so that a finished image and the step that revealed each token are all the
+images that were on the way there; of one that rules mask again, only its last reveal is shown.
 """
 
 from __future__ import annotations
