@@ -29,7 +29,7 @@ from natgym.metrics.scenes import Read
 from natgym.policies import FixedPolicy
 from natgym.rollouts import balanced, rollout
 
-OF_CLASSES = tuple(name for name in METRICS if name not in (*Read._fields, *PuzzleReader.tells))
+OF_CLASSES = tuple(name for name in METRICS if name not in (*Read._fields, *PuzzleReader.tells, "cmmd"))
 
 IMAGES = 40
 

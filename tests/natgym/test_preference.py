@@ -23,7 +23,7 @@ def test_it_is_the_cosine_times_the_scale(
     programs = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     program = next(program for program in programs if "class Preference" in program)
     names: dict = {}
-    exec(program[: program.index("\nreward = ")], names)
+    exec(program[: program.index("\npreference = ")], names)
     images = torch.rand(5, channels, 32, 32, generator=torch.Generator().manual_seed(0))
     condition = Labels(torch.arange(5) % 3, 3, ("a cat", "dog", "an old owl"))
     preference = names["Preference"]("pickscore")

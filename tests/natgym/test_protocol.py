@@ -28,7 +28,7 @@ from natgym.metrics.reference import Reference
 from natgym.metrics.scenes import Read
 from rounding import assert_rounded
 
-OF_CLASSES = tuple(name for name in METRICS if name not in (*Read._fields, *PuzzleReader.tells))
+OF_CLASSES = tuple(name for name in METRICS if name not in (*Read._fields, *PuzzleReader.tells, "cmmd"))
 
 BASE = EvaluationProtocol(
     task="digits",
@@ -275,7 +275,7 @@ def test_extractors_by_name() -> None:
     for kind in ("inception", "dinov2", "dinov2-small"):
         with pytest.raises(ValueError, match=f"{kind} needs its --weights"):
             load_extractor(kind, None)
-    with pytest.raises(ValueError, match="'resnet' is not one of classifier, inception, dinov2"):
+    with pytest.raises(ValueError, match="'resnet' is not one of classifier, inception, clip, dinov2"):
         load_extractor("resnet", None)
 
 
