@@ -22,7 +22,7 @@ from natgym.evaluation.scorer import Scorer
 from natgym.metrics import pixels
 from natgym.policies import FixedPolicy
 from natgym.rewards.checks import as_rewards
-from natgym.rewards.contract import Reward
+from natgym.rewards.contract import Reward, needs_batch
 from natgym.rollouts import Policy, Rollout, at_random, rollout, stream
 from natgym.task import Task
 
@@ -143,6 +143,9 @@ class RewardScorer(ScheduleScorer):
         reward: one number for each image, of that image alone.
         conditions: drawn from; by default the task's.
         price: added for each forward pass of an image.
+
+    Raises:
+        ValueError: the reward compares images.
     """
 
     def __init__(
@@ -156,6 +159,10 @@ class RewardScorer(ScheduleScorer):
         threads: int = 1,
     ) -> None:
         super().__init__(task, rules=rules, price=price, threads=threads)
+        if needs_batch(reward):
+            raise ValueError(
+                "the reward compares images, which come in batches; give one of each image alone"
+            )
         self.reward = reward
         self.pool = self.task.pool if conditions is None else conditions
 

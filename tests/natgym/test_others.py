@@ -151,6 +151,11 @@ def test_a_search_measures_minus_the_mean_reward_and_a_price(task: natgym.Task, 
     found = scorer(asked)
     assert found.distance == pytest.approx(losses_N.mean(), rel=1e-12)
     assert found.error == pytest.approx(losses_N.std() / 6**0.5, rel=1e-12)
+    comparing = type(
+        "Comparing", (), {"needs_batch": True, "__call__": lambda self, *batch: variety(*batch)}
+    )()
+    with pytest.raises(ValueError, match="the reward compares images"):
+        RewardScorer(task, comparing, conditions=condition)
 
 
 def test_guidance_means_nothing_where_there_is_no_prompt(tmp_path: Path) -> None:
