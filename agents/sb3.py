@@ -26,9 +26,9 @@ from generators.noise import seeded
 from generators.rules import DecodeRules
 from generators.schedules import DecodeParams
 from natgym.env.vector import DecodeVectorEnv
-from natgym.observations import Observation, Observer
+from natgym.observations import Observation, Observer, reveal_counts
 from natgym.rollouts import Decision
-from natgym.spaces import Map
+from natgym.spaces import Map, ScoreMap
 
 
 class SB3VecEnv(VecEnv):
@@ -198,6 +198,9 @@ class LearnedPolicy:
         start_Bk = torch.zeros(B, k, device=observation["step"].device)
         previous_Bk = observation.get("previous_action", start_Bk)
         shown = self.observer.show(observation, previous_Bk)
+        if isinstance(self.action_map, ScoreMap):
+            rules = self.rules or DecodeRules()
+            shown["reveal"] = reveal_counts(observation, self.action_map.schedule, rules)
         action_Bk = self.policy.get_distribution(shown).mode()
         decision = Decision.of(self.action_map, action_Bk, previous_Bk, step)
         return decision._replace(value_B=self.policy.predict_values(shown)[:, 0])

@@ -218,6 +218,26 @@ class Chosen:
         return scores_BL.masked_fill(self.tokens_BL, math.inf), wanted_B
 
 
+@dataclass(frozen=True, eq=False)
+class Ordered:
+    """Reveal by scores that somebody gives, the highest first, plus tau_2 times Gumbel noise.
+
+    Attributes:
+        scores_BL: of all tokens, finite.
+        rule: in whose place they stand; where it counts by itself, its count is kept.
+    """
+
+    scores_BL: Tensor
+    rule: RevealRule
+
+    def __call__(
+        self, proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        scores_BL = self.scores_BL + remask_temperature_B1 * noise.gumbel(step, self.scores_BL.shape[1])
+        ranked = self.rule(proposal, remask_temperature_B1, noise, step)
+        return (scores_BL, ranked[1]) if isinstance(ranked, tuple) else scores_BL
+
+
 def entropies(log_probs_BLV: Tensor) -> Tensor:
     """Return the entropy (B, L), in nats, of each token's distribution."""
     return -(log_probs_BLV.exp() * log_probs_BLV).sum(-1)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from generators.reveal import REVEAL, Chosen, Confidence, RevealRule
+from generators.reveal import REVEAL, Chosen, Confidence, Ordered, RevealRule
 
 if TYPE_CHECKING:  # a text is checked without torch, so that flags are quick
     from torch import Tensor
@@ -88,8 +88,12 @@ class DecodeRules:
         return cls(reveal, **{key: int(value) if key in COUNTS else value for key, value in numbers.items()})
 
     def choosing(self, tokens_BL: Tensor | None) -> DecodeRules:
-        """Return these rules for a step that reveals chosen tokens (bool); of None, the same."""
-        return self if tokens_BL is None else dataclasses.replace(self, reveal=Chosen(tokens_BL, self.reveal))
+        """Return these rules for a step that reveals chosen tokens (bool), or goes by scores of them (float);
+        of None, the same."""
+        if tokens_BL is None:
+            return self
+        kind = Ordered if tokens_BL.is_floating_point() else Chosen
+        return dataclasses.replace(self, reveal=kind(tokens_BL, self.reveal))
 
     @property
     def text(self) -> str:

@@ -25,6 +25,8 @@ from torch.nn import functional as F
 from generators.contract import Generator
 from generators.decoding import DecodeState
 from generators.reveal import entropies
+from generators.rules import DecodeRules
+from generators.schedules import Schedule
 from natgym.names.spaces import FeatureType, Kind
 from natgym.spaces import ACTION_BOUND, action_space
 
@@ -47,9 +49,25 @@ def observe(state: DecodeState, mask_id: int) -> Observation:
         "features": nothing if prediction is None else prediction.features_BLD,
         "logits": nothing if prediction is None else prediction.logits_BLV,
         "tokens": state.ids_BL,
+        "unknown": state.unknown_B,
         "masked": (state.ids_BL == mask_id).to(torch.uint8),
         "step": torch.full((B, 1), float(state.step), dtype=torch.float32, device=device),
     }
+
+
+def reveal_counts(seen: Observation, schedule: Schedule, rules: DecodeRules) -> Tensor:
+    """Return how many tokens the step reveals of each row by a schedule's mask ratios, (B, 1) float32.
+
+    Args:
+        seen: `masked`, `step`, one of all rows, and `unknown` (B,), tokens that were masked at the start.
+    """
+    masked_B, unknown_B = seen["masked"].sum(1).long().cpu(), seen["unknown"].cpu()
+    step = int(seen["step"][0, 0])
+    left_B = torch.zeros_like(masked_B)
+    if step + 1 < schedule.steps:
+        ratio_B = schedule.params(step, len(masked_B)).mask_ratio
+        left_B = rules.mask_counts(ratio_B, masked_B, unknown_B)
+    return (masked_B - left_B)[:, None].to(seen["step"])
 
 
 def statistics(logits_BLV: Tensor) -> Tensor:

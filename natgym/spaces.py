@@ -15,7 +15,7 @@ from torch import Tensor
 
 from generators.parameters import EXPONENTIAL, SIGMOID, SOFTPLUS, Activation
 from generators.schedules import PARAMETERS, TABLE, DecodeParams, Schedule
-from natgym.names.spaces import REVEAL, Actions, Preset, check_actions, check_preset
+from natgym.names.spaces import REVEAL, TOKENS, Actions, Preset, check_actions, check_preset
 
 ACTION_BOUND = 10.0
 """Of the paper's presets and of searches; never met in practice."""
@@ -317,8 +317,29 @@ class TokenMap:
     def __call__(self, action_BL: Tensor, step: int) -> DecodeParams:
         """Return the schedule's decoding parameters; ValueError if an action is not finite."""
         if not bool(torch.isfinite(action_BL.float()).all()):
-            raise ValueError("an action is not finite; give 1 for each token to reveal, else 0")
+            raise ValueError("an action is not finite; give a number for each token")
         return self.schedule.params(step, len(action_BL))
+
+
+class ScoreMap(TokenMap):
+    """Actions that are scores of the tokens: of those that are masked the highest are revealed, as many as
+    the schedule's mask ratio says. They stand in the place of the rule's, so that tau_2 adds noise to them.
+    """
+
+    name = TOKENS  # type: ignore[assignment]
+
+    @property
+    def action_space(self) -> spaces.Box:  # type: ignore[override]
+        """One score for each token."""
+        return spaces.Box(-ACTION_BOUND, ACTION_BOUND, (self.num_tokens,), np.float32)
+
+    def chosen(self, action_BL: Tensor) -> Tensor:
+        """Return the scores, float (B, L)."""
+        return action_BL.float()
+
+    def outside(self, action_BL: Tensor) -> Tensor:
+        """Return a bool (B,): whether a score is out of bounds, which changes nothing."""
+        return (action_BL.abs() > ACTION_BOUND).any(-1)
 
 
 Map = ActionMap | TokenMap

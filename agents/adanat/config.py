@@ -15,7 +15,16 @@ from generators.checks import all_finite, at_least, finite
 from generators.precision import Precision
 from generators.rules import DecodeRules
 from natgym.evaluation.objective import ObjectiveName
-from natgym.names.spaces import PARAMETERS, REVEAL, Actions, FeatureType, Kind, check_actions, check_preset
+from natgym.names.spaces import (
+    PARAMETERS,
+    REVEAL,
+    TOKENS,
+    Actions,
+    FeatureType,
+    Kind,
+    check_actions,
+    check_preset,
+)
 from natgym.names.tasks import at_hand
 from natgym.rewards.config import RewardOptions, groups_of
 from natgym.rewards.contract import Reward
@@ -45,7 +54,7 @@ class EnvConfig:
     schedule: str = "reference"
     """What the policy starts from: a family's name or a schedule file."""
     actions: Actions = "default"
-    """Action map around the schedule; or reveal: of each token, whether the step reveals it."""
+    """Action map around the schedule; or of each token, reveal: whether a step reveals it; tokens: scores."""
     parameters: tuple[str, ...] = PARAMETERS
     """Decoding parameters that the policy sets; the others follow the schedule."""
     smoothing: float = 0.0
@@ -296,7 +305,7 @@ class TrainingConfig:
 
     def settings_of(self, kind: str) -> dict[str, Any]:
         """Return the settings in which a training of one of KINDS differs from this one."""
-        network = "tokens" if self.env.actions == REVEAL else "policy"
+        network = "tokens" if self.env.actions in (REVEAL, TOKENS) else "policy"
         return {f"{network}.blind": True} if kind == STEP_ONLY else {}
 
     @property

@@ -17,6 +17,7 @@ from agents.adanat.actor import Actor, export_actor
 from agents.adanat.config import AdaNATConfig
 from agents.adanat.folders import policy_name
 from agents.adanat.network import AdaNATPolicy, PolicyConfig, SeparatePolicy
+from agents.adanat.orders import OrderPolicy
 from agents.adanat.parts import TokenPolicyConfig
 from agents.adanat.tokens import TokenPolicy
 from agents.distributed.ranks import Ranks
@@ -32,11 +33,12 @@ from generators.files import config_from_dict, read_json
 from generators.noise import seeded
 from generators.rules import DecodeRules
 from generators.schedules import Schedule
+from natgym.env.arguments import shown_space
 from natgym.env.vector import DecodeVectorEnv
-from natgym.names.spaces import REVEAL
+from natgym.names.spaces import REVEAL, TOKENS
 from natgym.observations import Observer
 from natgym.policies import FixedPolicy
-from natgym.spaces import ActionMap, Map, TokenMap
+from natgym.spaces import ActionMap, Map, ScoreMap, TokenMap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +74,13 @@ def new_ppo(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any = None) -> P
     ranks = Ranks.here()
     transitions = env.steps * env.num_envs * ranks.count
     chooses = isinstance(env.action_map, TokenMap)
-    usual = TokenPolicy if chooses else AdaNATPolicy
+    usual = _usual(env.action_map)
     made_of = usual if policy is None else policy
     _check_policy(made_of, config)
     kwargs: dict[str, Any] = {"optimizer_kwargs": {"eps": config.adam_eps}}
     if isinstance(made_of, type) and issubclass(made_of, AdaNATPolicy):
         kwargs |= {"config": config.policy, "grid": env.observer.features_grid}
-    elif made_of is TokenPolicy:
+    elif made_of in (TokenPolicy, OrderPolicy):
         if env.observer.kind != "statistics":
             raise ValueError(f"observation {env.observer.kind}: to choose tokens, policies read statistics")
         kwargs |= {"config": config.tokens}
@@ -117,11 +119,18 @@ def new_ppo(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any = None) -> P
     return ppo
 
 
+def _usual(action_map: Map) -> type[SeparatePolicy]:
+    """Return natgym's policy for a map."""
+    if isinstance(action_map, ScoreMap):
+        return OrderPolicy
+    return TokenPolicy if isinstance(action_map, TokenMap) else AdaNATPolicy
+
+
 def _hold_near(policy: ActorCriticPolicy, reference: str, action_map: Map) -> None:
     """Hold a new policy near itself or near a saved one; ValueError if that plays another schedule or has
     another network."""
-    if not isinstance(policy, SeparatePolicy):
-        raise ValueError(f"kl_weight: {policy_name(policy)} measures no divergence; natgym's policies do")
+    if not isinstance(policy, SeparatePolicy) or isinstance(policy, OrderPolicy):
+        raise ValueError(f"kl_weight: {policy_name(policy)} measures no divergence; others of natgym do")
     other = copy.deepcopy(policy)
     if reference != "start":
         table_T4, weights = _saved(Path(reference))
@@ -209,8 +218,8 @@ def load_own(folder: Path, policy_class: Any, device: torch.device | str = "cpu"
         ValueError: the class is not given, or the weights don't fit it.
     """
     told = read_description(folder)["config"]
-    if (name := told.pop("class")) == policy_name(TokenPolicy):
-        policy_class = TokenPolicy
+    ours = {policy_name(kind): kind for kind in (TokenPolicy, OrderPolicy)}
+    policy_class = ours.get(name := told.pop("class"), policy_class)
     if policy_class is None:
         raise ValueError(
             f"{folder} holds a policy of class {name}, which is not natgym's; load it with "
@@ -221,26 +230,27 @@ def load_own(folder: Path, policy_class: Any, device: torch.device | str = "cpu"
     schedule = Schedule(torch.tensor(config.table, dtype=torch.float64), config.schedule_name)
     action_map = _action_map(config, schedule, observer)
     kwargs: dict[str, Any] = {}
-    if policy_class is TokenPolicy:
+    if policy_class in (TokenPolicy, OrderPolicy):
         kwargs = {"config": config_from_dict(TokenPolicyConfig, config.widths or {})}
     elif config.widths is not None:  # a child of AdaNAT's own
         widths = config_from_dict(PolicyConfig, config.widths)
         kwargs = {"config": widths, "grid": observer.features_grid}
-    spaces = observer.space(schedule.steps), action_map.action_space
+    rules = DecodeRules() if config.rules is None else DecodeRules.of(config.rules, observer.grid)
+    spaces = shown_space(observer, action_map, rules, schedule.steps), action_map.action_space
     policy = policy_class(*spaces, lambda _: 0.0, **kwargs).to(device)
     try:
         policy.load_state_dict(load_tensors(folder / "model.safetensors", device))
     except RuntimeError as error:
         raise ValueError(f"{folder} does not fit {policy_name(policy)}: {error}") from None
     policy.set_training_mode(False)
-    rules = None if config.rules is None else DecodeRules.of(config.rules, observer.grid)
-    return LearnedPolicy(policy, observer, action_map, rules)
+    return LearnedPolicy(policy, observer, action_map, None if config.rules is None else rules)
 
 
 def _action_map(config: OwnConfig, schedule: Schedule, observer: Observer) -> Map:
     """Return the action map that a saved policy was trained with."""
-    if config.actions == REVEAL:
-        return TokenMap(schedule, math.prod(observer.grid))
+    if config.actions in (REVEAL, TOKENS):
+        kind = TokenMap if config.actions == REVEAL else ScoreMap
+        return kind(schedule, math.prod(observer.grid))
     options: dict[str, Any] = {"parameters": config.parameters, "smoothing": config.smoothing}
     return ActionMap.named(config.actions, schedule, config.own_map, **options)
 

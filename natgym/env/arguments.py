@@ -12,15 +12,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from generators.conditions import Condition
+from generators.parts import Parts
+from generators.reveal import counts
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, Schedule, as_schedule
-from natgym.names.spaces import REVEAL
+from natgym.names.spaces import REVEAL, TOKENS
+from natgym.observations import Observation, Observer, reveal_counts
 from natgym.rewards.config import reward_weights
 from natgym.rewards.contract import needs_batch
-from natgym.spaces import ActionMap, Actions, Map, TokenMap
+from natgym.spaces import ActionMap, Actions, Map, ScoreMap, TokenMap
 from natgym.task import Task
 
 RENDER_MODES = ("rgb_array",)
@@ -97,6 +101,34 @@ def build_task(task: Any, generator: Any, tokenizer: Any, device: str | None) ->
     return Task(generator=generator, tokenizer=tokenizer, device=device)
 
 
+def shown_space(observer: Observer, action_map: Map, rules: DecodeRules, steps: int) -> spaces.Dict:
+    """Return what one agent sees: what the observer shows, and `reveal` where actions are scores of tokens.
+
+    Raises:
+        ValueError: of scores, the rules say by themselves how many tokens a step reveals.
+    """
+    shown = observer.space(steps)
+    if not isinstance(action_map, ScoreMap):
+        return shown
+    if counts(rules.reveal) or rules.remask_rate:
+        raise ValueError(
+            f"rules {rules.text!r}: with actions 'tokens' the schedule says how many; give confidence"
+        )
+    return spaces.Dict({**shown, "reveal": spaces.Box(0, action_map.num_tokens, (1,), np.float32)})
+
+
+def shown(parts: Parts | None, observer: Observer, action_map: Map, played_Bk: Tensor) -> Observation:
+    """Return what agents see of images in progress."""
+    assert parts is not None
+    told = parts.show(observer, played_Bk)
+    if isinstance(action_map, ScoreMap) and not parts.done:
+        unknown_B = torch.cat([state.unknown_B for state in parts.states])
+        told["reveal"] = reveal_counts(told | {"unknown": unknown_B}, action_map.schedule, parts.rules)
+    elif isinstance(action_map, ScoreMap):
+        told["reveal"] = torch.zeros_like(told["step"])
+    return told
+
+
 def used_options(reward: Any, options: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Any]:
     """Return the options of named rewards, none of which is for a reward that is not used.
 
@@ -137,10 +169,11 @@ def build_action_map(
             guidance that means nothing.
     """
     usual = tuple(parameters) == PARAMETERS
-    if actions == REVEAL:
+    if actions in (REVEAL, TOKENS):
         if not usual or smoothing:
-            raise ValueError("actions 'reveal' choose tokens and set no parameters; leave these out")
-        return TokenMap(as_schedule(schedule or "reference", steps), num_tokens)
+            raise ValueError(f"actions {actions!r} choose tokens and set no parameters; leave these out")
+        kind = TokenMap if actions == REVEAL else ScoreMap
+        return kind(as_schedule(schedule or "reference", steps), num_tokens)
     if not guides and usual and isinstance(actions, str):
         parameters = [name for name in PARAMETERS if name != "guidance_scale"]
     set_by_action = parameters if isinstance(actions, str) else actions.parameters

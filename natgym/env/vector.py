@@ -106,7 +106,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     | price | 0.0 | taken off the reward for each forward pass that the image took |
     | tokenizer | None | live, or folder, in place of the task's |
     | schedule | None | what zero action plays: family name, file or `Schedule`; by default reference |
-    | actions | "default" | preset of `ActionMap`, a live one, or "reveal": a bit for each token, (L,) |
+    | actions | "default" | preset or live `ActionMap`; for each token "reveal": a bit, "tokens": a score |
     | parameters | all four | names of those that an action sets |
     | smoothing | 0.0 | share of the action played before, in [0, 1) |
     | observation | "features" | "features", "pooled", "tokens", or "statistics": also how sure it is |
@@ -182,10 +182,11 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         self.action_map = arguments.build_action_map(
             actions, schedule, steps, parameters, smoothing, self.generator.num_tokens, self.pool.guides
         )
-        shown = {"kind": observation, "dtype": dtype, "num_smoothed": self.action_map.num_smoothed}
-        self.observer = Observer.of(self.generator, **shown)
+        seen = {"kind": observation, "dtype": dtype, "num_smoothed": self.action_map.num_smoothed}
+        self.observer = Observer.of(self.generator, **seen)
         self.first_pass = FirstPass(self.generator, first_pass_bytes) if first_pass_bytes else None
-        self.single_observation_space = self.observer.space(steps)
+        shown = self.observer, self.action_map, self.rules, steps
+        self.single_observation_space = arguments.shown_space(*shown)
         self.single_action_space = self.action_map.action_space
         self.observation_space = batched(self.single_observation_space, num_envs)
         self.action_space = batched_actions(self.single_action_space, num_envs)
@@ -346,5 +347,4 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         return self.pool[rows_B.to(self.device)]
 
     def _observe(self) -> Observation:
-        assert self.parts is not None
-        return self.parts.show(self.observer, self.played_Bk)
+        return arguments.shown(self.parts, self.observer, self.action_map, self.played_Bk)

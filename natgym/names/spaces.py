@@ -9,7 +9,8 @@ from generators import parameters
 
 Preset = Literal["default", "paper", "paper-no-residual"]
 REVEAL: Literal["reveal"] = "reveal"
-Actions = Literal[Preset, "reveal"]
+TOKENS: Literal["tokens"] = "tokens"
+Actions = Literal[Preset, "reveal", "tokens"]
 Kind = Literal["features", "pooled", "tokens", "statistics"]
 FeatureType = Literal["float32", "float16"]
 PARAMETERS = tuple(parameters.sealed())
