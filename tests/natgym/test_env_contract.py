@@ -14,6 +14,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from packaging.version import Version
 from torch import Tensor
 
 import natgym
@@ -75,7 +76,8 @@ def test_worker_processes_of_gymnasium_start_whatever_the_number_of_threads() ->
     command = [sys.executable, "-c", ASYNC]
     environment = os.environ | {"OMP_NUM_THREADS": "4"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
-    assert done.stdout.split() == ["False", "(2,)", "False", "(2,)", "True", "(2,)"], done.stderr
+    several = Version(torch.__version__) >= Version("2.14")  # threads for so few numbers
+    assert done.stdout.split() == ["False", "(2,)", "False", "(2,)", str(several), "(2,)"], done.stderr
 
 
 def test_the_default_reward_needs_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
