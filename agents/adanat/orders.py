@@ -25,7 +25,7 @@ NEVER = -1e9  # the logit of a token that is revealed already; finite, so that d
 class PlackettLuce(Distribution):
     """Which tokens are revealed, in which order; SB3's surface."""
 
-    distribution: tuple[Tensor, Tensor]
+    distribution: tuple[Tensor, Tensor]  # type: ignore[assignment]
 
     def proba_distribution_net(self, *args: Any, **kwargs: Any) -> nn.Module:
         return nn.Identity()
