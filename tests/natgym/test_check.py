@@ -35,7 +35,9 @@ def test_shipped_generators_pass(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*sorted({*NAMED} - {"caption", "valid", "held"}), {"classifier": 1.0, "influence": 0.5}], ids=str
+    "name",
+    [*sorted({*NAMED} - {"caption", "valid", "held", "http"}), {"classifier": 1.0, "influence": 0.5}],
+    ids=str,
 )
 def test_named_rewards_and_a_sum_pass(name: Any) -> None:
     images = load_split("digits", "select").images_NCHW[:20]
