@@ -21,7 +21,7 @@ TRIED = {
     )
 }
 PROGRAMS = {path.stem: path for path in sorted(FOLDER.glob("*.py")) if not path.stem.startswith("test_")}
-QUICK = {"sb3_ppo", "sb3_contrib_tqc", "cleanrl_ppo"}  # some seconds each, most of them torch's
+QUICK = {"sb3_ppo"}  # some seconds, most of them torch's; the others are alike
 
 
 def unmet(wanted: str) -> str | None:
