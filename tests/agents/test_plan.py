@@ -8,9 +8,13 @@ import torch
 from agents.adanat import plan
 from agents.adanat.config import AdaNATConfig, TrainingConfig
 from agents.adanat.learned import new_ppo
+from agents.adanat.network import PolicyConfig
 from agents.adanat.plan import Need, Plan, memory_plan, refuse_too_large
 from generators.live_bytes import LiveBytes
+from generators.nat import NAT, nat_l
+from generators.vqgan import VQGAN, vqgan_f16
 from natgym.env.vector import DecodeVectorEnv
+from natgym.rewards import AdversarialConfig, AdversarialReward
 
 
 def peaks(env: DecodeVectorEnv, config: AdaNATConfig) -> dict[str, int]:
@@ -46,7 +50,22 @@ def test_a_plan_is_what_tensors_take(
     env = DecodeVectorEnv(
         rows, task=task, steps=steps, micro_batch=micro_batch, observation=observation, autoreset=False
     )
-    config = AdaNATConfig(minibatch=minibatch)
+    assert_as_planned(env, AdaNATConfig(minibatch=minibatch))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [2, 3])
+def test_a_plan_is_what_tensors_take_at_the_papers_sizes(steps: int) -> None:
+    """Random weights of NAT-L and the f16 VQGAN, the paper's policy and a discriminator, four images."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        live: dict[str, Any] = {"generator": NAT(nat_l()).eval(), "tokenizer": VQGAN(vqgan_f16()).eval()}
+    reward = AdversarialReward((3, 256, 256), 1000, AdversarialConfig())
+    env = DecodeVectorEnv(4, dtype="float16", steps=steps, autoreset=False, reward=reward, **live)
+    assert_as_planned(env, AdaNATConfig(minibatch=None, policy=PolicyConfig()))
+
+
+def assert_as_planned(env: DecodeVectorEnv, config: AdaNATConfig) -> None:
     planned = memory_plan(env, config)
     before = planned.needs[0].bytes  # networks that were there before anybody looked
     expected = {name: size - before for name, size in planned.phases.items()}
