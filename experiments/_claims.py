@@ -90,7 +90,9 @@ def difference(statement: Statement, raw: pd.DataFrame) -> tuple[Difference, flo
     """Return ours minus theirs over the seeds, and by how much ours may be worse, in units of the metric."""
     metric = statement.metric
     ours, theirs = (frame_of_arm(raw, arm, metric) for arm in (statement.ours, statement.theirs))
-    labels = {"policy": said(statement.ours), "minus": said(statement.theirs), "over": "seeds"}
+    command = said(statement.ours).partition(": ")[0]
+    minus = said(statement.theirs).removeprefix(f"{command}: ")  # said once
+    labels = {"policy": said(statement.ours), "minus": minus, "over": "seeds"}
     allowed = statement.allowed * float(theirs[metric].abs().mean())
     return paired_difference(ours, theirs, metric, **labels), allowed
 
@@ -245,7 +247,13 @@ def listing() -> str:
 
 
 def tables(folder: Path) -> str:
-    """Return the page's tables: what came of each claim, and how it was measured."""
+    """Return the page's tables: what came of each claim, and how it was measured.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"measured {folder} is no folder; give the docs/claims of a clone, or a run")
     claims = ["| row | paper | claim | on | ours - theirs | verdict |", "|---|---|---|---|---|---|"]
     hows = [
         "| row | T | seeds | budget | what chooses | date, commit, machine |",
@@ -287,6 +295,6 @@ def work(args: Args) -> None:
     if args.list:
         print(listing())
     if args.table:
-        print(tables(args.measured))
+        print(tables(args.measured or HERE.parent / "docs" / "claims"))
     if args.row or args.resume or args.quick:
         measure(args)

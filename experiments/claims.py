@@ -8,8 +8,6 @@ from pathlib import Path
 from _claim_rows import ROWS
 from _cli import main
 
-MEASURED = Path(__file__).resolve().parent.parent / "docs" / "claims"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
@@ -27,8 +25,8 @@ class Args:
     """Print the tables of the page of claims, of the raw figures in --measured."""
     quick: bool = False
     """Run the rows, by default all, at toy size and for one seed, to see that they run; no verdicts."""
-    measured: Path = MEASURED
-    """Folder of what was measured: ROW.csv, ROW.json, ROW.png."""
+    measured: Path | None = None
+    """Folder of what was measured, ROW.csv and ROW.json, by default docs/claims of this clone."""
     output: Path | None = None
     """Run folder, by default runs/claims-<time>."""
     resume: Path | None = None
