@@ -7,20 +7,20 @@ from _claim_terms import Command
 LOCAL = "--local --threads 1"
 HERE_TOO = "--task digits --schedule maskgit --seed {seed} --evaluate-every 10 --evaluation-images 500 "
 HERE_TOO += f"--final-images 2000 --images 2000 --evaluation-seeds 0 1 {LOCAL}"
-TOY_SEARCH = "--images-per-evaluation 8 --race 2 --finalists 2 --final-images 40 --coarse.remask 2 8 "
-TOY_SEARCH += "--coarse.sampling 1 --coarse.guidance 0 --images 40 --evaluation-seeds 0 --budget "
-TOY_TRAINING = "--updates 2 --trajectories 32 --minibatch 64 --evaluate-every 1 --evaluation-images 40 "
-TOY_TRAINING += "--final-images 40 --search.images-per-evaluation 8 --search.race 2 --search.finalists 2 "
-TOY_TRAINING += "--search.final-images 40 --search.coarse.remask 2 8 --search.coarse.sampling 1 "
-TOY_TRAINING += "--search.coarse.guidance 0 --search.budget 300 --images 40 --evaluation-seeds 0"
-TOY_JUDGED = "--images 40 --seeds 0"
+TOY_SEARCH = "--images-per-evaluation 8 --race 2 --finalists 2 --final-images 70 --coarse.remask 2 8 "
+TOY_SEARCH += "--coarse.sampling 1 --coarse.guidance 0 --images 70 --evaluation-seeds 0 --budget "
+TOY_TRAINING = "--updates 2 --trajectories 32 --minibatch 64 --evaluate-every 1 --evaluation-images 70 "
+TOY_TRAINING += "--final-images 70 --search.images-per-evaluation 8 --search.race 2 --search.finalists 2 "
+TOY_TRAINING += "--search.final-images 70 --search.coarse.remask 2 8 --search.coarse.sampling 1 "
+TOY_TRAINING += "--search.coarse.guidance 0 --search.budget 300 --images 70 --evaluation-seeds 0"
+TOY_JUDGED = "--images 70 --seeds 0"
 
 
 def search(name: str, steps: int, budget: int, optimizers: str = "cma") -> Command:
     """Return searches on digits, each of `budget` images."""
     line = f"autonat_search.py --task digits --steps {steps} --optimizer {optimizers} --budget {budget} "
     line += f"--seed {{seed}} --images 2000 --evaluation-seeds 0 1 {LOCAL}"
-    toy = 8 * (4 * steps - 1) + 2 * 40 + 40  # a generation of finite differences, and the finalists
+    toy = 8 * (4 * steps - 1) + 2 * 70 + 40  # a generation of finite differences, and the finalists
     return Command(name=name, line=line, toy=TOY_SEARCH + str(toy))
 
 

@@ -59,7 +59,7 @@ class Row:
         chooses: which images choose what is kept, and which judge it.
         commands, statements: see there.
         seeds: of searches or trainings; three at least.
-        shows: further figures, by the name that they get, of the first seed: COMMAND-SEED/figures/FILE.
+        shows: further figures: the name that they get, and where they lie, with * for what varies.
         attempts: how often it was tried with other settings, where it did not hold.
     """
 

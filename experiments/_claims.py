@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -156,11 +157,11 @@ def measured(row: Row, seeds: Sequence[int], folder: Path) -> pd.DataFrame:
     frames = []
     for command, seed, name in runs_of(row, seeds):
         if (path := folder / name / "results.json").is_file():  # trainings of generators judge nothing
-            frames.append(_figures(read_json(path), command, seed, name))
+            frames.append(_figures(read_json(path), command, seed, folder))
     return pd.concat(frames, ignore_index=True)
 
 
-def _figures(results: dict[str, Any], command: Command, seed: int, name: str) -> pd.DataFrame:
+def _figures(results: dict[str, Any], command: Command, seed: int, folder: Path) -> pd.DataFrame:
     if "jobs" in results:  # of mmgcd_discover.py: methods on splits
         frame = frame_of(results["jobs"]).drop(columns="cpu_seconds")
         frame.insert(0, "arm", f"{command.name}: " + frame.pop("method"))
@@ -168,7 +169,8 @@ def _figures(results: dict[str, Any], command: Command, seed: int, name: str) ->
     lines = []
     for row in results["rows"]:
         if "steps" in row and "per_seed" in row:  # not of real images
-            policy = row["policy"].replace(name, command.name)
+            policy = row["policy"].replace(f"{folder}/", "")  # a name by folders, and these without seeds
+            policy = re.sub(rf"-{seed}(?=/|$)", "", policy)
             policy = policy.rpartition("/generator ")[2]  # generators are known by their command
             means = pd.DataFrame(row["per_seed"]).drop(columns="seed").mean()
             costs = {cost: row.get(cost) for cost in ("nfe", "gflop", "images_spent")}
@@ -209,7 +211,8 @@ def write(row: Row, run_: Run, seeds: Sequence[int], toy: bool) -> None:
     note = f"{row.task}, T = {row.steps}, {len(seeds)} seeds; diamonds: means, bars: paired 95 % t-intervals"
     run_.write_figure(row.name, claims_figure(pairs, note))
     for name, path in row.shows:
-        write_atomic(run_.folder / "figures" / f"{row.name}-{name}.png", (run_.folder / path).read_bytes())
+        (found,) = run_.folder.glob(path)
+        write_atomic(run_.folder / "figures" / f"{row.name}-{name}.png", found.read_bytes())
     if not toy:
         each, verdict_ = judged(row, raw)
         for pair, one in each:

@@ -102,18 +102,9 @@ _STEPS = Row(
 )
 
 
-def _rewarded(reward: str) -> tuple[Command, ...]:
-    line = "--steps 2 --updates 40 --trajectories 512 --no-step-only --search.budget 4000 --images 500 "
-    line += f"--evaluation-seeds 0 --reward {reward}"
-    toy = "--discriminator-batch 32 --warmup 1"
-    judged = f"evaluate.py --task digits --policy {{runs}}/rewarded-{reward}-{{seed}}/last maskgit --steps 2 "
-    judged += "--images 2000 --seeds 0 1 --threads 1"
-    return (
-        learned(f"rewarded-{reward}", line, toy),
-        Command(name=reward, line=judged, toy=TOY_JUDGED),
-    )
-
-
+_REWARDED = "--steps 2 --updates 40 --trajectories 512 --no-step-only --finalists 1 --search.budget 4000 "
+_REWARDED += "--images 500 --evaluation-seeds 0"
+_LAST = " ".join(f"{{runs}}/rewarded-{reward}-{{seed}}/last" for reward in REWARDED)
 _REWARDS = Row(
     name="adanat-rewards",
     paper="AdaNAT",
@@ -122,16 +113,31 @@ _REWARDS = Row(
     task="digits",
     steps="2",
     budget="40 updates of 512 images from maskgit; the last policy is judged, as nothing chooses it",
-    chooses="nothing is chosen; report judges, 2,000 images for each of 2 seeds",
-    commands=tuple(command for reward in REWARDED for command in _rewarded(reward)),
-    statements=(
-        Statement(ours="distance: maskgit", theirs="distance: last"),
-        Statement(ours="classifier: maskgit", theirs="classifier: last", metric="recall"),
-        Statement(ours="adversarial: last", theirs="classifier: last", metric="recall"),
-        Statement(ours="adversarial: last", theirs="classifier: last"),
-        Statement(ours="adversarial: last", theirs="adversarial: maskgit"),
+    chooses=GENERATED,
+    commands=(
+        *(
+            learned(
+                f"rewarded-{reward}", f"{_REWARDED} --reward {reward}", "--discriminator-batch 32 --warmup 1"
+            )
+            for reward in REWARDED
+        ),
+        Command(
+            name="last",
+            line=f"evaluate.py --task digits --policy {_LAST} maskgit --steps 2 --images 2000 --seeds 0 1 "
+            "--threads 1",
+            toy=TOY_JUDGED,
+        ),
     ),
-    shows=tuple((reward, f"{reward}-0/figures/samples-last-T2.png") for reward in REWARDED),
+    statements=(
+        Statement(ours="last: maskgit", theirs="last: rewarded-distance/last"),
+        Statement(ours="last: maskgit", theirs="last: rewarded-classifier/last", metric="recall"),
+        Statement(
+            ours="last: rewarded-adversarial/last", theirs="last: rewarded-classifier/last", metric="recall"
+        ),
+        Statement(ours="last: rewarded-adversarial/last", theirs="last: rewarded-classifier/last"),
+        Statement(ours="last: rewarded-adversarial/last", theirs="last: maskgit"),
+    ),
+    shows=tuple((reward, f"last-0/figures/samples-*rewarded-{reward}-0-last-T2.png") for reward in REWARDED),
 )
 _SMOOTHED = {"plain": 0, "smoothed": 0.8}
 _SIXTEEN = "--steps 16 --updates 20 --trajectories 256 --no-step-only --search.budget 4000"
