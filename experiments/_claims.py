@@ -217,7 +217,7 @@ def write(row: Row, run_: Run, seeds: Sequence[int], toy: bool) -> None:
         each, verdict_ = judged(row, raw)
         for pair, one in each:
             print(f"{pair.policy} - {pair.minus}: {pair} in {pair.metric}, {one}")
-        print(f"{row.name}: {verdict_}")
+        print(f"{row.name}: {verdict_}", flush=True)  # the next row may take an hour
 
 
 def load(args: Args) -> list[Row]:
@@ -240,61 +240,9 @@ def measure(args: Args) -> None:
     print(f"{run_.folder}: ROW.csv, ROW.json, figures/, and the folders of the commands")
 
 
-def listing() -> str:
-    """Return the rows, their commands and what each may spend."""
-    lines = []
-    for row in ROWS.values():
-        lines += [f"{row.name}: {row.paper}. {row.claim}", f"  budget: {row.budget}", f"  {row.chooses}"]
-        lines += [f"  {command.name}: python experiments/{command.line}" for command in row.commands]
-    return "\n".join(lines)
-
-
-def tables(folder: Path) -> str:
-    """Return the page's tables: what came of each claim, and how it was measured.
-
-    Raises:
-        ValueError: there is no such folder.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"measured {folder} is no folder; give the docs/claims of a clone, or a run")
-    claims = ["| row | paper | claim | on | ours - theirs | verdict |", "|---|---|---|---|---|---|"]
-    hows = [
-        "| row | T | seeds | budget | what chooses | date, commit, machine |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in ROWS.values():
-        found, when = "", "-"
-        outcome = "not measured here"
-        if (path := folder / f"{row.name}.csv").is_file():
-            each, verdict_ = judged(row, pd.read_csv(path))
-            found = "; ".join(_difference(pair, one) for pair, one in each)
-            outcome = _outcome(row, verdict_)
-            about = read_json(folder / f"{row.name}.json")
-            when = f"{about['date']}, {about['commit']}, {about['machine']}; [raw](claims/{row.name}.csv), "
-            when += f"[figure](claims/{row.name}.png)"
-        said_ = f"{row.claim} ({row.reported})"
-        claims.append(f"| `{row.name}` | {row.paper} | {said_} | {row.task} | {found} | {outcome} |")
-        hows.append(
-            f"| `{row.name}` | {row.steps} | {len(row.seeds)} | {row.budget} | {row.chooses} | {when} |"
-        )
-    return "\n".join([*claims, "", *hows])
-
-
-def _difference(pair: Difference, verdict_: Verdict) -> str:
-    """Return a difference for the table, bold where the claim holds there."""
-    numbers = f"**{pair}**" if verdict_ == "holds" else str(pair)
-    metric = "" if pair.metric == "distance" else f"{pair.metric}, "
-    return f"{metric}{pair.policy} - {pair.minus}: {numbers}"
-
-
-def _outcome(row: Row, verdict_: Verdict) -> str:
-    if verdict_ == "holds":
-        return "holds"
-    times = "one attempt" if row.attempts == 1 else f"{row.attempts} attempts"
-    return f"{verdict_} at this scale, {times}"
-
-
 def work(args: Args) -> None:
+    from _claims_page import listing, tables
+
     if args.list:
         print(listing())
     if args.table:

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
 import _claims  # noqa: E402
+import _claims_page  # noqa: E402
 from _claim_rows import ROWS  # noqa: E402
 from _claim_terms import Command, Row, Statement  # noqa: E402
 
@@ -138,17 +139,17 @@ def test_a_mistake_in_a_command_ends_all_before_anything_is_run(capsys: pytest.C
 
 def test_the_page_says_what_the_raw_figures_give() -> None:
     """Printed by `claims.py --table`, and put there by hand."""
-    text, tables = PAGE.read_text(), _claims.tables(MEASURED)
+    text, tables = PAGE.read_text(), _claims_page.tables(MEASURED)
     for table in tables.split("\n\n"):
         assert table in text, "print the tables anew: claims.py --table"
     assert {path.stem for path in MEASURED.glob("*.csv")} <= set(ROWS)
 
 
 def test_what_was_not_measured_has_no_verdict(tmp_path: Path) -> None:
-    told = _claims.tables(tmp_path)
+    told = _claims_page.tables(tmp_path)
     assert told.count("| not measured here |") == len(ROWS) and "at this scale" not in told
     with pytest.raises(ValueError, match="none is no folder"):
-        _claims.tables(tmp_path / "none")
+        _claims_page.tables(tmp_path / "none")
 
 
 @pytest.mark.parametrize("path", sorted(MEASURED.glob("*.csv")), ids=lambda path: path.stem)
