@@ -16,10 +16,10 @@ TOY_TRAINING += "--search.coarse.guidance 0 --search.budget 300 --images 70 --ev
 TOY_JUDGED = "--images 70 --seeds 0"
 
 
-def search(name: str, steps: int, budget: int, optimizers: str = "cma") -> Command:
-    """Return searches on digits, each of `budget` images."""
+def search(name: str, steps: int, budget: int, each: int, optimizers: str = "cma") -> Command:
+    """Return searches on digits, each of `budget` images, `each` an evaluation."""
     line = f"autonat_search.py --task digits --steps {steps} --optimizer {optimizers} --budget {budget} "
-    line += f"--seed {{seed}} --images 2000 --evaluation-seeds 0 1 {LOCAL}"
+    line += f"--images-per-evaluation {each} --seed {{seed}} --images 1000 --evaluation-seeds 0 1 {LOCAL}"
     toy = 8 * (4 * steps - 1) + 2 * 70 + 40  # a generation of finite differences, and the finalists
     return Command(name=name, line=line, toy=TOY_SEARCH + str(toy))
 
@@ -44,6 +44,7 @@ def drawn(name: str, steps: int, policy: str = "maskgit") -> Command:
     return Command(name=f"{name}-T{steps}", line=line, toy=TOY_JUDGED)
 
 
+SEARCHED = "train and, for finalists, select choose; report judges, 1,000 images for each of 2 seeds"
 SPLITS = "train and, for the kept one, select choose; report judges, 2,000 images for each of 2 seeds"
 GENERATED = "nothing is chosen; report judges, 2,000 images for each of 2 seeds"
 SHORT = "600 updates of 128 images for each generator, a third of the task's recipe; schedule maskgit"
