@@ -222,7 +222,7 @@ def test_every_row_runs_at_toy_size(call: Call, here: None, tmp_path: Path, name
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [([], "nothing is asked for"), (["--row", "fid"], "row fid: there are autonat-generation")],
+    [([], "nothing is asked for"), (["--row", "fid"], "row fid: there are autonat-generation-T4")],
 )
 def test_mistakes_are_one_line(call: Call, arguments: list[str], expected: str) -> None:
     code, said, error = call("claims.py", *arguments)
