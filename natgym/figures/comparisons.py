@@ -123,7 +123,7 @@ def _intervals(axis: Axes, differences: Sequence[Difference], names: Sequence[st
         axis.errorbar(pair.mean, place, xerr=pair.half_width, color=COLORS[0], marker="D", markersize=4.5)
     axis.axvline(0, color="0.5", linewidth=0.8)
     axis.set_yticks(range(len(differences)), names, fontsize=SMALL + 1)
-    axis.invert_yaxis()
+    axis.set_ylim(len(differences) - 0.5, -0.5)  # the first one above
 
 
 def agreement_figure(table: pd.DataFrame, note: str) -> Figure:
