@@ -61,9 +61,9 @@ def work(args: Args) -> None:
 
 
 def fit_kmeans(args: Args) -> PatchKMeans:
-    images_NCHW = Task.load(args.task).split("train").images_NCHW
+    images = Task.load(args.task).images("train")
     size = args.codebook_size or 128
-    return PatchKMeans.fit(images_NCHW, patch=args.patch, codebook_size=size, seed=args.train.seed)
+    return PatchKMeans.fit(images, patch=args.patch, codebook_size=size, seed=args.train.seed)
 
 
 def train_vq(args: Args, folder: Path) -> ConvVQ:

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from generators.checkpoints import register
 from generators.conditions import NO_LIST, Condition, Labels, refuse_both
 from generators.contract import Prediction
-from generators.layers import MLP, Recomputed, TokenEmbedding, TokenHead
+from generators.layers import MLP, Recomputed, TokenEmbedding, TokenHead, plus
 from generators.packing import Packing
 
 
@@ -134,7 +134,7 @@ class ContextBlock(Recomputed):
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.attn = ContextAttention(width, heads)
-        self.mlp = MLP(width, mlp_ratio, gelu="tanh")
+        self.mlp = MLP(width, mlp_ratio, approximate="tanh")
         self.modulation = nn.Linear(width, 8 * width)
 
     def forward(
@@ -159,10 +159,10 @@ class ReuseProjection(nn.Module):
     def __init__(self, width: int, mlp_ratio: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = MLP(width, mlp_ratio, gelu="tanh")
+        self.mlp = MLP(width, mlp_ratio, approximate="tanh")
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.mlp(self.norm(x))
+        return plus(x, self.mlp(self.norm(x)))
 
 
 @register(ENATConfig)

@@ -14,6 +14,21 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 
+def plus(x: Tensor, fresh: Tensor) -> Tensor:
+    """Return x + fresh, in the memory of `fresh`, a layer's output that nobody else reads.
+
+    On a CPU the system gives large new tensors page by page, which costs more than the sum itself.
+    """
+    return fresh.add_(x) if fresh.dtype == x.dtype else x + fresh  # they differ under autocast
+
+
+def gelu(fresh: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
+    """Return the GELU, exact or by its tanh approximation, like `plus` in the memory of `fresh`."""
+    if fresh.requires_grad:  # its gradient needs what went in
+        return F.gelu(fresh, approximate=approximate)
+    return torch.ops.aten.gelu_(fresh, approximate=approximate)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with one projection for query, key and value.
 
@@ -51,14 +66,14 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Two linear layers with a GELU between them, exact or by its tanh approximation."""
 
-    def __init__(self, width: int, ratio: float = 4.0, gelu: Literal["none", "tanh"] = "none") -> None:
+    def __init__(self, width: int, ratio: float = 4.0, approximate: Literal["none", "tanh"] = "none") -> None:
         super().__init__()
-        self.gelu = gelu
+        self.approximate = approximate
         self.fc1 = nn.Linear(width, int(width * ratio))
         self.fc2 = nn.Linear(int(width * ratio), width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x), approximate=self.gelu))
+        return self.fc2(gelu(self.fc1(x), self.approximate))
 
 
 class Recomputed(nn.Module):
@@ -104,8 +119,8 @@ class Block(Recomputed):
     ) -> Tensor:
         if self.skip_linear is not None and skip_BLD is not None:
             x_BLD = self.skip_linear(torch.cat([x_BLD, skip_BLD], dim=-1))
-        x_BLD = x_BLD + self.attn(self.norm1(x_BLD), relations_LL, reads_BLL)
-        return x_BLD + self.mlp(self.norm2(x_BLD))
+        x_BLD = plus(x_BLD, self.attn(self.norm1(x_BLD), relations_LL, reads_BLL))
+        return plus(x_BLD, self.mlp(self.norm2(x_BLD)))
 
 
 class TokenEmbedding(nn.Module):
@@ -119,7 +134,7 @@ class TokenEmbedding(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, ids_BL: Tensor) -> Tensor:
-        return self.dropout(self.norm(self.word(ids_BL) + self.position.weight))
+        return self.dropout(self.norm(plus(self.position.weight, self.word(ids_BL))))
 
 
 class TokenHead(nn.Module):
@@ -136,8 +151,8 @@ class TokenHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1, 1, vocabulary))
 
     def forward(self, features_BLD: Tensor, table_VD: Tensor) -> Tensor:
-        hidden = self.norm(F.gelu(self.fc(features_BLD)))
-        return hidden @ table_VD[:-1].detach().T + self.bias[..., :-1]
+        hidden = self.norm(gelu(self.fc(features_BLD)))
+        return plus(self.bias[..., :-1], hidden @ table_VD[:-1].detach().T)
 
 
 def init_weights(module: nn.Module) -> None:

@@ -87,20 +87,32 @@ class PatchKMeans(nn.Module):
         self.centers: Tensor
 
     @classmethod
-    def fit(cls, images_NCHW: Tensor, *, patch: int, codebook_size: int, seed: int = 0) -> PatchKMeans:
-        """Fit the codebook to the patches of `images_NCHW` with scikit-learn's k-means (4 restarts); of many
-        patches, to MOST of them, drawn at random."""
+    def fit(cls, images: ImageRows, *, patch: int, codebook_size: int, seed: int = 0) -> PatchKMeans:
+        """Fit the codebook to the images' patches with scikit-learn's k-means (4 restarts); of many patches,
+        to MOST of them, drawn at random. Images are read some at a time."""
         from sklearn.cluster import KMeans
 
-        _, channels, height, width = images_NCHW.shape
+        channels, height, width = images[torch.tensor([0])].shape[1:]
         shape = channels, height, width
         tokenizer = cls(PatchKMeansConfig(codebook_size=codebook_size, patch=patch, image_shape=shape))
-        patches = tokenizer._patches(images_NCHW).flatten(0, 1).numpy()
-        if len(patches) > MOST:
-            patches = np.random.default_rng(seed).choice(patches, MOST, replace=False)
-        means = KMeans(codebook_size, n_init=4, random_state=seed).fit(patches)
+        means = KMeans(codebook_size, n_init=4, random_state=seed).fit(tokenizer._chosen(images, seed))
         tokenizer.centers.copy_(torch.from_numpy(means.cluster_centers_))
         return tokenizer.eval()
+
+    def _chosen(self, images: ImageRows, seed: int) -> np.ndarray:
+        """Return all patches, or MOST of them, one below the other."""
+        L = self.grid[0] * self.grid[1]
+        total = len(images) * L
+        chosen_N = np.arange(total)
+        if total > MOST:
+            chosen_N = np.random.default_rng(seed).choice(total, MOST, replace=False)
+        image_N, place_N = np.divmod(chosen_N, L)
+        patches = np.empty((len(chosen_N), self.centers.shape[1]), dtype=np.float32)
+        for rows in torch.from_numpy(np.unique(image_N)).split(image_rows(self.image_shape)):
+            here = (image_N >= int(rows[0])) & (image_N <= int(rows[-1]))
+            patches_BLd = self._patches(images[rows]).cpu().numpy()
+            patches[here] = patches_BLd[np.searchsorted(rows, image_N[here]), place_N[here]]
+        return patches
 
     def encode(self, images_BCHW: Tensor) -> Tensor:
         return nearest(self._patches(images_BCHW), self.centers)

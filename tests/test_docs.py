@@ -108,7 +108,8 @@ PROGRAMS = {
 }
 # The front door, and what starts Ray, in processes of their own; the others take turns in this one.
 ALONE = {("extending.md", 0), ("extending.md", 4)}
-LONG = {("generators.md", 2), ("rewards.md", 0)}  # the one imports diffusers, the other trains
+# One imports diffusers, one trains, one sweeps.
+LONG = {("generators.md", 2), ("rewards.md", 0), ("extending.md", 4)}
 # Models that a program finds in its folder, whose they are, and what makes them.
 MODELS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "models/amused": ("diffusers", foreign.pipeline),

@@ -38,11 +38,13 @@ _LOADED = (
     "price",
     "threads",
 )  # read when an actor starts
-_OWN = (*_LOADED, "steps", "schedule", "images", "seed", "balanced", "split")
+_ASKED = ("images", "seed", "balanced", "split")
+_OWN = (*_LOADED, *_ASKED, "steps", "schedule", "several")
+MANY = 16  # evaluations in a trial at most: what one lost trial loses
 
 
 class ScheduleTrial(tune.Trainable):
-    """One trial measures one schedule: {"distance", "error"} from a split of the task.
+    """One trial measures one schedule or several: {"distance", "error"} from a split, those of the best.
 
     An actor loads the generator once, whatever the number of its trials (`reuse_actors=True`). The config:
 
@@ -57,6 +59,7 @@ class ScheduleTrial(tune.Trainable):
     | rules, device, precision, threads | "confidence", "cpu", "float32", 1 | how images are drawn |
     | objective | "distance" | what is made small; or "caption", "valid" |
     | price | 0.0 | added to it for each forward pass of an image |
+    | several | | what differs between many measured in one trial, a list; {"measured"} is a pair for each |
     | any other | | a parameter of the family: remask, sampling, w, a, b, ... |
     """
 
@@ -69,11 +72,12 @@ class ScheduleTrial(tune.Trainable):
         loaded = {name: new_config[name] for name in _LOADED if name in new_config}
         if loaded != self.loaded:
             self.scorer, self.loaded = _meter(**loaded), loaded
-        self.evaluation = _evaluation(new_config)
+        self.evaluations = [_evaluation(new_config | own) for own in new_config.get("several", [{}])]
         return True
 
     def step(self) -> dict[str, Any]:
-        return {**self.scorer(self.evaluation)._asdict(), "done": True}
+        measured = [self.scorer(evaluation) for evaluation in self.evaluations]
+        return {**min(measured)._asdict(), "measured": [list(pair) for pair in measured], "done": True}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: a trial is one measurement."""
@@ -105,46 +109,56 @@ def _evaluation(config: dict[str, Any]) -> Evaluation:
     return Evaluation(0, 0, spec, images, seed, balanced, split)
 
 
+def _asked(evaluation: Evaluation) -> dict[str, Any]:
+    """Return what a trial is told of one of the evaluations that it measures."""
+    asked = {name: getattr(evaluation, name) for name in _ASKED}
+    return asked | {"schedule": evaluation.schedule.table_T4.tolist()}
+
+
 class SearchShell(Searcher):
     """Hands the open evaluations of searches to Tune, and what they measured back to the searches.
+
+    A trial costs Tune some hundredths of a second, so that it measures many where many are open.
 
     Args:
         searches: all advance at once, so that one with a small generation leaves no core idle.
         fixed: config of every trial.
         report: called with the search's index after each finished evaluation.
+        room: trials that run at once; each of them gets two or more of a large generation.
     """
 
-    def __init__(self, searches: Sequence[Search], fixed: dict[str, Any], report: Report) -> None:
+    def __init__(
+        self, searches: Sequence[Search], fixed: dict[str, Any], report: Report, room: int = 1
+    ) -> None:
         super().__init__(metric="distance", mode="min")
-        self.searches, self.fixed, self.report = searches, fixed, report
-        self.running: dict[str, tuple[int, Evaluation]] = {}
+        self.searches, self.fixed, self.report, self.room = searches, fixed, report, room
+        self.running: dict[str, tuple[int, list[Evaluation]]] = {}
         self.failures: Counter[tuple[int, int]] = Counter()
         self.given_up = False
 
     def suggest(self, trial_id: str) -> Any:
         if self.given_up or all(search.result is not None for search in self.searches):
             return Searcher.FINISHED
-        taken = {(index, evaluation.number) for index, evaluation in self.running.values()}
+        taken = {(index, one.number) for index, several in self.running.values() for one in several}
         for index, search in enumerate(self.searches):
-            for evaluation in search.open():
-                if (index, evaluation.number) not in taken:
-                    self.running[trial_id] = index, evaluation
-                    names = ("images", "seed", "balanced", "split")
-                    asked = {name: getattr(evaluation, name) for name in names}
-                    return {**self.fixed, **asked, "schedule": evaluation.schedule.table_T4.tolist()}
+            if left := [one for one in search.open() if (index, one.number) not in taken]:
+                share = left[: min(MANY, max(1, len(left) // (2 * self.room)))]
+                self.running[trial_id] = index, share
+                return {**self.fixed, "several": [_asked(evaluation) for evaluation in share]}
         return None  # all open ones are running: ask again later
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         if (running := self.running.pop(trial_id, None)) is None:
             return
-        index, evaluation = running
-        if error or not result or "distance" not in result:
-            self.failures[index, evaluation.number] += 1
-            self.given_up |= self.failures[index, evaluation.number] > RETRIES
+        index, several = running
+        if error or not result or "measured" not in result:
+            self.failures.update((index, evaluation.number) for evaluation in several)
+            self.given_up |= max(self.failures.values()) > RETRIES
             return
-        measured = Measurement(result["distance"], result["error"])
-        self.searches[index].finish(evaluation, measured)
-        self.report(index, evaluation, measured)
+        for evaluation, pair in zip(several, result["measured"], strict=True):
+            measured = Measurement(*pair)
+            self.searches[index].finish(evaluation, measured)
+            self.report(index, evaluation, measured)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles what it is given, a running search can't be, and nobody reads it again
@@ -166,7 +180,7 @@ def run_searches(
     gpus_per_trial: float = 0.0,
     address: str | None = None,
 ) -> None:
-    """Run searches to their ends, each evaluation a trial, as many at once as the cluster has room for.
+    """Run searches to their ends, in as many trials at once as the cluster has room for.
 
     Args:
         searches: those that are done already cost nothing.
@@ -182,8 +196,8 @@ def run_searches(
     """
     if all(search.result is not None for search in searches):
         return
-    shell = SearchShell(searches, fixed | {"threads": cpus_per_trial}, report)
-    with trial_cluster(address, cpus_per_trial, gpus_per_trial, fixed.get("device", "cpu")):
+    with trial_cluster(address, cpus_per_trial, gpus_per_trial, fixed.get("device", "cpu")) as room:
+        shell = SearchShell(searches, fixed | {"threads": cpus_per_trial}, report, room)
         results = tune.Tuner(
             tune.with_resources(ScheduleTrial, {"cpu": cpus_per_trial, "gpu": gpus_per_trial}),
             tune_config=tune.TuneConfig(search_alg=shell, num_samples=-1, reuse_actors=True),

@@ -40,8 +40,10 @@ def quiet() -> None:
 @contextmanager
 def cluster(
     address: str | None, *, asked: str = "trials", count: int = 1, folder: Path | None = None, **each: float
-) -> Iterator[None]:
+) -> Iterator[int]:
     """Use the running cluster at `address`, or start one on this machine and end it afterwards.
+
+    Yields how many have room at once.
 
     Workers import what this process does: its checkout is first on their PYTHONPATH, and what they would
     import in its place is refused.
@@ -66,8 +68,9 @@ def cluster(
             signal.signal(signal.SIGTERM, on_end)
         try:
             nodes = [node for node in ray.nodes() if node["Alive"]]
-            _check_looks(_fitting(nodes, each, count, asked), folder)
-            yield
+            fitting, places = _fitting(nodes, each, count, asked)
+            _check_looks(fitting, folder)
+            yield places
         except ray.exceptions.RayTaskError:
             raise
         except ray.exceptions.RayError as error:
@@ -81,7 +84,7 @@ def trial_cluster(
     gpus_per_trial: float,
     device: str = "cpu",
     folder: Path | None = None,
-) -> AbstractContextManager[None]:
+) -> AbstractContextManager[int]:
     """Return the cluster for trials, as `cluster` does.
 
     Args:
@@ -165,8 +168,8 @@ def _python_path() -> str:
     return os.pathsep.join(path for path in paths if path)
 
 
-def _fitting(nodes: list[dict], each: dict[str, float], count: int, asked: str) -> list[dict]:
-    """Return the nodes that have room for one, if all together have it for `count`, else ValueError."""
+def _fitting(nodes: list[dict], each: dict[str, float], count: int, asked: str) -> tuple[list[dict], int]:
+    """Return the nodes that have room for one, and for how many they have; ValueError if not for `count`."""
 
     needs = [(name, amount) for name, amount in each.items() if amount]
 
@@ -176,7 +179,7 @@ def _fitting(nodes: list[dict], each: dict[str, float], count: int, asked: str) 
         return min((round(has.get(name, 0) * 1e4) / round(it * 1e4) for name, it in needs), default=count)
 
     if (places := sum(int(room(node)) for node in nodes)) >= count:
-        return [node for node in nodes if room(node) >= 1]
+        return [node for node in nodes if room(node) >= 1], places
     if places:
         raise ValueError(f"{asked}: the nodes have room for {places} at once; ask for fewer")
     largest = max(nodes, key=room)

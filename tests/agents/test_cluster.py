@@ -25,21 +25,22 @@ SMALL = [node("a", CPU=1), node("b", CPU=1)]
 
 
 @pytest.mark.parametrize(
-    ("nodes", "each", "count", "expected"),
+    ("nodes", "each", "count", "expected", "room"),
     [
-        (SMALL, {"CPU": 1, "GPU": 0}, 1, "ab"),
-        (SMALL, {"CPU": 1}, 2, "ab"),
-        ([node("a", CPU=1), node("b", CPU=4)], {"CPU": 2}, 1, "b"),
-        ([node("a", CPU=8), node("b", CPU=8, GPU=1)], {"CPU": 1, "GPU": 0.5}, 2, "b"),
-        ([node("a", GPU=0.7)], {"GPU": 0.1}, 7, "a"),
-        ([node("a")], {"CPU": 0}, 1, "a"),
+        (SMALL, {"CPU": 1, "GPU": 0}, 1, "ab", 2),
+        (SMALL, {"CPU": 1}, 2, "ab", 2),
+        ([node("a", CPU=1), node("b", CPU=4)], {"CPU": 2}, 1, "b", 2),
+        ([node("a", CPU=8), node("b", CPU=8, GPU=1)], {"CPU": 1, "GPU": 0.5}, 2, "b", 2),
+        ([node("a", CPU=3), node("b", CPU=5)], {"CPU": 2}, 1, "ab", 3),
+        ([node("a", GPU=0.7)], {"GPU": 0.1}, 7, "a", 7),
+        ([node("a")], {"CPU": 0}, 1, "a", 1),
     ],
 )
 def test_nodes_with_room_are_found(
-    nodes: list[dict], each: dict[str, float], count: int, expected: str
+    nodes: list[dict], each: dict[str, float], count: int, expected: str, room: int
 ) -> None:
-    found = clusters._fitting(nodes, each, count, "asked")
-    assert "".join(node["NodeManagerAddress"] for node in found) == expected
+    found, places = clusters._fitting(nodes, each, count, "asked")
+    assert "".join(node["NodeManagerAddress"] for node in found) == expected and places == room
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ def test_a_node_that_is_lost_while_it_is_looked_at_is_left_out(monkeypatch: pyte
     two = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     other, fitting = two.add_node(num_cpus=1), clusters._fitting
 
-    def lost(nodes: list[dict], *asked: Any) -> list[dict]:
+    def lost(nodes: list[dict], *asked: Any) -> tuple[list[dict], int]:
         assert len(nodes) == 2
         two.remove_node(other, allow_graceful=False)
         return fitting(nodes, *asked)

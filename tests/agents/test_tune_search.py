@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from natgym.runs import read_metrics
 
 quiet()
 from agents.autonat import tune_search  # noqa: E402  (Ray reads its settings when it is imported)
-from agents.autonat.tune_search import RETRIES, ScheduleTrial, SearchShell, run_searches  # noqa: E402
+from agents.autonat.tune_search import MANY, RETRIES, ScheduleTrial, SearchShell, run_searches  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = SearchConfig(images_per_evaluation=20, budget=300, finalists=2, final_images=40, warm="none")
@@ -49,6 +50,11 @@ class Shell:
         self.reports.append((index, evaluation.number, measured.distance))
 
 
+def answer(distance: float) -> dict[str, Any]:
+    """Return what a trial of one evaluation says."""
+    return {"distance": distance, "error": 0.1, "measured": [[distance, 0.1]]}
+
+
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
@@ -56,28 +62,50 @@ def shell(tmp_path: Path) -> Shell:
 
 def test_a_trial_is_told_all_that_it_measures(shell: Shell) -> None:
     config, evaluation = shell.searcher.suggest("t"), shell.searches[0].open()[0]
-    told = Schedule(torch.tensor(config.pop("schedule"), dtype=torch.float64))
+    (asked,) = config.pop("several")
+    told = Schedule(torch.tensor(asked.pop("schedule"), dtype=torch.float64))
     assert torch.equal(told.table_T4, evaluation.schedule.table_T4)
-    assert config == {**FIXED, "images": 20, "seed": evaluation.seed, "balanced": True, "split": "train"}
+    assert asked == {"images": 20, "seed": evaluation.seed, "balanced": True, "split": "train"}
+    assert config == FIXED
 
 
 def test_open_evaluations_are_handed_out_once(shell: Shell) -> None:
     """Those of all searches at once; when all are running, Tune is asked to come back."""
-    seeds = [shell.searcher.suggest(f"t{at}")["seed"] for at in range(6)]
-    assert seeds == [evaluation.seed for search in shell.searches for evaluation in search.open()]
+    asked = [shell.searcher.suggest(f"t{at}")["several"] for at in range(6)]
+    open_ = [evaluation.seed for search in shell.searches for evaluation in search.open()]
+    assert [one["seed"] for (one,) in asked] == open_
     assert shell.searcher.suggest("t6") is None
-    shell.searcher.on_trial_complete("t1", {"distance": 0.5, "error": 0.1})
+    shell.searcher.on_trial_complete("t1", answer(0.5))
     assert shell.reports == [(0, 1, 0.5)] and shell.searcher.suggest("t6") is None
     for trial in ("t0", "t2"):
-        shell.searcher.on_trial_complete(trial, {"distance": 0.7, "error": 0.1})
-    assert shell.searcher.suggest("t6")["seed"] == shell.searches[0].open()[0].seed, "the next generation"
+        shell.searcher.on_trial_complete(trial, answer(0.7))
+    (next_,) = shell.searcher.suggest("t6")["several"]
+    assert next_["seed"] == shell.searches[0].open()[0].seed, "the next generation"
+
+
+def test_of_many_open_evaluations_a_trial_measures_several(tmp_path: Path) -> None:
+    """The more are left the more, so that trials end together; a lost one's are all asked for again."""
+    grid = replace(CONFIG, budget=4000, race=1)
+    search = Search("grid", grid, 2, 0, tmp_path / "log.csv")
+    shell = SearchShell([search], FIXED, lambda *said: None, room=2)
+    many, shares = len(search.open()), {}
+    while (config := shell.suggest(f"t{len(shares)}")) is not None:
+        shares[f"t{len(shares)}"] = config["several"]
+    sizes = [len(share) for share in shares.values()]
+    assert sum(sizes) == many > 10 and sizes[0] == min(MANY, many // 4) > 1 == sizes[-1]
+    assert sizes == sorted(sizes, reverse=True)
+    shell.on_trial_complete("t0", error=True)
+    again = shell.suggest("again")["several"]
+    assert again == shares["t0"][: len(again)]
+    shell.on_trial_complete("again", {"measured": [[at / 10, 0.1] for at in range(len(again))]})
+    assert search.known == {at: Measurement(at / 10, 0.1) for at in range(len(again))}
 
 
 def test_a_completion_that_nobody_waits_for_is_nothing(shell: Shell) -> None:
     shell.searcher.suggest("t")
-    shell.searcher.on_trial_complete("t", {"distance": 0.5, "error": 0.1})
-    shell.searcher.on_trial_complete("t", {"distance": 0.4, "error": 0.1})
-    shell.searcher.on_trial_complete("stranger", {"distance": 0.4, "error": 0.1})
+    shell.searcher.on_trial_complete("t", answer(0.5))
+    shell.searcher.on_trial_complete("t", answer(0.4))
+    shell.searcher.on_trial_complete("stranger", answer(0.4))
     assert len(shell.searches[0].known) == 1 and len(shell.reports) == 1
 
 
@@ -107,10 +135,13 @@ def test_a_trial_measures_as_the_search_does_in_this_process() -> None:
     expected = scorer(Evaluation(0, 0, schedule, 30, 9, True))
     config = {**FIXED, "schedule": schedule.table_T4.tolist(), "images": 30, "seed": 9, "balanced": True}
     trial = ScheduleTrial(config)
-    assert trial.step() == {**expected._asdict(), "done": True}
+    alone = trial.step()
+    assert alone == {**expected._asdict(), "measured": [list(expected)], "done": True}
     kept = trial.scorer
     assert trial.reset_config(config | {"seed": 10}) and trial.scorer is kept
     assert trial.step()["distance"] == scorer(Evaluation(0, 0, schedule, 30, 10, True)).distance
+    assert trial.reset_config(config | {"several": [{"seed": 10}, {}]})
+    assert trial.step()["measured"][1] == list(expected), "each of several as if it were alone"
     assert trial.reset_config(config | {"threads": 2}) and trial.scorer is not kept
 
 
@@ -197,10 +228,8 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-def test_ray_changes_nothing_and_a_search_that_cannot_go_on_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two searches at once; then one of a generator that is not there, whose reason is in the error."""
+def test_ray_changes_nothing(tmp_path: Path) -> None:
+    """Two searches at once."""
     searches = [new_search(tmp_path / "a.csv"), new_search(tmp_path / "b.csv", seed=1)]
     spent = [0, 0]
 
@@ -213,10 +242,16 @@ def test_ray_changes_nothing_and_a_search_that_cannot_go_on_says_why(
         assert search.result is not None and alone.result is not None
         assert torch.equal(search.result.table_T4, alone.result.table_T4) and spent[index] == alone.spent
         assert search.known == alone.known
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_search_that_cannot_go_on_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A generator is not there; the reason is in the error."""
     broken = new_search(tmp_path / "c.csv", seed=2)
     # One trial at a time, tried twice: each that fails costs a process that starts anew.
     monkeypatch.setattr(tune_search, "RETRIES", 1)
     alone = {"folder": tmp_path, "cpus_per_trial": os.cpu_count()}
     with pytest.raises(RuntimeError, match=r"failed 2 times.*nowhere"):
-        run_searches([broken], FIXED | {"generator": "nowhere"}, report, **alone)
+        run_searches([broken], FIXED | {"generator": "nowhere"}, lambda *said: None, **alone)
     assert read_metrics(tmp_path / "c.csv") == []

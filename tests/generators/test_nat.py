@@ -9,8 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from generators.conditions import Condition, Labels
 from generators.formats import NAT_FORMAT
+from generators.layers import gelu, plus
 from generators.masking import masked_cross_entropy
-from generators.nat import NAT, nat_digits, nat_l
+from generators.nat import NAT, NATConfig, nat_digits, nat_l, nat_sudoku_4
 from generators.texts import Text
 from generators.weights import convert
 from rounding import GOLDEN, UNIT_OF_DOUBLE, assert_rounded
@@ -182,3 +183,31 @@ def test_cost_at_the_official_geometry() -> None:
         with FlopCounterMode(display=False) as counter:
             model(ids_BL, condition)
     assert counter.get_total_flops() / 1e9 == pytest.approx(104, abs=0.5)
+
+
+@pytest.mark.parametrize("config", [nat_digits(), nat_sudoku_4()], ids=["plain", "relative"])
+def test_memory_that_is_used_again_changes_nothing(config: NATConfig) -> None:
+    """With a gradient each layer keeps what it was given; without one its output is overwritten."""
+    nat = NAT(config).eval()
+    ids_BL = torch.randint(config.codebook_size + 1, (3, nat.num_tokens))
+    condition = Labels(torch.arange(3) % (config.num_classes or 1), config.num_classes or 1)
+    kept = {name: tensor.clone() for name, tensor in nat.state_dict().items()}
+    with_gradient = nat(ids_BL, condition)
+    with torch.no_grad():
+        without = [nat(ids_BL, condition) for _ in range(2)]
+    for prediction in without:
+        assert torch.equal(prediction.logits_BLV, with_gradient.logits_BLV)
+        assert torch.equal(prediction.features_BLD, with_gradient.features_BLD)
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in nat.state_dict().items())
+
+
+def test_the_gelu_overwrites_only_what_no_gradient_needs() -> None:
+    x = torch.linspace(-3, 3, 7, dtype=torch.float64)
+    expected = x * 0.5 * (1 + torch.erf(x / 2**0.5))
+    needed = x.clone().requires_grad_() * 1
+    assert torch.allclose(gelu(needed), expected) and torch.equal(needed, x)
+    spare = x.clone()
+    assert torch.allclose(gelu(spare), expected) and torch.allclose(spare, expected)
+    assert torch.autograd.gradcheck(lambda x: plus(x, gelu(2 * x)), x.clone().requires_grad_())
+    half = x.bfloat16()
+    assert plus(x, half).dtype == torch.float64, "what is summed under autocast keeps its digits"

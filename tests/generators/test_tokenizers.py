@@ -3,10 +3,12 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from generators import tokenizers
 from generators.checkpoints import from_pretrained, save_pretrained
 from generators.noise import seeded
 from generators.tokenizers import ConvVQ, ConvVQConfig, PatchKMeans, PatchKMeansConfig
@@ -88,6 +90,39 @@ def test_fit_recovers_the_patches_pictures_are_made_of(tokenizer: PatchKMeans) -
     )
     again = PatchKMeans.fit(images, patch=PATCH, codebook_size=9, seed=0)
     assert torch.equal(again.centers, fitted.centers)
+
+
+class Counted:
+    """Images that count how many are read at once."""
+
+    def __init__(self, images_NCHW: Tensor) -> None:
+        self.images_NCHW = images_NCHW
+        self.read: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.images_NCHW)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        self.read.append(len(rows))
+        return self.images_NCHW[rows]
+
+
+def test_of_many_pictures_some_are_read_at_a_time(
+    tokenizer: PatchKMeans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The patches are those that are chosen among all patches laid end to end."""
+    ids_BL = torch.randint(9, (60, ROWS * COLUMNS), generator=torch.Generator().manual_seed(4))
+    images = tokenizer.decode(ids_BL)
+    monkeypatch.setattr(tokenizers, "image_rows", lambda shape: 7)
+    monkeypatch.setattr(tokenizers, "MOST", 50)
+    counted = Counted(images)
+    patches = tokenizer._chosen(counted, seed=3)
+    laid = tokenizer._patches(images).flatten(0, 1).numpy()
+    expected = np.random.default_rng(3).choice(laid, 50, replace=False)
+    assert np.array_equal(patches, expected)
+    assert max(counted.read) == 7 and sum(counted.read) < 60, "only those with a patch that is chosen"
+    monkeypatch.setattr(tokenizers, "MOST", len(laid))
+    assert np.array_equal(tokenizer._chosen(counted, seed=3), laid)
 
 
 def test_a_patch_has_to_divide_the_picture() -> None:
