@@ -133,14 +133,17 @@ def check(words: Sequence[str]) -> Any:
 
 
 def run(words: list[str]) -> None:
-    """Run a command, or go on with it; what it printed stands beside its folder once it is through.
+    """Run a command, or go on with it; line and output stand beside its folder once it is through.
 
     Raises:
-        ValueError: it has failed.
+        ValueError: it has failed, or was another command when the run began.
     """
     folder = Path(words[-1])
     told = folder.with_name(f"{folder.name}.txt")
+    line = shlex.join(words).replace(f"{folder.parent}/", "")
     if told.is_file():
+        if (before := told.read_text().partition("\n")[0]) != line:
+            raise ValueError(f"{told} is of `{before}`, and the row has another command now; begin anew")
         return
     if (folder / "config.json").is_file():
         here = LOCAL.split() if LOCAL in " ".join(words) else []
@@ -149,7 +152,7 @@ def run(words: list[str]) -> None:
     done = subprocess.run([sys.executable, str(HERE / words[0]), *words[1:]], stdout=subprocess.PIPE)
     if done.returncode:
         raise ValueError(f"{words[0]} ended with {done.returncode}; see above, then go on with --resume")
-    write_atomic(told, done.stdout)
+    write_atomic(told, line.encode() + b"\n" + done.stdout)
 
 
 def measured(row: Row, seeds: Sequence[int], folder: Path) -> pd.DataFrame:

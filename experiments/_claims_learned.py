@@ -23,7 +23,7 @@ _STRATEGIES = tuple(
             for hand_made in ("reference", "maskgit")
         ),
     )
-    for steps, reported in ((4, "at each T"), (8, "FID 2.68 with the searched one"), (12, "at each T"))
+    for steps, reported in ((4, "no figure at hand"), (8, "FID 2.68"), (12, "no figure at hand"))
 )
 _OPTIMIZER = Row(
     name="autonat-optimizer",

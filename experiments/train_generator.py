@@ -88,7 +88,7 @@ class Args:
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"dropout {self.dropout}: it must be in [0, 1)")
         if self.cut is not None and (self.model != "nat" or self.cut not in CUTS):
-            raise ValueError(f"cut {self.cut}: nat has {', '.join(CUTS)}; enat has cuts of its own")
+            raise ValueError(f"cut {self.cut} of {self.model}: nat alone has cuts, {', '.join(CUTS)}")
         refuse_missing(self.log)
         at_least(1, self, "checkpoint_every", "threads", "workers", "evaluation_images", "evaluation_steps")
         if self.size is not None and self.size not in SIZE_NAMES[self.model]:

@@ -206,6 +206,11 @@ def test_a_row_runs_at_toy_size_goes_on_and_says_no_verdict(call: Call, here: No
     assert error.count("--resume") == 1 and "distance" in (toy / "enat-T8-0.txt").read_text()
     assert (toy / "nat-T8-0" / "results.json").stat().st_mtime_ns == before
     assert pd.read_csv(toy / "enat-compute.csv").equals(found)
+    told = toy / "nat-T8-0.txt"
+    assert told.read_text().startswith("evaluate.py --task digits --generators train-nat-0/generator ")
+    told.write_text(told.read_text().replace("--steps 8", "--steps 4"))  # a row that was changed
+    code, _, error = call("claims.py", "--resume", "toy")
+    assert code == 1 and "has another command now; begin anew" in error
 
 
 @pytest.mark.slow
