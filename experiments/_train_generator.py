@@ -101,7 +101,9 @@ def train(args: Args, folder: Path | None) -> None:
     with seeded(derive_seed(args.train.seed, "generator")):
         size = args.size or task.recipe or DEFAULT_SIZE
         depth = {"depth" if args.model == "nat" else "encoder_depth": args.depth}
-        sizes = {"width": args.width, "heads": args.heads, "dropout": args.dropout, **depth}
+        sizes = {"width": args.width, "heads": args.heads, "dropout": args.dropout, "cut": args.cut, **depth}
+        if args.model == "enat" and not args.train.reuse:
+            sizes["reuse"] = False  # what it has not learned it would do badly
         generator = build(args.model, size, tokenizer, condition.geometry, **sizes).to(device)
     trainer = Trainer(generator, ids_NL.to(device), condition.to(device), args.train)
     if folder is not None and (checkpoint := folder / "checkpoint.pt").is_file():

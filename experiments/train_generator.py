@@ -10,7 +10,7 @@ import tyro
 from _cli import Log, given_flags, main, refuse_missing
 
 from generators.checks import at_least
-from generators.config import SIZE_NAMES, Model, TrainingConfig, recipe, small_recipe
+from generators.config import CUTS, SIZE_NAMES, Model, TrainingConfig, recipe, small_recipe
 from natgym.names.tasks import recipe_of
 
 
@@ -38,6 +38,9 @@ class Args:
     """Instead of the size's depth: NAT's blocks beside the middle one, or ENAT's encoder blocks."""
     dropout: float | None = None
     """Instead of the size's dropout on the token embeddings."""
+    cut: str | None = None
+    """One kind of attention that a NAT does without, who doesn't read whom: visible-masked, masked-visible,
+    visible-visible or masked-masked."""
     tokenizer: str | None = None
     """Shipped task or folder of a saved tokenizer, by default the task's."""
     encoder: str | None = None
@@ -84,6 +87,8 @@ class Args:
         at_least(1, self, "width", "heads", "depth")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"dropout {self.dropout}: it must be in [0, 1)")
+        if self.cut is not None and (self.model != "nat" or self.cut not in CUTS):
+            raise ValueError(f"cut {self.cut} of {self.model}: nat alone has cuts, {', '.join(CUTS)}")
         refuse_missing(self.log)
         at_least(1, self, "checkpoint_every", "threads", "workers", "evaluation_images", "evaluation_steps")
         if self.size is not None and self.size not in SIZE_NAMES[self.model]:

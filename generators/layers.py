@@ -46,13 +46,20 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
         self.bias_HR = nn.Parameter(torch.zeros(heads, relations)) if relations else None
 
-    def forward(self, x_BLD: Tensor, relations_LL: Tensor | None = None) -> Tensor:
-        """Attend; `relations_LL` says how each two tokens lie to each other, in 0..relations-1."""
+    def forward(
+        self, x_BLD: Tensor, relations_LL: Tensor | None = None, reads_BLL: Tensor | None = None
+    ) -> Tensor:
+        """Attend; `relations_LL` says how each two tokens lie to each other, in 0..relations-1, and
+        `reads_BLL` (bool) which of them each token reads, at least one; by default all."""
         q, k, v = rearrange(self.qkv(x_BLD), "b l (three h d) -> three b h l d", three=3, h=self.heads)
         bias_HLL = None
         if self.bias_HR is not None and relations_LL is not None:
             bias_HLL = self.bias_HR[:, relations_LL].to(q.dtype)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias_HLL)
+        mask = bias_HLL
+        if reads_BLL is not None:
+            mask = reads_BLL[:, None]
+            mask = mask if bias_HLL is None else bias_HLL.masked_fill(~mask, -torch.inf)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.proj(rearrange(mixed, "b h l d -> b l (h d)"))
 
 
@@ -104,11 +111,15 @@ class Block(Recomputed):
         self.mlp = MLP(width, mlp_ratio)
 
     def forward(
-        self, x_BLD: Tensor, skip_BLD: Tensor | None = None, relations_LL: Tensor | None = None
+        self,
+        x_BLD: Tensor,
+        skip_BLD: Tensor | None = None,
+        relations_LL: Tensor | None = None,
+        reads_BLL: Tensor | None = None,
     ) -> Tensor:
         if self.skip_linear is not None and skip_BLD is not None:
             x_BLD = self.skip_linear(torch.cat([x_BLD, skip_BLD], dim=-1))
-        x_BLD = plus(x_BLD, self.attn(self.norm1(x_BLD), relations_LL))
+        x_BLD = plus(x_BLD, self.attn(self.norm1(x_BLD), relations_LL, reads_BLL))
         return plus(x_BLD, self.mlp(self.norm2(x_BLD)))
 
 

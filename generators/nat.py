@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from generators.checkpoints import register
 from generators.conditions import NO_LIST, Condition, ConditionEmbedding, Labels
+from generators.config import CUTS
 from generators.contract import Prediction
 from generators.layers import Block, TokenEmbedding, TokenHead, init_weights
 from generators.relations import relations
@@ -40,6 +41,8 @@ class NATConfig:
         dropout: on the token embeddings.
         relative: a learned bias of the attention by how two tokens lie to each other
             (`generators.relations`): "offset", or "box=RxC" of a sudoku; none by default, as in the papers.
+        cut: one kind of attention to leave out, "visible-masked" where visible tokens don't read mask tokens,
+            and so on (`CUTS`); none by default. Section 3 of ENAT's paper asks which kinds matter.
     """
 
     codebook_size: int
@@ -56,6 +59,25 @@ class NATConfig:
     skip: bool = True
     dropout: float = 0.1
     relative: str = ""
+    cut: str = ""
+
+    def __post_init__(self) -> None:
+        if self.cut and self.cut not in CUTS:
+            raise ValueError(f"cut {self.cut!r} is not one of {', '.join(CUTS)}")
+
+
+def reads(cut: str, masked_BL: Tensor, before: int) -> Tensor:
+    """Return which tokens each token reads, (B, S + L, S + L), where one kind of attention is cut.
+
+    Condition tokens are read by all, and don't read what the cut hides: they would carry it round.
+
+    Args:
+        cut: who doesn't read whom, of `CUTS`.
+        masked_BL: which tokens are mask tokens.
+        before: S condition tokens that stand before them.
+    """
+    reader, hidden = (masked_BL if kind == "masked" else ~masked_BL for kind in cut.split("-"))
+    return ~(F.pad(reader, (before, 0), value=True)[:, :, None] & F.pad(hidden, (before, 0))[:, None, :])
 
 
 @register(NATConfig)
@@ -99,13 +121,15 @@ class NAT(nn.Module):
         if self.relations_LL is not None:
             before = condition_BSD.shape[1]
             related = F.pad(self.relations_LL, (before, 0, before, 0))
+        cut = self.config.cut
+        read = reads(cut, ids_BL == self.mask_id, condition_BSD.shape[1]) if cut else None
         skips = []
         for block in self.in_blocks:
-            x = block(x, None, related)
+            x = block(x, None, related, read)
             skips.append(x)
-        x = self.mid_block(x, None, related)
+        x = self.mid_block(x, None, related, read)
         for block in self.out_blocks:
-            x = block(x, skips.pop(), related)
+            x = block(x, skips.pop(), related, read)
         features_BLD = self.norm(x)[:, condition_BSD.shape[1] :]
         return Prediction(self.head(features_BLD, self.token_embedding.word.weight), features_BLD)
 

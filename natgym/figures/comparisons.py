@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -93,14 +94,36 @@ def differences_figure(differences: Sequence[Difference], note: str) -> Figure:
     """
     figure = Figure(figsize=(6.4, 0.42 * len(differences) + 1.1))
     axis = figure.subplots()
+    _intervals(axis, differences, [pair.minus for pair in differences])
+    plain(axis, "", "difference in distance; left of 0: the policy is nearer to real images")
+    return finish(figure, note)
+
+
+def claims_figure(differences: Sequence[Difference], note: str) -> Figure:
+    """Draw paired differences of any policies and metrics, a panel for each metric.
+
+    Args:
+        differences: each with its policies' names.
+        note: what the reader must know, under the panels.
+    """
+    metrics = dict.fromkeys(pair.metric for pair in differences)
+    groups = [[pair for pair in differences if pair.metric == metric] for metric in metrics]
+    heights = [len(group) + 1 for group in groups]
+    figure = Figure(figsize=(8.2, 0.42 * sum(heights) + 0.6))
+    axes = figure.subplots(len(groups), height_ratios=heights, squeeze=False)[:, 0]
+    for axis, metric, group in zip(axes, metrics, groups, strict=True):
+        _intervals(axis, group, [f"{pair.policy} - {pair.minus}" for pair in group])
+        plain(axis, "", f"difference in {metric}")
+    return finish(figure, note)
+
+
+def _intervals(axis: Axes, differences: Sequence[Difference], names: Sequence[str]) -> None:
     for place, pair in enumerate(differences):
         axis.plot(pair.each, [place] * pair.n, "o", color=COLORS[0], alpha=0.35, markersize=3)
         axis.errorbar(pair.mean, place, xerr=pair.half_width, color=COLORS[0], marker="D", markersize=4.5)
     axis.axvline(0, color="0.5", linewidth=0.8)
-    axis.set_yticks(range(len(differences)), [pair.minus for pair in differences], fontsize=SMALL + 1)
-    axis.invert_yaxis()
-    plain(axis, "", "difference in distance; left of 0: the policy is nearer to real images")
-    return finish(figure, note)
+    axis.set_yticks(range(len(differences)), names, fontsize=SMALL + 1)
+    axis.set_ylim(len(differences) - 0.5, -0.5)  # the first one above
 
 
 def agreement_figure(table: pd.DataFrame, note: str) -> Figure:

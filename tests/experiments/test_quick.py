@@ -72,6 +72,8 @@ def test_help_imports_nothing_heavy(tmp_path: Path, script: str) -> None:
         ("mmgcd_discover.py", "--text-encoder bert", "bert minilm"),
         ("reward_agreement.py", "--rewards adversarial:members=0", "members 0"),
         ("train_generator.py", "--model enat --size h", "size l"),
+        ("train_generator.py", "--cut both", "both masked-visible"),
+        ("train_generator.py", "--model enat --cut masked-visible", "enat cuts"),
     ],
 )
 def test_a_mistake_imports_nothing_heavy(tmp_path: Path, script: str, arguments: str, words: str) -> None:

@@ -1,0 +1,68 @@
+"""What the page of claims says of raw figures, and the list of all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from _claim_rows import ROWS
+from _claim_terms import Row
+from _claims import Verdict, frame_of_arm, judged
+
+from generators.files import read_json
+
+
+def listing() -> str:
+    """Return the rows, their commands and what each may spend."""
+    lines = []
+    for row in ROWS.values():
+        lines += [f"{row.name}: {row.paper}. {row.claim}", f"  budget: {row.budget}", f"  {row.chooses}"]
+        lines += [f"  {command.name}: python experiments/{command.line}" for command in row.commands]
+    return "\n".join(lines)
+
+
+def tables(folder: Path) -> str:
+    """Return the page's tables: what came of each claim, by which figures, and how it was measured.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"measured {folder} is no folder; give the docs/claims of a clone, or a run")
+    claims = ["| row | paper | claim | in the paper | here on | verdict |", "|---|---|---|---|---|---|"]
+    figures = [
+        "| row | ours - theirs | metric | ours | theirs | difference | |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    hows = ["| row | seeds | budget | what chooses | date, commit, machine |", "|---|---|---|---|---|"]
+    for row in ROWS.values():
+        outcome, when = "not measured here", "-"
+        if (path := folder / f"{row.name}.csv").is_file():
+            raw = pd.read_csv(path)
+            outcome = _outcome(row, judged(row, raw)[1])
+            figures += _figures(row, raw)
+            about = read_json(folder / f"{row.name}.json")
+            when = f"{about['date']}, {about['commit']}, {about['machine']}; [raw](claims/{row.name}.csv), "
+            when += f"[figure](claims/{row.name}.png)"
+        where = row.task if row.steps == "-" else f"{row.task}, T = {row.steps}"
+        claims.append(f"| `{row.name}` | {row.paper} | {row.claim} | {row.reported} | {where} | {outcome} |")
+        hows.append(f"| `{row.name}` | {len(row.seeds)} | {row.budget} | {row.chooses} | {when} |")
+    return "\n\n".join("\n".join(table) for table in (claims, figures, hows))
+
+
+def _figures(row: Row, raw: pd.DataFrame) -> Iterator[str]:
+    """Yield a line for each statement."""
+    for statement, (pair, verdict) in zip(row.statements, judged(row, raw)[0], strict=True):
+        arms = (statement.ours, statement.theirs)
+        ours, theirs = (frame_of_arm(raw, arm, pair.metric)[pair.metric].mean() for arm in arms)
+        compared = f"{pair.policy} - {pair.minus}"
+        numbers = f"{ours:.3f} | {theirs:.3f} | {pair}"
+        yield f"| `{row.name}` | {compared} | {pair.metric} | {numbers} | {verdict} |"
+
+
+def _outcome(row: Row, verdict: Verdict) -> str:
+    if verdict == "holds":
+        return "**holds**"
+    times = "one attempt" if row.attempts == 1 else f"{row.attempts} attempts"
+    return f"**{verdict}** at this scale, {times}"
