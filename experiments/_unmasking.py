@@ -19,6 +19,7 @@ from natgym.evaluation.statistics import Difference, means_by_run, paired_differ
 from natgym.evaluation.tables import FULL_COLUMNS, format_table, table_row
 from natgym.figures.comparisons import front_figure
 from natgym.figures.explorations import Play, write_for_report
+from natgym.metrics.named import NAMED
 from natgym.policies import FixedPolicy
 from natgym.rollouts import Policy
 from natgym.runs import Run
@@ -71,7 +72,8 @@ def front_of(frames: Mapping[str, pd.DataFrame], metric: str) -> list[str]:
     """Return the labels of the corners of the front, by rising passes."""
     labels = list(frames)
     means = pd.DataFrame([frame[["nfe", metric]].mean() for frame in frames.values()])
-    return [labels[corner] for corner in hull(means["nfe"], means[metric])]
+    quality = means[metric] if NAMED[metric].better == "higher" else -means[metric]
+    return [labels[corner] for corner in hull(means["nfe"], quality)]
 
 
 def differences(
