@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from unmasking import Args
 
 SCHEDULES = ("linear", "linear:rule=margin", "linear:rule=entropy", "linear:rule=random", "maskgit")
-EXTRAS = ((1, 0), (1, 1), (2, 0), (2, 1))  # how many uncertain tokens beside, and whether the most uncertain
+# How many uncertain tokens beside the sure ones, whether the most uncertain, how much noise: 9 is any.
+EXTRAS = ((1, 0, 0), (1, 1, 0), (2, 0, 0), (2, 1, 0), (1, 1, 0.25), (1, 1, 9), (2, 1, 9))
 FRONT = "front of rules"
 Frames = dict[str, pd.DataFrame]
 
@@ -40,7 +41,11 @@ def rules_of(args: Args, generator: Any) -> Iterator[tuple[str, Policy]]:
         *SCHEDULES,
         *(f"threshold:theta={theta}" for theta in args.theta),
         *(f"entropy-bounded:epsilon={epsilon}" for epsilon in args.epsilon),
-        *(f"sure:theta={theta},extra={extra},most={most}" for theta in args.theta for extra, most in EXTRAS),
+        *(
+            f"sure:theta={theta},extra={extra},most={most}" + (f",noise={noise}" if noise else "")
+            for theta in args.theta
+            for extra, most, noise in EXTRAS
+        ),
     ]
     # Without noise on their scores: it is for variety, and what is drawn here shall be right.
     guided = [f",guidance=constant,w={scale:g}" for scale in args.guidance] or [""]
