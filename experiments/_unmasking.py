@@ -19,6 +19,7 @@ from natgym.evaluation.statistics import Difference, means_by_run, paired_differ
 from natgym.evaluation.tables import FULL_COLUMNS, format_table, table_row
 from natgym.figures.comparisons import front_figure
 from natgym.figures.explorations import Play, write_for_report
+from natgym.metrics.named import NAMED
 from natgym.policies import FixedPolicy
 from natgym.rollouts import Policy
 from natgym.runs import Run
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from unmasking import Args
 
 SCHEDULES = ("linear", "linear:rule=margin", "linear:rule=entropy", "linear:rule=random", "maskgit")
-EXTRAS = ((1, 0), (1, 1), (2, 0), (2, 1))  # how many uncertain tokens beside, and whether the most uncertain
+# How many uncertain tokens beside the sure ones, whether the most uncertain, how much noise: 9 is any.
+EXTRAS = ((1, 0, 0), (1, 1, 0), (2, 0, 0), (2, 1, 0), (1, 1, 0.25), (1, 1, 9), (2, 1, 9))
 FRONT = "front of rules"
 Frames = dict[str, pd.DataFrame]
 
@@ -39,7 +41,11 @@ def rules_of(args: Args, generator: Any) -> Iterator[tuple[str, Policy]]:
         *SCHEDULES,
         *(f"threshold:theta={theta}" for theta in args.theta),
         *(f"entropy-bounded:epsilon={epsilon}" for epsilon in args.epsilon),
-        *(f"sure:theta={theta},extra={extra},most={most}" for theta in args.theta for extra, most in EXTRAS),
+        *(
+            f"sure:theta={theta},extra={extra},most={most}" + (f",noise={noise}" if noise else "")
+            for theta in args.theta
+            for extra, most, noise in EXTRAS
+        ),
     ]
     # Without noise on their scores: it is for variety, and what is drawn here shall be right.
     guided = [f",guidance=constant,w={scale:g}" for scale in args.guidance] or [""]
@@ -71,7 +77,8 @@ def front_of(frames: Mapping[str, pd.DataFrame], metric: str) -> list[str]:
     """Return the labels of the corners of the front, by rising passes."""
     labels = list(frames)
     means = pd.DataFrame([frame[["nfe", metric]].mean() for frame in frames.values()])
-    return [labels[corner] for corner in hull(means["nfe"], means[metric])]
+    quality = means[metric] if NAMED[metric].better == "higher" else -means[metric]
+    return [labels[corner] for corner in hull(means["nfe"], quality)]
 
 
 def differences(

@@ -28,8 +28,8 @@ class Args:
     policy: tuple[str, ...] = ()
     """Run folders of learned policies, or schedule files; several trainings of one kind as KIND=RUN,
     which gives the interval over them."""
-    metric: Literal["valid", "held", "caption", "accuracy"] = "valid"
-    """Quality, the better the higher."""
+    metric: Literal["valid", "held", "caption", "accuracy", "distance"] = "valid"
+    """Quality; of the distance the hull is the lower one, and less than it is beyond."""
     steps: tuple[int, ...] = STEPS
     """T of schedules."""
     theta: tuple[float, ...] = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)

@@ -143,7 +143,8 @@ class Threshold:
 @dataclass(frozen=True)
 class Sure:
     """Reveal every token drawn with a probability of at least theta, and `extra` of the others: the least
-    uncertain ones, or with `most` = 1 the most uncertain.
+    uncertain ones, or with `most` = 1 the most uncertain; or, the larger `noise`, the more any of them, by
+    that many times Gumbel noise on their probabilities.
 
     While a symmetric choice is open nothing is sure, and `Threshold` goes on one token a step; an uncertain
     token beside the sure ones makes the choice.
@@ -152,6 +153,7 @@ class Sure:
     theta: float = 0.9
     extra: float = 1
     most: float = 0
+    noise: float = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.theta <= 1:
@@ -160,13 +162,18 @@ class Sure:
             raise ValueError(f"extra {self.extra}: it is a number of tokens, a whole one of at least 0")
         if self.most not in (0, 1):
             raise ValueError(f"most {self.most}: 0 reveals the least uncertain beside, 1 the most")
+        if not 0 <= self.noise < math.inf:
+            raise ValueError(f"noise {self.noise}: it must be at least 0 and finite")
 
     def __call__(
         self, proposal: Proposal, remask_temperature_B1: Tensor, noise: Noise, step: int
     ) -> tuple[Tensor, Tensor]:
         chance_BL = proposal.log_probs_BL.exp()
         sure_BL = chance_BL >= self.theta
-        others_BL = -chance_BL if self.most else chance_BL  # below 1, where those that are sure begin
+        others_BL = -chance_BL if self.most else chance_BL
+        if self.noise and noise is not None:  # None asks what is likeliest
+            others_BL = others_BL + self.noise * noise.gumbel(step, chance_BL.shape[1])
+            others_BL = others_BL / (1 + others_BL.abs())  # below 1, where those that are sure begin
         unsure_B = (proposal.masked_BL & ~sure_BL).sum(-1)
         scores_BL = sure_BL * (1 + chance_BL) + ~sure_BL * others_BL
         return scores_BL, unsure_B - int(self.extra)

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from generators.contract import Generator
 from generators.decoding import DecodeState
-from generators.reveal import entropies
+from generators.reveal import Proposal, counts, entropies
 from generators.rules import DecodeRules
 from generators.schedules import Schedule
 from natgym.names.spaces import FeatureType, Kind
@@ -56,18 +56,32 @@ def observe(state: DecodeState, mask_id: int) -> Observation:
 
 
 def reveal_counts(seen: Observation, schedule: Schedule, rules: DecodeRules) -> Tensor:
-    """Return how many tokens the step reveals of each row by a schedule's mask ratios, (B, 1) float32.
+    """Return how many tokens the step reveals of each row, (B, 1) float32: by a schedule's mask ratios, or by
+    rules that count by themselves, were each token drawn as its likeliest code.
 
     Args:
-        seen: `masked`, `step`, one of all rows, and `unknown` (B,), tokens that were masked at the start.
+        seen: `masked`, `step`, one of all rows, and `unknown` (B,), tokens that were masked at the start; for
+            rules that count by themselves `logits`, too.
     """
     masked_B, unknown_B = seen["masked"].sum(1).long().cpu(), seen["unknown"].cpu()
     step = int(seen["step"][0, 0])
     left_B = torch.zeros_like(masked_B)
-    if step + 1 < schedule.steps:
+    if step + 1 < schedule.steps and counts(rules.reveal):
+        _, wanted_B = as_likeliest(rules, statistics(seen["logits"]), seen["masked"].bool())
+        left_B = rules.allowed_counts(wanted_B.cpu(), masked_B, unknown_B)
+    elif step + 1 < schedule.steps:
         ratio_B = schedule.params(step, len(masked_B)).mask_ratio
         left_B = rules.mask_counts(ratio_B, masked_B, unknown_B)
     return (masked_B - left_B)[:, None].to(seen["step"])
+
+
+def as_likeliest(rules: DecodeRules, statistics_BL3: Tensor, masked_BL: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the scores (B, L) of rules that count by themselves, and how many tokens they would leave masked
+    (B,), were each drawn as its likeliest code."""
+    log_probs_BL, _, entropy_BL = statistics_BL3.float().unbind(-1)
+    nothing = statistics_BL3.new_zeros(0)
+    seen = Proposal(nothing, nothing, log_probs_BL, masked_BL, entropy_BL)
+    return rules.reveal(seen, nothing, None, 0)  # type: ignore[arg-type, return-value]
 
 
 def statistics(logits_BLV: Tensor) -> Tensor:

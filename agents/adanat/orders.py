@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from agents.adanat.network import SeparatePolicy
 from agents.adanat.parts import TokenPolicyConfig
 from agents.adanat.tokens import TokenTrunk
-from natgym.observations import STATISTICS, Observation
+from generators.rules import DecodeRules
+from natgym.observations import STATISTICS, Observation, as_likeliest
 
 NEVER = -1e9  # the logit of a token that is revealed already; finite, so that differences are
 
@@ -83,21 +84,26 @@ class _Extractor(BaseFeaturesExtractor):
         super().__init__(observation_space, num_tokens + 1)
         self.trunk = TokenTrunk(config, num_tokens, width)
         self.sharpness = 0.0  # of the critic, which orders nothing
+        self.order = None if config.order == "confidence" else DecodeRules.of(config.order, (1, 1))
 
     def forward(self, observations: Observation) -> Tensor:
         logits_BL = self.trunk(observations)
         if self.sharpness:
-            confidence_BL = observations["features"][..., -len(STATISTICS)].float()
-            logits_BL = logits_BL + self.sharpness * confidence_BL
-            logits_BL = logits_BL.masked_fill(~observations["masked"].bool(), NEVER)
+            masked_BL = observations["masked"].bool()
+            statistics_BL3 = observations["features"][..., -len(STATISTICS) :].float()
+            scores_BL = statistics_BL3[..., 0]
+            if self.order is not None:
+                scores_BL, _ = as_likeliest(self.order, statistics_BL3, masked_BL)
+            logits_BL = logits_BL + self.sharpness * scores_BL
+            logits_BL = logits_BL.masked_fill(~masked_BL, NEVER)
         return torch.cat([logits_BL, observations["reveal"]], dim=1)
 
 
 class OrderPolicy(SeparatePolicy):
     """Order the tokens by Plackett-Luce; separate trunks of actor and critic.
 
-    At the start its logits are `config.sharpness` times the log-probability of each token's likeliest code:
-    confidence, with a noise of temperature 1 / sharpness.
+    At the start its logits are `config.sharpness` times the log-probability of each token's likeliest code,
+    or the score of it that `config.order` has: that rule's order, with a noise of temperature 1 / sharpness.
     """
 
     def __init__(self, *args: Any, config: TokenPolicyConfig | None = None, **kwargs: Any) -> None:

@@ -49,6 +49,8 @@ class TokenPolicyConfig:
             policy explores.
         slope: log-odds for each place of the rule's order, counted from where it stops, up to the sharpness,
             so that the policy explores where the rule stops; None has the sharpness at all places.
+        order: rule whose scores, times the sharpness, are the logits that a policy of orders starts with:
+            confidence, or one that counts by itself.
         blind: hide the features from the actor, which sees the masks, the step and the rule it started as.
     """
 
@@ -57,6 +59,7 @@ class TokenPolicyConfig:
     start: str = "entropy-bound,epsilon=0.5"
     sharpness: float = 3.0
     slope: float | None = None
+    order: str = "confidence"
     blind: bool = False
 
     def __post_init__(self) -> None:
@@ -67,6 +70,8 @@ class TokenPolicyConfig:
             raise ValueError(f"slope {self.slope}: it must be positive; None is a step")
         if not counts(DecodeRules.of(self.start, (1, 1)).reveal):
             raise ValueError(f"start {self.start!r} is no rule that counts by itself, such as threshold")
+        if self.order != "confidence" and not counts(DecodeRules.of(self.order, (1, 1)).reveal):
+            raise ValueError(f"order {self.order!r} is not confidence or a rule that counts by itself")
 
 
 def small_policy() -> PolicyConfig:

@@ -18,9 +18,8 @@ from agents.adanat.network import SeparatePolicy
 from agents.adanat.parts import TokenPolicyConfig
 from generators.decoding import ascending
 from generators.layers import Block
-from generators.reveal import Proposal
 from generators.rules import DecodeRules
-from natgym.observations import STATISTICS, Observation
+from natgym.observations import STATISTICS, Observation, as_likeliest
 
 _HEADS = 4
 
@@ -94,10 +93,7 @@ def places_beyond(rules: DecodeRules, features_BLD: Tensor, masked_BL: Tensor) -
         rules: with a reveal rule that counts by itself.
         features_BLD: the STATISTICS last.
     """
-    log_probs_BL, _, entropy_BL = features_BLD[..., -len(STATISTICS) :].float().unbind(-1)
-    nothing = features_BLD.new_zeros(0)
-    seen = Proposal(nothing, nothing, log_probs_BL, masked_BL, entropy_BL)
-    scores_BL, wanted_B = rules.reveal(seen, nothing, None, 0)  # type: ignore[arg-type]
+    scores_BL, wanted_B = as_likeliest(rules, features_BLD[..., -len(STATISTICS) :], masked_BL)
     masked_B = masked_BL.sum(-1)
     left_B = rules.allowed_counts(wanted_B, masked_B, masked_B)
     place_BL = ascending(scores_BL, masked_BL).argsort(-1)

@@ -17,11 +17,10 @@ from torch import Tensor
 
 from generators.conditions import Condition
 from generators.parts import Parts
-from generators.reveal import counts
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, Schedule, as_schedule
 from natgym.names.spaces import REVEAL, TOKENS
-from natgym.observations import Observation, Observer, reveal_counts
+from natgym.observations import Observation, Observer, observe, reveal_counts
 from natgym.rewards.config import reward_weights
 from natgym.rewards.contract import needs_batch
 from natgym.spaces import ActionMap, Actions, Map, ScoreMap, TokenMap
@@ -105,15 +104,13 @@ def shown_space(observer: Observer, action_map: Map, rules: DecodeRules, steps: 
     """Return what one agent sees: what the observer shows, and `reveal` where actions are scores of tokens.
 
     Raises:
-        ValueError: of scores, the rules say by themselves how many tokens a step reveals.
+        ValueError: of scores, the rules mask tokens again.
     """
     shown = observer.space(steps)
     if not isinstance(action_map, ScoreMap):
         return shown
-    if counts(rules.reveal) or rules.remask_rate:
-        raise ValueError(
-            f"rules {rules.text!r}: with actions 'tokens' the schedule says how many; give confidence"
-        )
+    if rules.remask_rate:
+        raise ValueError(f"rules {rules.text!r}: with actions 'tokens' none is masked again; give no rate")
     return spaces.Dict({**shown, "reveal": spaces.Box(0, action_map.num_tokens, (1,), np.float32)})
 
 
@@ -122,8 +119,12 @@ def shown(parts: Parts | None, observer: Observer, action_map: Map, played_Bk: T
     assert parts is not None
     told = parts.show(observer, played_Bk)
     if isinstance(action_map, ScoreMap) and not parts.done:
-        unknown_B = torch.cat([state.unknown_B for state in parts.states])
-        told["reveal"] = reveal_counts(told | {"unknown": unknown_B}, action_map.schedule, parts.rules)
+        told["reveal"] = torch.cat(
+            [
+                reveal_counts(observe(state, observer.mask_id), action_map.schedule, parts.rules)
+                for state in parts.states
+            ]
+        )
     elif isinstance(action_map, ScoreMap):
         told["reveal"] = torch.zeros_like(told["step"])
     return told

@@ -1,7 +1,8 @@
 """Quality against passes: the front of some policies, and how far another one lies beyond it.
 
-Playing one policy for some images and another one for the rest gives all that lies between the two. So what
-a new policy is set against is the upper convex hull of the others at its own mean number of passes.
+Playing one policy for some images and another one for the rest gives all that lies between the two; of
+Frechet distances, which are convex in what is drawn, that or less. So what a new policy is set against is
+the convex hull of the others at its own mean number of passes.
 """
 
 from __future__ import annotations
@@ -34,14 +35,15 @@ def _below(passes: np.ndarray, quality: np.ndarray) -> bool:
 
 
 def beyond(ours: pd.DataFrame, corners: Sequence[pd.DataFrame], metric: str, **labels: str) -> Difference:
-    """Return how much better a policy is than the front at as many passes, paired over the seeds.
+    """Return how much a policy has beyond the front at as many passes, paired over the seeds: less than
+    nothing is better for a metric that is the better the lower.
 
     Where it takes fewer passes than any corner, it is set against the first one, and where it takes more,
     against the last.
 
     Args:
         ours, corners: frames of an `Evaluator`, the corners by rising passes.
-        metric: a column that is the better the higher.
+        metric: a column.
         labels: `policy` and `minus` of the record.
     """
     passes = [frame["nfe"].mean() for frame in corners]

@@ -80,6 +80,34 @@ def test_scores_that_are_the_confidence_play_the_rule_and_an_oracle_plays_its_or
         )
 
 
+@pytest.mark.parametrize("rules", ["sure,theta=0.8,extra=2,most=1", "entropy-bound,epsilon=0.7"])
+def test_where_a_rule_counts_it_says_how_many_and_scores_say_which(rules: str) -> None:
+    """Codes are all but certain, so that the rule counts by the likeliest ones, as is shown."""
+    env = env_of(40, rules=rules, steps=9)
+    observation, _ = env.reset(seed=3)
+    rng = np.random.default_rng(0)
+    counts = set()
+    for _ in range(8):
+        masked = observation["masked"].numpy().astype(bool)
+        count = observation["reveal"].numpy()[:, 0].astype(int)
+        scores = rng.normal(size=(40, 16)).astype(np.float32)
+        observation, *_ = env.step(scores)
+        left = (env.state.ids_BL == 4).numpy()  # type: ignore[union-attr]
+        for row in range(40):
+            order = sorted(np.flatnonzero(masked[row]), key=lambda token: -scores[row, token])
+            assert set(np.flatnonzero(masked[row] & ~left[row])) == set(order[: count[row]])
+        counts |= set(count.tolist())
+    assert len(counts) > 4, "rows take the steps that they need"
+    settings = {"rules": rules, "steps": 9, "tokens.order": rules}
+    trainer, task = AdaNATTrainer.of(config_of(**settings)), Task.load(NAME)
+    plain = natgym.FixedPolicy(trainer.env.action_map.schedule, trainer.env.rules)
+    played, expected = (
+        natgym.rollout(policy, task, condition=task.asked(60), seed=1) for policy in (trainer.policy(), plain)
+    )
+    assert torch.equal(played.tokens_NL, expected.tokens_NL), "it starts as the rule"
+    assert (played.nfe_N == expected.nfe_N).all()
+
+
 def test_any_agent_may_give_scores() -> None:
     env = gymnasium.make("natgym/Decode-v1", **OPTIONS, steps=3, observation="statistics")
     check_env(env.unwrapped, skip_render_check=True)
@@ -146,8 +174,7 @@ def test_it_starts_as_confidence_trains_and_plays_what_it_learned(tmp_path: Path
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"rules": "threshold"}, "the schedule says how many"),
-        ({"rules": DecodeRules(remask_rate=0.1)}, "the schedule says how many"),
+        ({"rules": DecodeRules(remask_rate=0.1)}, "none is masked again"),
         ({"smoothing": 0.5}, "choose tokens and set no parameters"),
     ],
 )

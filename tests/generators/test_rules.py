@@ -143,6 +143,21 @@ def test_sure_reveals_some_uncertain_tokens_beside(model: NAT, extra: int, most:
     assert beside == {True, False} or extra == 0
 
 
+def test_with_noise_sure_ones_come_first_and_any_of_the_others_beside() -> None:
+    N, L = 3000, 6
+    chance_L = torch.tensor([0.95, 0.92, 0.3, 0.4, 0.5, 0.6])
+    nothing_NL, open_NL = torch.zeros(N, L), torch.ones(N, L, dtype=torch.bool)
+    proposal = Proposal(nothing_NL, nothing_NL, chance_L.log().expand(N, L), open_NL)
+    for temperature in (9.0, 0.1):
+        rule = Sure(extra=1, most=1, noise=temperature)
+        scores_NL, masked_N = rule(proposal, torch.zeros(N, 1), HashNoise.from_seed(0, N), 0)
+        assert (masked_N == 3).all()
+        first_N3 = scores_NL.argsort(dim=1, descending=True)[:, :3]
+        assert torch.equal(first_N3[:, :2], torch.tensor([0, 1]).expand(N, 2))
+        shares = (first_N3[:, 2].bincount(minlength=L)[2:] / N).tolist()
+        assert shares == pytest.approx(torch.softmax(-chance_L[2:] / temperature, 0).tolist(), abs=0.03)
+
+
 @pytest.mark.parametrize("rule", [Margin(), Entropy()])
 def test_margin_and_entropy_reveal_by_their_measure(model: NAT, rule: RevealRule) -> None:
     """With Gumbel noise of the row, as much as the temperature says."""
@@ -162,7 +177,12 @@ def test_margin_and_entropy_reveal_by_their_measure(model: NAT, rule: RevealRule
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("sure,theta=0", "theta 0"), ("sure,extra=0.5", "extra 0.5"), ("sure,most=2", "most 2")],
+    [
+        ("sure,theta=0", "theta 0"),
+        ("sure,extra=0.5", "extra 0.5"),
+        ("sure,most=2", "most 2"),
+        ("sure,noise=-1", "noise -1"),
+    ],
 )
 def test_settings_of_sure_are_looked_at(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
