@@ -104,7 +104,7 @@ def test_a_pass_has_its_price(task: Task) -> None:
     assert found[0.05] == pytest.approx(found[0.0] - 0.05 * info["nfe"])
     assert env.like(num_envs=2).price == 0.05
     for price in (-0.1, math.inf, math.nan):
-        with pytest.raises(ValueError, match=f"price {price}: a pass costs"):
+        with pytest.raises(ValueError, match=f"price {price}: it must be a number from 0 on"):
             natgym.DecodeVectorEnv(2, task=task, price=price)
 
 
