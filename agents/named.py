@@ -158,6 +158,8 @@ def _at(policy: Any, price: float) -> Policy:
 def describe(policy: Any) -> dict[str, Any]:
     """Return what a number needs to be made again: a schedule's table, or the hash of learned weights."""
     description: dict[str, Any] = {"guidance": CONVENTION}
+    if (price := getattr(policy, "price", None)) is not None:
+        description["price"] = price
     if isinstance(policy, FixedPolicy):
         return description | {"parameters": PARAMETERS, "table": policy.schedule.table_T4.tolist()}
     return description | ({"weights": weights_hash(policy)} if isinstance(policy, nn.Module) else {})

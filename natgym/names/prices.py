@@ -4,6 +4,7 @@ its own, which is then shown."""
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 Range = tuple[float, float]
 Price = float | Range
@@ -17,8 +18,9 @@ def checked(price: Price) -> Price:
     """
     if isinstance(price, list | tuple):
         price = tuple(price)  # type: ignore[assignment]
-        if len(price) != 2 or not 0 < price[0] < price[1] < math.inf:
-            shown = " ".join(f"{one:g}" for one in price)
+        numbers = all(isinstance(one, Real) for one in price)
+        if not numbers or len(price) != 2 or not 0 < price[0] < price[1] < math.inf:
+            shown = " ".join(map(str, price))
             raise ValueError(f"price {shown}: a range is of two numbers, 0 < lowest < highest")
     elif not 0 <= price < math.inf:
         raise ValueError(f"price {price}: it must be a number from 0 on, or a range of two above 0")

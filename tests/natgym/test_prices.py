@@ -137,7 +137,7 @@ def test_both_checkers_pass(kind: str, actions: str) -> None:
 
 def test_what_is_no_price_is_told() -> None:
     assert checked([0.01, 0.1]) == (0.01, 0.1) and text((0.01, 0.1)) == "0.01 to 0.1"
-    for price in ((0.1, 0.01), (0.0, 0.1), (0.1,), (0.1, math.inf), (0.1, math.nan), (0.1, 0.1)):
+    for price in ((0.1, 0.01), (0.0, 0.1), (0.1,), (0.1, math.inf), (0.1, math.nan), (0.1, 0.1), ("a", 1)):
         with pytest.raises(ValueError, match="a range is of two numbers, 0 < lowest < highest"):
             env_of(price=price)
     with pytest.raises(TypeError, match="price 'high'"):
