@@ -16,6 +16,7 @@ from generators.files import read_json, reading
 from generators.hub import download, on_hub
 from generators.rules import DecodeRules
 from generators.schedules import CONVENTION, PARAMETERS, Schedule
+from natgym.names.prices import inside
 from natgym.policies import POLICY_NAMES, FixedPolicy, named_policies
 from natgym.rollouts import Policy
 from natgym.task import Task
@@ -23,12 +24,16 @@ from natgym.task import Task
 NAMES = (*POLICY_NAMES, "autonat", "adanat")
 
 
+PRICE = "@price="  # behind a policy that learned a range of prices, and before the one that it is told
+
+
 def find_policies(spec: str, steps: Sequence[int], generator: Generator) -> list[tuple[str, Policy]]:
     """Return (label, policy) for each number of steps at which the policy asked for exists.
 
     Args:
         spec: a name of NAMES, perhaps with settings as in "linear:remask=9,rule=random,w=2" or
-            "threshold:theta=.7"; a schedule or strategy file; a run folder of AdaNAT or AutoNAT.
+            "threshold:theta=.7"; a schedule or strategy file; a run folder of AdaNAT or AutoNAT. Of one that
+            learned a range of prices RUN@price=.03 is told that one, RUN a price of its own for each image.
         steps: numbers of steps asked for. `one-step` and the adaptive rules have their own; a file and a run
             folder stand for their own number only.
         generator: that they will play; its grid sets the order of `halton`, and `autonat` and `adanat` are
@@ -37,6 +42,12 @@ def find_policies(spec: str, steps: Sequence[int], generator: Generator) -> list
     Raises:
         ValueError: there is no such policy, or none for these numbers of steps.
     """
+    place, price = spec_and_price(spec)
+    if price is not None:
+        return [
+            (f"{label}{PRICE}{price:g}", _at(policy, price))
+            for label, policy in find_policies(place, steps, generator)
+        ]
     name = spec.partition(":")[0]
     if name == "autonat":
         return [(name, FixedPolicy(shipped_strategy(generator, T))) for T in steps]
@@ -52,7 +63,8 @@ def find_policies(spec: str, steps: Sequence[int], generator: Generator) -> list
 
 def find_policy(spec: str, steps: int | None, generator: Generator) -> Policy:
     """Return the one policy asked for; without `steps`, a file or a run folder's own number, else 8."""
-    if steps is None and (on_hub(spec) or Path(spec).exists()):
+    place, _ = spec_and_price(spec)
+    if steps is None and (on_hub(place) or Path(place).exists()):
         return labelled_policy(spec, generator)[1]
     return find_policies(spec, [steps or 8], generator)[0][1]
 
@@ -77,7 +89,8 @@ def load_policy(
     """Return a policy that was saved: learned, searched, or a schedule.
 
     Args:
-        path: run folder of AdaNAT or AutoNAT, folder of a policy, or schedule file.
+        path: run folder of AdaNAT or AutoNAT, folder of a policy, or schedule file; with @price=NUMBER behind
+            it, a policy that learned a range of prices is told that one.
         task: whose generator will play it, a `Task` or what `Task.load` takes; a policy of other features is
             refused then, and learned ones are loaded to its device.
         policy_class: of a policy whose network is one's own.
@@ -100,6 +113,10 @@ def labelled_policy(
     revision: str | None = None,
 ) -> tuple[str, Policy]:
     """Return a saved policy and what to call it; see `load_policy`."""
+    place, price = spec_and_price(spec)
+    if price is not None:
+        label, policy = labelled_policy(place, generator, policy_class, revision)
+        return f"{label}{PRICE}{price:g}", _at(policy, price)
     if on_hub(spec, revision):
         came = download(str(spec), revision)
         return came.name, labelled_policy(came.path, generator, policy_class)[1]
@@ -120,9 +137,29 @@ def labelled_policy(
     )
 
 
+def spec_and_price(spec: Path | str) -> tuple[str, float | None]:
+    """Cut a text for a policy, PLACE or PLACE@price=NUMBER, in two; a folder's own name may look so."""
+    place, said, number = str(spec).rpartition(PRICE)
+    if not said or Path(spec).exists():
+        return str(spec), None
+    try:
+        return place, float(number)
+    except ValueError:
+        raise ValueError(f"policy {str(spec)!r}: {number!r} is no price; give a number") from None
+
+
+def _at(policy: Any, price: float) -> Policy:
+    """Return a policy that is told a price; ValueError if it sees none."""
+    if not hasattr(policy, "at"):
+        inside(price, None)
+    return policy.at(price)
+
+
 def describe(policy: Any) -> dict[str, Any]:
     """Return what a number needs to be made again: a schedule's table, or the hash of learned weights."""
     description: dict[str, Any] = {"guidance": CONVENTION}
+    if (price := getattr(policy, "price", None)) is not None:
+        description["price"] = price
     if isinstance(policy, FixedPolicy):
         return description | {"parameters": PARAMETERS, "table": policy.schedule.table_T4.tolist()}
     return description | ({"weights": weights_hash(policy)} if isinstance(policy, nn.Module) else {})

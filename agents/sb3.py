@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from generators.noise import seeded
 from generators.rules import DecodeRules
 from generators.schedules import DecodeParams
 from natgym.env.vector import DecodeVectorEnv
+from natgym.names.prices import Price, inside
 from natgym.observations import Observation, Observer, reveal_counts
 from natgym.rollouts import Decision
 from natgym.spaces import Map, ScoreMap
@@ -175,12 +176,23 @@ class LearnedPolicy:
     Attributes:
         policy: of a model that was trained on the environment, which has the others.
         rules: of the environment; None follows whoever plays it.
+        price: that it is told, where it learned prices of a range: a number, or by default that range, from
+            which each image draws its own.
     """
 
     policy: Any
     observer: Observer
     action_map: Map
     rules: DecodeRules | None = None
+    price: Price | None = None
+
+    def __post_init__(self) -> None:
+        if self.price is None:
+            object.__setattr__(self, "price", self.observer.prices)
+
+    def at(self, price: float) -> LearnedPolicy:
+        """Return the policy as it plays at one price; ValueError if it learned none, or others."""
+        return replace(self, price=inside(price, self.observer.prices))
 
     @property
     def steps(self) -> int:
@@ -201,6 +213,8 @@ class LearnedPolicy:
         if isinstance(self.action_map, ScoreMap):
             rules = self.rules or DecodeRules()
             shown["reveal"] = reveal_counts(observation, self.action_map.schedule, rules)
+        if self.observer.prices is not None:
+            shown["price"] = observation["price"].to(shown["step"].device)
         action_Bk = self.policy.get_distribution(shown).mode()
         decision = Decision.of(self.action_map, action_Bk, previous_Bk, step)
         return decision._replace(value_B=self.policy.predict_values(shown)[:, 0])

@@ -35,6 +35,7 @@ from natgym.figures.explorations import Play, write_for_report
 from natgym.figures.policies import by_class_figure, parameters_figure, samples_figure
 from natgym.figures.trainings import learning_figure
 from natgym.metrics.pixels import PIXELS
+from natgym.names.prices import mean
 from natgym.policies import FixedPolicy, baselines
 from natgym.runs import Run, read_metrics, write_config
 from natgym.settings import setting
@@ -68,7 +69,7 @@ def load(args: Args) -> ScheduleScorer:
 def schedule_scorer(args: Args, task: Task) -> ScheduleScorer:
     """Return what measures schedules of a task by what its trainings are measured by."""
     config = args.train
-    aim: dict[str, Any] = {"objective": config.adanat.objective, "price": config.env.price}
+    aim: dict[str, Any] = {"objective": config.adanat.objective, "price": mean(config.env.price)}
     return ScheduleScorer(task, rules=config.env.rules, threads=args.threads, **aim)
 
 

@@ -23,7 +23,7 @@ from generators.noise import derive_seed, seeded
 from generators.recipes import DEFAULT_SIZE, build
 from generators.schedules import as_schedule
 from generators.texts import Captions
-from generators.training import Trainer
+from generators.training import Trainer, take_ids
 from natgym.evaluation.scorer import Scorer
 from natgym.figures.policies import samples_figure
 from natgym.figures.trainings import training_figure
@@ -90,7 +90,7 @@ def train(args: Args, folder: Path | None) -> None:
     ids_NL, said = tokens(task.data, "train", tokenizer, args.cache, mirror=args.mirror, crops=args.crops)
     if isinstance(said, Captions):  # each of an image's texts is a row
         rows_N, said = said.wordings()
-        ids_NL = ids_NL[rows_N]
+        ids_NL = take_ids(ids_NL, rows_N).to(ids_NL.dtype)
     condition = task.read(said)
     if args.train.given:
         if args.mirror or args.crops:

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from _progress import progress
 
-from agents.named import find_policies, labelled_policy
+from agents.named import PRICE, find_policies, labelled_policy
 from generators.config import SplitName
 from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
 from natgym.evaluation.front import beyond, hull
@@ -62,14 +62,18 @@ def rules_of(args: Args, generator: Any) -> Iterator[tuple[str, Policy]]:
 
 
 def learned(args: Args, generator: Any) -> dict[str, dict[str, Policy]]:
-    """Return the policies that are set against the front, by kind and place."""
+    """Return the policies that are set against the front, by kind and place; those that learned a range of
+    prices at each of the prices asked for."""
     kinds: dict[str, dict[str, Policy]] = {}
     for spec in args.policy:
         kind, said, place = spec.partition("=")
-        if not said or Path(spec).exists():  # a folder's own name may have a =
+        if not said or Path(spec).exists() or "@" in kind:  # a folder's own name may have a =
             kind, place = "", spec
         label, policy = labelled_policy(place, generator)
-        kinds.setdefault(kind or label, {})[place] = policy
+        told = isinstance(getattr(policy, "price", None), tuple)
+        for behind in [f"{PRICE}{price:g}" for price in args.price if told] or [""]:
+            _, policy = labelled_policy(place + behind, generator)
+            kinds.setdefault((kind or label) + behind, {})[place + behind] = policy
     return kinds
 
 

@@ -23,13 +23,13 @@ class Args:
     """
 
     data: str = "digits"
-    """digits, mnist, cifar10, shapes, sudoku-4, sudoku-6 or a folder of images; with captions it
-    learns to draw from texts."""
+    """digits, mnist, cifar10, shapes, sudoku-4, sudoku-6, chain or a folder of images; with captions
+    it learns to draw from texts."""
     model: Model = "nat"
     """Architecture."""
     size: str | None = None
     """Geometry, by default the task's, for a folder of images that of cifar10: digits, mnist, small, shapes,
-    sudoku-4, sudoku-6, cifar10, or the papers': l, of ENAT also s and b."""
+    sudoku-4, sudoku-6, chain, cifar10, or the papers': l, of ENAT also s and b."""
     width: int | None = None
     """Instead of the size's width."""
     heads: int | None = None

@@ -28,6 +28,8 @@ class Args:
     policy: tuple[str, ...] = ()
     """Run folders of learned policies, or schedule files; several trainings of one kind as KIND=RUN,
     which gives the interval over them."""
+    price: tuple[float, ...] = ()
+    """Prices at which policies that learned a range of them are played; by default each image has its own."""
     metric: Literal["valid", "held", "caption", "accuracy", "distance"] = "valid"
     """Quality; of the distance the hull is the lower one, and less than it is beyond."""
     steps: tuple[int, ...] = STEPS

@@ -26,6 +26,7 @@ from generators.conditions import NO_LIST, Condition, Labels, refuse_both
 from generators.contract import Prediction
 from generators.layers import MLP, Recomputed, TokenEmbedding, TokenHead, plus
 from generators.packing import Packing
+from generators.relations import relations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,21 +34,18 @@ class ENATConfig:
     """Geometry of an ENAT.
 
     Attributes:
-        codebook_size: V; the mask token gets id V.
-        grid: rows and columns of tokens.
+        codebook_size, grid: V, which is the mask token's id, and rows and columns of tokens.
         num_classes, class_names: class labels, without the null class, and what they are called, if anything;
         text_width, text_encoder: or the width of a text encoder, and its name, if it has one.
-        width: D, divisible by `heads`.
-        encoder_depth: blocks for visible tokens.
-        decoder_depth: blocks for mask tokens.
-        heads: attention heads.
+        width, heads: D, and the attention heads, which divide it.
+        encoder_depth, decoder_depth: blocks for visible and for mask tokens.
         mlp_ratio: hidden width of the MLPs, in units of `width`.
         dropout: on the token embeddings.
         reproject: what is kept of an old token. True, the official code: its projected features, so that they
             are projected again at every step. False: what the encoder said, projected once whenever it is
             used, as equation 5 can also be read and as the training with one reuse has it.
-        reuse: keep what was encoded for the next step; without it all visible tokens are encoded at each,
-            as in the paper's table 6a.
+        reuse: keep for the next step what was encoded; else all visible tokens are encoded anew (table 6a).
+        relative: a learned bias of the attention by how two tokens lie to each other, as NAT's; ours.
     """
 
     codebook_size: int
@@ -64,6 +62,7 @@ class ENATConfig:
     dropout: float = 0.1
     reproject: bool = True
     reuse: bool = True
+    relative: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,9 +100,10 @@ class Reuse:
 
 
 class ContextAttention(nn.Module):
-    """Attention of own tokens to context and own tokens, with keys and values of their own for each kind."""
+    """Attention of own tokens to context and own tokens, with keys and values of their own for each kind;
+    `relations` as of `generators.layers.Attention`."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, relations: int = 0) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"width {width} is not divisible by heads {heads}; change one of them")
@@ -112,8 +112,11 @@ class ContextAttention(nn.Module):
         self.kv_context = nn.Linear(width, 2 * width)
         self.kv_own = nn.Linear(width, 2 * width)
         self.proj = nn.Linear(width, width)
+        self.bias_HR = nn.Parameter(torch.zeros(heads, relations)) if relations else None
 
-    def forward(self, x: Tensor, own: Packing, context_x: Tensor, context: Packing) -> Tensor:
+    def forward(
+        self, x: Tensor, own: Packing, context_x: Tensor, context: Packing, related_LL: Tensor | None = None
+    ) -> Tensor:
         """Map packed own tokens to their values; a row may have no token of either kind."""
         kv = own.pad(self.kv_own(x))
         if context.size:
@@ -121,6 +124,12 @@ class ContextAttention(nn.Module):
         real = None
         if own.ragged or context.ragged:
             real = torch.cat([context.real_BM, own.real_BM], dim=1)[:, None, None]
+        if self.bias_HR is not None and related_LL is not None:
+            keys_BM = torch.cat([context.places_BM, own.places_BM] if context.size else [own.places_BM], 1)
+            related_BMM = related_LL[own.places_BM[:, :, None], keys_BM[:, None]]
+            bias = rearrange(self.bias_HR[:, related_BMM], "h b m n -> b h m n").to(kv.dtype)
+            # Not infinite, whose gradient is none where a row has no token at all.
+            real = bias if real is None else bias.masked_fill(~real, torch.finfo(bias.dtype).min)
         q = rearrange(own.pad(self.q(x)), "b m (h d) -> b h m d", h=self.heads)
         k, v = rearrange(kv, "b m (two h d) -> two b h m d", two=2, h=self.heads)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=real)
@@ -130,22 +139,28 @@ class ContextAttention(nn.Module):
 class ContextBlock(Recomputed):
     """DiT block (adaLN-Zero) with context: shift and scale of their own for own and context tokens."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
+    def __init__(self, width: int, heads: int, mlp_ratio: float, relations: int = 0) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.attn = ContextAttention(width, heads)
+        self.attn = ContextAttention(width, heads, relations)
         self.mlp = MLP(width, mlp_ratio, approximate="tanh")
         self.modulation = nn.Linear(width, 8 * width)
 
     def forward(
-        self, x: Tensor, own: Packing, context_x: Tensor, context: Packing, condition_BD: Tensor
+        self,
+        x: Tensor,
+        own: Packing,
+        context_x: Tensor,
+        context: Packing,
+        condition_BD: Tensor,
+        related_LL: Tensor | None = None,
     ) -> Tensor:
         """Map packed own tokens to packed own tokens."""
         parts = self.modulation(F.silu(condition_BD)).chunk(8, dim=-1)
         shift, scale, context_shift, context_scale, gate, mlp_shift, mlp_scale, mlp_gate = parts
         if context.size:
             context_x = self._modulated(context_x, context, context_shift, context_scale)
-        mixed = self.attn(self._modulated(x, own, shift, scale), own, context_x, context)
+        mixed = self.attn(self._modulated(x, own, shift, scale), own, context_x, context, related_LL)
         x = torch.addcmul(x, own.spread(gate), mixed)
         return torch.addcmul(x, own.spread(mlp_gate), self.mlp(self._modulated(x, own, mlp_shift, mlp_scale)))
 
@@ -182,8 +197,11 @@ class ENAT(nn.Module):
         self.token_embedding = TokenEmbedding(vocabulary, self.num_tokens, config.width, config.dropout)
         self.condition_embedding = _condition_embedding(config)
         self.reuse_projection = ReuseProjection(config.width, config.mlp_ratio)
+        ways, related_LL = relations(config.relative, config.grid) if config.relative else (0, None)
+        self.register_buffer("relations_LL", related_LL)
+        self.relations_LL: Tensor | None
         self.blocks = nn.ModuleList(
-            ContextBlock(config.width, config.heads, config.mlp_ratio) for _ in range(depth)
+            ContextBlock(config.width, config.heads, config.mlp_ratio, ways) for _ in range(depth)
         )
         self.norm = nn.LayerNorm(config.width)
         self.head = TokenHead(vocabulary, config.width)
@@ -206,7 +224,9 @@ class ENAT(nn.Module):
                 device and copied.
         """
         condition_BD, text_BSD = self._conditioned(condition)
-        length = text_BSD.shape[1]
+        length, related = text_BSD.shape[1], self.relations_LL
+        if related is not None:
+            related = F.pad(related, (length, 0, length, 0))
         embedded_BLD = torch.cat([text_BSD, self.token_embedding(ids_BL)], dim=1)
         masked_BL = F.pad(ids_BL == self.mask_id, (length, 0))
         old_BL = torch.zeros_like(masked_BL) if cache is None else cache.visible_BL & ~masked_BL
@@ -223,13 +243,14 @@ class ENAT(nn.Module):
         if old.size:
             old_x = self.reuse_projection(old_x)
             features_BLD = old.unpack(old_x, features_BLD)
-        new_x = self._through(self._encoder, new.pack(embedded_BLD), new, old_x, old, condition_BD)
+        new_x = self._through(self._encoder, new.pack(embedded_BLD), new, old_x, old, condition_BD, related)
         features_BLD = new.unpack(new_x, features_BLD)
         kept_BLD = features_BLD if self.config.reproject else new.unpack(new_x, kept_BLD)
 
         visible_x = visible.pack(features_BLD)
         hidden_x = hidden.pack(embedded_BLD)
-        hidden_x = self._through(self._decoder, hidden_x, hidden, visible_x, visible, condition_BD)
+        seen = visible_x, visible, condition_BD, related
+        hidden_x = self._through(self._decoder, hidden_x, hidden, *seen)
         features_BLD = self.norm(hidden.unpack(hidden_x, features_BLD)[:, length:])
         logits_BLV = self.head(features_BLD, self.token_embedding.word.weight)
         if not self.reuses:

@@ -165,6 +165,12 @@ def nat_sudoku_6(**overrides: Any) -> NATConfig:
     return nat_sudoku_4(**(dict(codebook_size=6, grid=(6, 6), depth=4, relative="box=2x3") | overrides))
 
 
+def nat_chain(**overrides: Any) -> NATConfig:
+    """Size the NAT of chains of sums: 3 blocks of width 64, without dropout, which hides what is added."""
+    size: dict = dict(codebook_size=5, grid=(2, 12), relative="offset", dropout=0.0)
+    return nat_sudoku_4(**(size | overrides))
+
+
 def nat_cifar10(**overrides: Any) -> NATConfig:
     """Size the NAT of the CIFAR-10 task: 13 blocks of width 384, for one GPU."""
     base: dict = dict(codebook_size=512, grid=(8, 8), num_classes=10, width=384, depth=12, heads=6)

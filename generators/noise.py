@@ -26,6 +26,7 @@ class Purpose(IntEnum):
     EPISODE = 3
     CONDITION = 4
     CODE = 5
+    PRICE = 6
 
 
 def _signed(value: int) -> int:

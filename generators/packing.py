@@ -23,7 +23,7 @@ class Packing:
         self.longest = max(counts_B)
         self.ragged = min(counts_B) < self.longest
         self.index_N = torch.nonzero_static(chosen_BL.flatten(), size=self.size)[:, 0]
-        self._padded = (B, self.longest)
+        self._length, self._padded = L, (B, self.longest)
         self._packed = (self.size, 1) if self.ragged else (B, self.longest)
         if self.ragged:
             self._row_N = self.index_N.div(L, rounding_mode="floor")
@@ -65,6 +65,15 @@ class Packing:
     def unpad(self, x_BMD: Tensor) -> Tensor:
         """Return packed tokens from (B, M, D), the inverse of `pad`."""
         return x_BMD.flatten(0, 1)[self._slot_N][:, None] if self.ragged else x_BMD
+
+    @property
+    def places_BM(self) -> Tensor:
+        """Where in its row each token stands that `pad` puts; 0 where it puts none."""
+        places = self.index_N % self._length
+        if not self.ragged:
+            return places.view(self._padded)
+        flat = places.new_zeros(self._padded[0] * self._padded[1])
+        return flat.index_copy(0, self._slot_N, places).view(self._padded)
 
     @property
     def real_BM(self) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -15,6 +16,7 @@ from generators.config import tokenizer_kind as tokenizer_kind
 from generators.enat import ENAT, enat_b, enat_cifar10, enat_digits, enat_l, enat_mnist, enat_s
 from generators.nat import (
     NAT,
+    nat_chain,
     nat_cifar10,
     nat_digits,
     nat_l,
@@ -33,6 +35,7 @@ SIZES: dict[str, dict[str, Callable[..., Any]]] = {
         "shapes": nat_mnist,
         "sudoku-4": nat_sudoku_4,
         "sudoku-6": nat_sudoku_6,
+        "chain": nat_chain,
         "cifar10": nat_cifar10,
         "l": nat_l,
     },
@@ -41,8 +44,9 @@ SIZES: dict[str, dict[str, Callable[..., Any]]] = {
         "mnist": enat_mnist,
         "small": enat_mnist,
         "shapes": enat_mnist,
-        "sudoku-4": enat_digits,
-        "sudoku-6": enat_mnist,
+        "sudoku-4": partial(enat_digits, relative="box=2x2"),
+        "sudoku-6": partial(enat_digits, relative="box=2x3", encoder_depth=4),
+        "chain": partial(enat_digits, relative="offset", dropout=0.0),
         "cifar10": enat_cifar10,
         "s": enat_s,
         "b": enat_b,

@@ -24,9 +24,11 @@ from torch.nn import functional as F
 
 from generators.contract import Generator
 from generators.decoding import DecodeState
+from generators.noise import Purpose, hash_uniform
 from generators.reveal import Proposal, counts, entropies
 from generators.rules import DecodeRules
 from generators.schedules import Schedule
+from natgym.names.prices import Price, Range
 from natgym.names.spaces import FeatureType, Kind
 from natgym.spaces import ACTION_BOUND, action_space
 
@@ -84,6 +86,16 @@ def as_likeliest(rules: DecodeRules, statistics_BL3: Tensor, masked_BL: Tensor) 
     return rules.reveal(seen, nothing, None, 0)  # type: ignore[arg-type, return-value]
 
 
+def priced(price: Price, row_seeds_B: Tensor) -> Tensor:
+    """Return what a pass costs of each row, (B, 1) float32: a number, or of a range what is drawn by the
+    row's seed, evenly on a logarithmic scale."""
+    if not isinstance(price, tuple):
+        return torch.full((len(row_seeds_B), 1), price, device=row_seeds_B.device)
+    lowest, highest = price
+    uniform_B1 = hash_uniform(row_seeds_B, 0, 1, Purpose.PRICE)
+    return (lowest * (highest / lowest) ** uniform_B1.double()).float().clamp(lowest, highest)
+
+
 def statistics(logits_BLV: Tensor) -> Tensor:
     """Return the STATISTICS of tokens, (B, L, 3)."""
     log_probs_BLV = logits_BLV.float().log_softmax(-1)
@@ -118,6 +130,8 @@ class Observer:
         grid, width, mask_id: of the generator.
         kind, dtype: of the features.
         num_smoothed: actions of which `previous_action` is shown; 0 for none.
+        prices: range of the `price` that is shown; None for none. It is no part of a state: whoever draws it
+            shows it.
     """
 
     grid: tuple[int, int]
@@ -126,6 +140,7 @@ class Observer:
     kind: Kind = "features"
     dtype: FeatureType = "float32"
     num_smoothed: int = 0
+    prices: Range | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in (("kind", Kind), ("dtype", FeatureType)):
@@ -163,6 +178,8 @@ class Observer:
             boxes["tokens"] = spaces.Box(0, self.mask_id, (num_tokens,), np.int32)
         if self.num_smoothed:
             boxes["previous_action"] = action_space((ACTION_BOUND,) * self.num_smoothed)
+        if self.prices is not None:
+            boxes["price"] = spaces.Box(*self.prices, (1,), np.float32)
         return spaces.Dict(boxes)
 
     def __call__(self, state: DecodeState, previous_action: Tensor) -> Observation:

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from generators.conditions import Condition
 from generators.contract import Generator
 from generators.families import OFFSET, arguments, columns, numbers, split
+from generators.noise import Noise
 from generators.reveal import COUNTING, REVEAL
 from generators.rules import DecodeRules, reveal_rule, reveal_settings
 from generators.schedules import (
@@ -24,7 +26,8 @@ from generators.schedules import (
     random_order,
     reference,
 )
-from natgym.observations import Observation
+from natgym.names.prices import Price
+from natgym.observations import Observation, priced
 from natgym.spaces import Map
 
 ACTIONS = tuple(f"action_{name}" for name in PARAMETERS)
@@ -46,7 +49,8 @@ class Policy(Protocol):
 
     The observation is the environment's and `condition`, the values of the rows' conditions, and `kind`, a
     number for their class or kind of text. A policy may also have `rules` of its own, a `DecodeRules`, which
-    it is always played by.
+    it is always played by; and a `price`, which it then observes: a number, or a range, from which each row
+    draws its own.
     """
 
     @property
@@ -102,6 +106,13 @@ def rules_of(policy: Policy, rules: DecodeRules | None = None) -> DecodeRules:
     """Return the rules that a policy is played by: its own, else those given, else AutoNAT's."""
     own: DecodeRules | None = getattr(policy, "rules", None)
     return own or rules or DecodeRules()
+
+
+def told(policy: Policy, condition: Condition, noise: Noise) -> Observation:
+    """Return what a policy observes of rows beside their states: conditions, and prices, if it sees any."""
+    price: Price | None = getattr(policy, "price", None)
+    prices = {} if price is None else {"price": priced(price, noise.row_seeds_B)}  # type: ignore[attr-defined]
+    return {"condition": condition.values, "kind": condition.kinds_B, **prices}
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ from generators.noise import HashNoise, Noise
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS
 from generators.tokenizers import Tokenizer, decode_all
-from natgym.observations import Observation, observe
-from natgym.policies import ACTIONS, Decision, Policy, decide, rules_of
+from natgym.observations import observe
+from natgym.policies import ACTIONS, Decision, Policy, decide, rules_of, told
 from natgym.rewards.contract import Reward
 from natgym.task import Task
 
@@ -68,7 +68,7 @@ def play(
         first_pass: as `generators.decoding` takes it, and `entropy`.
     """
     rules = rules_of(policy, rules)
-    remembered: Observation = {"condition": condition.values, "kind": condition.kinds_B}
+    remembered = told(policy, condition, noise)
     state = refuse_not_finite(start(generator, condition, steps=policy.steps, first_pass=first_pass))
     while not state.done:
         decision = decide(policy, observe(state, generator.mask_id) | remembered, state.step)

@@ -209,7 +209,9 @@ class Task:
     @property
     def place(self) -> torch.device:
         """Where the generator reads conditions."""
-        return self.device if self.has("encoder") else self.generator.conditions().device
+        if self.has("encoder") or not self.has("generator"):  # one that learns from begun images is yet to be
+            return self.device
+        return self.generator.conditions().device
 
     def examples(self, number: int) -> Condition:
         """Return at most `number` conditions to show: the first classes; of select, texts or begun images."""

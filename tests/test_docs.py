@@ -98,7 +98,13 @@ def test_the_page_on_evaluation_explains_every_name() -> None:
 
 
 # Pages of programs, and how many each has.
-PAGES_OF_PROGRAMS = {"extending.md": 7, "generators.md": 3, "rewards.md": 3, "episodes.md": 1}
+PAGES_OF_PROGRAMS = {
+    "extending.md": 7,
+    "generators.md": 3,
+    "rewards.md": 3,
+    "episodes.md": 1,
+    "unmasking.md": 1,
+}
 PROGRAMS = {
     (page, number): program
     for page in PAGES_OF_PROGRAMS
@@ -108,8 +114,8 @@ PROGRAMS = {
 }
 # The front door, and what starts Ray, in processes of their own; the others take turns in this one.
 ALONE = {("extending.md", 0), ("extending.md", 4)}
-# One imports diffusers, one trains, one sweeps.
-LONG = {("generators.md", 2), ("rewards.md", 0), ("extending.md", 4)}
+# One imports diffusers, one trains, one sweeps, one judges.
+LONG = {("generators.md", 2), ("rewards.md", 0), ("extending.md", 4), ("unmasking.md", 0)}
 # Models that a program finds in its folder, whose they are, and what makes them.
 MODELS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "models/amused": ("diffusers", foreign.pipeline),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from generators.files import config_from_dict
 from generators.parameters import STANDARD, completed
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, DecodeParams, Schedule
+from natgym.names.prices import Price, inside
 from natgym.observations import STATISTICS, Observation, Observer, pool, with_statistics
 from natgym.rollouts import Decision
 from natgym.spaces import ActionMap
@@ -43,11 +45,18 @@ class ActorConfig:
     """Whether the network reads STATISTICS of each token beside the features."""
     own_map: dict[str, Any] | None = None
     """Settings of an action map that is no preset."""
+    prices: tuple[float, float] | None = None
+    """Range of the price that the network reads."""
 
     @property
     def widths(self) -> PolicyConfig:
         """The network's, as a config."""
         return config_from_dict(PolicyConfig, self.policy)
+
+    @property
+    def shown_width(self) -> int:
+        """Numbers of each token that the network reads."""
+        return self.features_width + len(STATISTICS) * self.statistics
 
 
 class ActorNetwork(nn.Module):
@@ -58,20 +67,26 @@ class ActorNetwork(nn.Module):
         self.config, widths = config, config.widths
         k = len(config.parameters)
         smoothed = k if config.smoothing and config.sees_previous else 0
-        shown = config.features_width + len(STATISTICS) * config.statistics
-        self.trunk = Trunk(widths, config.grid, shown, smoothed, widths.blind)
+        shown = config.shown_width
+        self.trunk = Trunk(widths, config.grid, shown, smoothed, widths.blind, config.prices)
         self.head = nn.Linear(widths.hidden[1], k)
 
 
 @register(ActorConfig)
 class Actor(ActorNetwork):
-    """A learned policy in evaluation: the mean action through the action map."""
+    """A learned policy in evaluation: the mean action through the action map.
+
+    Attributes:
+        price: that it is told, where it learned prices of a range: that range, from which each image draws
+            its own, or of `at` a number.
+    """
 
     def __init__(self, config: ActorConfig) -> None:
         super().__init__(config)
         self.register_buffer("schedule", torch.ones(config.steps, len(PARAMETERS), dtype=torch.float64))
         self.schedule: Tensor
         self._mapped: tuple[Any, ActionMap] | None = None
+        self.price: Price | None = config.prices
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         """Complete the schedule of a file from before a parameter was registered."""
@@ -88,6 +103,12 @@ class Actor(ActorNetwork):
     def rules(self) -> DecodeRules:
         """The rules that it was trained with, on the generator's grid."""
         return DecodeRules.of(self.config.rules, self.config.pooled_from or self.config.grid)
+
+    def at(self, price: float) -> Actor:
+        """Return the policy as it plays at one price; ValueError if it learned none, or others."""
+        other = copy.copy(self)
+        other.price = inside(price, self.config.prices)
+        return other
 
     def action_map(self) -> ActionMap:
         """The map that the policy was trained with, on the host; made anew only for another schedule."""
@@ -146,6 +167,7 @@ def export_actor(
         rules=rules.text,
         pooled_from=observer.grid if observer.kind == "pooled" else None,
         own_map=action_map.settings(),
+        prices=observer.prices,
     )
     actor = Actor(config)
     for module, place in ((actor.trunk, "pi_features_extractor.trunk."), (actor.head, "action_net.")):

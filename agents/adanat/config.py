@@ -15,6 +15,7 @@ from generators.checks import all_finite, at_least, finite
 from generators.precision import Precision
 from generators.rules import DecodeRules
 from natgym.evaluation.objective import ObjectiveName
+from natgym.names.prices import Price, checked
 from natgym.names.spaces import (
     PARAMETERS,
     REVEAL,
@@ -71,8 +72,9 @@ class EnvConfig:
     feature-distance, which don't learn; or a sum, as in "adversarial=1,mmd=0.5"."""
     rewards: RewardOptions = field(default_factory=RewardOptions)
     """Options of the rewards by name."""
-    price: float = 0.0
-    """Taken off the reward for each forward pass that an image took, and added to what is measured."""
+    price: Price = 0.0
+    """Taken off the reward for each forward pass that an image took, and added to what is measured; two
+    numbers are a range, from which each image draws its own price, which the policy sees."""
     extractor: str = "reward"
     """What rewards look through: the task's "reward" extractor; its "score" extractor, which measures
     progress, too; or the folder of a saved one."""
@@ -97,7 +99,7 @@ class EnvConfig:
         for name in ("task", "generator", "schedule", "extractor"):  # a worker has another folder at hand
             object.__setattr__(self, name, at_hand(getattr(self, name), images=name == "task"))
         at_least(1, self, "steps", "trajectories", "micro_batch")
-        finite(self, "price")
+        object.__setattr__(self, "price", checked(self.price))
         if self.group < 1 or self.trajectories % self.group:
             raise ValueError(f"group {self.group}: it must divide trajectories {self.trajectories}")
         names_of(self.reward)

@@ -18,6 +18,7 @@ from agents.adanat.network import Trunk
 from agents.adanat.trainings import read_training
 from generators.checkpoints import load_state
 from generators.rules import DecodeRules
+from natgym.names.prices import Price
 from natgym.observations import Observation
 from natgym.rewards.contract import Reward, load_learned_state
 from natgym.rewards.named import make_reward, names_of
@@ -33,7 +34,8 @@ class ActorWithCritic:
     def __init__(self, actor: Actor, state: Mapping[str, Tensor]) -> None:
         self.actor, config = actor, actor.config
         smoothed = len(config.parameters) if config.smoothing else 0
-        self.trunk = Trunk(config.widths, config.grid, config.features_width, smoothed)
+        shape = config.grid, config.shown_width
+        self.trunk = Trunk(config.widths, *shape, smoothed, prices=config.prices)
         self.trunk.load_state_dict(
             {key.removeprefix(CRITIC): value for key, value in state.items() if key.startswith(CRITIC)}
         )
@@ -50,6 +52,10 @@ class ActorWithCritic:
     @property
     def rules(self) -> DecodeRules:
         return self.actor.rules
+
+    @property
+    def price(self) -> Price | None:
+        return self.actor.price
 
     def __call__(self, observation: Observation, step: int) -> Any:
         return self.actor(observation, step)

@@ -114,7 +114,7 @@ class Monitor:
             steps = Steps(self.env.steps)
             drawn = self._draw(policy(finalist["weights"]), self.config.final_images, seed)
             looked, steps = self._of_all(self.scorer.look(steps.over(drawn)), steps)
-            finalist["distance"] = self.objective(self.scorer, looked, steps.nfe_N).distance
+            finalist["distance"] = self.objective(self.scorer, looked, steps.nfe_N, seed).distance
         self.finalists.sort(key=lambda one: one["distance"])
 
     def measure(self, policy: Policy) -> Vitals:
@@ -143,7 +143,7 @@ class Monitor:
         gap, spread = real_B.mean() - fake_B.mean(), ((real_B.var() + fake_B.var()) / 2).sqrt()
         separation = (gap / spread).item() if gap else 0.0  # also where all rewards are one
         return Vitals(
-            distance=self.objective.value(scores, steps.nfe_N),
+            distance=self.objective.value(scores, steps.nfe_N, seed),
             **{name: scores.get(name, math.nan) for name in ("recall", "coverage", "class_drift")},
             reward_gap=gap.item(),
             told_apart=told_apart,

@@ -63,6 +63,18 @@ class StepEmbedding(nn.Module):
         return self.fc2(F.silu(self.fc1(torch.cat([angles.cos(), angles.sin()], dim=-1))))
 
 
+def place_of(price_B1: Tensor, prices: Sequence[float]) -> Tensor:
+    """Return where prices lie in their range on a logarithmic scale, (B, 1), from -1 to 1."""
+    lowest, highest = (math.log(one) for one in prices)
+    return 2 * (price_B1.log() - lowest) / (highest - lowest) - 1
+
+
+def prices_of(observation_space: Any) -> tuple[float, float] | None:
+    """Return the range of prices that an observation shows; None of one that shows none."""
+    box = observation_space.spaces.get("price")
+    return None if box is None else (float(box.low[0]), float(box.high[0]))
+
+
 class Trunk(nn.Module):
     """Observations with features (B, L, D) and step (B, 1) -> (B, hidden[1]).
 
@@ -72,6 +84,7 @@ class Trunk(nn.Module):
         features_width: D.
         num_smoothed: k of `previous_action` (B, k), which is embedded like the step; 0 if there is none.
         blind: see nothing of the features, as the actor of a blind policy does and no critic.
+        prices: range of `price` (B, 1), which is embedded like the step; None if there is none.
     """
 
     def __init__(
@@ -81,9 +94,10 @@ class Trunk(nn.Module):
         features_width: int,
         num_smoothed: int = 0,
         blind: bool = False,
+        prices: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
-        self.grid, self.blind, C = grid, blind, config.width
+        self.grid, self.blind, self.prices, C = grid, blind, prices, config.width
         self.embed = nn.Linear(features_width, C) if features_width != C else nn.Identity()
         self.step = StepEmbedding(config.frequencies, C)
         self.norm1 = AdaptiveNorm(C, C)
@@ -99,11 +113,14 @@ class Trunk(nn.Module):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
         self.previous = nn.Linear(num_smoothed, C) if num_smoothed else None
+        self.price = nn.Linear(1, C) if prices else None
 
     def forward(self, observation: Observation) -> Tensor:
         condition_BC = self.step(observation["step"][:, 0])
         if self.previous is not None:
             condition_BC = condition_BC + self.previous(observation["previous_action"])
+        if self.price is not None and self.prices is not None:
+            condition_BC = condition_BC + self.price(place_of(observation["price"], self.prices))
         features = observation["features"]
         if self.blind:
             features = torch.zeros_like(features)
@@ -121,7 +138,8 @@ class TrunkExtractor(BaseFeaturesExtractor):
         super().__init__(observation_space, config.hidden[1])
         smoothed = observation_space.spaces.get("previous_action")
         num_smoothed = 0 if smoothed is None else smoothed.shape[0]
-        self.trunk = Trunk(config, grid, observation_space["features"].shape[1], num_smoothed)
+        width, prices = observation_space["features"].shape[1], prices_of(observation_space)
+        self.trunk = Trunk(config, grid, width, num_smoothed, prices=prices)
 
     def forward(self, observations: Observation) -> Tensor:
         return self.trunk(observations)

@@ -14,7 +14,7 @@ from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
-from agents.adanat.network import SeparatePolicy
+from agents.adanat.network import SeparatePolicy, prices_of
 from agents.adanat.parts import TokenPolicyConfig
 from agents.adanat.tokens import TokenTrunk
 from generators.rules import DecodeRules
@@ -82,7 +82,7 @@ class _Extractor(BaseFeaturesExtractor):
     def __init__(self, observation_space: Any, config: TokenPolicyConfig) -> None:
         num_tokens, width = observation_space["features"].shape
         super().__init__(observation_space, num_tokens + 1)
-        self.trunk = TokenTrunk(config, num_tokens, width)
+        self.trunk = TokenTrunk(config, num_tokens, width, prices_of(observation_space))
         self.sharpness = 0.0  # of the critic, which orders nothing
         self.order = None if config.order == "confidence" else DecodeRules.of(config.order, (1, 1))
 

@@ -14,7 +14,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.adanat.network import SeparatePolicy
+from agents.adanat.network import SeparatePolicy, place_of, prices_of
 from agents.adanat.parts import TokenPolicyConfig
 from generators.decoding import ascending
 from generators.layers import Block
@@ -31,15 +31,23 @@ class TokenTrunk(nn.Module):
         config: widths.
         num_tokens: L.
         features_width: of what is shown of a token, the STATISTICS last.
+        prices: range of the `price` that is shown; None if there is none.
 
     Attributes:
-        blind: see nothing but which tokens are masked and the step, as the actor of a blind policy does.
+        blind: see nothing but which tokens are masked, the step and the price, as the actor of a blind policy
+            does.
     """
 
-    def __init__(self, config: TokenPolicyConfig, num_tokens: int, features_width: int) -> None:
+    def __init__(
+        self,
+        config: TokenPolicyConfig,
+        num_tokens: int,
+        features_width: int,
+        prices: tuple[float, float] | None = None,
+    ) -> None:
         super().__init__()
-        self.blind, wide = False, config.width
-        self.embed = nn.Linear(features_width + 3, wide)
+        self.blind, self.prices, wide = False, prices, config.width
+        self.embed = nn.Linear(features_width + 3 + (prices is not None), wide)
         self.place = nn.Parameter(0.02 * torch.randn(num_tokens, wide))
         self.blocks = nn.ModuleList(Block(wide, _HEADS, 2.0, True) for _ in range(config.depth))
         self.norm = nn.LayerNorm(wide)
@@ -54,7 +62,10 @@ class TokenTrunk(nn.Module):
         masked_BL = observation["masked"].float()
         share_BL = masked_BL.mean(1, keepdim=True).expand_as(masked_BL)
         step_BL = observation["step"].expand_as(masked_BL)
-        more = torch.stack([masked_BL, share_BL, 0.1 * step_BL], dim=-1)
+        told = [masked_BL, share_BL, 0.1 * step_BL]
+        if self.prices is not None:
+            told.append(place_of(observation["price"], self.prices).expand_as(masked_BL))
+        more = torch.stack(told, dim=-1)
         known = F.layer_norm(features, features.shape[-1:])
         known = torch.cat([known[..., : -len(STATISTICS)], features[..., -len(STATISTICS) :], more], dim=-1)
         x = self.embed(known) + self.place
@@ -69,7 +80,7 @@ class _Extractor(BaseFeaturesExtractor):
     def __init__(self, observation_space: Any, config: TokenPolicyConfig) -> None:
         num_tokens, width = observation_space["features"].shape
         super().__init__(observation_space, num_tokens)
-        self.trunk = TokenTrunk(config, num_tokens, width)
+        self.trunk = TokenTrunk(config, num_tokens, width, prices_of(observation_space))
         self.sharpness, self.slope = config.sharpness, config.slope or math.inf
         self.start: DecodeRules | None = None  # of the actor alone
 

@@ -1,7 +1,7 @@
 """The splits of puzzles: answers drawn as images, and which of their cells are given.
 
-No two puzzles of different splits are alike up to a symmetry, of any form and number of given cells. The
-answers without their puzzles, of which small sudokus have few, are not kept apart.
+No two puzzles of different splits are alike up to a symmetry, of any form and number of given cells. Answers
+without their puzzles are kept apart of chains alone: small sudokus have few.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 from generators.checkpoints import tensors_hash
 from generators.config import SplitName
 from generators.noise import derive_seed
+from generators.puzzles.chain import Chain
 from generators.puzzles.glyphs import PATCH, glyphs
 from generators.puzzles.rules import Puzzle, mixed
 from generators.puzzles.sudoku import Sudoku
@@ -22,6 +23,7 @@ from generators.puzzles.sudoku import Sudoku
 PUZZLES: dict[str, Puzzle] = {
     "sudoku-4": Sudoku((2, 2), few=3, unique=5),
     "sudoku-6": Sudoku((2, 3), few=5, unique=12),
+    "chain": Chain(links=12, modulus=5, most=2, few=6),
 }
 SIZES: dict[SplitName, int] = {"train": 20_000, "select": 2_000, "report": 4_000}
 _TURNS = 200
@@ -48,8 +50,16 @@ class PuzzlePixels:
 @cache
 def answers(name: str, split: SplitName) -> np.ndarray:
     """Return the complete grids of a split, symbols 0..V-1, (N, L)."""
+    puzzle, number = PUZZLES[name], SIZES[split]
     rng = np.random.default_rng(derive_seed("puzzles", name, split))
-    return PUZZLES[name].answers(SIZES[split], rng)
+    if not puzzle.apart:
+        return puzzle.answers(number, rng)
+    found = list[np.ndarray]()
+    while sum(map(len, found)) < number:
+        drawn_NL = puzzle.answers(number, rng)
+        hidden_NL = puzzle.hidden(drawn_NL, "unique", puzzle.forms["unique"], rng)
+        found.append(drawn_NL[_splits(puzzle.kinds(drawn_NL, hidden_NL)) == split])
+    return np.concatenate(found)[:number]
 
 
 @cache

@@ -20,11 +20,13 @@ class Puzzle(ABC):
         grid: rows and columns of cells.
         symbols: one printable character for each.
         forms: which cells are given, by name, and by default how many.
+        apart: whether answers are kept apart like puzzles: the form `unique` gives the same cells of each.
     """
 
     grid: tuple[int, int]
     symbols: str
     forms: Mapping[str, int]
+    apart: bool = False
 
     @property
     def cells(self) -> int:

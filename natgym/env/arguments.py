@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import reprlib
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
@@ -16,9 +15,11 @@ from gymnasium import spaces
 from torch import Tensor
 
 from generators.conditions import Condition
+from generators.noise import Purpose, hash_uniform
 from generators.parts import Parts
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, Schedule, as_schedule
+from natgym.env.prices import Prices
 from natgym.names.spaces import REVEAL, TOKENS
 from natgym.observations import Observation, Observer, observe, reveal_counts
 from natgym.rewards.config import reward_weights
@@ -30,7 +31,8 @@ RENDER_MODES = ("rgb_array",)
 _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("num_envs", "steps", "group", "first_pass_bytes"), (Integral,)),
     "micro_batch": (Integral, NoneType),
-    **dict.fromkeys(("price", "smoothing"), (Real,)),
+    "smoothing": (Real,),
+    "price": (Real, tuple, list),
     **dict.fromkeys(("coupled", "autoreset"), (bool, np.bool_)),
     "rewards": (Mapping, NoneType),
     "parameters": (Sequence,),
@@ -114,10 +116,12 @@ def shown_space(observer: Observer, action_map: Map, rules: DecodeRules, steps: 
     return spaces.Dict({**shown, "reveal": spaces.Box(0, action_map.num_tokens, (1,), np.float32)})
 
 
-def shown(parts: Parts | None, observer: Observer, action_map: Map, played_Bk: Tensor) -> Observation:
+def shown(
+    parts: Parts | None, observer: Observer, action_map: Map, played_Bk: Tensor, prices: Prices
+) -> Observation:
     """Return what agents see of images in progress."""
     assert parts is not None
-    told = parts.show(observer, played_Bk)
+    told = parts.show(observer, played_Bk) | prices.shown
     if isinstance(action_map, ScoreMap) and not parts.done:
         told["reveal"] = torch.cat(
             [
@@ -224,21 +228,27 @@ def asked_condition(condition: Any, task: Task, num_rows: int) -> Condition:
     return own_condition(condition)
 
 
+def in_turn(pool: Condition, random: bool, row_seeds_B: Tensor, places_B: Tensor) -> Condition:
+    """Return what rows draw of a pool: what their seeds say, or what stands at their places, in turn."""
+    if random:
+        uniform_B = hash_uniform(row_seeds_B, 0, 1, Purpose.CONDITION)[:, 0]
+        return pool[(uniform_B * len(pool)).long()]
+    return pool[(places_B % len(pool)).to(row_seeds_B.device)]
+
+
 def own_condition(condition: Condition) -> Condition:
     """Return a copy, which its giver can't change."""
     return condition[torch.arange(len(condition))]
 
 
-def check(num_envs: int, group: int, micro_batch: int | None, render_mode: str | None, price: float) -> None:
-    """Raise ValueError if rows can't be cut into groups or met by a network, rendered or priced so."""
+def check(num_envs: int, group: int, micro_batch: int | None, render_mode: str | None) -> None:
+    """Raise ValueError if rows can't be cut into groups or met by a network, or rendered so."""
     if num_envs < 1:
         raise ValueError(f"num_envs {num_envs}: at least one row is needed")
     if group < 1 or num_envs % group:
         raise ValueError(f"group {group}: it must be at least 1 and divide the {num_envs} rows")
     if micro_batch is not None and micro_batch < 1:
         raise ValueError(f"micro_batch {micro_batch}: a network meets at least one row at once")
-    if not 0 <= price < math.inf:
-        raise ValueError(f"price {price}: a pass costs a finite number of at least 0")
     if render_mode not in (None, *RENDER_MODES):
         raise ValueError(f"render_mode {render_mode!r} is not one of None, {', '.join(RENDER_MODES)}")
 

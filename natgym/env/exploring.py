@@ -14,6 +14,7 @@ from torch import Tensor
 from generators.noise import derive_seed
 from generators.rules import DecodeRules
 from generators.schedules import DecodeParams
+from natgym.names.prices import Price
 from natgym.observations import Observation
 from natgym.policies import Decision
 from natgym.spaces import ActionMap
@@ -49,6 +50,10 @@ class Explored:
     @property
     def rules(self) -> DecodeRules | None:
         return getattr(self.policy, "rules", None)
+
+    @property
+    def price(self) -> Price | None:
+        return getattr(self.policy, "price", None)
 
     @property
     def action_map(self) -> Any:

@@ -42,15 +42,15 @@ def check_options(options: Info | None, num_envs: int) -> None:
     """Refuse options of `reset` that are unknown, or a reset of some rows only.
 
     Raises:
-        ValueError: a key is not one of 'condition', 'prompt' and 'reset_mask'; the mask is not bool
+        ValueError: a key is not one of 'condition', 'prompt', 'price' and 'reset_mask'; the mask is not bool
             (num_envs,), all True.
     """
     options = {} if options is None else options
     if not isinstance(options, Mapping):
         raise TypeError(f"options {options!r} are no mapping; give {{'condition': ...}} or None")
-    if strangers := set(options) - {"condition", "prompt", "reset_mask"}:
+    if strangers := set(options) - {"condition", "prompt", "price", "reset_mask"}:
         raise ValueError(
-            f"options {sorted(strangers)} are not known; there are only 'condition', 'prompt' and "
+            f"options {sorted(strangers)} are not known; there are only 'condition', 'prompt', 'price' and "
             "'reset_mask'"
         )
     if {"condition", "prompt"} <= set(options):

@@ -20,7 +20,7 @@ from generators.conditions import Condition
 from generators.contract import Generator
 from generators.decoding import DecodeState
 from generators.first_pass import FirstPass
-from generators.noise import CoupledNoise, HashNoise, Purpose, hash_uniform, next_episode
+from generators.noise import CoupledNoise, HashNoise, next_episode
 from generators.parts import Parts
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, Schedule
@@ -28,7 +28,9 @@ from generators.tokenizers import Tokenizer, decode_all
 from natgym.env import arguments
 from natgym.env.infos import Info, check_options, masked, own, with_final
 from natgym.env.isolation import playing, unaffected
+from natgym.env.prices import Prices
 from natgym.env.rendering import reveal
+from natgym.names.prices import Price
 from natgym.observations import FeatureType, Kind, Observation, Observer
 from natgym.rewards.checks import as_rewards
 from natgym.rewards.named import RewardSpec, make_reward
@@ -70,6 +72,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     | features | (L, D) | the generator's final features of every token, conditional pass |
     | masked | (L,) uint8 | 1 where the token is not revealed yet |
     | step | (1,) float32 | steps taken, 0..T-1 |
+    | price | (1,) float32 | with a range of prices: what a pass of this image costs |
     | tokens | (L,) int32 | with observation="tokens": ids, the mask's being the codebook's size |
     | previous_action | (4,) float32 | with smoothing: what was played before, zero at the start |
 
@@ -78,9 +81,10 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     reward's state; nor, unless asked for, the tokens themselves. The condition is seen through the features.
 
     ## Rewards
-    0 before the last step, then `reward(images, condition)`, less `price` for each forward pass; by default
-    the log-probability of the condition under the task's classifier. Several are summed with weights. A row
-    with nothing left to draw takes no passes, and what is decided for it has no effect.
+    0 before the last step, then `reward(images, condition)`, less `price` for each forward pass, that of the
+    row where it is a range; by default the log-probability of the condition under the task's classifier.
+    Several are summed with weights. A row with nothing left to draw takes no passes, and what is decided for
+    it has no effect.
 
     ## Starting State
     All tokens masked but those that the condition gives (`generators.given`). Row i of `reset(seed=s)` has
@@ -89,7 +93,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     it is s + i // G, so that G rows in a row share
     noise and condition and differ by their actions alone. Later episodes, of a reset without a seed or an
     autoreset, derive their row seeds from the first and go on through the conditions.
-    `reset(options={"condition": ...})` says what to draw in one episode.
+    `reset(options={"condition": ..., "price": ...})` says what to draw in one episode, and at which prices.
 
     ## Episode End
     `terminated` after T steps, always; never truncated.
@@ -103,7 +107,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     | steps | 8 | T |
     | reward | "classifier" | name or sum ("adversarial=1,influence=.5"), live reward, or pairs with weights |
     | rewards | None | options of named rewards: {"adversarial": {"channels": 16}} |
-    | price | 0.0 | taken off the reward for each forward pass that the image took |
+    | price | 0.0 | off the reward for each pass of the image; (lowest, highest): each row draws its own |
     | tokenizer | None | live, or folder, in place of the task's |
     | schedule | None | what zero action plays: family name, file or `Schedule`; by default reference |
     | actions | "default" | preset or live `ActionMap`; for each token "reveal": a bit, "tokens": a score |
@@ -148,7 +152,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         steps: int = 8,
         reward: RewardSpec = "classifier",
         rewards: Mapping[str, Mapping[str, Any]] | None = None,
-        price: float = 0.0,
+        price: Price = 0.0,
         tokenizer: str | Path | Tokenizer | None = None,
         schedule: str | Path | Schedule | None = None,
         actions: Actions | Map = "default",
@@ -167,9 +171,10 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         render_mode: str | None = None,
     ) -> None:
         arguments.check_types(locals())
-        arguments.check(num_envs, group, micro_batch, render_mode, price)
+        arguments.check(num_envs, group, micro_batch, render_mode)
         self.num_envs, self.steps, self.micro_batch = num_envs, steps, micro_batch
-        self.group, self.coupled, self.price = group, coupled, price
+        self.group, self.coupled, self.prices = group, coupled, Prices(price)
+        self.price = self.prices.price
         self.autoreset_mode = AutoresetMode.SAME_STEP if autoreset else AutoresetMode.DISABLED
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode
@@ -183,7 +188,8 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
             actions, schedule, steps, parameters, smoothing, self.generator.num_tokens, self.pool.guides
         )
         seen = {"kind": observation, "dtype": dtype, "num_smoothed": self.action_map.num_smoothed}
-        self.observer = Observer.of(self.generator, **seen)
+        prices = self.price if isinstance(self.price, tuple) else None
+        self.observer = Observer.of(self.generator, **seen, prices=prices)
         self.first_pass = FirstPass(self.generator, first_pass_bytes) if first_pass_bytes else None
         shown = self.observer, self.action_map, self.rules, steps
         self.single_observation_space = arguments.shown_space(*shown)
@@ -244,8 +250,8 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
             seed: row i gets row seed `seed` + i // group. None goes on with the next episode; the first time
                 it draws a seed from the env's own generator.
             options: {"condition": Condition of num_envs rows, or names of classes} or {"prompt": texts}
-                fixes what is drawn in this episode; {"reset_mask": bool (num_envs,)}, all True, changes
-                nothing.
+                fixes what is drawn in this episode; {"price": number, or one for each row} its prices, where
+                they are a range; {"reset_mask": bool (num_envs,)}, all True, changes nothing.
 
         Raises:
             ValueError: an option is not known, or not for all rows.
@@ -260,7 +266,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
             self.episode = 0
         self.finished = self.images = None
         asked = options or {}
-        self._begin(asked.get("condition", asked.get("prompt")))
+        self._begin(asked.get("condition", asked.get("prompt")), asked.get("price"))
         return self._observe(), {}
 
     @playing
@@ -292,13 +298,13 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
             self.finished = state = self.parts.state
             self.images = images = decode_all(self.tokenizer, state.ids_BL, self.device)
             judged = as_rewards(self.judge(images, state.condition), self.num_envs)
-            rewards = judged - self.price * state.nfe_B.numpy()
+            rewards = judged - self.prices.cost(state.nfe_B)
             info |= {"tokens": own(state.ids_BL), "images": own(images), "nfe": own(state.nfe_B)}
         info = masked(info, self.num_envs)
         if self.parts.done and self.autoreset_mode == AutoresetMode.SAME_STEP:
             info = with_final(info, self._observe(), self.num_envs)
             self.episode += 1
-            self._begin(None)
+            self._begin()
         return self._observe(), rewards, ended, truncated, info
 
     def render(self) -> tuple[np.ndarray, ...] | None:
@@ -327,24 +333,18 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
         self.reward_name = reward if isinstance(reward, str) else type(self.reward).__name__
         arguments.check_batch(self.reward, self.reward_name, self.num_envs)
 
-    def _begin(self, condition: Any) -> None:
+    def _begin(self, condition: Any = None, price: Any = None) -> None:
         assert self.first_seeds_B is not None
         seeds_B = next_episode(self.first_seeds_B, self.episode).to(self.device)
+        self.prices.draw(seeds_B, price)
         if condition is None:
-            condition = self._next_conditions(seeds_B)
+            places_B = self.first_seeds_B + self.episode * (self.num_envs // self.group)
+            condition = arguments.in_turn(self.pool, self.random_conditions, seeds_B, places_B)
         noise = CoupledNoise(seeds_B) if self.coupled else HashNoise(seeds_B)
         self.played_Bk = torch.zeros_like(self.played_Bk)
         condition = arguments.asked_condition(condition, self.task, self.num_envs).to(self.device)
         decided = self.rules, self.steps, self.first_pass, self.micro_batch
         self.parts = Parts(self.generator, condition, noise, *decided)
 
-    def _next_conditions(self, seeds_B: Tensor) -> Condition:
-        if self.random_conditions:
-            uniform_B = hash_uniform(seeds_B, 0, 1, Purpose.CONDITION)[:, 0]
-            return self.pool[(uniform_B * len(self.pool)).long()]
-        assert self.first_seeds_B is not None
-        rows_B = (self.first_seeds_B + self.episode * (self.num_envs // self.group)) % len(self.pool)
-        return self.pool[rows_B.to(self.device)]
-
     def _observe(self) -> Observation:
-        return arguments.shown(self.parts, self.observer, self.action_map, self.played_Bk)
+        return arguments.shown(self.parts, self.observer, self.action_map, self.played_Bk, self.prices)

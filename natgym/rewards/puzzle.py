@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from generators.conditions import Condition
+from generators.puzzles.data import PUZZLES
 from natgym.metrics.puzzles import PuzzleReader
 from natgym.task import Task
 
@@ -30,7 +31,7 @@ class ValidReward:
         if not isinstance(task.reward_extractor, PuzzleReader):
             raise ValueError(
                 f"{task} is no puzzle, whose rules might hold; the rewards valid and held are for "
-                "sudoku-4 and sudoku-6"
+                + ", ".join(PUZZLES)
             )
         return cls(task.reward_extractor)
 

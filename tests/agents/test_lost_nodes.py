@@ -46,6 +46,8 @@ def mortal(trial, late):
                 if victim == "process":
                     os.kill(os.getpid(), signal.SIGKILL)
                 time.sleep(600)
+            while victim != "nobody" and late(self) and not mark.exists():
+                time.sleep(0.1)  # for the victim, which would be left out if the others did all the work
             return super().step()
     return Mortal
 

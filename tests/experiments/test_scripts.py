@@ -644,7 +644,7 @@ def test_workers_of_ray_train_as_one(console: Console, outside: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("--size b", "size 'b': nat has digits, mnist, small, shapes, sudoku-4, sudoku-6, cifar10, l"),
+        ("--size b", "size 'b': nat has digits, mnist, small, shapes, sudoku-4, sudoku-6, chain, cifar10, l"),
         ("--data nowhere", "'nowhere'"),
         ("--reuse 0.5", "reuse 0.5: NAT reuses nothing"),
         ("--tokenizer nowhere", "'nowhere' is neither a folder with a saved tokenizer"),

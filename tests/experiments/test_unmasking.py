@@ -15,7 +15,7 @@ from natgym.evaluation.front import beyond, hull
 
 Call = Callable[..., tuple[int, str, str]]
 POLICY = """--task sudoku-4 --steps 6 --schedule linear:sampling=.1,remask=0 --actions reveal
-    --observation statistics --reward valid --objective valid --price 0.02 --updates 2 --trajectories 24
+    --observation statistics --reward valid --objective valid --price 0.02 0.2 --updates 2 --trajectories 24
     --minibatch 48 --evaluate-every 1 --evaluation-images 70 --final-images 70 --images 80
     --evaluation-seeds 0 1 --search.images-per-evaluation 8 --search.race 2 --search.coarse.remask 2 8
     --search.coarse.sampling 1 --search.finalists 2 --search.final-images 70 --search.budget 300 --local
@@ -32,19 +32,23 @@ def test_a_policy_that_chooses_tokens_is_learned_and_set_against_rules(call: Cal
     assert {row["policy"] for row in rows} >= {"reference", "maskgit", "static-search", "step-only", "adanat"}
     for name in ("samples", "parameters", "learning"):
         assert Image.open(tmp_path / "run" / "figures" / f"{name}.png").size[0] > 300
-    code, said, error = call(
-        "unmasking.py", *FRONT, "--policy", "run", "blind=run/step-only", "blind=run", "--output", "front"
-    )
+    policies = ["run", "blind=run/step-only", "blind=run", "near=run/last@price=.1"]
+    asked = ["--policy", *policies, "--price", ".05", ".2"]
+    code, said, error = call("unmasking.py", *FRONT, *asked, "--output", "front")
     assert code == 0, error
     results = json.loads((tmp_path / "front" / "results.json").read_text())
     assert Image.open(tmp_path / "front" / "figures" / "front.png").size[0] > 300
     found = {row["policy"]: row for row in results["differences"]}
-    assert found["blind"]["over"] == "trainings" and found["blind"]["n"] == 2
-    assert "run - front of rules at as many passes: " in said
+    assert set(found) == {
+        "near",
+        *(f"{kind}@price={price}" for kind in ("run", "blind") for price in (0.05, 0.2)),
+    }
+    assert found["blind@price=0.2"]["over"] == "trainings" and found["blind@price=0.2"]["n"] == 2
+    assert "run@price=0.2 - front of rules at as many passes: " in said
     # By hand: the corners' own frames, and the policy's.
     task = natgym.Task.load("sudoku-4")
     evaluator = Evaluator(task, EvaluationConfig(images=80, seeds=(0, 1)))
-    ours = evaluator(load_policy(tmp_path / "run", task))
+    ours = evaluator(load_policy(f"{tmp_path}/run@price=.2", task))
     corners = [
         pd.DataFrame(row["per_seed"]).assign(nfe=row["nfe"])
         for row in results["rows"]
@@ -53,7 +57,7 @@ def test_a_policy_that_chooses_tokens_is_learned_and_set_against_rules(call: Cal
     points = [[corner[name].mean() for corner in corners] for name in ("nfe", "valid")]
     assert points[0] == sorted(points[0])
     expected = beyond(ours, [corners[place] for place in hull(*points)], "valid")
-    assert found["run"]["each"] == pytest.approx(list(expected.each))
+    assert found["run@price=0.2"]["each"] == pytest.approx(list(expected.each))
 
 
 def test_what_is_asked_for_wrongly_is_told(call: Call) -> None:

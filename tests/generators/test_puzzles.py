@@ -9,6 +9,7 @@ import torch
 
 from generators.data import load_split
 from generators.puzzles import data
+from generators.puzzles.chain import Chain
 from generators.puzzles.data import PUZZLES, answers, hidden_cells
 from generators.puzzles.glyphs import PATCH, Glyphs, GlyphsConfig
 from generators.puzzles.sudoku import Sudoku
@@ -207,3 +208,38 @@ def test_digits_differ_by_more_than_noise() -> None:
     assert apart.min() >= 2
     with pytest.raises(ValueError, match="'11': give digits, each once"):
         GlyphsConfig(symbols="11", grid=(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("form", "given", "answers_there_are"), [("few", 1, 9), ("few", 3, 1), ("unique", 3, 1), ("unique", 5, 1)]
+)
+def test_a_chain_has_as_many_answers_as_its_hidden_numbers_leave(
+    form: str, given: int, answers_there_are: int
+) -> None:
+    """By trying every grid of three links modulo 4, of numbers up to 2."""
+    chain, rng = Chain(links=3, modulus=4, most=2, few=1), np.random.default_rng(5)
+    every = np.array(list(product(range(4), repeat=6)))
+    right = every[chain.holds(every).all(1)]
+    assert len(right) == 27, "one for each three numbers"
+    for numbers in right:
+        assert numbers[3:].tolist() == [sum(numbers[:n].tolist()) % 4 for n in (1, 2, 3)]
+    symbols_NL = chain.answers(20, rng)
+    hidden_NL = chain.hidden(symbols_NL, form, given, rng)
+    assert ((~hidden_NL).sum(1) == given).all() and (form == "unique" or hidden_NL[:, 3:].all())
+    for symbols, hidden in zip(symbols_NL, hidden_NL, strict=True):
+        assert (right[:, ~hidden] == symbols[~hidden]).all(1).sum() == answers_there_are
+
+
+@pytest.mark.parametrize("form", ["unique", "unique=14", "few", "few=2"])
+def test_no_split_has_a_chain_of_another(form: str) -> None:
+    """By all that is given; the whole chains are apart as well."""
+    found, whole = [], []
+    for split in SPLITS:
+        symbols_NL = data.answers("chain", split)  # type: ignore[arg-type]
+        hidden_NL = data.hidden_cells("chain", split, form).numpy()  # type: ignore[arg-type]
+        found.append(set(map(tuple, np.where(hidden_NL, -1, symbols_NL).tolist())))
+        whole.append(set(map(tuple, symbols_NL.tolist())))
+    for one, other in [*permutations(found, 2), *permutations(whole, 2)]:
+        assert not one & other
+    with pytest.raises(ValueError, match="no puzzle unique of chain was found that gives 11 cells"):
+        data.hidden_cells("chain", "select", "unique=11")

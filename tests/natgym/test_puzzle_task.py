@@ -104,7 +104,7 @@ def test_a_pass_has_its_price(task: Task) -> None:
     assert found[0.05] == pytest.approx(found[0.0] - 0.05 * info["nfe"])
     assert env.like(num_envs=2).price == 0.05
     for price in (-0.1, math.inf, math.nan):
-        with pytest.raises(ValueError, match=f"price {price}: a pass costs"):
+        with pytest.raises(ValueError, match=f"price {price}: it must be a number from 0 on"):
             natgym.DecodeVectorEnv(2, task=task, price=price)
 
 
@@ -144,3 +144,22 @@ def test_searches_and_trainings_are_chosen_by_the_same(task: Task) -> None:
     assert trainer.monitor.vitals.distance == pytest.approx(wrong + 0.02 * drawn.nfe_N.mean())
     with pytest.raises(ValueError, match="objective valid: the score extractor of task 'digits'"):
         AdaNATTrainer.of(TrainingConfig.of(objective="valid"))
+
+
+def test_a_chain_is_solved_along_it_and_confidence_finds_the_way() -> None:
+    """A control of questions of order: by the sums themselves, one a pass."""
+    chain = Task.load("chain")
+    solved = {}
+    for rule in ("confidence", "random"):
+        policy = find_policy(f"linear:sampling=.1,remask=0,rule={rule}", 12, chain.generator)
+        drawn = natgym.rollout(policy, chain, condition=chain.begun("report")[:60], seed=0)
+        numbers_NS, sums_NS = drawn.tokens_NL[:, :12], drawn.tokens_NL[:, 12:]
+        solved[rule] = float((numbers_NS.cumsum(1) % 5 == sums_NS).all(1).double().mean())
+    assert solved["confidence"] > 0.9 and solved["random"] < 0.6
+
+
+def test_images_are_begun_for_a_generator_that_is_yet_to_learn() -> None:
+    chain = Task.load("chain")
+    bare = Task("chain", chain.description, tokenizer=chain.tokenizer)
+    bare.given = chain.given
+    assert torch.equal(bare.begun("select").given_BL, chain.begun("select").given_BL)

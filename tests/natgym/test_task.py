@@ -15,6 +15,7 @@ from generators.checkpoints import PRETRAINED, from_pretrained, save_pretrained,
 from generators.data import load_split
 from generators.enat import ENAT
 from generators.nat import NAT
+from generators.puzzles.data import PUZZLES
 from natgym.env.vector import DecodeVectorEnv
 from natgym.rewards import AdversarialConfig, RewardOptions, make_reward, register_reward
 from natgym.rewards.named import NAMED
@@ -52,9 +53,9 @@ def test_what_judges_is_never_what_rewards_look_through(name: str) -> None:
 def test_a_shipped_task_says_what_its_images_are(name: str) -> None:
     task = Task.load(name)
     assert task.description is not None and task.description.recipe == name
-    puzzle = name.startswith("sudoku")
+    puzzle = name in PUZZLES
     assert len(task.description.class_names) == (1 if puzzle else 0 if name == "shapes" else 10)
-    assert task.given == ("#given=few" if puzzle else "")
+    assert task.given == (f"#given={'unique' if name == 'chain' else 'few'}" if puzzle else "")
     if name == "digits":
         images = task.images("select")
         assert images.image_shape == (1, *(task.description.image_size or ()))
@@ -149,7 +150,7 @@ def test_it_crosses_to_other_processes_by_name_with_what_was_changed(copied: Pat
     [
         (
             "digitz",
-            r"'digitz' is neither .* nor a shipped task \(cifar10, .*, shapes, sudoku-4, .*\)",
+            r"'digitz' is neither .* nor a shipped task \(chain, cifar10, .*, shapes, sudoku-4, .*\)",
         ),
         ("mnist/foo", "'mnist/foo' is neither"),
         ("digits/tokenizer", "holds a PatchKMeans, which is not a generator"),
