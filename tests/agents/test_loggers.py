@@ -28,6 +28,7 @@ def events(folder: Path) -> Any:
 
 
 def test_a_training_is_logged_and_is_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
     train(LOGGED, tmp_path / "plain", lambda metrics: None)
     log = TrainingLog(["tensorboard"], tmp_path / "logged")
     train(LOGGED, tmp_path / "logged", lambda metrics: None, callbacks=[log])
@@ -45,6 +46,7 @@ def test_a_training_is_logged_and_is_the_same(tmp_path: Path) -> None:
 
 
 def test_what_is_done_again_takes_the_place_of_what_was_logged(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
     for begin, end in ((1, 6), (4, 8)):  # killed after update 5, its checkpoint after update 3
         log = RunLog(["tensorboard"], tmp_path)
         for update in range(begin, end):

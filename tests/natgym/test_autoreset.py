@@ -8,6 +8,7 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
+from packaging.version import Version
 
 import natgym  # noqa: F401  (registers the environment)
 
@@ -132,6 +133,8 @@ def test_gymnasiums_list_of_infos(autoreset: bool) -> None:
 
 @pytest.mark.parametrize("autoreset", [True, False])
 def test_gymnasiums_episode_statistics(autoreset: bool) -> None:
+    if autoreset and Version(gymnasium.__version__) < Version("1.4"):
+        pytest.skip("it counts a step less in every episode but the first before gymnasium 1.4")
     env = RecordEpisodeStatistics(native(autoreset=autoreset))
     env.reset(seed=0)
     returns = []
