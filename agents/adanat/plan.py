@@ -122,8 +122,11 @@ def _rollout(env: DecodeVectorEnv, state: int, step: int, decoded: int) -> Itera
     drawn = min(rows, image_rows(env.tokenizer.image_shape))
     images = rows * _image_bytes(env)
     # Of several parts, each one's share of an observation lives beside the whole for a moment.
-    observed = rows * sum(_row_bytes(env).values()) * (1 + (at_once < rows))
-    stepping, made = max(at_once * step, observed), max(drawn * decoded, _judging(env))
+    seen = _row_bytes(env)
+    observed = rows * sum(seen.values()) * (1 + (at_once < rows))
+    # While a step is taken the last observation is there, too; features that no buffer holds are in it alone.
+    last = rows * seen["features"] if "tokens" in seen else 0
+    stepping, made = max(at_once * step + last, observed), max(drawn * decoded, _judging(env))
     yield Need("rollout", f"images in progress, {rows:,}", rows * state, "--trajectories")
     yield Need("rollout", f"a step of {at_once:,} at once, or observing", stepping, "--micro-batch")
     yield Need("reward", f"images drawn, {rows:,}", images * (1 + (drawn < rows)), "--trajectories")

@@ -40,6 +40,7 @@ SCRIPTS: dict[str, list[str]] = {
     "audit_categories.py": [],
     "autonat_search.py": ["--local", "--threads", "1"],
     "autonat_training.py": [],
+    "claims.py": ["--list"],
     "convert_checkpoint.py": ["schedule.json", "schedule.yaml"],
     "evaluate.py": ["--images", "100"],
     "evaluate_captions.py": [],
