@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from _claim_terms import Command
 
 LOCAL = "--local --threads 1"
@@ -42,6 +44,13 @@ def drawn(name: str, steps: int, policy: str = "maskgit") -> Command:
     )
     line += f"--steps {steps} --images 2000 --seeds 0 1 --threads 1"
     return Command(name=f"{name}-T{steps}", line=line, toy=TOY_JUDGED)
+
+
+def generators(models: Mapping[str, str], steps: int) -> tuple[Command, ...]:
+    """Return trainings of generators, by name with their flags, and the table of each."""
+    return tuple(
+        command for name, flags in models.items() for command in (generator(name, flags), drawn(name, steps))
+    )
 
 
 SEARCHED = "train and, for finalists, select choose; report judges, 1,000 images for each of 2 seeds"

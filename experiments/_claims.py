@@ -22,7 +22,8 @@ from _claim_terms import Arm, Command, Row, Statement
 from _cli import open_run, parse, written_out
 
 from generators.files import read_json, write_atomic
-from natgym.discovery.report import SHARES, frame_of
+from natgym.discovery.config import SHARES
+from natgym.discovery.report import frame_of
 from natgym.evaluation.statistics import Difference, paired_difference
 from natgym.figures.comparisons import claims_figure
 from natgym.metrics.named import NAMED

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _claim_parts import GENERATED, SEARCHED, SHORT, SPLITS, TOY_JUDGED, drawn, generator, learned, search
+from _claim_parts import GENERATED, SEARCHED, SHORT, SPLITS, TOY_JUDGED, generators, learned, search
 from _claim_terms import Command, Row, Statement
 
 REWARDED = ("adversarial", "mmd", "classifier", "distance")
@@ -55,9 +55,7 @@ _TRAINING = Row(
     steps="4",
     budget=SHORT + "; the found law is that of the page on searches, gaussian(0.327, 0.292)",
     chooses=GENERATED,
-    commands=tuple(
-        command for name, flags in _LAWS.items() for command in (generator(name, flags), drawn(name, 4))
-    ),
+    commands=generators(_LAWS, 4),
     statements=(
         Statement(ours="nat-found-T4: maskgit", theirs="nat-T4: maskgit"),
         Statement(ours="nat-found-T4: maskgit", theirs="nat-beta-T4: maskgit"),

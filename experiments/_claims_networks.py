@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from _claim_parts import GENERATED, LOCAL, SHORT, SPLITS, TOY_JUDGED, TOY_TRAINING, drawn, generator, learned
+from _claim_parts import GENERATED, LOCAL, SHORT, SPLITS, TOY_JUDGED, TOY_TRAINING, generators, learned
 from _claim_terms import Command, Row, Statement
+
+from natgym.discovery.config import SHARES
 
 _CUTS = {"nat": "", "nat-blind-visible": "--cut visible-masked", "nat-blind-masked": "--cut masked-visible"}
 _ATTENTION = Row(
@@ -15,9 +17,7 @@ _ATTENTION = Row(
     steps="8",
     budget=SHORT + "; next to nothing is a tenth, ruined is twice the distance",
     chooses=GENERATED,
-    commands=tuple(
-        command for name, flags in _CUTS.items() for command in (generator(name, flags), drawn(name, 8))
-    ),
+    commands=generators(_CUTS, 8),
     statements=(
         Statement(ours="nat-blind-visible-T8: maskgit", theirs="nat-T8: maskgit", allowed=0.1),
         Statement(ours="nat-T8: maskgit", theirs="nat-blind-masked-T8: maskgit", allowed=-0.5),
@@ -33,12 +33,7 @@ _COMPUTE = Row(
     steps="8",
     budget=SHORT,
     chooses=GENERATED,
-    commands=(
-        generator("nat", ""),
-        generator("enat", _ENAT["enat"]),
-        drawn("nat", 8),
-        drawn("enat", 8),
-    ),
+    commands=generators({"nat": "", "enat": _ENAT["enat"]}, 8),
     statements=(
         Statement(ours="enat-T8: maskgit", theirs="nat-T8: maskgit"),
         Statement(ours="enat-T8: maskgit", theirs="nat-T8: maskgit", metric="gflop"),
@@ -53,9 +48,7 @@ _REUSE = Row(
     steps="8",
     budget=SHORT + "; little is a tenth",
     chooses=GENERATED,
-    commands=tuple(
-        command for name, flags in _ENAT.items() for command in (generator(name, flags), drawn(name, 8))
-    ),
+    commands=generators(_ENAT, 8),
     statements=(
         Statement(ours="enat-T8: maskgit", theirs="enat-anew-T8: maskgit", allowed=0.1),
         Statement(ours="enat-T8: maskgit", theirs="enat-anew-T8: maskgit", metric="gflop"),
@@ -82,7 +75,6 @@ _COTRAINING = Row(
         Statement(ours="together: co-trained adanat", theirs="together: fine-tuned adanat"),
     ),
 )
-SHARES = ("all", "old", "new")
 _EMOJI = (
     "mmgcd_discover.py --data emoji --label-column group --exclude subgroup=country-flag --min-members 12 "
 )
@@ -161,7 +153,7 @@ _PUZZLE = Row(
     task="sudoku-4, 3 cells given",
     steps="4",
     budget="200 updates of 512 puzzles",
-    chooses="select chooses the kept policy; report judges, 2,000 puzzles for each of 3 seeds",
+    chooses="puzzles of train choose the kept policy; report judges, 2,000 puzzles for each of 3 seeds",
     commands=(
         Command(
             name="tokens",

@@ -11,6 +11,7 @@ from _claim_terms import Row
 from _claims import Verdict, frame_of_arm, judged
 
 from generators.files import read_json
+from natgym.evaluation.statistics import Difference
 
 
 def listing() -> str:
@@ -40,8 +41,9 @@ def tables(folder: Path) -> str:
         outcome, when = "not measured here", "-"
         if (path := folder / f"{row.name}.csv").is_file():
             raw = pd.read_csv(path)
-            outcome = _outcome(row, judged(row, raw)[1])
-            figures += _figures(row, raw)
+            each, verdict = judged(row, raw)
+            outcome = _outcome(row, verdict)
+            figures += _figures(row, raw, each)
             about = read_json(folder / f"{row.name}.json")
             when = f"{about['date']}, {about['commit']}, {about['machine']}; [raw](claims/{row.name}.csv), "
             when += f"[figure](claims/{row.name}.png)"
@@ -51,9 +53,9 @@ def tables(folder: Path) -> str:
     return "\n\n".join("\n".join(table) for table in (claims, figures, hows))
 
 
-def _figures(row: Row, raw: pd.DataFrame) -> Iterator[str]:
+def _figures(row: Row, raw: pd.DataFrame, each: list[tuple[Difference, Verdict]]) -> Iterator[str]:
     """Yield a line for each statement."""
-    for statement, (pair, verdict) in zip(row.statements, judged(row, raw)[0], strict=True):
+    for statement, (pair, verdict) in zip(row.statements, each, strict=True):
         arms = (statement.ours, statement.theirs)
         ours, theirs = (frame_of_arm(raw, arm, pair.metric)[pair.metric].mean() for arm in arms)
         compared = f"{pair.policy} - {pair.minus}"

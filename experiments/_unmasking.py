@@ -70,10 +70,11 @@ def learned(args: Args, generator: Any) -> dict[str, dict[str, Policy]]:
         if not said or Path(spec).exists() or "@" in kind:  # a folder's own name may have a =
             kind, place = "", spec
         label, policy = labelled_policy(place, generator)
-        told = isinstance(getattr(policy, "price", None), tuple)
-        for behind in [f"{PRICE}{price:g}" for price in args.price if told] or [""]:
-            _, policy = labelled_policy(place + behind, generator)
-            kinds.setdefault((kind or label) + behind, {})[place + behind] = policy
+        played = {"": policy}
+        if args.price and isinstance(getattr(policy, "price", None), tuple):
+            played = {f"{PRICE}{price:g}": policy.at(price) for price in args.price}  # type: ignore[attr-defined]
+        for behind, one in played.items():
+            kinds.setdefault((kind or label) + behind, {})[place + behind] = one
     return kinds
 
 

@@ -26,7 +26,7 @@ from generators.conditions import NO_LIST, Condition, Labels, refuse_both
 from generators.contract import Prediction
 from generators.layers import MLP, Recomputed, TokenEmbedding, TokenHead, plus
 from generators.packing import Packing
-from generators.relations import relations
+from generators.relations import attention_mask, behind, relations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,15 +124,14 @@ class ContextAttention(nn.Module):
         real = None
         if own.ragged or context.ragged:
             real = torch.cat([context.real_BM, own.real_BM], dim=1)[:, None, None]
+        bias = None
         if self.bias_HR is not None and related_LL is not None:
             keys_BM = torch.cat([context.places_BM, own.places_BM] if context.size else [own.places_BM], 1)
             related_BMM = related_LL[own.places_BM[:, :, None], keys_BM[:, None]]
             bias = rearrange(self.bias_HR[:, related_BMM], "h b m n -> b h m n").to(kv.dtype)
-            # Not infinite, whose gradient is none where a row has no token at all.
-            real = bias if real is None else bias.masked_fill(~real, torch.finfo(bias.dtype).min)
         q = rearrange(own.pad(self.q(x)), "b m (h d) -> b h m d", h=self.heads)
         k, v = rearrange(kv, "b m (two h d) -> two b h m d", two=2, h=self.heads)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=real)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask(bias, real))
         return self.proj(own.unpad(rearrange(mixed, "b h m d -> b m (h d)")))
 
 
@@ -197,7 +196,7 @@ class ENAT(nn.Module):
         self.token_embedding = TokenEmbedding(vocabulary, self.num_tokens, config.width, config.dropout)
         self.condition_embedding = _condition_embedding(config)
         self.reuse_projection = ReuseProjection(config.width, config.mlp_ratio)
-        ways, related_LL = relations(config.relative, config.grid) if config.relative else (0, None)
+        ways, related_LL = relations(config.relative, config.grid)
         self.register_buffer("relations_LL", related_LL)
         self.relations_LL: Tensor | None
         self.blocks = nn.ModuleList(
@@ -224,9 +223,8 @@ class ENAT(nn.Module):
                 device and copied.
         """
         condition_BD, text_BSD = self._conditioned(condition)
-        length, related = text_BSD.shape[1], self.relations_LL
-        if related is not None:
-            related = F.pad(related, (length, 0, length, 0))
+        length = text_BSD.shape[1]
+        related = behind(self.relations_LL, length)
         embedded_BLD = torch.cat([text_BSD, self.token_embedding(ids_BL)], dim=1)
         masked_BL = F.pad(ids_BL == self.mask_id, (length, 0))
         old_BL = torch.zeros_like(masked_BL) if cache is None else cache.visible_BL & ~masked_BL

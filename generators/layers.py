@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from generators.relations import attention_mask
+
 
 def plus(x: Tensor, fresh: Tensor) -> Tensor:
     """Return x + fresh, in the memory of `fresh`, a layer's output that nobody else reads.
@@ -55,10 +57,8 @@ class Attention(nn.Module):
         bias_HLL = None
         if self.bias_HR is not None and relations_LL is not None:
             bias_HLL = self.bias_HR[:, relations_LL].to(q.dtype)
-        mask = bias_HLL
-        if reads_BLL is not None:
-            mask = reads_BLL[:, None]
-            mask = mask if bias_HLL is None else bias_HLL.masked_fill(~mask, -torch.inf)
+        reads_B1LL = None if reads_BLL is None else reads_BLL[:, None]
+        mask = attention_mask(bias_HLL, reads_B1LL)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.proj(rearrange(mixed, "b h l d -> b l (h d)"))
 

@@ -18,7 +18,7 @@ from generators.conditions import NO_LIST, Condition, ConditionEmbedding, Labels
 from generators.config import CUTS
 from generators.contract import Prediction
 from generators.layers import Block, TokenEmbedding, TokenHead, init_weights
-from generators.relations import relations
+from generators.relations import behind, relations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ class NAT(nn.Module):
         self.num_tokens = config.grid[0] * config.grid[1]
         vocabulary = config.codebook_size + 1
         half = config.depth // 2
-        ways, related_LL = relations(config.relative, config.grid) if config.relative else (0, None)
+        ways, related_LL = relations(config.relative, config.grid)
         self.register_buffer("relations_LL", related_LL)
         self.relations_LL: Tensor | None
 
@@ -117,12 +117,9 @@ class NAT(nn.Module):
         """Return logits (B, L, V) and features (B, L, D); NAT reuses nothing, so `cache` stays None."""
         condition_BSD = self.condition_embedding(condition.values)
         x = torch.cat([condition_BSD, self.token_embedding(ids_BL)], dim=1)  # (B, S + L, D)
-        related = None
-        if self.relations_LL is not None:
-            before = condition_BSD.shape[1]
-            related = F.pad(self.relations_LL, (before, 0, before, 0))
-        cut = self.config.cut
-        read = reads(cut, ids_BL == self.mask_id, condition_BSD.shape[1]) if cut else None
+        before, cut = condition_BSD.shape[1], self.config.cut
+        related = behind(self.relations_LL, before)
+        read = reads(cut, ids_BL == self.mask_id, before) if cut else None
         skips = []
         for block in self.in_blocks:
             x = block(x, None, related, read)
@@ -130,7 +127,7 @@ class NAT(nn.Module):
         x = self.mid_block(x, None, related, read)
         for block in self.out_blocks:
             x = block(x, skips.pop(), related, read)
-        features_BLD = self.norm(x)[:, condition_BSD.shape[1] :]
+        features_BLD = self.norm(x)[:, before:]
         return Prediction(self.head(features_BLD, self.token_embedding.word.weight), features_BLD)
 
     def conditions(self) -> Condition:

@@ -9,6 +9,7 @@ from generators.checks import all_finite, at_least, finite
 from generators.config import MINILM
 
 DIGITS = "digits"
+SHARES = ("all", "old", "new")  # of a discovery: samples rightly assigned, of which categories
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,13 +11,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from natgym.discovery.accuracy import clustering_accuracy
+from natgym.discovery.config import SHARES
 from natgym.discovery.figures import confusion_figure, examples_figure, map_figure, plane
 from natgym.discovery.pairs import Pairs
 from natgym.discovery.split import Split
 from natgym.evaluation.statistics import paired_difference
 from natgym.evaluation.tables import format_table
 
-SHARES = ("all", "old", "new")
 EXAMPLES = 12  # new categories shown
 MAPPED = 5000  # samples on the map at most; t-SNE of more takes minutes
 # Column of a row -> header and format in the printed table.

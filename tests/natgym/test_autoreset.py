@@ -8,7 +8,7 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
-from packaging.version import Version
+from gymnasiums import KNOWS_SAME_STEP, MISCOUNTS
 
 import natgym  # noqa: F401  (registers the environment)
 
@@ -133,8 +133,8 @@ def test_gymnasiums_list_of_infos(autoreset: bool) -> None:
 
 @pytest.mark.parametrize("autoreset", [True, False])
 def test_gymnasiums_episode_statistics(autoreset: bool) -> None:
-    if autoreset and Version(gymnasium.__version__) < Version("1.4"):
-        pytest.skip("it counts a step less in every episode but the first before gymnasium 1.4")
+    if autoreset and not KNOWS_SAME_STEP:
+        pytest.skip(MISCOUNTS)
     env = RecordEpisodeStatistics(native(autoreset=autoreset))
     env.reset(seed=0)
     returns = []

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 from gymnasium import wrappers
 from gymnasium.wrappers import vector
-from packaging.version import Version
+from gymnasiums import KNOWS_SAME_STEP, MISCOUNTS
 
 import natgym  # noqa: F401  (registers the environment)
 from rounding import assert_rounded
 
 N, T = 3, 2
-# Before it wrappers knew AutoresetMode.SAME_STEP less.
-NEWEST = Version(gymnasium.__version__) >= Version("1.4")
 HIGH = np.array([3.0, 5.0, 3.5, 3.5], np.float32)  # of the box
 
 # Wrapper -> how it is put on, and what it does to the actions that reach the environment and to the rewards.
@@ -68,13 +66,13 @@ def make(**options: Any) -> Any:
 
 def test_every_wrapper_of_gymnasium_is_accounted_for() -> None:
     known = {*WORKING, SCALED, *NOT_WORKING}
-    assert set(vector.__all__) == known if NEWEST else set(vector.__all__) <= known
+    assert set(vector.__all__) == known if KNOWS_SAME_STEP else set(vector.__all__) <= known
 
 
 @pytest.mark.parametrize("name", WORKING)
 def test_a_wrapper_does_what_it_says_across_the_autoreset(name: str) -> None:
-    if name == "RecordEpisodeStatistics" and not NEWEST:
-        pytest.skip("counts a step less in every episode but the first before gymnasium 1.4")
+    if name == "RecordEpisodeStatistics" and not KNOWS_SAME_STEP:
+        pytest.skip(MISCOUNTS)
     wrap, moved, rewarded = WORKING[name]
     wrapped, plain = wrap(make()), make()
     wrapped.reset(seed=4), plain.reset(seed=4)
@@ -116,5 +114,5 @@ def test_rewards_may_be_normalised() -> None:
     ],
 )
 def test_what_refuses_says_why(wrap: Callable[[Any], Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said) if NEWEST else pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match=said) if KNOWS_SAME_STEP else pytest.raises(AssertionError):
         wrap(make())
