@@ -1,4 +1,4 @@
-"""What claims.py does: the commands of rows, their raw figures, intervals and verdicts, the page's tables."""
+"""What claims.py measures: the commands of rows, their raw figures, intervals and verdicts."""
 
 from __future__ import annotations
 
@@ -242,14 +242,3 @@ def measure(args: Args) -> None:
             run(words_of(command, seed, seeds, run_.folder, args.quick))
         write(row, run_, seeds, args.quick)
     print(f"{run_.folder}: ROW.csv, ROW.json, figures/, and the folders of the commands")
-
-
-def work(args: Args) -> None:
-    from _claims_page import listing, tables
-
-    if args.list:
-        print(listing())
-    if args.table:
-        print(tables(args.measured or HERE.parent / "docs" / "claims"))
-    if args.row or args.resume or args.quick:
-        measure(args)

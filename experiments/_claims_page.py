@@ -1,17 +1,31 @@
-"""What the page of claims says of raw figures, and the list of all rows."""
+"""What claims.py prints: the list of all rows, what the page of claims says of raw figures, and what comes of
+rows that it measures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from _claim_rows import ROWS
 from _claim_terms import Row
-from _claims import Verdict, frame_of_arm, judged
+from _claims import HERE, Verdict, frame_of_arm, judged, measure
 
 from generators.files import read_json
 from natgym.evaluation.statistics import Difference
+
+if TYPE_CHECKING:
+    from claims import Args
+
+
+def work(args: Args) -> None:
+    if args.list:
+        print(listing())
+    if args.table:
+        print(tables(args.measured or HERE.parent / "docs" / "claims"))
+    if args.row or args.resume or args.quick:
+        measure(args)
 
 
 def listing() -> str:

@@ -45,9 +45,9 @@ class Args:
 
 
 def work(args: Args) -> None:
-    import _claims  # pandas and what else takes long, only now that the flags are read
+    import _claims_page  # pandas and what else takes long, only now that the flags are read
 
-    _claims.work(args)
+    _claims_page.work(args)
 
 
 if __name__ == "__main__":
