@@ -88,17 +88,17 @@ def main(
     signal.signal(signal.SIGTERM, _terminate)
     try:
         work(parse(config_class, script, defaults))
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, KeyboardInterrupt) as error:
+        if _interrupts(error):
+            how, code = ("terminated", 143) if _terminated else ("interrupted", 130)
+            print(f"\n{script}: {how}; --resume FOLDER goes on with the run", file=sys.stderr)
+            sys.exit(code)
         if isinstance(error, BrokenPipeError) and _unread():  # they have read enough, as `| head` has
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes at its end
             sys.exit(1)
         if os.environ.get("NATGYM_TRACEBACK"):
             raise
         sys.exit(f"{script}: error: {_one_line(str(error))}{_less(error, config_class)}")
-    except KeyboardInterrupt:
-        how, code = ("terminated", 143) if _terminated else ("interrupted", 130)
-        print(f"\n{script}: {how}; --resume FOLDER goes on with the run", file=sys.stderr)
-        sys.exit(code)
 
 
 _terminated: list[int] = []
@@ -111,7 +111,12 @@ def _terminate(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _less(error: Exception, config_class: type) -> str:
+def _interrupts(error: BaseException | None) -> bool:
+    """Whether an error is an interrupt or came of one, as that of a file which torch was writing."""
+    return error is not None and (isinstance(error, KeyboardInterrupt) or _interrupts(error.__context__))
+
+
+def _less(error: BaseException, config_class: type) -> str:
     """Return which flags take less memory, if a GPU had not enough of it; its error is torch's."""
     flags = flags_of(config_class) if type(error).__name__ == "OutOfMemoryError" else []
     able = [f"--{name}" for name in LESS if name in flags]

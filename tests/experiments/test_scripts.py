@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import io
 import json
 import os
 import re
@@ -480,6 +481,24 @@ def test_a_full_gpu_is_one_line_with_the_flags_that_take_less(cli: Any) -> None:
 def test_an_interrupt_says_how_to_go_on(cli: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(NoFlags, raising(KeyboardInterrupt()))
+    assert caught.value.code == 130 and "--resume" in capsys.readouterr().err
+
+
+def test_an_interrupt_while_torch_writes_is_no_error(cli: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """torch closes its file on the way out, and raises its own error for a half one."""
+
+    class Interrupted(io.BytesIO):
+        def write(self, data: Any) -> int:
+            if self.tell() > 0:  # the archive has begun
+                raise KeyboardInterrupt
+            return super().write(data)
+
+    def work(config: NoFlags) -> None:
+        torch.save({"weights": torch.zeros(1000)}, Interrupted())
+
+    with pytest.raises(SystemExit) as caught:
+        cli.main(NoFlags, work)
+    assert isinstance(caught.value.__context__, RuntimeError)
     assert caught.value.code == 130 and "--resume" in capsys.readouterr().err
 
 
