@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from agents.autonat import optimizers
 from agents.autonat.config import GridConfig as GridConfig
@@ -28,6 +27,7 @@ from agents.autonat.strategies import Around, Family, Parameters, Scales, Space
 from generators.files import reading
 from generators.noise import derive_seed
 from generators.schedules import PARAMETERS, Schedule, as_schedule
+from natgym.evaluation.statistics import t_quantile
 from natgym.runs import MetricsLog, read_metrics
 
 
@@ -173,7 +173,7 @@ def not_beaten(distances_NK: np.ndarray) -> np.ndarray:
     residuals_NK = distances_NK - means_N[:, None] - distances_NK.mean(0) + distances_NK.mean()
     freedom = (N - 1) * (K - 1)
     error = np.sqrt(2 / K * np.square(residuals_NK).sum() / freedom)
-    return means_N - means_N.min() <= stats.t.ppf(0.975, freedom) * error
+    return means_N - means_N.min() <= t_quantile(freedom) * error
 
 
 def _distinct(schedules: Iterable[Schedule]) -> Iterable[Schedule]:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from generators.conditions import Condition
 from generators.contract import Generator
@@ -50,6 +49,8 @@ def gflop_per_image(
         condition: of the images counted; by default 64, every class in turn.
         rules: of a policy that has none of its own, as where its images were judged.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # which loads triton
+
     condition = balanced(generator.conditions(), 64) if condition is None else condition
     noise = HashNoise.from_seed(0, len(condition), condition.device)
     # Only the plain form of attention is counted on a CPU.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from natgym.metrics.named import NAMED
 
@@ -23,6 +23,11 @@ def means_by_run(frames: Sequence[pd.DataFrame], first: int = 0) -> pd.DataFrame
     """
     means = pd.DataFrame([frame.mean() for frame in frames])
     return means.assign(seed=np.arange(first, first + len(frames)))
+
+
+def t_quantile(freedom: int) -> float:
+    """Return how many standard errors a 95 % t-interval goes to each side."""
+    return float(stdtrit(freedom, 0.975))  # what scipy.stats, ten times slower to import, calls too
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def paired_difference(
     half_width = math.nan
     if len(each) > 1:
         error = each.std(ddof=1) / np.sqrt(len(each))
-        half_width = float(stats.t.ppf(0.975, len(each) - 1) * error)
+        half_width = t_quantile(len(each) - 1) * error
     return Difference(float(each.mean()), half_width, tuple(each.tolist()), metric, **labels)
 
 

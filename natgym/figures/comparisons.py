@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
-from natgym.evaluation.statistics import Difference
+from natgym.evaluation.statistics import Difference, t_quantile
 from natgym.figures.style import (
     COLORS,
     FAINT,
@@ -158,4 +157,4 @@ def _by_policy(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str,
 
 def _t_factor(seeds: int) -> float:
     """Return the half-width of a 95 % t-interval in sample standard deviations."""
-    return float(stats.t.ppf(0.975, seeds - 1) / np.sqrt(seeds)) if seeds > 1 else float("nan")
+    return float(t_quantile(seeds - 1) / np.sqrt(seeds)) if seeds > 1 else float("nan")
