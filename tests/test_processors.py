@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 AT_RISK = [
     "tests/generators/test_nat.py",
@@ -23,6 +25,7 @@ AT_RISK = [
 OTHERS = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}
 
 
+@pytest.mark.slow
 def test_other_instructions_give_the_same_but_for_rounding() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *AT_RISK]
     environment = {key: said for key, said in os.environ.items() if not key.startswith("PYTEST_")}

@@ -246,6 +246,7 @@ def test_a_stopped_trial_stays_stopped(tmp_path: Path) -> None:
     assert not (own / "checkpoint.pt").exists() and not (own / "policy").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_trial_that_is_behind_ends_at_its_rung(tmp_path: Path) -> None:
     """One trial after the other: the first can't be stopped, and the second, of 40 images with too little

@@ -98,6 +98,7 @@ def test_a_run_discovers_compares_and_leaves_everything(call: Call, folder: Path
             assert min(image.size) >= 300
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_results(call: Call, folder: Path, tmp_path: Path) -> None:
     arguments = [
         *TINY,

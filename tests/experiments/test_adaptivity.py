@@ -66,6 +66,7 @@ def test_trained_policies_meet_their_controls_and_a_stopped_study_goes_on(call: 
         assert before.get("per_seed") == after.get("per_seed")
 
 
+@pytest.mark.slow
 def test_controls_that_a_run_has_are_not_trained_again(call: Call) -> None:
     paired = [argument for argument in TRAINING if argument not in ("--no-step-only", "trained")]
     code, _, err = call("adanat_ppo.py", *paired, "paired")

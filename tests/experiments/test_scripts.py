@@ -145,6 +145,7 @@ def test_a_run_prints_its_table(reference: tuple[Path, Done]) -> None:
     assert "nan" not in done.out and not re.search("Warning|Traceback", done.err)
 
 
+@pytest.mark.slow
 def test_an_alarm_ends_a_run_whose_table_tells_it(outside: Path, console: Console) -> None:
     strict = ["--alarms.stop", "coverage", "--alarms.coverage", -1]
     done = console("adanat_ppo.py", *LOCAL, *TINY, *strict, "--output", "alarmed")
@@ -213,6 +214,7 @@ def test_the_same_seed_gives_the_same_results(
     assert_same_run(outside / "again", reference[0])
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_results(
     reference: tuple[Path, Done], console: Console, outside: Path
 ) -> None:
@@ -225,6 +227,7 @@ def test_another_seed_gives_other_results(
         assert (outside / "other" / name).read_bytes() != (reference[0] / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_results(
     reference: tuple[Path, Done], console: Console, outside: Path
 ) -> None:
@@ -290,6 +293,7 @@ def test_a_killed_pair_resumes_to_the_same_results(
     assert_same_run(outside / "killed-pair", paired[0])
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_ray_changes_nothing(reference: tuple[Path, Done], outside: Path) -> None:
     """The default mode, one Tune job, ends as the same run without Ray."""
@@ -316,6 +320,7 @@ def test_a_sweep_keeps_its_best_trial(console: Console, outside: Path) -> None:
     assert row["seeds"] == 1 and row["distance_std"] is None
 
 
+@pytest.mark.slow
 def test_cotraining_sets_three_generators_side_by_side(
     reference: tuple[Path, Done], console: Console, outside: Path
 ) -> None:
@@ -525,6 +530,7 @@ TINY_TOKENIZER = """--kind vq --updates 7 --batch-size 16 --warmup 2 --checkpoin
     --width 8 --downsampling 2 --blocks 1""".split()
 
 
+@pytest.mark.slow
 def test_a_killed_train_tokenizer_resumes_to_the_same_weights(console: Console, outside: Path) -> None:
     """Killed after update 5, one after the last checkpoint."""
     done = console("train_tokenizer.py", *TINY_TOKENIZER, "--output", "vq")
@@ -643,6 +649,7 @@ def test_train_generator_trains_an_enat_and_shows_it(console: Console, outside: 
     assert figures == {"training.png", *(f"samples-{update:06}.png" for update in (3, 6, 7))}
 
 
+@pytest.mark.slow
 def test_two_processes_of_torchrun_train_as_one(console: Console, outside: Path) -> None:
     settings = [*TINY_GENERATOR, "--dropout", 0, "--evaluate-every", 0]
     assert console("train_generator.py", *settings, "--output", "single").code == 0

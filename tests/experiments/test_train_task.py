@@ -135,6 +135,7 @@ def test_a_foreign_judge_is_taken_into_the_task(call: Any, photos: Path, tmp_pat
     assert task.score_extractor.num_features == 384 and "FD-DINOv2" in task.score_extractor.meaning
 
 
+@pytest.mark.slow
 def test_photographs_without_classes(call: Any, tmp_path: Path) -> None:
     """One class: rotations teach the extractors, nothing is guided, and asking for it is refused."""
     rng = np.random.default_rng(1)
