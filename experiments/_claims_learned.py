@@ -15,15 +15,20 @@ _STRATEGIES = tuple(
         reported=reported,
         task="digits",
         steps=str(steps),
-        budget="12,000 images a search, 100 an evaluation",
+        budget="40,000 images a search, 100 an evaluation",
         chooses=SEARCHED,
-        commands=(search(f"searched-T{steps}", steps, 12_000, 100),),
+        commands=(search(f"searched-T{steps}", steps, 40_000, 100),),
         statements=tuple(
             Statement(ours=f"searched-T{steps}: cma", theirs=f"searched-T{steps}: {hand_made}")
             for hand_made in ("reference", "maskgit")
         ),
+        attempts=attempts,
     )
-    for steps, reported in ((4, "no figure at hand"), (8, "FID 2.68"), (12, "no figure at hand"))
+    for steps, reported, attempts in (  # the first attempt, 12,000 images, beat the reference alone
+        (4, "no figure at hand", 2),
+        (8, "FID 2.68", 1),
+        (12, "no figure at hand", 1),
+    )
 )
 _OPTIMIZER = Row(
     name="autonat-optimizer",
@@ -34,11 +39,11 @@ _OPTIMIZER = Row(
     steps="4",
     budget="36,000 images a search, 300 an evaluation, and 12,000, 100 an evaluation",
     chooses=SEARCHED,
-    commands=(search("whole", 4, 36_000, 300, "paper cma"), search("searched-T4", 4, 12_000, 100)),
+    commands=(search("whole", 4, 36_000, 300, "paper cma"), search("third", 4, 12_000, 100)),
     statements=(
         Statement(ours="whole: paper", theirs="whole: reference"),
         Statement(ours="whole: cma", theirs="whole: paper"),
-        Statement(ours="searched-T4: cma", theirs="whole: paper"),
+        Statement(ours="third: cma", theirs="whole: paper"),
     ),
 )
 _LAWS = {
