@@ -144,6 +144,29 @@ _WEAK = Row(
     ),
     seeds=_EIGHT,
 )
+_HIDDEN = {"half-texts": "--hide-texts 0.5", "half-images": "--hide-images 0.5"}
+_MISSING = Row(
+    name="mmgcd-missing",
+    paper="natgym",
+    claim="Half of a modality beside the whole other one beats the other one alone",
+    reported="not asked",
+    task=_PAIRED.task,
+    steps="-",
+    budget="as the row of modalities; which half is hidden follows from the number of samples",
+    chooses=_PAIRED.chooses,
+    commands=(
+        *_PAIRED.commands,
+        *(
+            Command(name=name, line=f"{_EMOJI} {flag} --methods mm-gcd", toy=_TOY_PAIRS)
+            for name, flag in _HIDDEN.items()
+        ),
+    ),
+    statements=tuple(
+        Statement(ours=f"{name}: mm-gcd", theirs=f"groups: simgcd-{whole}", metric="all")
+        for name, whole in (("half-texts", "image"), ("half-images", "text"))
+    ),
+    seeds=_EIGHT,
+)
 _TOKENS = "--task sudoku-4 --steps 4 --schedule linear:sampling=.1,remask=0"
 _PUZZLE = Row(
     name="token-order",
@@ -178,4 +201,4 @@ _PUZZLE = Row(
     ),
 )
 
-ROWS = (_ATTENTION, _COMPUTE, _REUSE, _COTRAINING, _PAIRED, _LOSSES, _WEAK, _PUZZLE)
+ROWS = (_ATTENTION, _COMPUTE, _REUSE, _COTRAINING, _PAIRED, _LOSSES, _WEAK, _MISSING, _PUZZLE)

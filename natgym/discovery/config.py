@@ -28,10 +28,19 @@ class PairsConfig:
     """Categories with fewer samples are left out."""
     size: int = 32
     """Side in pixels of the squares that a folder's images are resized and centre-cropped to."""
+    hide_images: float = 0.0
+    """Share of the samples whose image is hidden, to see what discovery loses without it."""
+    hide_texts: float = 0.0
+    """Share whose text is hidden, of other samples."""
 
     def __post_init__(self) -> None:
         at_least(2, self, "min_members")
         at_least(8, self, "size")
+        if not (self.hide_images >= 0 and self.hide_texts >= 0 and self.hide_images + self.hide_texts <= 1):
+            raise ValueError(
+                f"hide_images {self.hide_images}, hide_texts {self.hide_texts}: no sample may lose both, "
+                "so that the two shares add up to 1 at most"
+            )
         for rule in self.exclude:
             if "=" not in rule:
                 raise ValueError(f"exclude {rule!r}: write COLUMN=VALUE, as in subgroup=country-flag")

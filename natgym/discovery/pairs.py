@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from generators.folders import table_paths
 from generators.images import ArrayPixels, Pixels
-from generators.pixels import ImageFiles
+from generators.pixels import ImageFiles, content_hash
 from generators.tables import find_table, read_table
 from natgym.discovery.config import DIGITS, PairsConfig
 
@@ -60,9 +60,13 @@ class Pairs:
     def _place_N(self) -> np.ndarray:
         return self.has_image_N.cumsum() - 1
 
+    def places(self, rows: np.ndarray) -> np.ndarray:
+        """Return where the images of rows that have one stand among `pixels`."""
+        return self._place_N[rows]
+
     def images(self, rows: np.ndarray) -> Tensor:
         """Return images (B, C, H, W) in [0, 1] of rows that have one; ValueError if one can't be read."""
-        return self.pixels[torch.from_numpy(self._place_N[rows])].float() / self.white
+        return self.pixels[torch.from_numpy(self.places(rows))].float() / self.white
 
 
 class PairImages:
@@ -84,10 +88,56 @@ class PairImages:
         return self.pairs.images(self.rows)
 
 
+class SomePixels:
+    """Some rows of other pixels (`generators.images.Pixels`)."""
+
+    def __init__(self, pixels: Pixels, rows: np.ndarray) -> None:
+        self.pixels = pixels
+        self.rows = torch.from_numpy(rows)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Return uint8 pixels (B, C, H, W)."""
+        return self.pixels[self.rows[rows]]
+
+    def fingerprint(self) -> str:
+        """Return what tells these pixels from others."""
+        return f"{self.pixels.fingerprint()}, rows {content_hash(self.rows.numpy().tobytes())}"
+
+
 def load_pairs(config: PairsConfig) -> Pairs:
     """Return the pairs; ValueError naming the row if something is missing or there are not two categories."""
-    if config.data == DIGITS:
-        return described_digits()
+    pairs = described_digits() if config.data == DIGITS else _read_pairs(config)
+    return hidden(pairs, images=config.hide_images, texts=config.hide_texts)
+
+
+def hidden(pairs: Pairs, *, images: float = 0.0, texts: float = 0.0) -> Pairs:
+    """Return the pairs without the images of a share of all samples, and without the texts of another.
+
+    Which ones follows from their number alone: the more are hidden, the same and others. Nobody loses both.
+
+    Raises:
+        ValueError: fewer samples have both than are to lose one.
+    """
+    both = np.random.default_rng(0).permutation(np.flatnonzero(pairs.has_image_N & pairs.has_text_N))
+    no_image, no_text = (round(share * len(pairs)) for share in (images, texts))
+    if no_image + no_text > len(both):
+        raise ValueError(
+            f"hide_images {images}, hide_texts {texts}: {len(both)} of {len(pairs)} samples have both"
+        )
+    if not no_image + no_text:
+        return pairs
+    has_image_N = pairs.has_image_N.copy()
+    has_image_N[both[:no_image]] = False
+    without = {int(row) for row in both[len(both) - no_text :]}
+    return replace(
+        pairs,
+        texts=tuple("" if row in without else text for row, text in enumerate(pairs.texts)),
+        has_image_N=has_image_N,
+        pixels=SomePixels(pairs.pixels, pairs.places(np.flatnonzero(has_image_N))),
+    )
+
+
+def _read_pairs(config: PairsConfig) -> Pairs:
     if (file := find_table(Path(config.data))) is None:
         raise ValueError(f"{config.data!r} is neither {DIGITS} nor a folder with metadata.csv")
     rows = _rows(file, config)

@@ -51,6 +51,32 @@ def test_a_sample_may_lack_image_or_text_or_label(folder: Path, edit: Edit) -> N
     assert torch.equal(pairs.images(np.array([1, 47])), whole[[0, 46]]), "rows, not places among the images"
 
 
+def test_images_and_texts_can_be_hidden(folder: Path, edit: Edit) -> None:
+    edit(folder, lambda rows: (rows[0].update(file_name=""), rows[1].update(text="")))
+    known = load_pairs(PairsConfig(data=str(folder), size=16))
+    pairs = load_pairs(PairsConfig(data=str(folder), size=16, hide_images=0.25, hide_texts=0.5))
+    lost_image = np.flatnonzero(known.has_image_N & ~pairs.has_image_N)
+    lost_text = np.flatnonzero(known.has_text_N & ~pairs.has_text_N)
+    assert len(lost_image) == 12 and len(lost_text) == 24
+    assert (pairs.has_image_N | pairs.has_text_N).all()
+    assert pairs.names == known.names and (pairs.labels_N == known.labels_N).all()
+    kept = np.flatnonzero(pairs.has_image_N)
+    assert torch.equal(pairs.images(kept), known.images(kept)), "rows, not places among the images"
+    assert pairs.pixels.fingerprint() != known.pixels.fingerprint(), "features are cached by it"
+    fewer = load_pairs(PairsConfig(data=str(folder), size=16, hide_images=0.125))
+    assert not (pairs.has_image_N & ~fewer.has_image_N).any(), "the same, and others"
+    with pytest.raises(ValueError, match="46 of 48 samples have both"):
+        load_pairs(PairsConfig(data=str(folder), size=16, hide_images=0.5, hide_texts=0.5))
+    digits = load_pairs(PairsConfig(hide_images=0.5))
+    assert int(digits.has_image_N.sum()) == 1797 - 898 and digits.has_text_N.all()
+
+
+@pytest.mark.parametrize("shares", [(-0.1, 0), (0.6, 0.5), (float("nan"), 0)])
+def test_no_sample_may_lose_both(shares: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="hide_images .* add up to 1 at most"):
+        PairsConfig(hide_images=shares[0], hide_texts=shares[1])
+
+
 def test_small_categories_are_left_out(folder: Path, edit: Edit) -> None:
     edit(folder, lambda rows: [row.update(label="pink") for row in rows[:3]])
     assert "pink" in load_pairs(PairsConfig(data=str(folder), min_members=3)).class_names
