@@ -168,6 +168,9 @@ def measured(row: Row, seeds: Sequence[int], folder: Path) -> pd.DataFrame:
 def _figures(results: dict[str, Any], command: Command, seed: int, folder: Path) -> pd.DataFrame:
     if "jobs" in results:  # of mmgcd_discover.py: methods on splits
         frame = frame_of(results["jobs"]).drop(columns="cpu_seconds")
+        categories = len(results["protocol"]["categories"])
+        found = {job["split"]: job["num_categories"] for job in results["jobs"]}
+        frame["off"] = (frame["seed"].map(found) / categories - 1).abs()  # by which share of the number
         frame.insert(0, "arm", f"{command.name}: " + frame.pop("method"))
         return frame
     lines = []

@@ -167,6 +167,34 @@ _MISSING = Row(
     ),
     seeds=_EIGHT,
 )
+_SUBGROUPS = _EMOJI.replace("--label-column group", "--label-column subgroup")
+_COUNTED = {"groups": _EMOJI, "subgroups": _SUBGROUPS}
+_NUMBER = Row(
+    name="mmgcd-number",
+    paper="natgym",
+    claim="The share of labelled samples tells the number of categories better than agreement with labels",
+    reported="GCD takes the number that agrees best",
+    task="emoji, 8 groups of 1,394 pairs, and 51 subgroups of 1,100",
+    steps="-",
+    budget="k-means alone; size and quartile of neighborhoods were chosen on groups, splits 100 to 103",
+    chooses=_PAIRED.chooses,
+    commands=tuple(
+        Command(
+            name=f"{what}-{how}",
+            line=f"{line} --methods k-means-joined --num-categories {how}",
+            toy=_TOY_PAIRS + " --max-categories 8",
+        )
+        for what, line in _COUNTED.items()
+        for how in ("auto", "agreement")
+    ),
+    statements=tuple(
+        Statement(
+            ours=f"{what}-auto: k-means-joined", theirs=f"{what}-agreement: k-means-joined", metric="off"
+        )
+        for what in _COUNTED
+    ),
+    seeds=_EIGHT,
+)
 _TOKENS = "--task sudoku-4 --steps 4 --schedule linear:sampling=.1,remask=0"
 _PUZZLE = Row(
     name="token-order",
@@ -201,4 +229,4 @@ _PUZZLE = Row(
     ),
 )
 
-ROWS = (_ATTENTION, _COMPUTE, _REUSE, _COTRAINING, _PAIRED, _LOSSES, _WEAK, _MISSING, _PUZZLE)
+ROWS = (_ATTENTION, _COMPUTE, _REUSE, _COTRAINING, _PAIRED, _LOSSES, _WEAK, _MISSING, _NUMBER, _PUZZLE)

@@ -19,9 +19,10 @@ from generators.files import read_json, reading
 from generators.noise import derive_seed
 from natgym.discovery.balance import branch_weights
 from natgym.discovery.features import encode_pairs
-from natgym.discovery.kmeans import estimate_num_categories, semi_supervised_kmeans
+from natgym.discovery.kmeans import semi_supervised_kmeans
 from natgym.discovery.methods import METHODS, changed, parse_settings
 from natgym.discovery.modality import Modality, clean_features, modalities_of
+from natgym.discovery.number import best_agreement, labelled_share, number_by_share
 from natgym.discovery.pairs import Pairs, load_pairs
 from natgym.discovery.report import Discovery, differences, format_shares, frame_of, score, summarize
 from natgym.discovery.split import Split, split_pairs
@@ -116,21 +117,32 @@ def number_of_categories(study: Study, split: Split, seed: int) -> int:
         return len(study.pairs.class_names)
     file = study.run.folder / "jobs" / f"num_categories-{seed}.json"
     if not file.is_file():
-        joined = modalities_of(METHODS["k-means-joined"], study.modalities)["joined"]
+        joined = clean_features(modalities_of(METHODS["k-means-joined"], study.modalities)["joined"])
         most = min(args.max_categories or 4 * num_old, len(study.pairs) - 1)
-        # Some 40 candidates: each is a k-means of all samples.
-        candidates = range(num_old, most + 1, max(1, (most - num_old) // 40))
-        with progress(total=len(candidates), desc="number of categories", leave=False) as bar:
-            estimate, agreement = estimate_num_categories(
-                clean_features(joined),
-                split.targets_N,
-                candidates,
-                seed=args.seed,
-                progress=lambda _: bar.update(),
-            )
-        write_atomic(file, json.dumps({"estimate": estimate, "agreement": agreement}) + "\n")
+        estimate = by_agreement if args.num_categories == "agreement" else by_share
+        write_atomic(file, json.dumps(estimate(joined, split, most, args.seed)) + "\n")
     with reading(file):
         return int(read_json(file)["estimate"])
+
+
+def by_share(features_ND: np.ndarray, split: Split, most: int, seed: int) -> dict[str, Any]:
+    """Return the number of categories by the share of labelled samples, and that share."""
+    share = labelled_share(features_ND, split.targets_N, seed=seed)
+    num_labelled = int((split.targets_N >= 0).sum())
+    found = number_by_share(len(features_ND), num_labelled, len(split.old), share)
+    return {"estimate": min(found, most), "labelled_share": share}
+
+
+def by_agreement(features_ND: np.ndarray, split: Split, most: int, seed: int) -> dict[str, Any]:
+    """Return the number of categories by agreement with the labels, and the agreement of each candidate."""
+    num_old = len(split.old)
+    # Some 40 candidates: each is a k-means of all samples.
+    candidates = range(num_old, most + 1, max(1, (most - num_old) // 40))
+    with progress(total=len(candidates), desc="number of categories", leave=False) as bar:
+        estimate, agreement = best_agreement(
+            features_ND, split.targets_N, candidates, seed=seed, progress=lambda _: bar.update()
+        )
+    return {"estimate": estimate, "agreement": agreement}
 
 
 def discover(study: Study, job: Job, bar: tqdm) -> tuple[dict[str, np.ndarray], Training | None]:

@@ -14,6 +14,8 @@ from generators.checks import at_least
 from natgym.discovery.config import DiscoveryConfig, FeatureConfig, PairsConfig
 from natgym.discovery.methods import METHODS, changed, parse_settings
 
+ESTIMATES = ("known", "auto", "agreement")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
@@ -38,8 +40,8 @@ class Args:
     labelled: float = 0.5
     """Share of the old categories' samples that is labelled."""
     num_categories: str = "known"
-    """A number, "auto" (estimated from features and labels), or "known": the number in the data,
-    auto where labels are missing."""
+    """A number; "auto", estimated by the share of the old samples that is labelled; "agreement", by clusters
+    that agree best with the labels (GCD); "known": the number in the data, auto where labels are missing."""
     max_categories: int | None = None
     """Largest estimate, by default four times the old categories."""
     settings: tuple[str, ...] = ()
@@ -70,8 +72,8 @@ class Args:
         for name in ("known", "labelled"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: it must be between 0 and 1")
-        if self.num_categories not in ("known", "auto") and not self.num_categories.isdecimal():
-            raise ValueError(f"num_categories {self.num_categories!r}: give a number, auto or known")
+        if self.num_categories not in ESTIMATES and not self.num_categories.isdecimal():
+            raise ValueError(f"num_categories {self.num_categories!r}: give a number, {', '.join(ESTIMATES)}")
         at_least(1, self, "threads", "checkpoint_every", "max_categories")
         for method, values in parse_settings(self.settings).items():
             changed(self.train, {**METHODS[method].changes, **values})

@@ -1,13 +1,10 @@
-"""Semi-supervised k-means and the estimate of the number of categories (Vaze et al. 2022, section 3)."""
+"""Semi-supervised k-means (Vaze et al. 2022, section 3)."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from generators.noise import derive_seed
-from natgym.discovery.accuracy import clustering_accuracy
 
 
 def semi_supervised_kmeans(
@@ -86,31 +83,3 @@ def _distances(features_ND: np.ndarray, centroids_KD: np.ndarray) -> np.ndarray:
     # Expanded, so that no (N, K, D) is formed; the rounding of the difference may be negative.
     squares = (features_ND**2).sum(1)[:, None] - 2 * features_ND @ centroids_KD.T + (centroids_KD**2).sum(1)
     return np.maximum(squares, 0)
-
-
-def estimate_num_categories(
-    features_ND: np.ndarray,
-    targets_N: np.ndarray,
-    candidates: Iterable[int],
-    *,
-    restarts: int = 3,
-    seed: int = 0,
-    progress: Callable[[int], object] = lambda candidate: None,
-) -> tuple[int, dict[int, float]]:
-    """Return the K whose clusters of all samples agree best with the labels, and the agreement of each K.
-
-    Plain k-means of labelled and unlabelled samples together knows no label; with too few clusters categories
-    are merged, with too many split, and both cost agreement. The agreement is the clustering accuracy on
-    the labelled samples (Vaze et al. 2022, section 3.3), here for every candidate instead of by Brent's
-    search, since it is noisy; of equal candidates the smallest wins.
-    """
-    from sklearn.cluster import KMeans
-
-    labelled_N = targets_N >= 0
-    scores: dict[int, float] = {}
-    for number in candidates:
-        clusters_N = KMeans(number, n_init=restarts, random_state=seed).fit_predict(features_ND)
-        old_L = np.ones(labelled_N.sum(), dtype=bool)
-        scores[number] = clustering_accuracy(clusters_N[labelled_N], targets_N[labelled_N], old_L).all
-        progress(number)
-    return max(scores, key=lambda number: (scores[number], -number)), scores

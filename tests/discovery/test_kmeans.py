@@ -1,9 +1,9 @@
-"""Semi-supervised k-means against a loop, and the estimate of the number of categories."""
+"""Semi-supervised k-means against a loop."""
 
 import numpy as np
 import pytest
 
-from natgym.discovery.kmeans import _iterate, estimate_num_categories, semi_supervised_kmeans
+from natgym.discovery.kmeans import _iterate, semi_supervised_kmeans
 
 
 def blobs(K: int, each: int, spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -63,12 +63,3 @@ def test_it_works_with_no_label_and_with_copies() -> None:
 def test_the_number_of_clusters_has_bounds(number: int) -> None:
     with pytest.raises(ValueError, match=f"{number} categories for 3 old ones and 10 samples"):
         semi_supervised_kmeans(np.ones((10, 2)), np.array([0, 1, 2] + [-1] * 7), number)
-
-
-def test_the_number_of_categories_is_estimated_from_old_labels() -> None:
-    features, labels = blobs(8, 30, 0.6)
-    targets = np.where((labels < 5) & (np.arange(240) % 2 == 0), labels, -1)
-    seen: list[int] = []
-    found, agreement = estimate_num_categories(features, targets, range(5, 16), progress=seen.append)
-    assert found == 8 and agreement[8] == 1 and agreement[5] < 1 and agreement[15] < 1
-    assert seen == list(range(5, 16))

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from generators.schedules import reference
+from natgym.discovery.number import number_by_share
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 TINY = "--epochs 4 --simclr.updates 3 --views 2 --threads 1 --checkpoint-every 1".split()
@@ -135,14 +136,22 @@ def test_labels_that_are_missing_are_discovered_with_an_estimated_number(
     call: Call, folder: Path, edit: Callable, tmp_path: Path
 ) -> None:
     edit(folder, lambda rows: [row.update(label="") for row in rows if row["label"] in ("blue", "white")])
-    code, out, _ = call(*TINY, "--data", folder, "--size", 16, "--max-categories", 6, "--output", "run")
+    code, out, _ = call(*TINY, "--data", folder, "--size", 16, "--output", "run")
     assert code == 0 and out.splitlines()[2].split()[:4] == ["mm-gcd", "-", "-", "-"]
     estimate = json.loads((tmp_path / "run" / "jobs" / "num_categories-0.json").read_text())
-    assert set(estimate["agreement"]) == {"2", "3", "4", "5", "6"}
-    assert results(tmp_path / "run")["jobs"][0]["num_categories"] == estimate["estimate"]
+    expected = number_by_share(48, num_labelled=24, num_old=2, share=estimate["labelled_share"])
+    assert results(tmp_path / "run")["jobs"][0]["num_categories"] == estimate["estimate"] == expected
     assert results(tmp_path / "run")["rows"][0]["all"] is None
     table = pd.read_csv(tmp_path / "run" / "assignments.csv", keep_default_na=False)
     assert (table["labelled"] == (table["label"] != "")).all() and table["category"].ne("").all()
+
+
+def test_an_estimate_by_agreement_tries_each_number(call: Call, folder: Path, tmp_path: Path) -> None:
+    tried = ["--num-categories", "agreement", "--max-categories", 6, "--methods", "k-means-joined"]
+    assert call(*TINY, "--data", folder, "--size", 16, *tried, "--output", "run")[0] == 0
+    estimate = json.loads((tmp_path / "run" / "jobs" / "num_categories-0.json").read_text())
+    assert set(estimate["agreement"]) == {"2", "3", "4", "5", "6"}
+    assert results(tmp_path / "run")["jobs"][0]["num_categories"] == estimate["estimate"]
 
 
 def test_encoders_that_learn_along_and_a_missing_modality(
