@@ -251,10 +251,8 @@ def _short(file: str, line: int, function: str) -> str:
 
 def bench(name: str, args: Args) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Measure one generator; return its row and its profile."""
-    large = name in LARGE
-    repeats = 2 if args.quick else min(args.repeats, 3) if large else args.repeats
     measured = Bench(name, args)
-    row = measured.measure(repeats, name)
+    row = measured.measure(repeats(name, args), name)
     return row, measured.profile() if args.profile else []
 
 
@@ -276,7 +274,12 @@ def print_ratios(args: Args) -> None:
             continue
         torch.manual_seed(args.seed)
         rows = args.batch or (1 if name in LARGE else 64)
-        print(table(ratios(NAT(config).eval(), rows, 2 if args.quick else args.repeats), name), flush=True)
+        print(table(ratios(NAT(config).eval(), rows, repeats(name, args)), name), flush=True)
+
+
+def repeats(name: str, args: Args) -> int:
+    """Return how often to measure a generator."""
+    return 2 if args.quick else min(args.repeats, 3) if name in LARGE else args.repeats
 
 
 def format_rows(rows: list[dict[str, Any]]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from _benchmark import LARGE, clock_of, environment, in_processes, write
+from _benchmark import LARGE, clock_of, environment, in_processes, repeats, write
 from _progress import progress
 
 from generators.conditions import at_random
@@ -52,8 +52,7 @@ def latency(name: str, args: Args) -> dict[str, Any]:
 
     alone = waits(lambda seed: draw(1, seed), args.latency or 1, clock, f"{name}, one by one")
     passes, B = float(np.mean(nfe)), env.num_envs
-    repeats = 2 if args.quick else min(args.repeats, 3) if name in LARGE else args.repeats
-    batches = waits(lambda seed: draw(B, seed), repeats, clock, f"{name}, {B} at once")
+    batches = waits(lambda seed: draw(B, seed), repeats(name, args), clock, f"{name}, {B} at once")
     return {
         "generator": name,
         "steps": args.steps,
@@ -62,7 +61,7 @@ def latency(name: str, args: Args) -> dict[str, Any]:
         "median_seconds": statistics.median(alone),
         "most_seconds": most(alone),
         "batch": B,
-        "repeats": repeats,
+        "repeats": repeats(name, args),
         "images_per_second": B / statistics.median(batches),
     }
 

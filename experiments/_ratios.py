@@ -18,7 +18,8 @@ from generators.schedules import reference
 from natgym.policies import FixedPolicy
 from natgym.rollouts import play
 
-OFFICIAL = 17  # passes of AdaNAT's own loop at T = 8: two a step, and one for the last features
+STEPS = 8
+OFFICIAL = 2 * STEPS + 1  # passes of AdaNAT's own loop: two a step, and one for the last features
 
 
 def plain_logits(weights: dict[str, Tensor], ids_BL: Tensor, label_B: Tensor, heads: int) -> Tensor:
@@ -67,24 +68,27 @@ def plain_logits(weights: dict[str, Tensor], ids_BL: Tensor, label_B: Tensor, he
     return hidden @ weights["token_embedding.word.weight"][:-1].T + weights["head.bias"][..., :-1]
 
 
+def seconds(work: Callable[[], object]) -> float:
+    """Return the CPU seconds of a call."""
+    begun = time.process_time()
+    work()
+    return time.process_time() - begun
+
+
 @torch.no_grad()
 def ratios(nat: NAT, rows: int, repeats: int) -> dict[str, tuple[float, float]]:
-    """Return ratios of CPU seconds, medians over alternating repeats, each with its floor.
+    """Return ratios of CPU seconds, medians over repeats, each with its floor.
 
     `loop` and `loop, first pass kept` are a guided decoding of T = 8, against OFFICIAL passes of the
     same network; the floor is the ratio of the numbers of passes. `pass` is a pass against `plain_logits`.
+    What is set against each other alternates, step by step and pass by pass, since other work on a machine
+    comes and goes.
     """
     classes = nat.config.num_classes or 1
     condition, noise = Labels(torch.arange(rows) % classes, classes), HashNoise(torch.arange(rows))
     ids_BL = torch.full((rows, nat.num_tokens), nat.mask_id)
     weights, kept = dict(nat.state_dict()), FirstPass(nat)
-    policy, heads = FixedPolicy(reference(8)), nat.config.heads
-
-    def seconds(work: Callable[[], object], times: int = 1) -> float:
-        begun = time.process_time()
-        for _ in range(times):
-            work()
-        return time.process_time() - begun
+    policy, heads = FixedPolicy(reference(STEPS)), nat.config.heads
 
     def bare() -> object:
         return nat(ids_BL, condition)
@@ -92,16 +96,27 @@ def ratios(nat: NAT, rows: int, repeats: int) -> dict[str, tuple[float, float]]:
     def plain() -> object:
         return plain_logits(weights, ids_BL, condition.ids_B, heads)
 
-    def decode(first_pass: FirstPass | None = None) -> object:
-        return list(play(policy, nat, condition, noise, first_pass=first_pass))
+    def loop(first_pass: FirstPass | None = None) -> float:
+        """Return the ratio of a decoding, of which two bare passes follow each step, and one the last."""
+        moves = play(policy, nat, condition, noise, first_pass=first_pass)
+        ours, theirs = 0.0, 0.0
+        for _ in range(STEPS):
+            ours += seconds(lambda: next(moves))
+            theirs += seconds(bare) + seconds(bare)
+        return ours / (theirs + seconds(bare))
 
-    decode(kept)  # which keeps it from here on
+    def one_pass() -> float:
+        ours, theirs = zip(*((seconds(bare), seconds(plain)) for _ in range(STEPS)), strict=True)
+        return sum(ours) / sum(theirs)
+
+    kept(condition)  # which keeps it from here on
     found: dict[str, list[float]] = {"loop": [], "loop, first pass kept": [], "pass": []}
     for _ in range(repeats):
-        found["loop"].append(seconds(decode) / seconds(bare, OFFICIAL))
-        found["loop, first pass kept"].append(seconds(lambda: decode(kept)) / seconds(bare, OFFICIAL))
-        found["pass"].append(seconds(bare, 4) / seconds(plain, 4))
-    floors = {"loop": 15 / OFFICIAL, "loop, first pass kept": 14 / OFFICIAL, "pass": 1.0}
+        found["loop"].append(loop())
+        found["loop, first pass kept"].append(loop(kept))
+        found["pass"].append(one_pass())
+    passes = 2 * STEPS - 1  # the first step is not guided, and the last state not looked at
+    floors = {"loop": passes / OFFICIAL, "loop, first pass kept": (passes - 1) / OFFICIAL, "pass": 1.0}
     return {name: (statistics.median(values), floors[name]) for name, values in found.items()}
 
 

@@ -32,7 +32,7 @@ def guide(conditional_BLV: Tensor, free_BLV: Tensor, scale_B11: Tensor, rules: D
         difference_BLV = project(
             difference_BLV, conditional_BLV, rules.guidance_parallel, rules.guidance_norm
         )
-    guided_BLV = conditional_BLV + scale_B11 * difference_BLV
+    guided_BLV = difference_BLV.mul_(scale_B11).add_(conditional_BLV)  # new memory costs more than the sums
     if rules.guidance_rescale:
         guided_BLV = guided_BLV * rescaling(guided_BLV, conditional_BLV, rules.guidance_rescale)
     return guided_BLV

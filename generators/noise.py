@@ -53,11 +53,11 @@ def mix(x: Tensor) -> Tensor:
 
 def hash_uniform(row_seeds_B: Tensor, step: int, num_tokens: int, purpose: Purpose) -> Tensor:
     """Return uniforms (B, L) in the open interval (0, 1), float32, multiples of 2^-24."""
-    rows_B = mix(mix(row_seeds_B) + _signed(_WEYL * (step * _PURPOSES + purpose)))
-    tokens_L = torch.arange(1, num_tokens + 1, device=row_seeds_B.device) * _WEYL
+    rows_B = mix(mix(row_seeds_B).add_(_signed(_WEYL * (step * _PURPOSES + purpose))))
+    tokens_L = torch.arange(1, num_tokens + 1, device=row_seeds_B.device).mul_(_WEYL)
     bits_BL = mix(mix(rows_B[:, None] + tokens_L)) >> 41  # the top 23 bits, signed
     # 23 bits and the half step are exact in float32: neither 0 nor 1 can appear and no logarithm diverges.
-    return (bits_BL + (1 << 22) + 0.5).float() * 2.0**-23
+    return (bits_BL.float() + ((1 << 22) + 0.5)).mul_(2.0**-23)
 
 
 def next_episode(row_seeds_B: Tensor, episode: int) -> Tensor:
@@ -111,7 +111,7 @@ class HashNoise:
 
     def categorical(self, logits_BLV: Tensor, step: int) -> Tensor:
         """Draw by inverse distribution function: one uniform per token instead of one per code."""
-        cumulative_BLV = logits_BLV.softmax(-1).cumsum(-1)
+        cumulative_BLV = logits_BLV.softmax(-1).cumsum_(-1)
         uniform_BL = hash_uniform(self.row_seeds_B, step, logits_BLV.shape[1], Purpose.TOKEN)
         # Scaling by the last sum keeps rounding from pushing a draw past the last code.
         target_BL1 = uniform_BL[..., None] * cumulative_BLV[..., -1:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -88,7 +88,6 @@ class Decision(NamedTuple):
         return cls(params, action_map.spread(action_Bk), **told)
 
 
-@runtime_checkable
 class DecidingPolicy(Protocol):
     """A policy that can tell more than the parameters; `decide` is asked instead of calling it."""
 
@@ -97,8 +96,8 @@ class DecidingPolicy(Protocol):
 
 def decide(policy: Policy, observation: Observation, step: int) -> Decision:
     """Return what a policy decides, with what else it can tell of that."""
-    if isinstance(policy, DecidingPolicy):
-        return policy.decide(observation, step)
+    if hasattr(policy, "decide"):  # isinstance would look up the protocol's members each time
+        return cast(DecidingPolicy, policy).decide(observation, step)
     return Decision(policy(observation, step))
 
 

@@ -23,6 +23,8 @@ from natgym.metrics.pixels import PIXELS
 from natgym.policies import FixedPolicy, Policy, named_policies, rules_of
 from natgym.task import Task
 
+COUNTED = 64  # images of which operations are counted, or fewer where fewer are judged
+
 
 def summarize(policy: str, steps: int, per_seed: pd.DataFrame, images_spent: int | None) -> dict[str, Any]:
     """Return a table row: means over the seeds and, of the distances, the sample standard deviation; beside
@@ -48,7 +50,7 @@ def table_row(
     """
     row = summarize(policy_name, policy.steps, per_seed, images_spent)
     row["rules"] = rules_of(policy, evaluator.rules).text
-    asked = balanced(evaluator.task.every, 64)
+    asked = balanced(evaluator.task.every, min(COUNTED, evaluator.protocol.images))
     row["gflop"] = gflop_per_image(policy, evaluator.generator, condition=asked, rules=evaluator.rules)
     return row | {"protocol": evaluator.manifest()}
 

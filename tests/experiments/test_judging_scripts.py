@@ -19,7 +19,9 @@ from agents.adanat.critic import load_discriminator
 from agents.adanat.network import PolicyConfig
 from agents.adanat.trainer import train
 from agents.named import NAMES, load_policy
-from generators.schedules import reference
+from generators.conditions import balanced
+from generators.schedules import maskgit, reference
+from natgym.evaluation.cost import gflop_per_image
 from natgym.evaluation.statistics import paired_difference
 from natgym.policies import FixedPolicy
 from natgym.rollouts import rollout
@@ -54,6 +56,9 @@ def test_every_named_policy_stands_in_one_table(call: Call, tmp_path: Path) -> N
     assert by_name["cosine"]["per_seed"] == by_name["reference"]["per_seed"], "one schedule, two names"
     assert by_name["linear"]["distance"] != by_name["reference"]["distance"]
     assert by_name["threshold"]["steps"] == 16 and by_name["threshold"]["nfe"] > by_name["reference"]["nfe"]
+    digits = Task.load("digits")
+    drawn = gflop_per_image(FixedPolicy(maskgit(2)), digits.generator, condition=balanced(digits.every, 40))
+    assert by_name["maskgit"]["gflop"] == drawn, "no image is counted that is not judged"
     base = pd.DataFrame(by_name["reference"]["per_seed"])
     for row in policies:
         assert row["protocol"]["images"] == 40 and "guidance" in row["sampler"] and row["gflop"] > 0

@@ -134,6 +134,24 @@ def test_the_smallest_change_of_one_weight_is_seen() -> None:
     assert fingerprint(model) != before
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(("rows", "offset"), [(4, 0), (3, 0), (4, 1), (4, 3)])
+def test_each_bit_of_a_weight_is_seen_wherever_it_lies(dtype: Any, rows: int, offset: int) -> None:
+    """An odd number of weights and views that begin anywhere fill no words of 64 bits."""
+    storage = torch.arange(offset + rows * 3, dtype=dtype)
+    model: Any = nn.Module()
+    model.weight = nn.Parameter(storage[offset:].view(rows, 3))
+    size = 8 * dtype.itemsize
+    bits = storage.view(getattr(torch, f"int{size}")).numpy()  # whose writing no version counter sees
+    before = fingerprint(model)
+    for place in range(offset, len(bits)):
+        for bit in (0, 7, size - 2):
+            bits[place] ^= 1 << bit
+            assert fingerprint(model) != before
+            bits[place] ^= 1 << bit
+    assert fingerprint(model) == before
+
+
 def test_a_swap_and_back_inside_a_kept_storage_is_seen() -> None:
     """An average written into the same storage and taken out again, with a look in between."""
     model, condition = spread(NAT(nat_digits())), labels(4)
