@@ -25,6 +25,7 @@ NAMES = (*POLICY_NAMES, "autonat", "adanat")
 
 
 PRICE = "@price="  # behind a policy that learned a range of prices, and before the one that it is told
+DRAW = "@draw"  # behind a policy that chooses tokens, to draw them in place of the likeliest
 
 
 def find_policies(spec: str, steps: Sequence[int], generator: Generator) -> list[tuple[str, Policy]]:
@@ -33,7 +34,8 @@ def find_policies(spec: str, steps: Sequence[int], generator: Generator) -> list
     Args:
         spec: a name of NAMES, perhaps with settings as in "linear:remask=9,rule=random,w=2" or
             "threshold:theta=.7"; a schedule or strategy file; a run folder of AdaNAT or AutoNAT. Of one that
-            learned a range of prices RUN@price=.03 is told that one, RUN a price of its own for each image.
+            learned a range of prices RUN@price=.03 is told that one, RUN a price of its own for each image;
+            one that chooses tokens draws them as RUN@draw, by the row seeds, and RUN takes the likeliest.
         steps: numbers of steps asked for. `one-step` and the adaptive rules have their own; a file and a run
             folder stand for their own number only.
         generator: that they will play; its grid sets the order of `halton`, and `autonat` and `adanat` are
@@ -42,12 +44,9 @@ def find_policies(spec: str, steps: Sequence[int], generator: Generator) -> list
     Raises:
         ValueError: there is no such policy, or none for these numbers of steps.
     """
-    place, price = spec_and_price(spec)
-    if price is not None:
-        return [
-            (f"{label}{PRICE}{price:g}", _at(policy, price))
-            for label, policy in find_policies(place, steps, generator)
-        ]
+    place, said, change = cut(spec)
+    if said:
+        return [(label + said, change(policy)) for label, policy in find_policies(place, steps, generator)]
     name = spec.partition(":")[0]
     if name == "autonat":
         return [(name, FixedPolicy(shipped_strategy(generator, T))) for T in steps]
@@ -63,7 +62,9 @@ def find_policies(spec: str, steps: Sequence[int], generator: Generator) -> list
 
 def find_policy(spec: str, steps: int | None, generator: Generator) -> Policy:
     """Return the one policy asked for; without `steps`, a file or a run folder's own number, else 8."""
-    place, _ = spec_and_price(spec)
+    place, said, _ = cut(spec)
+    while said:
+        place, said, _ = cut(place)
     if steps is None and (on_hub(place) or Path(place).exists()):
         return labelled_policy(spec, generator)[1]
     return find_policies(spec, [steps or 8], generator)[0][1]
@@ -90,7 +91,8 @@ def load_policy(
 
     Args:
         path: run folder of AdaNAT or AutoNAT, folder of a policy, or schedule file; with @price=NUMBER behind
-            it, a policy that learned a range of prices is told that one.
+            it, a policy that learned a range of prices is told that one; with @draw behind it, one that
+            chooses tokens draws them.
         task: whose generator will play it, a `Task` or what `Task.load` takes; a policy of other features is
             refused then, and learned ones are loaded to its device.
         policy_class: of a policy whose network is one's own.
@@ -113,10 +115,10 @@ def labelled_policy(
     revision: str | None = None,
 ) -> tuple[str, Policy]:
     """Return a saved policy and what to call it; see `load_policy`."""
-    place, price = spec_and_price(spec)
-    if price is not None:
+    place, said, change = cut(spec)
+    if said:
         label, policy = labelled_policy(place, generator, policy_class, revision)
-        return f"{label}{PRICE}{price:g}", _at(policy, price)
+        return label + said, change(policy)
     if on_hub(spec, revision):
         came = download(str(spec), revision)
         return came.name, labelled_policy(came.path, generator, policy_class)[1]
@@ -137,15 +139,22 @@ def labelled_policy(
     )
 
 
-def spec_and_price(spec: Path | str) -> tuple[str, float | None]:
-    """Cut a text for a policy, PLACE or PLACE@price=NUMBER, in two; a folder's own name may look so."""
-    place, said, number = str(spec).rpartition(PRICE)
-    if not said or Path(spec).exists():
-        return str(spec), None
-    try:
-        return place, float(number)
-    except ValueError:
-        raise ValueError(f"policy {str(spec)!r}: {number!r} is no price; give a number") from None
+def cut(spec: Path | str) -> tuple[str, str, Callable[[Any], Policy]]:
+    """Return the place of a policy without the last of what stands behind it, PLACE@price=NUMBER or
+    PLACE@draw, that, and what makes the policy play so; nothing, if nothing stands there. A folder's own
+    name may look so."""
+    text = str(spec)
+    if not Path(spec).exists():
+        if text.endswith(DRAW):
+            return text.removesuffix(DRAW), DRAW, _drawing
+        place, said, number = text.rpartition(PRICE)
+        if said:
+            try:
+                price = float(number)
+            except ValueError:
+                raise ValueError(f"policy {text!r}: {number!r} is no price; give a number") from None
+            return place, f"{PRICE}{price:g}", lambda policy: _at(policy, price)
+    return text, "", lambda policy: policy
 
 
 def _at(policy: Any, price: float) -> Policy:
@@ -155,11 +164,20 @@ def _at(policy: Any, price: float) -> Policy:
     return policy.at(price)
 
 
+def _drawing(policy: Any) -> Policy:
+    """Return a policy that draws what it does; ValueError if it can't."""
+    if not hasattr(policy, "drawing"):
+        raise ValueError(f"{DRAW}: only policies that learned to choose tokens are drawn")
+    return policy.drawing()
+
+
 def describe(policy: Any) -> dict[str, Any]:
     """Return what a number needs to be made again: a schedule's table, or the hash of learned weights."""
     description: dict[str, Any] = {"guidance": CONVENTION}
     if (price := getattr(policy, "price", None)) is not None:
         description["price"] = price
+    if getattr(policy, "draws", False):
+        description["draws"] = True
     if isinstance(policy, FixedPolicy):
         return description | {"parameters": PARAMETERS, "table": policy.schedule.table_T4.tolist()}
     return description | ({"weights": weights_hash(policy)} if isinstance(policy, nn.Module) else {})

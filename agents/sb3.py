@@ -14,15 +14,17 @@ from typing import Any
 import numpy as np
 import stable_baselines3
 import torch
+from stable_baselines3.common.distributions import BernoulliDistribution
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
 
 from agents.buffer import TensorRolloutBuffer
 from agents.distributed.ppo import AveragedGradient, share_noise
 from agents.distributed.ranks import Ranks
 from generators.conditions import Condition
 from generators.contract import Generator
-from generators.noise import seeded
+from generators.noise import Purpose, hash_uniform, seeded
 from generators.rules import DecodeRules
 from generators.schedules import DecodeParams
 from natgym.env.vector import DecodeVectorEnv
@@ -30,6 +32,8 @@ from natgym.names.prices import Price, inside
 from natgym.observations import Observation, Observer, reveal_counts
 from natgym.rollouts import Decision
 from natgym.spaces import Map, ScoreMap
+
+NUMBERS = "@draw: this policy decides numbers, whose mean it plays; those are drawn that choose tokens"
 
 
 class SB3VecEnv(VecEnv):
@@ -171,13 +175,15 @@ class PPO(stable_baselines3.PPO):
 
 @dataclass(frozen=True)
 class LearnedPolicy:
-    """Any SB3 actor-critic policy as one of `natgym.rollouts`: its mean action and its value.
+    """Any SB3 actor-critic policy as one of `natgym.rollouts`: its likeliest action and its value.
 
     Attributes:
         policy: of a model that was trained on the environment, which has the others.
         rules: of the environment; None follows whoever plays it.
         price: that it is told, where it learned prices of a range: a number, or by default that range, from
             which each image draws its own.
+        draws: whether actions are drawn from its distribution, by the row seeds, as in a training; only where
+            they choose tokens.
     """
 
     policy: Any
@@ -185,6 +191,7 @@ class LearnedPolicy:
     action_map: Map
     rules: DecodeRules | None = None
     price: Price | None = None
+    draws: bool = False
 
     def __post_init__(self) -> None:
         if self.price is None:
@@ -194,17 +201,24 @@ class LearnedPolicy:
         """Return the policy as it plays at one price; ValueError if it learned none, or others."""
         return replace(self, price=inside(price, self.observer.prices))
 
+    def drawing(self) -> LearnedPolicy:
+        """Return the policy as it plays when it draws; ValueError if its actions are numbers."""
+        kind = self.policy.action_dist
+        if not (isinstance(kind, BernoulliDistribution) or hasattr(kind, "drawn")):
+            raise ValueError(NUMBERS)
+        return replace(self, draws=True)
+
     @property
     def steps(self) -> int:
         return self.action_map.schedule.steps
 
     def __call__(self, observation: Observation, step: int) -> DecodeParams:
-        """Return the decoding parameters of the mean action."""
+        """Return the decoding parameters of its action."""
         return self.decide(observation, step).params
 
     @torch.no_grad()
     def decide(self, observation: Observation, step: int) -> Decision:
-        """Return the mean action, the parameters that it means, and the value of what is observed."""
+        """Return its action, the parameters that it means, and the value of what is observed."""
         B = len(observation["step"])
         k = len(self.action_map.parameters)
         start_Bk = torch.zeros(B, k, device=observation["step"].device)
@@ -215,6 +229,15 @@ class LearnedPolicy:
             shown["reveal"] = reveal_counts(observation, self.action_map.schedule, rules)
         if self.observer.prices is not None:
             shown["price"] = observation["price"].to(shown["step"].device)
-        action_Bk = self.policy.get_distribution(shown).mode()
+        action_Bk = self._action(self.policy.get_distribution(shown), observation, step)
         decision = Decision.of(self.action_map, action_Bk, previous_Bk, step)
         return decision._replace(value_B=self.policy.predict_values(shown)[:, 0])
+
+    def _action(self, distribution: Any, observation: Observation, step: int) -> Tensor:
+        if not self.draws:
+            return distribution.mode()
+        tokens = observation["masked"].shape[1]
+        uniform_BL = hash_uniform(observation["row_seeds"], step, tokens, Purpose.ACTION)
+        if isinstance(distribution, BernoulliDistribution):
+            return (uniform_BL < distribution.distribution.probs).float()
+        return distribution.drawn(uniform_BL)

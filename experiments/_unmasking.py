@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
+from _oracle import Oracle
 from _progress import progress
 
 from agents.named import PRICE, find_policies, labelled_policy
@@ -108,6 +109,8 @@ def work(args: Args) -> None:
     torch.set_num_threads(1)
     task = Task.load(args.task, device=args.device)
     rules, kinds = dict(rules_of(args, task.generator)), learned(args, task.generator)
+    if args.oracle:
+        kinds["oracle"] = {"oracle": Oracle.of(task)}
     run = Run.create("unmasking", args.output, args)
     every = {place: policy for policies in kinds.values() for place, policy in policies.items()}
     with progress(unit="img", unit_scale=True) as bar:

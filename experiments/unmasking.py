@@ -44,6 +44,8 @@ class Args:
     """Guidance scales of rules, constant over the steps; 0 is one pass a step. By default each rule's own."""
     rules: tuple[str, ...] = ()
     """Further rules, as evaluate.py takes policies."""
+    oracle: bool = False
+    """Also play one that knows which grids can be completed, of a sudoku: how much room there is."""
     choose: Literal["select", "report"] = "select"
     """Split that chooses rules; report is in hindsight, a front that nobody could have known."""
     images: int = 1000

@@ -27,6 +27,7 @@ class Purpose(IntEnum):
     CONDITION = 4
     CODE = 5
     PRICE = 6
+    ACTION = 7
 
 
 def _signed(value: int) -> int:

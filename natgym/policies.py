@@ -49,8 +49,9 @@ class Policy(Protocol):
 
     The observation is the environment's and `condition`, the values of the rows' conditions, and `kind`, a
     number for their class or kind of text. A policy may also have `rules` of its own, a `DecodeRules`, which
-    it is always played by; and a `price`, which it then observes: a number, or a range, from which each row
-    draws its own.
+    it is always played by; a `price`, which it then observes: a number, or a range, from which each row
+    draws its own; and `draws`, true if it decides by chance: it then observes `row_seeds`, (B,), from which
+    alone that follows.
     """
 
     @property
@@ -108,10 +109,15 @@ def rules_of(policy: Policy, rules: DecodeRules | None = None) -> DecodeRules:
 
 
 def told(policy: Policy, condition: Condition, noise: Noise) -> Observation:
-    """Return what a policy observes of rows beside their states: conditions, and prices, if it sees any."""
+    """Return what a policy observes of rows beside their states: conditions, and prices and the seeds of its
+    own draws, if it has such."""
+    known: Observation = {"condition": condition.values, "kind": condition.kinds_B}
     price: Price | None = getattr(policy, "price", None)
-    prices = {} if price is None else {"price": priced(price, noise.row_seeds_B)}  # type: ignore[attr-defined]
-    return {"condition": condition.values, "kind": condition.kinds_B, **prices}
+    if price is not None:
+        known["price"] = priced(price, noise.row_seeds_B)  # type: ignore[attr-defined]
+    if getattr(policy, "draws", False):
+        known["row_seeds"] = noise.row_seeds_B  # type: ignore[attr-defined]
+    return known
 
 
 @dataclass(frozen=True)

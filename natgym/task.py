@@ -238,8 +238,10 @@ class Task:
             return encode(names, self.encoder).to(self.place)
         return named(self.every, names)
 
-    def asked(self, number: int) -> Condition:
-        """Return `number` conditions by the task's law; the same ones each time."""
+    def asked(self, number: int, split: SplitName = "train") -> Condition:
+        """Return `number` conditions by the task's law, the same each time; what is given is of a split."""
+        if self.given and split != "train":
+            return balanced(shuffled(self.begun(split)), number)
         in_turn = self.law == "balanced" or self.given
         return balanced(self.pool, number) if in_turn else at_shares(self.pool, number)
 

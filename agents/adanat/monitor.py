@@ -154,7 +154,7 @@ class Monitor:
     def _draw(self, policy: Policy, images: int, seed: int) -> Iterator[Rollout]:
         """Draw this rank's part of some images."""
         part = self.ranks.part(images, GROUP)
-        condition = self.env.task.asked(images)[part]
+        condition = self.env.task.asked(images, "select")[part]
         self.images += images
         return stream(policy, self.env.generator, self.env.tokenizer, condition, seed=seed + part.start)
 

@@ -50,8 +50,11 @@ class PlackettLuce(Distribution):
 
     def sample(self) -> Tensor:
         logits_BL, _ = self.distribution
-        uniform_BL = torch.rand_like(logits_BL).clamp_min(torch.finfo(logits_BL.dtype).tiny)
-        return _scores(logits_BL - torch.log(-torch.log(uniform_BL)))
+        return self.drawn(torch.rand_like(logits_BL).clamp_min(torch.finfo(logits_BL.dtype).tiny))
+
+    def drawn(self, uniform_BL: Tensor) -> Tensor:
+        """Return the sample that uniforms in (0, 1) mean."""
+        return _scores(self.distribution[0] - torch.log(-torch.log(uniform_BL)))
 
     def mode(self) -> Tensor:
         return _scores(self.distribution[0])

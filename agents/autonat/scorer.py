@@ -37,7 +37,7 @@ class Evaluation(NamedTuple):
         images: images to draw.
         seed: of the first image's noise.
         balanced: conditions by the task's law; else drawn at random from the seed, as AutoNAT does.
-        split: of the real images that they are compared with.
+        split: of the real images that they are compared with; tokens are given of the same.
     """
 
     number: int
@@ -93,7 +93,7 @@ class ScheduleScorer:
     def __call__(self, evaluation: Evaluation) -> Measurement:
         images, seed = evaluation.images, evaluation.seed
         if evaluation.balanced:
-            condition = self.task.asked(images)
+            condition = self.task.asked(images, evaluation.split)
         else:
             condition = at_random(self.task.pool, images, derive_seed(seed, "conditions"))
         drawn = self._play(stream, FixedPolicy(evaluation.schedule), condition, seed)

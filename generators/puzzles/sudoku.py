@@ -5,6 +5,7 @@ Shapes: N puzzles, L cells, V symbols, U units (rows, columns, boxes).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -115,6 +116,34 @@ class Sudoku(Puzzle):
 
         fill(0)
         return grid_L
+
+    def completed(self, cells: Sequence[int]) -> list[int] | None:
+        """Return an answer that a grid can be completed to; None if there is none.
+
+        Args:
+            cells: L symbols, -1 in an empty cell.
+        """
+        for cell, symbol in enumerate(cells):
+            if symbol >= 0 and any(cells[peer] == symbol for peer in self._peers[cell]):
+                return None
+        return self._filled(list(cells))
+
+    @cached_property
+    def _peers(self) -> list[list[int]]:
+        return [np.flatnonzero(row_L).tolist() for row_L in self.peers_LL]
+
+    def _filled(self, cells: list[int]) -> list[int] | None:
+        """Return the first answer that a search finds, which fills where the fewest symbols are left."""
+        left = {
+            cell: set(range(self.side)) - {cells[peer] for peer in self._peers[cell]}
+            for cell, symbol in enumerate(cells)
+            if symbol < 0
+        }
+        if not left:
+            return cells
+        cell = min(left, key=lambda cell: len(left[cell]))
+        tries = (self._filled([*cells[:cell], symbol, *cells[cell + 1 :]]) for symbol in left[cell])
+        return next((answer for answer in tries if answer), None)
 
     def holds(self, symbols_NL: np.ndarray) -> np.ndarray:
         """Return which units hold every symbol once, (N, U): rows, then columns, then boxes."""

@@ -243,3 +243,24 @@ def test_no_split_has_a_chain_of_another(form: str) -> None:
         assert not one & other
     with pytest.raises(ValueError, match="no puzzle unique of chain was found that gives 11 cells"):
         data.hidden_cells("chain", "select", "unique=11")
+
+
+def test_a_grid_is_completed_where_one_of_all_grids_has_its_cells() -> None:
+    sudoku = PUZZLES["sudoku-4"]
+    assert isinstance(sudoku, Sudoku)
+    rng = np.random.default_rng(0)
+    every_GL = np.unique(sudoku.answers(20_000, rng), axis=0)
+    assert len(every_GL) == 288, "known, and all are found"
+    seen = []
+    for _ in range(300):
+        cells_L = np.where(rng.random(16) < rng.random(), rng.integers(0, 4, 16), -1)
+        fits_G = ((every_GL == cells_L) | (cells_L < 0)).all(1)
+        completed = sudoku.completed(cells_L.tolist())
+        seen.append(completed is not None)
+        assert seen[-1] == fits_G.any()
+        assert completed is None or (every_GL[fits_G] == completed).all(1).any()
+    assert 0.1 < np.mean(seen) < 0.9
+    six = PUZZLES["sudoku-6"]
+    assert isinstance(six, Sudoku)
+    begun_NL = np.where(rng.random((20, 36)) < 0.3, six.answers(20, rng), -1)
+    assert six.holds(np.array([six.completed(cells) for cells in begun_NL.tolist()])).all()

@@ -36,6 +36,9 @@ def test_each_image_gives_its_own_tokens_and_class() -> None:
     rows = {tuple(row) for row in begun.tokens_BL.tolist()}
     assert {tuple(row) for row in task.pool.given_BL.tolist()} == rows, "in an order of their own"
     assert plain.pool.given_BL is None
+    assert torch.equal(plain.asked(50, "select").values, plain.asked(50).values)
+    select = set(map(tuple, task.begun("select").given_BL.tolist()))  # type: ignore[union-attr]
+    assert set(map(tuple, task.asked(50, "select").given_BL.tolist())) <= select  # type: ignore[union-attr]
 
 
 def test_it_is_found_again_by_what_it_says(tmp_path: Path) -> None:

@@ -124,11 +124,14 @@ def test_an_objective_is_what_is_wrong_and_what_it_costs(task: Task) -> None:
         ScheduleScorer(task, objective="caption")
 
 
-def test_searches_and_trainings_are_chosen_by_the_same(task: Task) -> None:
+def test_searches_and_trainings_are_chosen_by_the_same_puzzles_of_select(task: Task) -> None:
+    held, seen = ({tuple(row) for row in task.begun(of).given_BL.tolist()} for of in ("select", "train"))
+    asked = task.asked(150, "select")
+    assert {tuple(row) for row in asked.given_BL.tolist()} <= held - seen  # type: ignore[union-attr]
     schedule = as_schedule("maskgit", 3)
     scorer = ScheduleScorer(task, objective="valid", price=0.02)
     searched = scorer(Evaluation(0, 0, schedule, 150, 7, True, "select"))
-    drawn = natgym.rollout(natgym.FixedPolicy(schedule), task, condition=task.asked(150), seed=7)
+    drawn = natgym.rollout(natgym.FixedPolicy(schedule), task, condition=asked, seed=7)
     wrong = 1 - right(drawn.tokens_NL).mean()
     assert searched.distance == pytest.approx(wrong + 0.02 * drawn.nfe_N.mean())
     config = TrainingConfig.of(
@@ -139,7 +142,7 @@ def test_searches_and_trainings_are_chosen_by_the_same(task: Task) -> None:
     trainer.begin()
     play = trainer.actor()
     seed = derive_seed(0, "select")
-    drawn = natgym.rollout(play, task, condition=task.asked(150), seed=seed)
+    drawn = natgym.rollout(play, task, condition=asked, seed=seed)
     wrong = 1 - right(drawn.tokens_NL).mean()
     assert trainer.monitor.vitals.distance == pytest.approx(wrong + 0.02 * drawn.nfe_N.mean())
     with pytest.raises(ValueError, match="objective valid: the score extractor of task 'digits'"):
