@@ -204,7 +204,7 @@ _PUZZLE = Row(
     task="sudoku-4, 3 cells given",
     steps="4",
     budget="200 updates of 512 puzzles",
-    chooses="puzzles of train choose the kept policy; report judges, 2,000 puzzles for each of 3 seeds",
+    chooses="select chooses the kept policy (here train did); report judges, 2,000 puzzles for each of 3 seeds",
     commands=(
         Command(
             name="tokens",
