@@ -177,7 +177,7 @@ def _figures(results: dict[str, Any], command: Command, seed: int, folder: Path)
     for row in results["rows"]:
         if "steps" in row and "per_seed" in row:  # not of real images
             policy = row["policy"].replace(f"{folder}/", "")  # a name by folders, and these without seeds
-            policy = re.sub(rf"-{seed}(?=/|$)", "", policy)
+            policy = re.sub(rf"-{seed}(?=[/@]|$)", "", policy)
             policy = policy.rpartition("/generator ")[2]  # generators are known by their command
             means = pd.DataFrame(row["per_seed"]).drop(columns="seed").mean()
             costs = {cost: row.get(cost) for cost in ("nfe", "gflop", "images_spent")}
