@@ -76,3 +76,8 @@ class Row:
     seeds: tuple[int, ...] = (0, 1, 2)
     shows: tuple[tuple[str, str], ...] = ()
     attempts: int = 1
+
+    @property
+    def where(self) -> str:
+        """On what it is measured, with T where images are drawn."""
+        return self.task if self.steps == "-" else f"{self.task}, T = {self.steps}"

@@ -215,7 +215,7 @@ def write(row: Row, run_: Run, seeds: Sequence[int], toy: bool) -> None:
     about = protocol(row, seeds)
     write_atomic(run_.folder / f"{row.name}.json", json.dumps(about, indent=2) + "\n")
     pairs = [difference(statement, raw)[0] for statement in row.statements]
-    note = f"{row.task}, T = {row.steps}, {len(seeds)} seeds; diamonds: means, bars: paired 95 % t-intervals"
+    note = f"{row.where}; {len(seeds)} seeds; diamonds: means, bars: paired 95 % t-intervals"
     run_.write_figure(row.name, claims_figure(pairs, note))
     for name, path in row.shows:
         (found,) = run_.folder.glob(path)

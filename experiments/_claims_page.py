@@ -61,8 +61,8 @@ def tables(folder: Path) -> str:
             about = read_json(folder / f"{row.name}.json")
             when = f"{about['date']}, {about['commit']}, {about['machine']}; [raw](claims/{row.name}.csv), "
             when += f"[figure](claims/{row.name}.png)"
-        where = row.task if row.steps == "-" else f"{row.task}, T = {row.steps}"
-        claims.append(f"| `{row.name}` | {row.paper} | {row.claim} | {row.reported} | {where} | {outcome} |")
+        told = (f"`{row.name}`", row.paper, row.claim, row.reported, row.where, outcome)
+        claims.append(f"| {' | '.join(told)} |")
         hows.append(f"| `{row.name}` | {len(row.seeds)} | {row.budget} | {row.chooses} | {when} |")
     return "\n\n".join("\n".join(table) for table in (claims, figures, hows))
 

@@ -9,12 +9,13 @@ import pytest
 from in_process import ended
 
 ROOT = Path(__file__).resolve().parent.parent
-LONG = {  # trainings, and Ray's starts
+LONG = {  # trainings, Ray's starts, several processes
     "01_numeric_class_folders",
     "12_dollar_in_category_names",
     "13_ray_address_of_a_dead_cluster",
     "15_tune_relative_path",
     "35_disk_full",
+    "36_ascii_terminal",
 }
 CASES = [
     pytest.param(case, id=case.stem, marks=[pytest.mark.slow] if case.stem in LONG else [])

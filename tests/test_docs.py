@@ -115,7 +115,13 @@ PROGRAMS = {
 # The front door, and what starts Ray, in processes of their own; the others take turns in this one.
 ALONE = {("extending.md", 0), ("extending.md", 4)}
 # One imports diffusers, one trains, one sweeps, one judges.
-LONG = {("generators.md", 2), ("rewards.md", 0), ("extending.md", 4), ("unmasking.md", 0)}
+LONG = {
+    ("generators.md", 2),
+    ("rewards.md", 0),
+    ("extending.md", 4),
+    ("unmasking.md", 0),
+    ("extending.md", 0),
+}
 # Models that a program finds in its folder, whose they are, and what makes them.
 MODELS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "models/amused": ("diffusers", foreign.pipeline),

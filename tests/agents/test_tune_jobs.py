@@ -148,6 +148,7 @@ def test_a_failing_trial_says_why_and_stops_no_other(sweep: Sweep) -> None:
     assert {index for index, _ in sweep.reports} == {0, 1}
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_an_interrupt_is_not_taken_for_the_end(tmp_path: Path) -> None:
     """Tune's own handler would end quietly, and half-trained trials would go into the table."""

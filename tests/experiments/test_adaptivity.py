@@ -31,6 +31,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.slow
 def test_trained_policies_meet_their_controls_and_a_stopped_study_goes_on(call: Call) -> None:
     code, _, err = call("adanat_ppo.py", *TRAINING)
     assert code == 0, err

@@ -205,6 +205,7 @@ def test_the_results_keep_their_schema(reference: tuple[Path, Done]) -> None:
         assert difference["half_width"] > 0
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_results(
     reference: tuple[Path, Done], console: Console, outside: Path
 ) -> None:
@@ -735,6 +736,7 @@ def test_autonat_search_makes_table_figures_and_strategies(console: Console, out
     assert f"strategy.json is of {results['strategy']}" in done.out and " ratio " in done.out
 
 
+@pytest.mark.slow
 def test_a_killed_autonat_search_resumes_to_the_same_table(console: Console, outside: Path) -> None:
     """Killed after six evaluations of the first search; what was measured stands as it was."""
     arguments = [*TINY_SEARCH, *LOCAL, "--output", "searched-killed"]

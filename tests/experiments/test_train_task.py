@@ -214,6 +214,7 @@ def test_a_dry_run_trains_nothing_and_leaves_room(call: Any, photos: Path, tmp_p
     assert code == 1 and "tokenizer digits is for images (1, 8, 8), these are (3, 16, 16)" in err
 
 
+@pytest.mark.slow
 def test_what_a_kill_leaves_is_no_hindrance(call: Any, task: Path, photos: Path, tmp_path: Path) -> None:
     """Folders that were made and not filled, and splits without the task that they are of."""
     code, _, err = call("train_task.py", "--resume", task)

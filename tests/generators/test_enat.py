@@ -327,6 +327,7 @@ def gflop_per_image(model: Any, ratios_TB: Tensor) -> float:
     return counter.get_total_flops() / rows / 1e9
 
 
+@pytest.mark.slow
 def test_cost_at_the_official_geometry() -> None:
     """Two blocks of the 24, counted as one encoder and one decoder block at L width; the law is linear in
     both, so that the whole network's count follows from three small ones."""
