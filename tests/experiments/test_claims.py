@@ -1,6 +1,7 @@
 """Claims: the rule of verdicts, the commands of all rows, and that the page says what raw figures give."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import subprocess
@@ -99,7 +100,28 @@ def test_two_seeds_are_no_test_and_one_statement_fails_all() -> None:
 
 def test_more_of_what_is_better_is_better() -> None:
     better = {"distance": True, "recall": False, "valid": False, "all": False, "new": False, "gflop": True}
+    better |= {"off": True, "nfe": True}
     assert {metric: _claims.lower_is_better(metric) for metric in better} == better
+
+
+def test_a_number_of_categories_is_off_by_a_share_of_the_true_one(tmp_path: Path) -> None:
+    jobs = [
+        {
+            "split": split,
+            "num_categories": number,
+            "cpu_seconds": 1.0,
+            "rows": {"k": dict.fromkeys(("all", "old", "new"), 0.5)},
+        }
+        for split, number in enumerate((6, 8, 9))
+    ]
+    results = {"protocol": {"categories": list("abcdefgh")}, "jobs": jobs}
+    (tmp_path / "counted-0").mkdir()
+    (tmp_path / "counted-0" / "results.json").write_text(json.dumps(results))
+    counted = Command(name="counted", line="mmgcd_discover.py --splits {seeds}", toy="")
+    row = dataclasses.replace(ROWS["mmgcd-number"], commands=(counted,))
+    found = _claims.measured(row, (0, 1, 2), tmp_path)
+    assert found["arm"].tolist() == ["counted: k"] * 3
+    assert found["off"].tolist() == [2 / 8, 0, 1 / 8]
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
