@@ -124,17 +124,14 @@ def hidden(pairs: Pairs, *, images: float = 0.0, texts: float = 0.0) -> Pairs:
         raise ValueError(
             f"hide_images {images}, hide_texts {texts}: {len(both)} of {len(pairs)} samples have both"
         )
-    if not no_image + no_text:
-        return pairs
+    without = {int(row) for row in both[len(both) - no_text :]}
+    texts_left = tuple("" if row in without else text for row, text in enumerate(pairs.texts))
+    if not no_image:
+        return replace(pairs, texts=texts_left)  # the very images, whose features may be cached
     has_image_N = pairs.has_image_N.copy()
     has_image_N[both[:no_image]] = False
-    without = {int(row) for row in both[len(both) - no_text :]}
-    return replace(
-        pairs,
-        texts=tuple("" if row in without else text for row, text in enumerate(pairs.texts)),
-        has_image_N=has_image_N,
-        pixels=SomePixels(pairs.pixels, pairs.places(np.flatnonzero(has_image_N))),
-    )
+    pixels = SomePixels(pairs.pixels, pairs.places(np.flatnonzero(has_image_N)))
+    return replace(pairs, texts=texts_left, has_image_N=has_image_N, pixels=pixels)
 
 
 def _read_pairs(config: PairsConfig) -> Pairs:

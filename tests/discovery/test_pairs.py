@@ -63,6 +63,10 @@ def test_images_and_texts_can_be_hidden(folder: Path, edit: Edit) -> None:
     kept = np.flatnonzero(pairs.has_image_N)
     assert torch.equal(pairs.images(kept), known.images(kept)), "rows, not places among the images"
     assert pairs.pixels.fingerprint() != known.pixels.fingerprint(), "features are cached by it"
+    whole = load_pairs(PairsConfig(data=str(folder), size=16, hide_texts=0.5))
+    assert whole.pixels.fingerprint() == known.pixels.fingerprint(), (
+        "of all images, whose features are at hand"
+    )
     fewer = load_pairs(PairsConfig(data=str(folder), size=16, hide_images=0.125))
     assert not (pairs.has_image_N & ~fewer.has_image_N).any(), "the same, and others"
     with pytest.raises(ValueError, match="46 of 48 samples have both"):
