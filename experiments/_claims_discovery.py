@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from _claim_terms import Command, Row, Statement
 
 from natgym.discovery.config import SHARES
@@ -11,8 +13,6 @@ _EMOJI = (
 )
 _EMOJI += "--splits {seeds} --settings simgcd-image:learning_rate=1e-3"
 _TOY_PAIRS = "--data digits --exclude --min-members 2 --epochs 1 --simclr.updates 2"
-_EIGHT = tuple(range(8))
-_GROUPS = "8 splits, the page's settings, chosen on splits 100 to 103; one training of the image encoder"
 _PAIRED = Row(
     name="mmgcd-modalities",
     paper="MM-GCD",
@@ -20,7 +20,7 @@ _PAIRED = Row(
     reported="6.8 % on Food101 and 3.4 % on N24News more than one modality",
     task="emoji, 8 groups, 1,394 pairs",
     steps="-",
-    budget=_GROUPS,
+    budget="8 splits, the page's settings, chosen on splits 100 to 103; one training of the image encoder",
     chooses="nothing is chosen; unlabelled samples judge",
     commands=(
         Command(
@@ -35,33 +35,27 @@ _PAIRED = Row(
         for one in ("image", "text")
         for share in SHARES
     ),
-    seeds=_EIGHT,
+    seeds=tuple(range(8)),
 )
-_LOSSES = Row(
+_LOSSES = replace(
+    _PAIRED,
     name="mmgcd-losses",
     paper="MM-GCD",
     claim="The alignment of features, that of outputs and the fusion each help",
     reported="alignment improves the discovery of new categories",
-    task=_PAIRED.task,
-    steps="-",
-    budget=_GROUPS,
-    chooses=_PAIRED.chooses,
-    commands=_PAIRED.commands,
     statements=tuple(
         Statement(ours="groups: mm-gcd", theirs=f"groups: {other}", metric="all")
         for other in ("mm-gcd-no-output", "mm-gcd-no-feature", "mm-gcd, image branch", "mm-gcd, text branch")
     ),
-    seeds=_EIGHT,
 )
-_WEAK = Row(
+_WEAK = replace(
+    _PAIRED,
     name="mmgcd-weak",
     paper="natgym",
     claim="Both modalities beat the better one where the other is much weaker",
     reported="not asked",
     task=_PAIRED.task + "; texts by a sentence encoder, far ahead of the images",
-    steps="-",
     budget="as the row of modalities",
-    chooses=_PAIRED.chooses,
     commands=(
         Command(
             name="strong-text",
@@ -73,18 +67,15 @@ _WEAK = Row(
         Statement(ours="strong-text: mm-gcd-reliability", theirs="strong-text: simgcd-text", metric=share)
         for share in SHARES
     ),
-    seeds=_EIGHT,
 )
 _HIDDEN = {"half-texts": "--hide-texts 0.5", "half-images": "--hide-images 0.5"}
-_MISSING = Row(
+_MISSING = replace(
+    _PAIRED,
     name="mmgcd-missing",
     paper="natgym",
     claim="Half of a modality beside the whole other one beats the other one alone",
     reported="not asked",
-    task=_PAIRED.task,
-    steps="-",
     budget="as the row of modalities; which half is hidden follows from the number of samples",
-    chooses=_PAIRED.chooses,
     commands=(
         *_PAIRED.commands,
         *(
@@ -96,19 +87,17 @@ _MISSING = Row(
         Statement(ours=f"{name}: mm-gcd", theirs=f"groups: simgcd-{whole}", metric="all")
         for name, whole in (("half-texts", "image"), ("half-images", "text"))
     ),
-    seeds=_EIGHT,
 )
 _SUBGROUPS = _EMOJI.replace("--label-column group", "--label-column subgroup")
 _COUNTED = {"groups": _EMOJI, "subgroups": _SUBGROUPS}
-_NUMBER = Row(
+_NUMBER = replace(
+    _PAIRED,
     name="mmgcd-number",
     paper="natgym",
     claim="The share of labelled samples tells the number of categories better than agreement with labels",
     reported="GCD takes the number that agrees best",
     task="emoji, 8 groups of 1,394 pairs, and 51 subgroups of 1,100",
-    steps="-",
     budget="k-means alone; size and quartile of neighborhoods were chosen on groups, splits 100 to 103",
-    chooses=_PAIRED.chooses,
     commands=tuple(
         Command(
             name=f"{what}-{how}",
@@ -124,7 +113,6 @@ _NUMBER = Row(
         )
         for what in _COUNTED
     ),
-    seeds=_EIGHT,
 )
 
 ROWS = (_PAIRED, _LOSSES, _WEAK, _MISSING, _NUMBER)

@@ -114,7 +114,7 @@ PROGRAMS = {
 }
 # The front door, and what starts Ray, in processes of their own; the others take turns in this one.
 ALONE = {("extending.md", 0), ("extending.md", 4)}
-# One imports diffusers, one trains, one sweeps, one judges.
+# Two train, one imports diffusers, one sweeps, one judges.
 LONG = {
     ("generators.md", 2),
     ("rewards.md", 0),

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from generators.checkpoints import tensors_hash
 from generators.folders import table_paths
 from generators.images import ArrayPixels, Pixels
-from generators.pixels import ImageFiles, content_hash
+from generators.pixels import ImageFiles
 from generators.tables import find_table, read_table
 from natgym.discovery.config import DIGITS, PairsConfig
 
@@ -101,7 +102,7 @@ class SomePixels:
 
     def fingerprint(self) -> str:
         """Return what tells these pixels from others."""
-        return f"{self.pixels.fingerprint()}, rows {content_hash(self.rows.numpy().tobytes())}"
+        return f"{self.pixels.fingerprint()}-{tensors_hash({'rows': self.rows})}"
 
 
 def load_pairs(config: PairsConfig) -> Pairs:

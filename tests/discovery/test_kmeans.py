@@ -2,15 +2,9 @@
 
 import numpy as np
 import pytest
+from clusters import blobs
 
 from natgym.discovery.kmeans import _iterate, semi_supervised_kmeans
-
-
-def blobs(K: int, each: int, spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(K, 8)) * 3
-    labels = np.repeat(np.arange(K), each)
-    return centres[labels] + spread * rng.normal(size=(len(labels), 8)), labels
 
 
 def loop(features: np.ndarray, targets: np.ndarray, centroids: np.ndarray, rounds: int) -> list[int]:
