@@ -100,8 +100,14 @@ def train(args: Args, folder: Path | None) -> None:
         condition = task.begun("train") if task.given else condition
     with seeded(derive_seed(args.train.seed, "generator")):
         size = args.size or task.recipe or DEFAULT_SIZE
-        depth = {"depth" if args.model == "nat" else "encoder_depth": args.depth}
-        sizes = {"width": args.width, "heads": args.heads, "dropout": args.dropout, "cut": args.cut, **depth}
+        sizes: dict[str, Any] = {
+            "width": args.width,
+            "heads": args.heads,
+            "depth" if args.model == "nat" else "encoder_depth": args.depth,
+            "decoder_depth": args.decoder_depth,
+            "dropout": args.dropout,
+            "cut": args.cut,
+        }
         if args.model == "enat" and not args.train.reuse:
             sizes["reuse"] = False  # what it has not learned it would do badly
         generator = build(args.model, size, tokenizer, condition.geometry, **sizes).to(device)

@@ -36,6 +36,8 @@ class Args:
     """Instead of the size's attention heads."""
     depth: int | None = None
     """Instead of the size's depth: NAT's blocks beside the middle one, or ENAT's encoder blocks."""
+    decoder_depth: int | None = None
+    """Instead of the size's decoder blocks, which ENAT alone has."""
     dropout: float | None = None
     """Instead of the size's dropout on the token embeddings."""
     cut: str | None = None
@@ -84,11 +86,13 @@ class Args:
 
     def __post_init__(self) -> None:
         at_least(0, self, "crops", "evaluate_every")
-        at_least(1, self, "width", "heads", "depth")
+        at_least(1, self, "width", "heads", "depth", "decoder_depth")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"dropout {self.dropout}: it must be in [0, 1)")
         if self.cut is not None and (self.model != "nat" or self.cut not in CUTS):
             raise ValueError(f"cut {self.cut} of {self.model}: nat alone has cuts, {', '.join(CUTS)}")
+        if self.decoder_depth is not None and self.model != "enat":
+            raise ValueError(f"decoder_depth {self.decoder_depth} of {self.model}: enat alone has a decoder")
         refuse_missing(self.log)
         at_least(1, self, "checkpoint_every", "threads", "workers", "evaluation_images", "evaluation_steps")
         if self.size is not None and self.size not in SIZE_NAMES[self.model]:

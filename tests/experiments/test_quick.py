@@ -74,6 +74,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path, script: str) -> None:
         ("train_generator.py", "--model enat --size h", "size l"),
         ("train_generator.py", "--cut both", "both masked-visible"),
         ("train_generator.py", "--model enat --cut masked-visible", "enat cuts"),
+        ("train_generator.py", "--decoder-depth 2", "nat enat"),
     ],
 )
 def test_a_mistake_imports_nothing_heavy(tmp_path: Path, script: str, arguments: str, words: str) -> None:

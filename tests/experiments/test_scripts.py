@@ -637,11 +637,13 @@ def losses(folder: Path) -> list[float]:
 
 def test_train_generator_trains_an_enat_and_shows_it(console: Console, outside: Path) -> None:
     """With reuse by default; distances and a grid where they are due, and at the end."""
-    done = console("train_generator.py", "--model", "enat", *TINY_GENERATOR, "--depth", 1, "--output", "enat")
+    blocks = ("--depth", 1, "--decoder-depth", 2)
+    done = console("train_generator.py", "--model", "enat", *TINY_GENERATOR, *blocks, "--output", "enat")
     assert done.code == 0, done.err
     folder = outside / "enat"
     generator: Any = from_pretrained(folder / "generator")
-    assert type(generator).__name__ == "ENAT" and generator.config.encoder_depth == 1
+    assert type(generator).__name__ == "ENAT"
+    assert (generator.config.encoder_depth, generator.config.decoder_depth) == (1, 2)
     assert json.loads((folder / "config.json").read_text())["train"]["reuse"] == 0.5
     rows = read_metrics(folder / "metrics.csv")
     assert [row["update"] for row in rows if row["distance"]] == ["3", "6", "7"]
