@@ -114,11 +114,12 @@ def work(args: Args) -> None:
     run = Run.create("unmasking", args.output, args)
     every = {place: policy for policies in kinds.values() for place, policy in policies.items()}
     with progress(unit="img", unit_scale=True) as bar:
-        bar.total = len(rules) * args.images
-        seen = judged(rules, evaluator(args, task, args.choose, args.seeds[:1]), args.metric, bar)
+        each = args.choose_images or args.images
+        bar.total = len(rules) * each
+        seen = judged(rules, evaluator(args, task, args.choose, args.seeds[:1], each), args.metric, bar)
         chosen = {label: rules[label] for label in front_of(seen, args.metric)} | every
         bar.total += len(chosen) * args.images * len(args.seeds)
-        report = evaluator(args, task, "report", args.seeds)
+        report = evaluator(args, task, "report", args.seeds, args.images)
         frames = judged(chosen, report, args.metric, bar)
     rows = [table_row(label, chosen[label], report, frame) for label, frame in frames.items()]
     rows.sort(key=lambda row: row["nfe"])
@@ -143,9 +144,9 @@ def work(args: Args) -> None:
     print(f"{run.folder}: config.json, results.json, figures/, report.html")
 
 
-def evaluator(args: Args, task: Task, split: SplitName, seeds: Sequence[int]) -> Evaluator:
-    """Return what judges on a split."""
-    config = EvaluationConfig(images=args.images, seeds=tuple(seeds), split=split)
+def evaluator(args: Args, task: Task, split: SplitName, seeds: Sequence[int], images: int) -> Evaluator:
+    """Return what judges on a split, by so many images of each seed."""
+    config = EvaluationConfig(images=images, seeds=tuple(seeds), split=split)
     return Evaluator(task, config, threads=args.threads)
 
 

@@ -50,6 +50,8 @@ class Args:
     """Split that chooses rules; report is in hindsight, a front that nobody could have known."""
     images: int = 1000
     """Images per policy and evaluation seed."""
+    choose_images: int | None = None
+    """Images per rule on the split that chooses, by default as many; those of the first seed."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Evaluation seeds."""
     threads: int = 2
@@ -60,7 +62,7 @@ class Args:
     """Run folder, by default runs/unmasking-<time>."""
 
     def __post_init__(self) -> None:
-        at_least(1, self, "images", "threads")
+        at_least(1, self, "images", "choose_images", "threads")
         for name in ("steps", "sampling", "seeds"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty; give at least one")

@@ -12,6 +12,7 @@ from PIL import Image
 
 import natgym
 from agents import load_policy
+from agents.named import find_policies
 from generators.noise import HashNoise
 from generators.puzzles.data import PUZZLES
 from natgym.evaluation.evaluator import EvaluationConfig, Evaluator
@@ -38,7 +39,7 @@ def test_a_policy_that_chooses_tokens_is_learned_and_set_against_rules(call: Cal
     for name in ("samples", "parameters", "learning"):
         assert Image.open(tmp_path / "run" / "figures" / f"{name}.png").size[0] > 300
     policies = ["run", "blind=run/step-only", "blind=run", "near=run/last@price=.1"]
-    asked = ["--policy", *policies, "--price", ".05", ".2"]
+    asked = ["--policy", *policies, "--price", ".05", ".2", "--choose-images", "70"]
     code, said, error = call("unmasking.py", *FRONT, *asked, "--oracle", "--output", "front")
     assert code == 0, error
     results = json.loads((tmp_path / "front" / "results.json").read_text())
@@ -64,6 +65,11 @@ def test_a_policy_that_chooses_tokens_is_learned_and_set_against_rules(call: Cal
     assert points[0] == sorted(points[0])
     expected = beyond(ours, [corners[place] for place in hull(*points)], "valid")
     assert found["run@price=0.2"]["each"] == pytest.approx(list(expected.each))
+    chooser = Evaluator(task, EvaluationConfig(images=70, seeds=(0,), split="select"))
+    bounded = "entropy-bounded:epsilon=0.5,sampling=0.1,remask=0"
+    (policy,) = (policy for _, policy in find_policies(bounded, (), task.generator))
+    (seen,) = (row for row in results["select"] if row["policy"] == bounded)
+    assert seen["valid"] == pytest.approx(chooser(policy)["valid"].mean())
 
 
 def test_what_is_asked_for_wrongly_is_told(call: Call) -> None:
