@@ -240,10 +240,12 @@ class Task:
 
     def asked(self, number: int, split: SplitName = "train") -> Condition:
         """Return `number` conditions by the task's law, the same each time; what is given is of a split."""
-        if self.given and split != "train":
-            return balanced(shuffled(self.begun(split)), number)
-        in_turn = self.law == "balanced" or self.given
-        return balanced(self.pool, number) if in_turn else at_shares(self.pool, number)
+        pool, in_turn = self.pool_of(split), self.law == "balanced" or self.given
+        return balanced(pool, number) if in_turn else at_shares(pool, number)
+
+    def pool_of(self, split: SplitName) -> Condition:
+        """Return `pool`; what is given in it is of a split."""
+        return shuffled(self.begun(split)) if self.given and split != "train" else self.pool
 
     def images(self, split: SplitName) -> Pictures:
         """Return the real images of a split, read when asked for and then on the task's device.

@@ -95,7 +95,8 @@ class ScheduleScorer:
         if evaluation.balanced:
             condition = self.task.asked(images, evaluation.split)
         else:
-            condition = at_random(self.task.pool, images, derive_seed(seed, "conditions"))
+            pool = self.task.pool_of(evaluation.split)
+            condition = at_random(pool, images, derive_seed(seed, "conditions"))
         drawn = self._play(stream, FixedPolicy(evaluation.schedule), condition, seed)
         scorer = self.scorer(evaluation.split)
         return self.objective.of(scorer, drawn)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from agents.autonat.config import Ratio
-from generators.families import beta_cdf, cosine, table
+from generators.families import beta_cdf, cosine, ramp, table
 from generators.parameters import STANDARD, stacked
-from generators.schedules import TABLE, Schedule, reference
+from generators.schedules import TABLE, Schedule
 from natgym.spaces import ACTION_BOUND, SOFTPLUS, ActionMap
 
 
@@ -118,14 +118,17 @@ class Family:
             return beta_cdf(r_T, a=1.77 * math.exp(z[4] / 2), b=math.exp(z[5] / 2))
 
         def guidance(s_T: Tensor) -> Tensor:
-            return scale * ((s_T - begin) / (1 - begin)).clamp_min(0)
+            return scale * ((risen(s_T) - begin) / (1 - begin)).clamp_min(0)
 
         remask, sampling = (math.exp(z[0]), 0.0), (math.exp(z[1] / 4),) * 2
         return Schedule(table(self.steps, ratio, remask=remask, sampling=sampling, guidance=guidance))
 
 
 class Scales:
-    """Three factors of the reference schedule: re-mask temperature, sampling temperature, guidance."""
+    """Three factors of the reference schedule: re-mask temperature, sampling temperature, guidance.
+
+    Of a single step the last one is the guidance itself.
+    """
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -136,4 +139,19 @@ class Scales:
 
     def schedule(self, vector: np.ndarray) -> Schedule:
         remask, sampling, guidance = vector.tolist()
-        return reference(self.steps, remask=remask, sampling=sampling, guidance=guidance)
+        return Schedule(
+            table(
+                self.steps,
+                remask=(remask, 0.0),
+                sampling=(sampling, sampling),
+                guidance=lambda s_T: ramp(risen(s_T), w=guidance),
+            )
+        )
+
+
+def risen(s_T: Tensor) -> Tensor:
+    """Return how far guidance has risen at each share of the steps.
+
+    It begins at nothing, and a single step would never have any, though there it costs no pass.
+    """
+    return torch.ones_like(s_T) if len(s_T) == 1 else s_T

@@ -11,6 +11,7 @@ from agents import AdaNATTrainer
 from agents.adanat.config import TrainingConfig
 from agents.autonat.scorer import Evaluation, ScheduleScorer
 from agents.named import find_policy
+from generators import conditions
 from generators.noise import derive_seed
 from generators.puzzles.data import PUZZLES, answers, hidden_cells
 from generators.schedules import as_schedule
@@ -134,6 +135,12 @@ def test_searches_and_trainings_are_chosen_by_the_same_puzzles_of_select(task: T
     drawn = natgym.rollout(natgym.FixedPolicy(schedule), task, condition=asked, seed=7)
     wrong = 1 - right(drawn.tokens_NL).mean()
     assert searched.distance == pytest.approx(wrong + 0.02 * drawn.nfe_N.mean())
+    at_random = scorer(Evaluation(0, 0, schedule, 90, 7, False, "select"))
+    chosen = conditions.at_random(task.pool_of("select"), 90, derive_seed(7, "conditions"))
+    drawn = natgym.rollout(natgym.FixedPolicy(schedule), task, condition=chosen, seed=7)
+    wrong = 1 - right(drawn.tokens_NL).mean()
+    assert at_random.distance == pytest.approx(wrong + 0.02 * drawn.nfe_N.mean())
+    assert {tuple(row) for row in chosen.given_BL.tolist()} <= held - seen  # type: ignore[union-attr]
     config = TrainingConfig.of(
         task=NAME, steps=3, schedule="maskgit", reward="valid", objective="valid", price=0.02, updates=1,
         trajectories=32, minibatch=32, evaluation_images=150, finalists=1, alarms={"recall": 0.0},
