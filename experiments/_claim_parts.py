@@ -32,8 +32,8 @@ def learned(name: str, flags: str, toy: str = "") -> Command:
 
 
 def generator(name: str, flags: str) -> Command:
-    """Return trainings of a generator of digits, of 600 updates: a third of the task's."""
-    line = "train_generator.py --data digits --updates 600 --evaluate-every 0 --seed {seed}"
+    """Return trainings of a generator of digits, as long as that of the one that is shipped."""
+    line = "train_generator.py --data digits --updates 2000 --evaluate-every 0 --seed {seed}"
     return Command(name=f"train-{name}", line=f"{line} {flags}".strip(), toy="--updates 3")
 
 
@@ -56,4 +56,4 @@ def generators(models: Mapping[str, str], steps: int) -> tuple[Command, ...]:
 SEARCHED = "train and, for finalists, select choose; report judges, 1,000 images for each of 2 seeds"
 SPLITS = "train and, for the kept one, select choose; report judges, 2,000 images for each of 2 seeds"
 GENERATED = "nothing is chosen; report judges, 2,000 images for each of 2 seeds"
-SHORT = "600 updates of 128 images for each generator, a third of the task's recipe; schedule maskgit"
+WHOLE = "2,000 updates of 128 images for each generator, the task's recipe; schedule maskgit"
