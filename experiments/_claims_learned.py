@@ -47,9 +47,9 @@ _OPTIMIZER = Row(
     ),
 )
 _LAWS = {
-    "nat": "",
-    "nat-beta": "--mask-law.name beta --mask-law.a 12 --mask-law.b 3",
-    "nat-found": "--mask-law.name gaussian --mask-law.a 0.327 --mask-law.b 0.292",
+    "nat-long": "",
+    "nat-beta-long": "--mask-law.name beta --mask-law.a 12 --mask-law.b 3",
+    "nat-found-long": "--mask-law.name gaussian --mask-law.a 0.327 --mask-law.b 0.292",
 }
 _TRAINING = Row(
     name="autonat-training",
@@ -60,10 +60,10 @@ _TRAINING = Row(
     steps="4",
     budget=WHOLE + "; the found law is that of the page on searches, gaussian(0.327, 0.292)",
     chooses=GENERATED,
-    commands=generators(_LAWS, 4),
+    commands=generators(_LAWS, 4, 2000),
     statements=(
-        Statement(ours="nat-found-T4: maskgit", theirs="nat-T4: maskgit"),
-        Statement(ours="nat-found-T4: maskgit", theirs="nat-beta-T4: maskgit"),
+        Statement(ours="nat-found-long-T4: maskgit", theirs="nat-long-T4: maskgit"),
+        Statement(ours="nat-found-long-T4: maskgit", theirs="nat-beta-long-T4: maskgit"),
     ),
     attempts=2,  # the first, of 600 updates, showed nothing
 )
