@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -75,9 +76,21 @@ def seconds(work: Callable[[], object]) -> float:
     return time.process_time() - begun
 
 
+class Ratio(NamedTuple):
+    """A ratio of CPU seconds, of each repeat, and its floor, which is of numbers of passes alone."""
+
+    each: list[float]
+    floor: float
+
+    def __str__(self) -> str:
+        lowest, _, highest = statistics.quantiles(self.each, n=4) if len(self.each) > 1 else self.each * 3
+        spread = f"quartiles {lowest:.3f} and {highest:.3f}, n = {len(self.each)}"
+        return f"{statistics.median(self.each):.3f} ({spread}), floor {self.floor:.3f}"
+
+
 @torch.no_grad()
-def ratios(nat: NAT, rows: int, repeats: int) -> dict[str, tuple[float, float]]:
-    """Return ratios of CPU seconds, medians over repeats, each with its floor.
+def ratios(nat: NAT, rows: int, repeats: int) -> dict[str, Ratio]:
+    """Return ratios of CPU seconds.
 
     `loop` and `loop, first pass kept` are a guided decoding of T = 8, against OFFICIAL passes of the
     same network; the floor is the ratio of the numbers of passes. `pass` is a pass against `plain_logits`.
@@ -117,11 +130,13 @@ def ratios(nat: NAT, rows: int, repeats: int) -> dict[str, tuple[float, float]]:
         found["pass"].append(one_pass())
     passes = 2 * STEPS - 1  # the first step is not guided, and the last state not looked at
     floors = {"loop": passes / OFFICIAL, "loop, first pass kept": (passes - 1) / OFFICIAL, "pass": 1.0}
-    return {name: (statistics.median(values), floors[name]) for name, values in found.items()}
+    return {name: Ratio(values, floors[name]) for name, values in found.items()}
 
 
-def table(found: dict[str, tuple[float, float]], name: str) -> str:
+def table(found: dict[str, Ratio], name: str) -> str:
     """Return the ratios as text."""
-    lines = [f"{name}: seconds of natgym per second of what it is set against; floors of passes alone"]
-    lines += [f"{what:<24} {ratio:.3f}  floor {floor:.3f}" for what, (ratio, floor) in found.items()]
+    lines = [
+        f"{name}: seconds of natgym per second of what it is set against; medians, floors of passes alone"
+    ]
+    lines += [f"{what:<24} {ratio}" for what, ratio in found.items()]
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -216,4 +217,5 @@ def test_ratios_are_of_the_same_network(benchmark: Any, capsys: pytest.CaptureFi
     said = capsys.readouterr().out
     for name in ("loop", "loop, first pass kept", "pass"):
         (line,) = [line for line in said.splitlines() if line.startswith(f"{name}  ")]
-        assert float(line.split("floor")[0].split()[-1]) > 0
+        ratio, lowest, highest = (float(one) for one in re.findall(r"\d\.\d+", line)[:3])
+        assert 0 < lowest <= highest and ratio > 0 and "n = 2" in line and "floor" in line
