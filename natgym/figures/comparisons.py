@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from natgym.evaluation.statistics import Difference, t_quantile
 from natgym.figures.style import (
@@ -62,6 +63,8 @@ def front_figure(
 ) -> Figure:
     """Place policies by their mean passes and their quality, beside the front of rules.
 
+    Distances stand on a logarithmic axis: rules of few passes may be a hundred times as far as others.
+
     Args:
         rules: frames of an `Evaluator`, one for each rule.
         front: those of its corners, by rising passes.
@@ -76,10 +79,18 @@ def front_figure(
         return [frame["nfe"].mean() for frame in frames], [frame[metric].mean() for frame in frames]
 
     axis.plot(*places(rules), ".", color=FAINT, markersize=3.5, label="rules")
-    axis.plot(*places(front), "-", color=COLORS[6], linewidth=1.2, label="their front")
+    passes, qualities = places(front)
+    between = np.union1d(passes, np.linspace(passes[0], passes[-1], 200))  # straight on any axis's own terms
+    mixed = np.interp(between, passes, qualities)
+    axis.plot(between, mixed, "-", color=COLORS[6], linewidth=1.2, label="their front")
     for (marker, color), (kind, frames) in zip(cycle(product(MARKERS, COLORS)), kinds.items(), strict=False):
         axis.plot(*places(frames), marker, color=color, markersize=5, label=kind)
     plain(axis, "", "mean forward passes an image (NFE)", NAMED[metric].header or metric)
+    if NAMED[metric].better == "lower":
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+        axis.tick_params(axis="y", which="minor", labelsize=SMALL)
     axis.legend(fontsize=SMALL, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return finish(figure, note)
 
