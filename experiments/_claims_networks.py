@@ -40,9 +40,9 @@ _COMPUTE = Row(
 )
 _BLOCKS = Row(
     name="enat-blocks",
-    paper="ENAT",
+    paper="natgym",
     claim="With more decoder than encoder blocks ENAT is nearer than NAT in as many operations",
-    reported="22 + 2 blocks, nearer in half of NAT's",
+    reported="not asked; the paper has 22 + 2 blocks",
     task="digits",
     steps="8 and 5",
     budget=WHOLE + "; ENAT of 1 + 2 blocks, of five geometries the nearest on select after one training of "
