@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _claim_parts import GENERATED, SEARCHED, SPLITS, TOY_JUDGED, WHOLE, generators, learned, search
+from _claim_parts import GENERATED, SEARCHED, SHORT, SPLITS, TOY_JUDGED, generators, learned, search
 from _claim_terms import Command, Row, Statement
 
 REWARDED = ("adversarial", "mmd", "classifier", "distance")
@@ -47,9 +47,9 @@ _OPTIMIZER = Row(
     ),
 )
 _LAWS = {
-    "nat-long": "",
-    "nat-beta-long": "--mask-law.name beta --mask-law.a 12 --mask-law.b 3",
-    "nat-found-long": "--mask-law.name gaussian --mask-law.a 0.327 --mask-law.b 0.292",
+    "nat": "",
+    "nat-beta": "--mask-law.name beta --mask-law.a 12 --mask-law.b 3",
+    "nat-found": "--mask-law.name gaussian --mask-law.a 0.327 --mask-law.b 0.292",
 }
 _TRAINING = Row(
     name="autonat-training",
@@ -58,14 +58,13 @@ _TRAINING = Row(
     reported="Beta(12, 3), found with the small model, does consistently well for all",
     task="digits",
     steps="4",
-    budget=WHOLE + "; the found law is that of the page on searches, gaussian(0.327, 0.292)",
+    budget=SHORT + "; the found law is that of the page on searches, gaussian(0.327, 0.292)",
     chooses=GENERATED,
-    commands=generators(_LAWS, 4, 2000),
+    commands=generators(_LAWS, 4),
     statements=(
-        Statement(ours="nat-found-long-T4: maskgit", theirs="nat-long-T4: maskgit"),
-        Statement(ours="nat-found-long-T4: maskgit", theirs="nat-beta-long-T4: maskgit"),
+        Statement(ours="nat-found-T4: maskgit", theirs="nat-T4: maskgit"),
+        Statement(ours="nat-found-T4: maskgit", theirs="nat-beta-T4: maskgit"),
     ),
-    attempts=2,  # the first, of 600 updates, showed nothing
 )
 _LEARNED = {
     steps: learned(f"learned-T{steps}", f"--steps {steps} --updates 40 --trajectories 512")
