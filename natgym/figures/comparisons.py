@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogLocator
 
 from natgym.evaluation.statistics import Difference, t_quantile
 from natgym.figures.style import (
@@ -88,8 +88,9 @@ def front_figure(
     plain(axis, "", "mean forward passes an image (NFE)", NAMED[metric].header or metric)
     if NAMED[metric].better == "lower":
         axis.set_yscale("log")
+        axis.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 4, 6)))
         axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+        axis.yaxis.set_minor_formatter("{x:g}")
         axis.tick_params(axis="y", which="minor", labelsize=SMALL)
     axis.legend(fontsize=SMALL, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return finish(figure, note)
