@@ -80,7 +80,9 @@ def front_figure(
 
     axis.plot(*places(rules), ".", color=FAINT, markersize=3.5, label="rules")
     passes, qualities = places(front)
-    between = np.union1d(passes, np.linspace(passes[0], passes[-1], 200))  # straight on any axis's own terms
+    between = np.union1d(
+        passes, np.linspace(passes[0], passes[-1], 200)
+    )  # mixing is linear, and a logarithmic axis bends it
     mixed = np.interp(between, passes, qualities)
     axis.plot(between, mixed, "-", color=COLORS[6], linewidth=1.2, label="their front")
     for (marker, color), (kind, frames) in zip(cycle(product(MARKERS, COLORS)), kinds.items(), strict=False):
