@@ -111,15 +111,16 @@ def work(args: Args) -> None:
     rules, kinds = dict(rules_of(args, task.generator)), learned(args, task.generator)
     if args.oracle:
         kinds["oracle"] = {"oracle": Oracle.of(task)}
-    run = Run.create("unmasking", args.output, args)
+    each = args.choose_images or args.images
+    chooser = evaluator(args, task, args.choose, args.seeds[:1], each)
+    report = evaluator(args, task, "report", args.seeds, args.images)
+    run = Run.create("unmasking", args.output, args)  # too few images have been refused
     every = {place: policy for policies in kinds.values() for place, policy in policies.items()}
     with progress(unit="img", unit_scale=True) as bar:
-        each = args.choose_images or args.images
         bar.total = len(rules) * each
-        seen = judged(rules, evaluator(args, task, args.choose, args.seeds[:1], each), args.metric, bar)
+        seen = judged(rules, chooser, args.metric, bar)
         chosen = {label: rules[label] for label in front_of(seen, args.metric)} | every
         bar.total += len(chosen) * args.images * len(args.seeds)
-        report = evaluator(args, task, "report", args.seeds, args.images)
         frames = judged(chosen, report, args.metric, bar)
     rows = [table_row(label, chosen[label], report, frame) for label, frame in frames.items()]
     rows.sort(key=lambda row: row["nfe"])

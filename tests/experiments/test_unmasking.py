@@ -72,7 +72,9 @@ def test_a_policy_that_chooses_tokens_is_learned_and_set_against_rules(call: Cal
     assert seen["valid"] == pytest.approx(chooser(policy)["valid"].mean())
 
 
-def test_what_is_asked_for_wrongly_is_told(call: Call) -> None:
+def test_what_is_asked_for_wrongly_is_told(call: Call, tmp_path: Path) -> None:
+    code, _, error = call("unmasking.py", *FRONT, "--choose-images", "5", "--output", "few")
+    assert code == 1 and "images 5: the extractor has" in error and not (tmp_path / "few").exists()
     code, _, error = call("unmasking.py", *FRONT, "--metric", "accuracy")
     assert code == 1 and "metric accuracy: task 'sudoku-4' has" in error
     code, _, error = call("unmasking.py", "--task", "chain", "--oracle")
