@@ -91,7 +91,9 @@ def main(
     except (ValueError, RuntimeError, OSError, KeyboardInterrupt) as error:
         if _interrupts(error):
             how, code = ("terminated", 143) if _terminated else ("interrupted", 130)
-            print(f"\n{script}: {how}; --resume FOLDER goes on with the run", file=sys.stderr)
+            resumes = hasattr(config_class, "resume")
+            onward = "--resume FOLDER goes on with the run" if resumes else "it has to begin anew"
+            print(f"\n{script}: {how}; {onward}", file=sys.stderr)
             sys.exit(code)
         if isinstance(error, BrokenPipeError) and _unread():  # they have read enough, as `| head` has
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes at its end

@@ -56,3 +56,15 @@ def test_so_does_one_whose_trials_are_rays(tmp_path: Path) -> None:
     assert process.returncode == 143
     assert error.splitlines()[-1] == "adanat_ppo.py: terminated; --resume FOLDER goes on with the run"
     assert "Traceback" not in error and "SIGTERM" not in error
+
+
+def test_a_script_that_keeps_nothing_says_that_it_begins_anew(tmp_path: Path) -> None:
+    words = "--task sudoku-4 --images 100 --seeds 0 --threads 1 --steps 1 2".split()
+    process = started("unmasking.py", tmp_path / "run", *words)
+    while not (tmp_path / "run" / "config.json").is_file():  # then it draws for minutes
+        assert process.poll() is None, "it ended before"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == 143
+    assert error.splitlines()[-1] == "unmasking.py: terminated; it has to begin anew"
