@@ -450,8 +450,15 @@ class NoFlags:
     """Nothing to set."""
 
 
-def raising(error: BaseException) -> Callable[[NoFlags], None]:
-    def work(config: NoFlags) -> None:
+@dataclass(frozen=True)
+class Resumes:
+    """A script that keeps where it is."""
+
+    resume: str | None = None
+
+
+def raising(error: BaseException) -> Callable[[Any], None]:
+    def work(config: Any) -> None:
         raise error
 
     return work
@@ -484,10 +491,17 @@ def test_a_full_gpu_is_one_line_with_the_flags_that_take_less(cli: Any) -> None:
     assert caught.value.code == f"script.py: error: {said}"
 
 
-def test_an_interrupt_says_how_to_go_on(cli: Any, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("flags", "onward"),
+    [(Resumes, "--resume FOLDER goes on with the run"), (NoFlags, "it has to begin anew")],
+)
+def test_an_interrupt_says_how_to_go_on(
+    flags: Any, onward: str, cli: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
-        cli.main(NoFlags, raising(KeyboardInterrupt()))
-    assert caught.value.code == 130 and "--resume" in capsys.readouterr().err
+        cli.main(flags, raising(KeyboardInterrupt()))
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == f"\nscript.py: interrupted; {onward}\n"
 
 
 def test_an_interrupt_while_torch_writes_is_no_error(cli: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -505,7 +519,7 @@ def test_an_interrupt_while_torch_writes_is_no_error(cli: Any, capsys: pytest.Ca
     with pytest.raises(SystemExit) as caught:
         cli.main(NoFlags, work)
     assert isinstance(caught.value.__context__, RuntimeError)
-    assert caught.value.code == 130 and "--resume" in capsys.readouterr().err
+    assert caught.value.code == 130 and "script.py: interrupted" in capsys.readouterr().err
 
 
 def test_a_mistake_in_the_code_is_not_hidden(cli: Any) -> None:
