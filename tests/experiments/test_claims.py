@@ -213,28 +213,23 @@ def test_a_row_runs_at_toy_size_goes_on_and_says_no_verdict(call: Call, here: No
     assert code == 0, error
     toy = tmp_path / "toy"
     found = pd.read_csv(toy / "enat-compute.csv")
-    assert (
-        list(found["arm"]) == ["nat-long-T8: maskgit", "enat-long-T8: maskgit"]
-        and (found["distance"] > 0).all()
-    )
+    assert list(found["arm"]) == ["nat-T8: maskgit", "enat-T8: maskgit"] and (found["distance"] > 0).all()
     assert json.loads((toy / "enat-compute.json").read_text())["seeds"] == [0]
     assert Image.open(toy / "figures" / "enat-compute.png").size[0] > 300
     assert not any(verdict in said for verdict in ("holds", "fails", "not shown"))
     (row,) = (
-        row
-        for row in json.loads((toy / "nat-long-T8-0" / "results.json").read_text())["rows"]
-        if "steps" in row
+        row for row in json.loads((toy / "nat-T8-0" / "results.json").read_text())["rows"] if "steps" in row
     )
     assert found["distance"][0] == pytest.approx(np.mean(row["per_seed"]["distance"]), rel=1e-5)
-    (toy / "enat-long-T8-0.txt").unlink()  # as if it had been stopped there
-    before = (toy / "nat-long-T8-0" / "results.json").stat().st_mtime_ns
+    (toy / "enat-T8-0.txt").unlink()  # as if it had been stopped there
+    before = (toy / "nat-T8-0" / "results.json").stat().st_mtime_ns
     code, _, error = call("claims.py", "--resume", "toy")
     assert code == 0, error
-    assert error.count("--resume") == 1 and "distance" in (toy / "enat-long-T8-0.txt").read_text()
-    assert (toy / "nat-long-T8-0" / "results.json").stat().st_mtime_ns == before
+    assert error.count("--resume") == 1 and "distance" in (toy / "enat-T8-0.txt").read_text()
+    assert (toy / "nat-T8-0" / "results.json").stat().st_mtime_ns == before
     assert pd.read_csv(toy / "enat-compute.csv").equals(found)
-    told = toy / "nat-long-T8-0.txt"
-    assert told.read_text().startswith("evaluate.py --task digits --generators train-nat-long-0/generator ")
+    told = toy / "nat-T8-0.txt"
+    assert told.read_text().startswith("evaluate.py --task digits --generators train-nat-0/generator ")
     told.write_text(told.read_text().replace("--steps 8", "--steps 4"))  # a row that was changed
     code, _, error = call("claims.py", "--resume", "toy")
     assert code == 1 and "has another command now; begin anew" in error
