@@ -21,7 +21,7 @@ class Args:
 
     A policy is a name (reference, maskgit, random-order, one-step, cosine, linear, square, root, pow, arccos,
     exp, log, sigmoid, beta-cdf, halton, margin, entropy, threshold, sure,
-    entropy-bounded, autonat), perhaps with settings such as
+    entropy-bounded, autonat, adanat), perhaps with settings such as
     beta-cdf:a=2,b=3,guidance=interval,w=2 or threshold:theta=.7; a schedule or strategy file; or a run folder
     of AdaNAT or AutoNAT, with @price=.03 behind it if it learned a range of prices and shall be told one.
     Guidance is l_c + w (l_c - l_u): w = 0 is none. The rows are sorted by NFE.

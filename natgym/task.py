@@ -50,7 +50,7 @@ _MAKERS = {
     "tokenizer": "natgym train-tokenizer",
     "score_extractor": "natgym train-classifier",
     "reward_extractor": "natgym train-classifier --seed 1",
-    "encoder": "natgym train-generator --condition text",
+    "encoder": "natgym train-task --condition text",
 }
 
 
