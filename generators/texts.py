@@ -125,8 +125,8 @@ class Text(Condition):
         return hashlib.sha256(json.dumps([self.table.encoder, *self.names]).encode()).hexdigest()[:12]
 
     @property
-    def key(self) -> Hashable:
-        return self.table.encoder, *self.names
+    def keys(self) -> list[Hashable]:
+        return [(self.table.encoder, name) for name in self.names]
 
     @property
     def geometry(self) -> dict[str, Any]:
