@@ -144,7 +144,7 @@ class Text(Condition):
 
     def to(self, device: torch.device | str) -> Text:
         """Move to a device; what a table holds beyond these rows stays where it is."""
-        if self.device == torch.device(device):
+        if self.rows_B.to(device) is self.rows_B:  # as "cuda" is where "cuda:0" is
             return self
         alone = self._alone()
         return Text(alone.table.to(device), alone.rows_B.to(device))
