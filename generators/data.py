@@ -237,6 +237,8 @@ def _folder(spec: FolderSpec, split: SplitName) -> Pictures:
             warnings.warn(f"{spec.path}: {told}", stacklevel=3)
         rows = np.flatnonzero(listing.own_split == split)
     pixels = ImageFiles(listing.paths, spec.size, spec.mode, hashes)
+    if spec.split is None:
+        pixels.refuse_sizes()  # frozen ones have a size, and may be away
     pictures = _pictures(pixels, listing.labels, rows, listing.class_names)
     if listing.captions is None:
         return pictures
