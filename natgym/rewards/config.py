@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from generators.checks import at_least, finite
 
 Options = Mapping[str, Mapping[str, Any]]
+Config = TypeVar("Config")
 GROUP = 8  # rows that a local norm sees together
 
 
@@ -157,6 +158,14 @@ class RewardOptions:
             if name in names and changed:
                 found[name] = changed
         return found
+
+
+def options_of(config: type[Config], reward: str, options: Mapping[str, Any]) -> Config:
+    """Return a named reward's options as their config; ValueError if it has none of a name."""
+    known = [one.name for one in fields(config)]  # type: ignore[arg-type]
+    if unknown := sorted(set(options) - set(known)):
+        raise ValueError(f"reward {reward!r} has no option {unknown[0]!r}; it has {', '.join(known)}")
+    return config(**options)
 
 
 def groups_of(num_rows: int) -> int:
