@@ -267,7 +267,7 @@ def illustrate(args: Args, run: Run, scorer: ScheduleScorer, found: Found, legen
         f"{args.task}, T = {args.steps}, seed {args.seed}; dots: evaluations, line: median of a generation, "
         "diamond: the winner of the second look, on fresh noise, and its standard error"
     )
-    run.write_figure("search", search_figure(logs, note))
+    run.write_figure("search", search_figure(logs, note, scorer.objective.words))
     policies: dict[str, Policy] = {"reference": FixedPolicy(shown["reference"])}
     policies |= {found.chosen[0]: FixedPolicy(found.best)}
     policies |= {} if found.classes is None else {TABLE: found.classes}

@@ -174,6 +174,7 @@ def test_autonat_is_what_lies_beside_the_same_weights(
         ("threshold:theta=2", "policy 'threshold:theta=2': theta 2.0"),
         ("threshold:theta=x", "theta='x' in .* is not a number"),
         ("threshold:steps=0", "steps 0 in 'threshold:steps=0': at least one"),
+        ("threshold:steps=2.7", "steps 2.7 in 'threshold:steps=2.7': at least one is needed, and a whole"),
         (
             "linear:rule=luck",
             "rule 'luck' in 'linear:rule=luck' is not one of confidence, margin, entropy, random, halton, "
