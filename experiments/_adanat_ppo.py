@@ -12,7 +12,7 @@ import torch
 from _cli import PLACES, open_run
 from _progress import progress
 from _ranks import begun
-from _table import Contestant, differences, judge, show_differences
+from _table import Contestant, check_table, differences, judge, show_differences
 from _trials import train_trials
 from tqdm import tqdm
 
@@ -56,6 +56,7 @@ def load(args: Args) -> ScheduleScorer:
         as_schedule(config.env.schedule, config.env.steps)
     task = config.env.load_task()
     task.images("train")
+    check_table(task, args.images, args.evaluation_seeds)
     ranks = max(args.workers, world_size())
     Ranks(0, ranks).share(config.env.trajectories, config.env.group)
     refuse_too_large(config, ranks)

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from _cli import PLACES, open_run
 from _progress import progress
+from _table import check_table
 from torch import Tensor
 from tqdm import tqdm
 
@@ -48,6 +49,7 @@ def load(args: Args) -> ScheduleScorer:
         next(explore(optimizer, args.search, args.steps, args.seed))
     where: dict[str, Any] = {"device": args.device, "precision": args.precision}
     task = Task.load(args.task, generator=args.generator, **where)
+    check_table(task, args.images, args.evaluation_seeds)
     aim: dict[str, Any] = {"objective": args.objective, "price": args.price}
     return ScheduleScorer(task, rules=args.rules, threads=args.threads, **aim)
 

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from _cli import open_run
 from _progress import progress
+from _table import check_table
 from torch import nn
 from tqdm import tqdm
 
@@ -42,6 +43,7 @@ def check(args: Args) -> None:
     """Raise ValueError for what would fail later."""
     as_schedule(args.schedule, args.steps)
     next(explore(args.optimizer, args.search, args.steps, args.seed))
+    check_table(Task.load(args.task), args.images, args.evaluation_seeds)
     make_trainer(args, MaskLaw())
 
 
