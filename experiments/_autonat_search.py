@@ -51,7 +51,9 @@ def load(args: Args) -> ScheduleScorer:
     task = Task.load(args.task, generator=args.generator, **where)
     check_table(task, args.images, args.evaluation_seeds)
     aim: dict[str, Any] = {"objective": args.objective, "price": args.price}
-    return ScheduleScorer(task, rules=args.rules, threads=args.threads, **aim)
+    scorer = ScheduleScorer(task, rules=args.rules, threads=args.threads, **aim)
+    images_of_table(args, scorer)
+    return scorer
 
 
 class Found(NamedTuple):
@@ -100,7 +102,8 @@ def log_file(run: Run, optimizer: str, seed: int) -> Path:
 
 
 def images_of_table(args: Args, scorer: ScheduleScorer) -> int:
-    """Return how many images the search for a schedule per class takes."""
+    """Return how many images the search for a schedule per class takes; ValueError if the task has no
+    classes to search for."""
     if not args.table.candidates:
         return 0
     if scorer.task.has("encoder"):

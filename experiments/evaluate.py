@@ -89,6 +89,10 @@ class Args:
         DecodeRules.of(self.rules, (1, 1))  # says what is wrong with them before anything is loaded
         if self.compare and len(self.compare) != 2:
             raise ValueError(f"compare takes two results, not {len(self.compare)}")
+        if self.weights is not None and self.extractor == "classifier":
+            raise ValueError(f"weights {self.weights}: whose? name the network with --extractor")
+        if self.reference is not None and self.split != "report":
+            raise ValueError(f"split {self.split}: --reference stands in its place; leave out one of them")
         if self.protocol in CONVENTIONS:
             self._check_convention()
 

@@ -1,9 +1,12 @@
 """What a script would refuse late it refuses before there is a folder, and no flag is ignored."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 from in_process import Call
+
+from generators.files import PRETRAINED
 
 FEW = "images 20: the extractor has"
 TWICE = "give at least one, and none twice"
@@ -32,9 +35,32 @@ GENERATORS = [
     ("train_generator.py --classifier nowhere", "'nowhere' is neither a folder with a saved score_extractor"),
 ]
 
+# Of what is judged.
+JUDGED = [
+    ("autonat_search.py --task shapes --table.candidates 4", "a schedule per class is for classes"),
+    ("autonat_search.py --task sudoku-4 --table.candidates 4", "is searched for whole images"),
+    ("evaluate.py --task sudoku-4 --conditions balanced", "conditions balanced: task 'sudoku-4' draws"),
+    ("evaluate.py --seeds 0 0", TWICE),
+    ("evaluate.py --weights w.pth", "weights w.pth: whose? name the network with --extractor"),
+    ("evaluate.py --reference r.npz --split select", "split select: --reference stands in its place"),
+]
 
-@pytest.mark.parametrize(("line", "said"), [*TABLES, *GENERATORS])
+
+@pytest.mark.parametrize(("line", "said"), [*TABLES, *GENERATORS, *JUDGED])
 def test_a_mistake_leaves_no_folder(call: Call, tmp_path: Path, line: str, said: str) -> None:
     code, out, err = call(*line.split(), "--output", tmp_path / "refused")
     assert code in (1, 2) and said in err and err.count("\n") == 1, err
     assert not out and not (tmp_path / "refused").exists()
+
+
+def test_a_policy_with_a_generator_of_its_own_is_not_played_on_another_unasked(
+    call: Call, tmp_path: Path
+) -> None:
+    shutil.copytree(PRETRAINED / "digits" / "nat" / "policies" / "adanat-T2", tmp_path / "co-trained")
+    shutil.copytree(PRETRAINED / "digits" / "nat", tmp_path / "co-trained" / "generator")
+    asked = "evaluate.py --policy co-trained --steps 2 --images 40 --seeds 0 --output".split()
+    code, _, err = call(*asked, "refused")
+    assert code == 1 and "play it there, --generators co-trained/generator" in err
+    assert not (tmp_path / "refused").exists()
+    code, _, err = call(*asked, "judged", "--generators", "co-trained/generator")
+    assert code == 0, err
