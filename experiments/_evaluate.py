@@ -59,7 +59,7 @@ class Evaluation:
         self.statistics = None if args.reference is None else Reference.load(args.reference, self.extractor)
         self.plays = {name: self._plays(task.generator) for name, task in self.tasks.items()}
         if not args.generators:
-            refuse_own_generators(args.policy)
+            refuse_own_generators(args.policy, self.task)
         if args.precision != "float32":  # policies are found by the weights as they are saved
             self.tasks = {name: task.in_precision(args.precision) for name, task in self.tasks.items()}
         labels = {label for plays in self.plays.values() for label, _ in plays}
@@ -150,13 +150,14 @@ class Evaluation:
         )
 
 
-def refuse_own_generators(policies: Sequence[str]) -> None:
-    """Raise ValueError if a policy learned beside a generator that learned too, which nobody asks for."""
+def refuse_own_generators(policies: Sequence[str], task: Task) -> None:
+    """Raise ValueError if a policy learned beside a generator that learned too, and a task has another."""
     for spec in policies:
         place, said, _ = cut(spec)
         while said:
             place, said, _ = cut(place)
-        if (own := Path(place) / "generator").is_dir():
+        own = Path(place) / "generator"
+        if own.is_dir() and str(own.resolve()) != task.spec:
             raise ValueError(
                 f"policy {spec} has a generator of its own, which learned with it; play it there, "
                 f"--generators {own}, or name another one"

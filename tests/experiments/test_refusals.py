@@ -58,9 +58,10 @@ def test_a_policy_with_a_generator_of_its_own_is_not_played_on_another_unasked(
 ) -> None:
     shutil.copytree(PRETRAINED / "digits" / "nat" / "policies" / "adanat-T2", tmp_path / "co-trained")
     shutil.copytree(PRETRAINED / "digits" / "nat", tmp_path / "co-trained" / "generator")
-    asked = "evaluate.py --policy co-trained --steps 2 --images 40 --seeds 0 --output".split()
-    code, _, err = call(*asked, "refused")
+    asked = "evaluate.py --policy co-trained --steps 2 --images 40 --output refused".split()
+    code, _, err = call(*asked)
     assert code == 1 and "play it there, --generators co-trained/generator" in err
+    for flag in ("--generators", "--task"):  # then the next mistake is told
+        code, _, err = call(*asked, flag, "co-trained/generator", "--against", "nowhere")
+        assert code == 1 and "against 'nowhere' is not one of" in err
     assert not (tmp_path / "refused").exists()
-    code, _, err = call(*asked, "judged", "--generators", "co-trained/generator")
-    assert code == 0, err
