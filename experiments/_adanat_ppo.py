@@ -63,6 +63,8 @@ def load(args: Args) -> ScheduleScorer:
     next(explore(args.optimizer, search_config(args), config.env.steps, config.adanat.seed))
     configs = sample_configs(config, args.space, args.num_samples)
     if args.asha_rung is not None:
+        if world_size() > 1:
+            raise ValueError(f"asha-rung {args.asha_rung}: torchrun's processes train all; leave it out")
         check_rung(configs, args.asha_rung)
     return schedule_scorer(args, task)
 

@@ -38,15 +38,43 @@ GENERATORS = [
 # Of what is judged.
 JUDGED = [
     ("autonat_search.py --task shapes --table.candidates 4", "a schedule per class is for classes"),
-    ("autonat_search.py --task sudoku-4 --table.candidates 4", "is searched for whole images"),
-    ("evaluate.py --task sudoku-4 --conditions balanced", "conditions balanced: task 'sudoku-4' draws"),
+    ("autonat_search.py --task digits#given=left --table.candidates 4", "is searched for whole images"),
+    ("evaluate.py --task digits#given=left --conditions balanced", "draws the split's own images"),
     ("evaluate.py --seeds 0 0", TWICE),
     ("evaluate.py --weights w.pth", "weights w.pth: whose? name the network with --extractor"),
     ("evaluate.py --reference r.npz --split select", "split select: --reference stands in its place"),
 ]
 
+# Of what would have been ignored, or be told after a page of plans.
+IGNORED = [
+    ("train_task.py images --features 0", "features 0: it must be at least 1"),
+    ("train_task.py images --downsampling 0", "downsampling 0: it must be at least 2"),
+    ("train_task.py images --tokenizer digits --codebook-size 9", "as it is; leave out codebook_size"),
+    ("train_task.py images --tokenizer digits --tokenizer-updates 9", "leave out tokenizer_updates"),
+    ("train_task.py images#caption=text --conditions balanced", "texts are drawn as the data have them"),
+]
 
-@pytest.mark.parametrize(("line", "said"), [*TABLES, *GENERATORS, *JUDGED])
+
+def test_asha_is_no_matter_of_torchruns_ranks(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    asked = "adanat_ppo.py --asha-rung 2 --num-samples 2 --output refused".split()
+    code, _, err = call(*asked)
+    assert code == 1 and "asha-rung 2: torchrun's processes train all" in err
+    assert not (tmp_path / "refused").exists()
+
+
+def test_a_benchmark_measures_one_thing_at_a_time(call: Call, tmp_path: Path) -> None:
+    for both in ("plan ratios", "latency=3 plan", "latency=3 profile", "ratios profile"):
+        code, _, err = call("benchmark.py", *(f"--{flag}" for flag in both.split()))
+        assert code == 2 and "each is measured alone" in err
+    for mode in ("plan", "ratios"):
+        code, _, err = call("benchmark.py", f"--{mode}", "--json", "numbers.json")
+        assert code == 2 and f"json numbers.json: {mode} is printed alone" in err
+
+
+@pytest.mark.parametrize(("line", "said"), [*TABLES, *GENERATORS, *JUDGED, *IGNORED])
 def test_a_mistake_leaves_no_folder(call: Call, tmp_path: Path, line: str, said: str) -> None:
     code, out, err = call(*line.split(), "--output", tmp_path / "refused")
     assert code in (1, 2) and said in err and err.count("\n") == 1, err
