@@ -16,6 +16,7 @@ from agents.distributed.jobs import run_jobs
 from agents.studies.curves import Method, points
 from generators.checkpoints import write_atomic
 from generators.noise import derive_seed
+from generators.schedules import as_schedule
 from natgym.evaluation.scorer import Scorer
 from natgym.figures.trainings import curves_figure
 from natgym.rollouts import rollout
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
 def load(args: Args) -> list[tuple[Method, TrainingConfig]]:
     """Return all jobs, those of a method in a row; ValueError for what would fail later."""
-    task = args.train.env.load_task()
+    env = args.train.env
+    as_schedule(env.schedule, env.steps)
+    task = env.load_task()
     task.images("train")
     seeds = range(args.train.adanat.seed, args.train.adanat.seed + args.repeats)
     return [(method, args.train.but(seed=seed)) for method in args.methods for seed in seeds]

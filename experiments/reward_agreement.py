@@ -71,6 +71,8 @@ class Args:
 
     def __post_init__(self) -> None:
         at_least(1, self, "episodes", "images", "seeds", "threads")
+        if not self.rewards:
+            raise ValueError("rewards is empty; give at least one")
         for spec in self.rewards:
             self.config(spec)
 

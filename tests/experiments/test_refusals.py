@@ -51,6 +51,8 @@ IGNORED = [
     ("train_task.py images --downsampling 0", "downsampling 0: it must be at least 2"),
     ("train_task.py images --tokenizer digits --codebook-size 9", "as it is; leave out codebook_size"),
     ("train_task.py images --tokenizer digits --tokenizer-updates 9", "leave out tokenizer_updates"),
+    ("reward_agreement.py --rewards", "rewards is empty; give at least one"),
+    ("learning_curves.py --schedule nowhere --methods cma", "schedule 'nowhere' is neither a file nor"),
     ("train_task.py images#caption=text --conditions balanced", "texts are drawn as the data have them"),
 ]
 
