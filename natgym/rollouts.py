@@ -29,7 +29,7 @@ from generators.first_pass import FirstPass
 from generators.noise import HashNoise, Noise
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS
-from generators.tokenizers import Tokenizer, decode_all
+from generators.tokenizers import Tokenizer, decode_all, refuse_other_codes
 from natgym.observations import observe
 from natgym.policies import ACTIONS, Decision, Policy, decide, rules_of, told
 from natgym.rewards.checks import judged
@@ -257,6 +257,7 @@ def _drawn(
         generator, tokenizer = task.generator, task.tokenizer
     if tokenizer is None:
         raise ValueError("a live generator needs its tokenizer; give it, or a task in place of both")
+    refuse_other_codes(generator, tokenizer)
     if condition is None:
         every = generator.conditions() if task is None else task.every
         condition = balanced(every, num_images or 0)

@@ -23,6 +23,7 @@ from generators.images import Batch, SplitRows, labelled
 from generators.noise import derive_seed
 from generators.precision import precision_of
 from generators.rules import DecodeRules
+from generators.tokenizers import refuse_other_codes
 from natgym.evaluation.cost import Cost, counted
 from natgym.evaluation.protocol import EIGHT_BITS, EvaluationConfig, EvaluationProtocol, against
 from natgym.evaluation.scorer import Scorer
@@ -82,6 +83,7 @@ class Evaluator:
         self.task = task
         self.generator = task.generator
         self.tokenizer = task.tokenizer
+        refuse_other_codes(self.generator, self.tokenizer)
         if scorer is None:
             if config.split == "-":
                 raise ValueError("split '-' stands for statistics from a file; give the scorer that has them")

@@ -14,9 +14,11 @@ from generators.noise import HashNoise
 from generators.rules import GUIDANCE_FLOOR, DecodeRules
 from generators.schedules import PARAMETERS, DecodeParams, reference
 from natgym.env.vector import DecodeVectorEnv, Observation
+from natgym.evaluation.evaluator import Evaluator
 from natgym.policies import FixedPolicy
 from natgym.rewards import make_reward
 from natgym.rollouts import ACTIONS, Decision, Rollout, balanced, rollout
+from natgym.task import Task
 from rounding import assert_rounded
 
 N = 23
@@ -256,3 +258,11 @@ def test_a_reward_has_to_say_a_number_for_each_image(digits: Any, drawn: Rollout
     ):
         with pytest.raises(ValueError, match=wrong):
             draw(digits, reward=reward)
+
+
+def test_a_generator_on_another_tokenizer_is_refused(digits: Any) -> None:
+    other = Task.load("mnist").tokenizer
+    with pytest.raises(ValueError, match=r"generator has \(128, \(4, 4\)\), the tokenizer \(256, \(7, 7\)\)"):
+        rollout("reference", digits.generator, other, digits.generator.conditions(), seed=0)
+    with pytest.raises(ValueError, match="use a pair"):
+        Evaluator(digits.like(tokenizer=other))
