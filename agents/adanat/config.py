@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # flags and their mistakes are told without torch
 SEARCHED = "static-search"  # the schedule that a script searches
 ADANAT = "adanat"  # the learned policy
 STEP_ONLY = "step-only"  # a policy that sees the step alone, and the folder of its trainings
+STOPPED = "stopped-by-asha"  # in the folder of a trial that does not go on, not even when resumed
 KINDS = (STEP_ONLY, ADANAT)  # what is trained alike
 
 

@@ -27,7 +27,6 @@ from natgym.runs import MetricsLog
 
 TRAINING = "training.json"  # config.json is a script's
 WRITTEN = ("metrics.csv", "checkpoint.pt", "policy", "last")
-STOPPED = "stopped-by-asha"  # in the folder of a trial that does not go on, not even when resumed
 
 
 class TrainingFolder:
