@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from agents.adanat.beside import scorer_beside, search_beside
 from agents.adanat.config import ADANAT, SEARCHED, TrainingConfig
+from agents.adanat.learned import refuse_unfit
 from agents.adanat.plan import refuse_too_large
 from agents.adanat.sweeps import check_rung, sample_configs
 from agents.adanat.trainings import kept_policy
@@ -57,9 +58,11 @@ def load(args: Args) -> ScheduleScorer:
     task.images("train")
     ranks = max(args.workers, world_size())
     Ranks(0, ranks).share(config.env.trajectories, config.env.group)
+    configs = sample_configs(config, args.space, args.num_samples)
+    for one in configs:
+        refuse_unfit(one, task)
     refuse_too_large(config, ranks)
     next(explore(args.optimizer, search_config(args), config.env.steps, config.adanat.seed))
-    configs = sample_configs(config, args.space, args.num_samples)
     if args.asha_rung is not None:
         check_rung(configs, args.asha_rung)
     return scorer_beside(config, task, threads=args.threads)

@@ -12,6 +12,7 @@ from _cli import PLACES, open_run
 from _progress import progress
 
 from agents.adanat.config import KINDS, TrainingConfig
+from agents.adanat.learned import refuse_unfit
 from agents.distributed.jobs import run_jobs
 from agents.studies.curves import Method, points
 from generators.checkpoints import write_atomic
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 def load(args: Args) -> list[tuple[Method, TrainingConfig]]:
     """Return all jobs, those of a method in a row; ValueError for what would fail later."""
     task = args.train.env.load_task()
+    refuse_unfit(args.train, task)
     task.images("train")
     seeds = range(args.train.adanat.seed, args.train.adanat.seed + args.repeats)
     return [(method, args.train.but(seed=seed)) for method in args.methods for seed in seeds]
