@@ -304,8 +304,12 @@ class TrainingConfig:
                 f"{env.trajectories}"
             )
         if env.adversary and env.rewards.adversarial.projected:
-            for rows in (env.trajectories, adanat.discriminator_batch, adanat.evaluation_images):
-                groups_of(rows)
+            try:
+                for rows in (env.trajectories, adanat.discriminator_batch, adanat.evaluation_images):
+                    groups_of(rows)
+            except ValueError:
+                env.rewards.adversarial.refuse_absent()  # a name that was mistyped, perhaps
+                raise
 
     @classmethod
     def of(cls, **settings: Any) -> TrainingConfig:
