@@ -71,7 +71,7 @@ def search_schedule(args: Args, generator: nn.Module, folder: Path, number: int,
     """Search a schedule for a generator; what was measured before is not measured again."""
     scorer = ScheduleScorer(Task.load(args.task, generator=generator), threads=args.threads)
     seed = derive_seed(args.seed, "round", number)
-    search = Search(args.optimizer, args.search, args.steps, seed, folder / "search.csv")
+    search = Search(args.optimizer, scorer.suited(args.search), args.steps, seed, folder / "search.csv")
     found = search.run(
         scorer, lambda *done: bar.set_postfix(best=f"{min(search.known.values()).distance:.3f}")
     )

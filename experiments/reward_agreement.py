@@ -27,7 +27,9 @@ def config_of(base: TrainingConfig, spec: str) -> TrainingConfig:
         settings = {key: type(usual[key])(text) for key, text in texts.items()}
     except (TypeError, ValueError):
         raise ValueError(f"reward {spec!r}: a setting is not a number where one is needed") from None
-    return base.but(reward=name, adversarial=AdversarialConfig(**settings))
+    config = base.but(reward=name, adversarial=AdversarialConfig(**settings))
+    config.env.rewards.adversarial.refuse_absent()
+    return config.but(rewards=config.env.rewards.only([name]))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -113,6 +113,7 @@ class AdversarialReward:
         device: torch.device | str = "cpu",
         classifier: Classifier | None = None,
     ) -> None:
+        config.refuse_absent()
         self.config, self.needs_batch = config, config.projected
         self._sizes = image_shape, condition_width
         self._classifier, self._device = classifier, device
