@@ -133,6 +133,11 @@ def labelled_policy(
             if policy_class is not None and not is_own(folder):
                 raise ValueError(f"{folder} holds a policy of natgym's own class; leave out policy_class")
             return path.name, _learned(folder, generator, policy_class)
+    if str(spec).partition(":")[0] in NAMES:
+        raise ValueError(
+            f"policy {str(spec)!r} is a name, not something saved; it is played in a number of steps, as by "
+            f"agents.named.find_policy({str(spec)!r}, steps, generator)"
+        )
     raise ValueError(
         f"policy {str(path)!r} is not a file, no run folder with policy/ or strategy.json, and not one of "
         + ", ".join(NAMES)

@@ -12,17 +12,19 @@ import torch
 from _cli import PLACES, open_run
 from _progress import progress
 from _ranks import begun
-from _table import Contestant, differences, judge, show_differences
+from _table import Contestant, check_table, differences, judge, show_differences
 from _trials import train_trials
 from tqdm import tqdm
 
+from agents.adanat.beside import scorer_beside, search_beside
 from agents.adanat.config import ADANAT, SEARCHED, TrainingConfig
+from agents.adanat.learned import refuse_unfit
 from agents.adanat.plan import refuse_too_large
 from agents.adanat.sweeps import check_rung, sample_configs
 from agents.adanat.trainings import kept_policy
 from agents.autonat.config import SearchConfig
 from agents.autonat.scorer import ScheduleScorer
-from agents.autonat.search import Search, explore
+from agents.autonat.search import explore
 from agents.distributed.ranks import Ranks
 from agents.distributed.workers import process_group, rank, world_size
 from agents.named import load_policy, shipped_strategy
@@ -35,11 +37,9 @@ from natgym.figures.explorations import Play, write_for_report
 from natgym.figures.policies import by_class_figure, parameters_figure, samples_figure
 from natgym.figures.trainings import learning_figure
 from natgym.metrics.pixels import PIXELS
-from natgym.names.prices import mean
 from natgym.policies import FixedPolicy, baselines
 from natgym.runs import Run, read_metrics, write_config
 from natgym.settings import setting
-from natgym.task import Task
 
 if TYPE_CHECKING:
     from adanat_ppo import Args
@@ -56,21 +56,19 @@ def load(args: Args) -> ScheduleScorer:
         as_schedule(config.env.schedule, config.env.steps)
     task = config.env.load_task()
     task.images("train")
+    check_table(task, args.images, args.evaluation_seeds)
     ranks = max(args.workers, world_size())
     Ranks(0, ranks).share(config.env.trajectories, config.env.group)
+    configs = sample_configs(config, args.space, args.num_samples)
+    for one in configs:
+        refuse_unfit(one, task)
     refuse_too_large(config, ranks)
     next(explore(args.optimizer, search_config(args), config.env.steps, config.adanat.seed))
-    configs = sample_configs(config, args.space, args.num_samples)
     if args.asha_rung is not None:
+        if world_size() > 1:
+            raise ValueError(f"asha-rung {args.asha_rung}: torchrun's processes train all; leave it out")
         check_rung(configs, args.asha_rung)
-    return schedule_scorer(args, task)
-
-
-def schedule_scorer(args: Args, task: Task) -> ScheduleScorer:
-    """Return what measures schedules of a task by what its trainings are measured by."""
-    config = args.train
-    aim: dict[str, Any] = {"objective": config.adanat.objective, "price": mean(config.env.price)}
-    return ScheduleScorer(task, rules=config.env.rules, threads=args.threads, **aim)
+    return scorer_beside(config, task, threads=args.threads)
 
 
 def search_config(args: Args) -> SearchConfig:
@@ -123,9 +121,8 @@ def search_schedule(args: Args, run: Run, scorer: ScheduleScorer, bar: tqdm) -> 
     """Search the best static schedule, or go on with the search; its file goes into the run folder."""
     bar.set_description("static search")
     bar.set_postfix()
-    config, env = scorer.suited(search_config(args)), args.train.env
-    log = run.folder / "search.csv"
-    search = Search(args.optimizer, config, env.steps, args.train.adanat.seed, log)
+    config, log = search_config(args), run.folder / "search.csv"
+    search = search_beside(args.train, scorer, args.optimizer, config, log)
     bar.update(search.spent)
     winner = search.run(scorer, lambda evaluation, measured: bar.update(evaluation.images))
     bar.update(config.total - search.spent)  # too little for another generation
@@ -207,7 +204,7 @@ def contest(
         folder, own = best_of(trained, kind).folder, scorer
         if (folder / "generator").is_dir():
             task = scorer.task.like(generator=folder / "generator")
-            own = schedule_scorer(args, task)
+            own = scorer_beside(args.train, task, threads=args.threads)
             contestants[kind.replace(ADANAT, SEARCHED)] = static._replace(scorer=own)
         contestants[kind] = Contestant(load_policy(folder, own.task), spent, own)
     return contestants

@@ -14,13 +14,15 @@ from _progress import progress
 from _trials import train_trials
 from tqdm import tqdm
 
+from agents.adanat.beside import scorer_beside, search_beside
 from agents.adanat.config import STEP_ONLY
 from agents.adanat.sweeps import Trial
 from agents.adanat.trainings import Training, finished_trainings
 from agents.autonat.class_table import ClassTable
+from agents.autonat.config import SearchConfig
 from agents.autonat.scorer import ScheduleScorer
-from agents.autonat.search import Search
-from agents.studies.adaptivity import Shuffled, mean_schedule
+from agents.autonat.search import explore
+from agents.studies.adaptivity import Shuffled, can_shuffle, mean_schedule
 from generators.checkpoints import from_pretrained
 from generators.noise import derive_seed
 from generators.schedules import as_schedule
@@ -31,9 +33,12 @@ from natgym.evaluation.tables import format_table, table_row
 from natgym.figures.comparisons import differences_figure
 from natgym.figures.explorations import Play, write_for_report
 from natgym.figures.policies import adaptivity, by_class_figure, parameters_figure
+from natgym.names.spaces import REVEAL, TOKENS
 from natgym.policies import FixedPolicy
-from natgym.rollouts import Policy
+from natgym.rollouts import BATCH, Policy
 from natgym.runs import Run, write_config
+from natgym.settings import setting
+from natgym.task import Task
 
 if TYPE_CHECKING:
     from adaptivity import Args
@@ -46,22 +51,69 @@ MEAN = "mean schedule"
 ACROSS = "shuffled"
 WITHIN = "shuffled in class"
 POLICY = "policy"
+WITHIN_CLASS = {WITHIN: True, ACROSS: False}
 ROWS = (START, EQUAL, TABLE, SHUFFLED, STEP_ONLY, MEAN, ACROSS, WITHIN, POLICY)
 
 
-def load(args: Args) -> tuple[list[Training], ScheduleScorer]:
-    """Return the trainings and what measures schedules; ValueError for what would fail later."""
+class Loaded(NamedTuple):
+    """What a study needs.
+
+    Attributes:
+        trained: the trainings.
+        scorer: of schedules, by what the trainings were measured by.
+        evaluator: of the table.
+        table: a schedule per class, if one was given.
+        shuffled: the rows of shuffled policies in whose batches no image is alone.
+    """
+
+    trained: list[Training]
+    scorer: ScheduleScorer
+    evaluator: Evaluator
+    table: ClassTable | None
+    shuffled: list[str]
+
+
+def load(args: Args) -> Loaded:
+    """Return what the study needs; ValueError for what would fail later."""
     torch.set_num_threads(1)  # sums in one order; the CPUs are used by drawing batches side by side
     if not args.runs:
         raise ValueError("no run is given; name run folders of adanat_ppo.py")
     found = [one for run in args.runs for one in finished_trainings(Path(run))]
     first = found[0].config
-    for name in ("task", "generator", "steps", "rules", "device"):
-        values = {getattr(one.config.env, name) for one in found}
+    for name in ("task", "generator", "steps", "rules", "device", "precision", "price", "objective"):
+        values = dict.fromkeys(setting(one.config, name) for one in found)
         if len(values) > 1:
             raise ValueError(f"the trainings differ in {name} ({', '.join(map(str, values))}); give others")
-    scorer = ScheduleScorer(first.env.load_task(), rules=first.env.rules, threads=args.threads)
-    return found, scorer
+    if any(one.config.env.actions in (REVEAL, TOKENS) for one in found):
+        raise ValueError("a training's policy chooses tokens, which none of its controls does; give others")
+    scorer = scorer_beside(first, threads=args.threads)
+    table = load_table(args, scorer.task, first.env.steps)
+    for one in found if args.equal else ():
+        next(explore(args.optimizer, scorer.suited(equal_search(args, one)), first.env.steps, 0))
+    evaluator = scorer.evaluator(args.images, args.evaluation_seeds)
+    drawn = evaluator.conditions(args.evaluation_seeds[0])
+    shuffled = [name for name, within in WITHIN_CLASS.items() if can_shuffle(drawn, within)]
+    return Loaded(found, scorer, evaluator, table, shuffled)
+
+
+def equal_search(args: Args, one: Training) -> SearchConfig:
+    """Return the search of as many images as a policy has cost."""
+    return dataclasses.replace(args.search, budget=one.spent)
+
+
+def load_table(args: Args, task: Task, steps: int) -> ClassTable | None:
+    """Return the class table that is asked for; ValueError if it is of other classes or steps."""
+    if args.table is None:
+        return None
+    table = ClassTable.load(args.table)
+    classes = 0 if task.has("encoder") else len(task.generator.conditions())  # texts are none
+    if len(table.assignment) != classes:
+        raise ValueError(
+            f"table {args.table} is of {len(table.assignment)} classes, {task} has {classes}; give its own"
+        )
+    if table.steps != steps:
+        raise ValueError(f"table {args.table} has {table.steps} steps, the trainings {steps}; give theirs")
+    return table
 
 
 class Controls(NamedTuple):
@@ -83,14 +135,21 @@ class Controls(NamedTuple):
         self.spent[name].append(spent)
 
 
-def dissect(args: Args, trained: list[Training], scorer: ScheduleScorer, bar: tqdm) -> Controls:
+def left_out(shuffled: list[str]) -> list[str]:
+    """Return a sentence for each row of shuffled policies that there is not."""
+    alone = {WITHIN: "the only one of its class", ACROSS: "alone"}
+    missing = [name for name in WITHIN_CLASS if name not in shuffled]
+    return [f"{name}: left out; in a batch of at most {BATCH} an image is {alone[name]}." for name in missing]
+
+
+def dissect(args: Args, loaded: Loaded, bar: tqdm) -> Controls:
     """Take each policy apart: its start, its mean schedule, and itself on the features of others."""
     controls = Controls(defaultdict(list), defaultdict(list), [])
+    trained, scorer, _, table, shuffled = loaded
     task, steps = scorer.task, trained[0].config.env.steps
     specs = {one.config.env.schedule for one in trained}
     starts = {spec: FixedPolicy(as_schedule(spec, steps)) for spec in specs}
-    table = None if args.table is None else ClassTable.load(args.table)
-    shuffled = None if table is None else table.shuffled(0)
+    shuffled_table = None if table is None else table.shuffled(0)
     for one in trained:
         actor: Any = from_pretrained(one.folder / "policy", one.config.env.device)
         seed = derive_seed(one.config.adanat.seed, "dissect")
@@ -100,10 +159,10 @@ def dissect(args: Args, trained: list[Training], scorer: ScheduleScorer, bar: tq
         controls.add(START, starts[one.config.env.schedule], one.searched)
         if table is not None:
             controls.add(TABLE, table, None)  # what it has cost is not known here
-            controls.add(SHUFFLED, shuffled, None)
-        controls.add(MEAN, FixedPolicy(mean_schedule(drawn)), one.spent)
-        controls.add(WITHIN, Shuffled(actor, within_class=True, seed=seed), one.spent)
-        controls.add(ACROSS, Shuffled(actor, within_class=False, seed=seed), one.spent)
+            controls.add(SHUFFLED, shuffled_table, None)
+        controls.add(MEAN, FixedPolicy(mean_schedule(drawn, steps)), one.spent)
+        for name in shuffled:
+            controls.add(name, Shuffled(actor, within_class=WITHIN_CLASS[name], seed=seed), one.spent)
         controls.add(POLICY, actor, one.spent)
     return controls
 
@@ -133,10 +192,10 @@ def search_equal(
     (run.folder / "searches").mkdir(exist_ok=True)
     for index, one in enumerate(trained):
         bar.set_description(f"static search {index + 1}/{len(trained)}")
-        config = dataclasses.replace(args.search, budget=one.spent)
+        config = equal_search(args, one)
         seed = derive_seed(one.config.adanat.seed, "equal")
         log = run.folder / f"searches/{index:03d}.csv"
-        search = Search(args.optimizer, config, one.config.env.steps, seed, log)
+        search = search_beside(one.config, scorer, args.optimizer, config, log, seed=seed)
         bar.update(search.spent)
         winner = search.run(scorer, lambda evaluation, measured: bar.update(evaluation.images))
         bar.update(one.spent - search.spent)
@@ -214,10 +273,12 @@ def show(differences: list[Difference], shares: pd.DataFrame, count: int) -> Non
     print(shares.to_string(float_format="{:.3f}".format))
 
 
-def total_images(args: Args, trained: list[Training]) -> int:
+def total_images(args: Args, loaded: Loaded) -> int:
     """Return how many images the run draws up to its figures."""
+    trained = loaded.trained
     starts = {one.config.env.schedule for one in trained}
-    rows = (5 + args.equal) * len(trained) + len(starts) + 2 * (args.table is not None)
+    own = 3 + len(loaded.shuffled) + args.equal
+    rows = own * len(trained) + len(starts) + 2 * (args.table is not None)
     missing = sum(one.config.total_images for one in trained if one.step_only is None)
     searches = sum(one.spent for one in trained) if args.equal else 0
     table = rows * len(args.evaluation_seeds) * args.images
@@ -225,13 +286,15 @@ def total_images(args: Args, trained: list[Training]) -> int:
 
 
 def work(args: Args) -> None:
-    args, run, (trained, scorer) = open_run("adaptivity", args, PLACES, load)
-    with progress(total=total_images(args, trained), unit="img", unit_scale=True, smoothing=0.05) as bar:
-        controls = dissect(args, trained, scorer, bar)
+    args, run, loaded = open_run("adaptivity", args, PLACES, load)
+    trained, scorer, evaluator, *_ = loaded
+    for sentence in left_out(loaded.shuffled):
+        print(sentence)
+    with progress(total=total_images(args, loaded), unit="img", unit_scale=True, smoothing=0.05) as bar:
+        controls = dissect(args, loaded, bar)
         train_step_only(args, run, trained, controls, bar)
         if args.equal:
             search_equal(args, run, trained, scorer, controls, bar)
-        evaluator = scorer.evaluator(args.images, args.evaluation_seeds)
         rows, differences = judge(controls, evaluator, bar)
     rows += evaluator.floors(scorer.task.images("train"))
     shares = mean_shares(controls.frames)
@@ -244,7 +307,7 @@ def work(args: Args) -> None:
     )
     count, env = len(trained), trained[0].config.env
     over = f"Rows but the last: mean and standard deviation over {count} trainings, of means over the seeds."
-    legend = [*evaluator.legend().splitlines(), over]
+    legend = [*evaluator.legend().splitlines(), over, *left_out(loaded.shuffled)]
     print(format_table(rows), *legend, sep="\n")
     show(differences, shares, count)
     illustrate(args, run, scorer, controls, differences)

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from _cli import PLACES, open_run
 from _progress import progress
+from _table import check_table
 from torch import Tensor
 from tqdm import tqdm
 
@@ -48,8 +49,11 @@ def load(args: Args) -> ScheduleScorer:
         next(explore(optimizer, args.search, args.steps, args.seed))
     where: dict[str, Any] = {"device": args.device, "precision": args.precision}
     task = Task.load(args.task, generator=args.generator, **where)
+    check_table(task, args.images, args.evaluation_seeds)
     aim: dict[str, Any] = {"objective": args.objective, "price": args.price}
-    return ScheduleScorer(task, rules=args.rules, threads=args.threads, **aim)
+    scorer = ScheduleScorer(task, rules=args.rules, threads=args.threads, **aim)
+    images_of_table(args, scorer)
+    return scorer
 
 
 class Found(NamedTuple):
@@ -98,7 +102,8 @@ def log_file(run: Run, optimizer: str, seed: int) -> Path:
 
 
 def images_of_table(args: Args, scorer: ScheduleScorer) -> int:
-    """Return how many images the search for a schedule per class takes."""
+    """Return how many images the search for a schedule per class takes; ValueError if the task has no
+    classes to search for."""
     if not args.table.candidates:
         return 0
     if scorer.task.has("encoder"):
@@ -267,7 +272,7 @@ def illustrate(args: Args, run: Run, scorer: ScheduleScorer, found: Found, legen
         f"{args.task}, T = {args.steps}, seed {args.seed}; dots: evaluations, line: median of a generation, "
         "diamond: the winner of the second look, on fresh noise, and its standard error"
     )
-    run.write_figure("search", search_figure(logs, note))
+    run.write_figure("search", search_figure(logs, note, scorer.objective.words))
     policies: dict[str, Policy] = {"reference": FixedPolicy(shown["reference"])}
     policies |= {found.chosen[0]: FixedPolicy(found.best)}
     policies |= {} if found.classes is None else {TABLE: found.classes}

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from _cli import open_run
 from _progress import progress
+from _table import check_table
 from torch import nn
 from tqdm import tqdm
 
@@ -42,6 +43,7 @@ def check(args: Args) -> None:
     """Raise ValueError for what would fail later."""
     as_schedule(args.schedule, args.steps)
     next(explore(args.optimizer, args.search, args.steps, args.seed))
+    check_table(Task.load(args.task), args.images, args.evaluation_seeds)
     make_trainer(args, MaskLaw())
 
 
@@ -69,7 +71,7 @@ def search_schedule(args: Args, generator: nn.Module, folder: Path, number: int,
     """Search a schedule for a generator; what was measured before is not measured again."""
     scorer = ScheduleScorer(Task.load(args.task, generator=generator), threads=args.threads)
     seed = derive_seed(args.seed, "round", number)
-    search = Search(args.optimizer, args.search, args.steps, seed, folder / "search.csv")
+    search = Search(args.optimizer, scorer.suited(args.search), args.steps, seed, folder / "search.csv")
     found = search.run(
         scorer, lambda *done: bar.set_postfix(best=f"{min(search.known.values()).distance:.3f}")
     )

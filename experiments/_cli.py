@@ -92,7 +92,7 @@ def main(
         if _interrupts(error):
             how, code = ("terminated", 143) if _terminated else ("interrupted", 130)
             resumes = hasattr(config_class, "resume")
-            onward = "--resume FOLDER goes on with the run" if resumes else "it has to begin anew"
+            onward = "--resume FOLDER goes on, if it kept anything" if resumes else "it has to begin anew"
             print(f"\n{script}: {how}; {onward}", file=sys.stderr)
             sys.exit(code)
         if isinstance(error, BrokenPipeError) and _unread():  # they have read enough, as `| head` has

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ import torch
 from _cli import open_run
 from _progress import progress
 
-from agents.named import describe, find_all, find_policies
+from agents.named import cut, describe, find_all, find_policies
 from generators.conditions import in_rows
 from generators.data import SplitName
 from generators.files import read_json, reading
@@ -58,12 +58,17 @@ class Evaluation:
         self.clip: Any = None if args.clip is None else CLIP(args.clip, args.device)
         self.statistics = None if args.reference is None else Reference.load(args.reference, self.extractor)
         self.plays = {name: self._plays(task.generator) for name, task in self.tasks.items()}
+        if not args.generators:
+            refuse_own_generators(args.policy, self.task)
         if args.precision != "float32":  # policies are found by the weights as they are saved
             self.tasks = {name: task.in_precision(args.precision) for name, task in self.tasks.items()}
         labels = {label for plays in self.plays.values() for label, _ in plays}
         self.against = args.against or next(iter(self.plays.values()))[0][0]
         if self.against not in labels:
             raise ValueError(f"against {self.against!r} is not one of {', '.join(sorted(labels))}")
+        real, self.spare = self._real()
+        scorer = self._judge(real)
+        self.evaluators = {name: self._evaluator(task, scorer) for name, task in self.tasks.items()}
 
     def _plays(self, generator: Any) -> list[tuple[str, Policy]]:
         find = partial(find_policies, steps=self.args.steps, generator=generator)
@@ -82,7 +87,7 @@ class Evaluation:
         refuse_too_few(args.num_images, extractor)
         return extractor
 
-    def real(self) -> tuple[Any, Any]:
+    def _real(self) -> tuple[Any, Any]:
         """Return the reference, and a split of real images whose row is the floor, if there is one."""
         if self.statistics is not None:
             return self.statistics, None
@@ -90,11 +95,11 @@ class Evaluation:
         other: SplitName = "select" if args.split == "train" else "train"
         return self.task.images(args.split), self.task.images(other)
 
-    def judge(self, real: Any) -> Scorer:
+    def _judge(self, real: Any) -> Scorer:
         """Return the judge of all generators' images."""
         return Scorer(self.classifier, real, extractor=self.extractor, quantise=self.args.quantise)
 
-    def evaluator(self, task: Task, scorer: Scorer) -> Evaluator:
+    def _evaluator(self, task: Task, scorer: Scorer) -> Evaluator:
         """Return what evaluates policies of one generator."""
         args = self.args
         config = EvaluationConfig(
@@ -145,6 +150,20 @@ class Evaluation:
         )
 
 
+def refuse_own_generators(policies: Sequence[str], task: Task) -> None:
+    """Raise ValueError if a policy learned beside a generator that learned too, and a task has another."""
+    for spec in policies:
+        place, said, _ = cut(spec)
+        while said:
+            place, said, _ = cut(place)
+        own = Path(place) / "generator"
+        if own.is_dir() and str(own.resolve()) != task.spec:
+            raise ValueError(
+                f"policy {spec} has a generator of its own, which learned with it; play it there, "
+                f"--generators {own}, or name another one"
+            )
+
+
 def judged(
     label: str, policy: Policy, evaluator: Evaluator, progress: Callable[[int], object]
 ) -> dict[str, Any]:
@@ -177,14 +196,12 @@ def evaluate(args: Args) -> None:
     """Draw and judge; print the table and write the run folder."""
     args, run, evaluation = open_run("evaluate", args, PLACES, Evaluation)
     known = finished(run.folder)
-    real, spare = evaluation.real()
-    scorer = evaluation.judge(real)
     rows: list[dict[str, Any]] = []
     count = sum(map(len, evaluation.plays.values()))
     each = len(args.seeds) * args.num_images
     with progress(total=count * each, unit="img", unit_scale=True) as bar:
         for name, task in evaluation.tasks.items():
-            evaluator = evaluation.evaluator(task, scorer)
+            evaluator = evaluation.evaluators[name]
             of_generator = []
             for policy_name, policy in evaluation.plays[name]:
                 place = label, _ = evaluation.label(name, policy_name), policy.steps
@@ -200,8 +217,8 @@ def evaluate(args: Args) -> None:
             rows += set_against(of_generator, evaluation.label(name, evaluation.against))
     bars = f"{evaluation.task.name}; bars: 95 % t-intervals over {len(args.seeds)} evaluation seeds"
     run.write_figure("frontier", frontier_figure(rows, bars))
-    if spare is not None:
-        rows += evaluator.floors(spare)
+    if evaluation.spare is not None:
+        rows += evaluator.floors(evaluation.spare)
     run.write_results(evaluator.manifest(), rows)
     note = f"difference: to {evaluation.against} at the same T, paired over the seeds, with 95 % t-interval"
     print(f"{format_table(rows, FULL_COLUMNS)}\n{evaluator.legend()}\n{note}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from _progress import progress
+from _table import check_table
 
 from agents.named import find_policy
 from agents.studies.distilled import by_class, static
@@ -31,6 +32,8 @@ def work(args: Args) -> None:
         Explored(policy, args.action_std, ())  # says before there is a folder what it can't explore
     if args.minari is not None:
         refuse_name(args.minari)
+    if args.distill:
+        check_table(task, args.evaluation_images, args.seeds)
     run = Run.create("export_episodes", args.output, args)
     with progress(total=args.images, unit="img", unit_scale=True) as bar:
         played = record(

@@ -76,6 +76,15 @@ def grid(pictures_NHWC: np.ndarray, columns: int) -> np.ndarray:
     return strip([list(filled[column::columns]) for column in range(columns)])
 
 
+def columns_of(args: Args, task: Task, number: int) -> int:
+    """Return the columns of a grid of so many images: of prompts a row for each, else the conditions in
+    turn if they are few, or a square."""
+    if args.texts:
+        return args.n or 8
+    kinds = len(args.label) or len(task.every)
+    return args.columns or (kinds if 1 < kinds <= 20 else math.ceil(math.sqrt(number)))
+
+
 def write_sheets(args: Args, task: Task, drawn: dict[str, Rollout]) -> None:
     """Write a row for each prompt, a panel for each policy; PAGE prompts a file."""
     names, each = list(args.texts) or ["all"], args.n or (8 if args.texts else 64)
@@ -106,9 +115,6 @@ def work(args: Args) -> None:
             name: rollout(policy, task, condition=condition, progress=bar.update, **how)
             for name, policy in policies.items()
         }
-    kinds = len(args.label) or len(task.every)
-    columns = args.columns or (kinds if 1 < kinds <= 20 else math.ceil(math.sqrt(len(condition))))
-    columns = (args.n or 8) if args.texts else columns
     args.output.parent.mkdir(parents=True, exist_ok=True)
     first = next(iter(drawn.values()))
     if begun is not None:
@@ -117,10 +123,11 @@ def work(args: Args) -> None:
         write_sheets(args, task, drawn)
     else:
         pictures = enlarged(to_uint8(as_rgb(first.images_NCHW)), args.enlarge)
-        save_film(args.output, [[grid(pictures, columns)]])
+        save_film(args.output, [[grid(pictures, columns_of(args, task, len(condition)))]])
     if args.film:
         order = by_prompt(len(args.texts) or 1, len(condition) // (len(args.texts) or 1)).numpy()
         frames = film(first, task.tokenizer, rows=len(condition))
+        columns = columns_of(args, task, len(condition))
         shown = [[grid(np.stack(frame)[order], columns)] for frame in frames]
         save_film(args.paths[-1], shown, fps=args.fps)
     of = f" of {len(args.texts)} prompts" if args.texts else ""

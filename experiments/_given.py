@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from generators.conditions import Condition, balanced
@@ -57,12 +58,11 @@ class Begun(NamedTuple):
 def begin(args: Args, task: Task) -> Begun:
     """Read what the flags name."""
     tokenizer = task.tokenizer
-    channels, height, width = tokenizer.image_shape
-    size = height if height == width else None
+    _, height, width = tokenizer.image_shape
     if args.mask is None:
         hidden_L = hidden_region(args.region, tokenizer.grid)
     else:
-        hidden_L = hidden_pixels(_read([args.mask], size, "L")[0, 0] > 127, tokenizer.grid)
+        hidden_L = hidden_pixels(_read([args.mask], (1, height, width))[0, 0] > 127, tokenizer.grid)
     own = None
     if args.given == (SELECT,):
         real = task.images("select")
@@ -70,17 +70,23 @@ def begin(args: Args, task: Task) -> Begun:
         images_GCHW, own = real[rows], task.read(real.condition[rows])
     else:
         paths = [Path(name) for name in args.given]
-        images_GCHW = _read(paths, size, "L" if channels == 1 else "RGB").float() / 255
+        images_GCHW = _read(paths, tokenizer.image_shape).float() / 255
     with torch.no_grad():
         ids_GL = tokenizer.encode(images_GCHW.to(task.device)).cpu().long()
     return Begun(images_GCHW, ids_GL, hidden_L, own)
 
 
-def _read(paths: Sequence[Path], size: int | None, mode: ColorMode) -> Tensor:
-    """Return images (N, C, H, W), uint8; ValueError if a file is not there."""
+def _read(paths: Sequence[Path], shape_CHW: tuple[int, int, int]) -> Tensor:
+    """Return images (N, C, H, W), uint8, resized and cropped; ValueError if a file is not there."""
     if absent := [path for path in paths if not path.is_file()]:
         raise ValueError(f"{absent[0]} is no file; give the path of an image")
-    return ImageFiles(paths, size, mode)[torch.arange(len(paths))]
+    from torchvision.transforms.functional import pil_to_tensor, to_pil_image  # here: it takes a second
+
+    channels, height, width = shape_CHW
+    mode: ColorMode = "L" if channels == 1 else "RGB"
+    read = [to_pil_image(ImageFiles([path], None, mode)[torch.tensor([0])][0]) for path in paths]
+    fitted = [ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC) for image in read]
+    return torch.stack([pil_to_tensor(image) for image in fitted])
 
 
 def condition_of(args: Args, task: Task, begun: Begun) -> Given:

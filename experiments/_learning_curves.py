@@ -12,10 +12,13 @@ from _cli import PLACES, open_run
 from _progress import progress
 
 from agents.adanat.config import KINDS, TrainingConfig
+from agents.adanat.learned import refuse_unfit
 from agents.distributed.jobs import run_jobs
 from agents.studies.curves import Method, points
 from generators.checkpoints import write_atomic
 from generators.noise import derive_seed
+from generators.schedules import as_schedule
+from natgym.evaluation.objective import Objective
 from natgym.evaluation.scorer import Scorer
 from natgym.figures.trainings import curves_figure
 from natgym.rollouts import rollout
@@ -27,7 +30,10 @@ if TYPE_CHECKING:
 
 def load(args: Args) -> list[tuple[Method, TrainingConfig]]:
     """Return all jobs, those of a method in a row; ValueError for what would fail later."""
-    task = args.train.env.load_task()
+    env = args.train.env
+    as_schedule(env.schedule, env.steps)
+    task = env.load_task()
+    refuse_unfit(args.train, task)
     task.images("train")
     seeds = range(args.train.adanat.seed, args.train.adanat.seed + args.repeats)
     return [(method, args.train.but(seed=seed)) for method in args.methods for seed in seeds]
@@ -42,16 +48,16 @@ def follow(args: Args, folder: Path, method: Method, config: TrainingConfig, tel
     torch.set_num_threads(1)
     task = config.env.load_task()
     scorer = Scorer(task.score_extractor, task.images("select"))  # type: ignore[arg-type]
-    condition = task.asked(args.images)
+    objective = Objective(config.adanat.objective, config.env.price)
+    condition, seed = task.asked(args.images, "select"), derive_seed("curves")
     search = args.search.beside(config.total_images)
     log = path.with_suffix(".log")
     log.unlink(missing_ok=True)  # of a search that was interrupted, whose seconds are not known
     rows = []
     for point in points(method, config, search, log=log, every=args.every):
-        drawn = rollout(
-            point.policy, task, condition=condition, seed=derive_seed("curves"), rules=config.env.rules
-        )
-        distance, error = scorer.distance_and_error(drawn.images_NCHW)
+        drawn = rollout(point.policy, task, condition=condition, seed=seed, rules=config.env.rules)
+        looked = scorer.look([(drawn.images_NCHW, condition)])
+        distance, error = objective(scorer, looked, drawn.nfe_N, seed)
         rows.append(
             {
                 "method": method,
@@ -131,7 +137,8 @@ def write(args: Args, run: Run, folder: Path) -> None:
         f"{env.task_name}, T = {env.steps}; line: mean of {args.repeats} runs, band: their range; "
         f"each point: {args.images:,} images on fresh noise, select split"
     )
-    run.write_figure("curves", curves_figure(curves, note))
+    title = Objective(args.train.adanat.objective, env.price).title
+    run.write_figure("curves", curves_figure(curves, note, title))
     ends = curves.groupby(["method", "seed"])["distance"].last().groupby("method").mean()
     searches = [method for method in args.methods if method not in KINDS]
     level = float(ends[searches or list(args.methods)].min())

@@ -229,7 +229,15 @@ PLACES = ("resume", "threads", "device", "cache")
 def load(args: Args) -> Pairs:
     """Return the pairs; ValueError for what would fail later."""
     pairs = load_pairs(args.pairs)
-    split_pairs(pairs, known=args.known, known_names=args.known_names)
+    num_old = len(split_pairs(pairs, known=args.known, known_names=args.known_names).old)
+    number = int(args.num_categories) if args.num_categories.isdecimal() else num_old
+    if not num_old <= number <= len(pairs):
+        raise ValueError(
+            f"num_categories {number}: there are {num_old} old ones and {len(pairs)} samples; it must lie "
+            "between the two"
+        )
+    if args.max_categories is not None and args.max_categories < num_old:
+        raise ValueError(f"max_categories {args.max_categories}: there are {num_old} old ones; give more")
     return pairs
 
 

@@ -7,10 +7,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from agents.autonat.scorer import ScheduleScorer
-from natgym.evaluation.evaluator import Evaluator
+from natgym.evaluation.evaluator import EvaluationConfig, Evaluator, refuse_too_few
 from natgym.evaluation.statistics import Difference, paired_difference
 from natgym.evaluation.tables import table_row
 from natgym.rollouts import Policy
+from natgym.task import Task
 
 
 class Contestant(NamedTuple):
@@ -25,6 +26,13 @@ class Contestant(NamedTuple):
     policy: Policy
     spent: int | None
     scorer: ScheduleScorer
+
+
+def check_table(task: Task, images: int, seeds: Sequence[int]) -> None:
+    """Raise ValueError for what the table of a task would refuse at the end of a run: too few images, no
+    seeds or one of them twice."""
+    EvaluationConfig(images=images, seeds=tuple(seeds))
+    refuse_too_few(images, task.score_extractor)
 
 
 def judge(

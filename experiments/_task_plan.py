@@ -74,6 +74,8 @@ class Plan:
         spec = FolderSpec.parse(args.images)
         if args.condition == "text" and spec.caption is None:
             spec = dataclasses.replace(spec, caption="text")
+        if spec.caption is not None and args.conditions == "balanced":
+            raise ValueError("conditions balanced: texts are drawn as the data have them; leave it out")
         if not spec.path.is_dir():
             raise ValueError(f"{spec.path} is no folder; give a folder of images")
         spec = dataclasses.replace(spec, path=spec.path.resolve())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,18 +13,19 @@ import torch
 from _cli import refuse_settings
 from _progress import progress
 from _ranks import begun, followed
+from torch import Tensor
 
-from agents.distributed.workers import agree, own_device, process_group, rank, run_workers
+from agents.distributed.workers import agree, own_device, process_group, rank, run_workers, world_size
 from agents.loggers import RunLog
 from generators.checkpoints import restore, save_pretrained, save_state
-from generators.conditions import in_rows
-from generators.data import open_split, tokens
-from generators.encoders import make_encoder
+from generators.conditions import Condition, in_rows
+from generators.data import encodable, open_split, tokens
+from generators.encoders import TextEncoder, make_encoder
 from generators.noise import derive_seed, seeded
 from generators.recipes import DEFAULT_SIZE, build
 from generators.schedules import as_schedule
 from generators.texts import Captions
-from generators.training import Trainer, take_ids
+from generators.training import Trainer, TrainingConfig, take_ids
 from natgym.evaluation.scorer import Scorer
 from natgym.figures.policies import samples_figure
 from natgym.figures.trainings import training_figure
@@ -36,10 +38,15 @@ if TYPE_CHECKING:
     from train_generator import Args
 
 
-def task_of(args: Args, device: torch.device | str = "cpu") -> Task:
-    """Return the task with the tokenizer, classifier and encoder that were asked for."""
-    task = Task.load(args.data, device=device, tokenizer=args.tokenizer, score_extractor=args.classifier)
-    if args.encoder is None and task.has("encoder"):
+def task_of(args: Args, device: torch.device | str = "cpu", encoder: TextEncoder | None = None) -> Task:
+    """Return the task with the tokenizer, classifier and encoder that were asked for.
+
+    Args:
+        encoder: the one asked for, if it is at hand: it may be large.
+    """
+    networks: dict[str, Any] = {"tokenizer": args.tokenizer, "score_extractor": args.classifier}
+    task = Task.load(args.data, device=device, encoder=encoder, **networks)
+    if encoder is not None or (args.encoder is None and task.has("encoder")):
         return task
     said = open_split(task.data, "train").condition
     if not isinstance(said, Captions):
@@ -50,6 +57,7 @@ def task_of(args: Args, device: torch.device | str = "cpu") -> Task:
 
 
 def work(args: Args) -> None:
+    task = None
     places = {name: getattr(args, name) for name in ("resume", "workers", "address", "device")}
     folder = args.resume
     if folder is not None:
@@ -58,14 +66,12 @@ def work(args: Args) -> None:
     elif (folder := begun(args)) is not None:
         opened(folder)
     else:
-        if args.evaluate_every:
-            as_schedule(args.evaluation_schedule, args.evaluation_steps)
-        task_of(args).tokenizer  # noqa: B018  (before anything is written)
+        task = check(args, "cpu" if args.workers > 1 else own_device(args.device))
         if rank() == 0:
             folder = Run.create("train_generator", args.output, args).folder
     if args.workers == 1:
         with process_group(args.device):
-            train(args, folder)
+            train(args, folder, task)
     else:
         assert folder is not None, "torchrun's processes are no Ray workers"
         args = dataclasses.replace(args, cache=args.cache.resolve())
@@ -76,16 +82,41 @@ def work(args: Args) -> None:
         print(folder / "generator")
 
 
+def check(args: Args, device: torch.device | str) -> Task:
+    """Return the task; ValueError for what its training would refuse, as one of a single image does."""
+    if args.evaluate_every:
+        as_schedule(args.evaluation_schedule, args.evaluation_steps)
+    task = task_of(args, device)
+    if args.evaluate_every and task.has("score_extractor"):
+        task.score_extractor  # noqa: B018
+    pictures, _ = encodable(task.data, "train", task.tokenizer, args.crops)
+    config = args.train
+    if config.given and not task.given:
+        raise ValueError(
+            f"given {config.given}: {task} gives no tokens; say which, --data TASK#given=FORM, or set it to 0"
+        )
+    if config.batch_size % (ranks := max(args.workers, world_size())):
+        raise ValueError(f"batch_size {config.batch_size} can't be shared by {ranks} ranks equally")
+    ids_1L = torch.zeros(1, math.prod(task.tokenizer.grid), dtype=torch.long)
+    condition = task.read(pictures.condition[:1])
+    trainer_of(args, task, ids_1L, condition, dataclasses.replace(config, given=0.0))
+    return task
+
+
 def opened(folder: Path) -> Run:
     """Return a run to go on with, in whose folder rank 0 alone writes."""
     return Run.resume(folder) if rank() == 0 else Run.open(folder)
 
 
-def train(args: Args, folder: Path | None) -> None:
-    """Train as the only process or as one of the ranks; the first one writes into the run's folder."""
+def train(args: Args, folder: Path | None, task: Task | None = None) -> None:
+    """Train as the only process or as one of the ranks; the first one writes into the run's folder.
+
+    Args:
+        task: on the device; loaded if it is not.
+    """
     torch.set_num_threads(args.threads)
     device = own_device(args.device)
-    task = task_of(args, device)
+    task = task or task_of(args, device)
     tokenizer: Any = task.tokenizer
     ids_NL, said = tokens(task.data, "train", tokenizer, args.cache, mirror=args.mirror, crops=args.crops)
     if isinstance(said, Captions):  # each of an image's texts is a row
@@ -93,12 +124,23 @@ def train(args: Args, folder: Path | None) -> None:
         ids_NL = take_ids(ids_NL, rows_N).to(ids_NL.dtype)
     condition = task.read(said)
     if args.train.given:
-        if args.mirror or args.crops:
-            raise ValueError(
-                "given: what is given is known of the images as they are; no --mirror or --crops"
-            )
         condition = task.begun("train") if task.given else condition
-    with seeded(derive_seed(args.train.seed, "generator")):
+    trainer = trainer_of(args, task, ids_NL.to(device), condition.to(device), args.train)
+    if folder is not None and (checkpoint := folder / "checkpoint.pt").is_file():
+        restore(trainer, checkpoint)  # each tensor goes where its parameter is
+    agree("the update to go on from", trainer.done)
+    if rank() == 0 and folder is not None:
+        Watcher(args, Run(folder), trainer, task).watch()
+    else:
+        for _ in trainer:
+            pass
+
+
+def trainer_of(
+    args: Args, task: Task, ids_NL: Tensor, condition: Condition, config: TrainingConfig
+) -> Trainer:
+    """Return an untrained generator, on the device of its token ids, and what trains it."""
+    with seeded(derive_seed(config.seed, "generator")):
         size = args.size or task.recipe or DEFAULT_SIZE
         sizes: dict[str, Any] = {
             "width": args.width,
@@ -108,32 +150,25 @@ def train(args: Args, folder: Path | None) -> None:
             "dropout": args.dropout,
             "cut": args.cut,
         }
-        if args.model == "enat" and not args.train.reuse:
+        if args.model == "enat" and not config.reuse:
             sizes["reuse"] = False  # what it has not learned it would do badly
-        generator = build(args.model, size, tokenizer, condition.geometry, **sizes).to(device)
-    trainer = Trainer(generator, ids_NL.to(device), condition.to(device), args.train)
-    if folder is not None and (checkpoint := folder / "checkpoint.pt").is_file():
-        restore(trainer, checkpoint)  # each tensor goes where its parameter is
-    agree("the update to go on from", trainer.done)
-    if rank() == 0 and folder is not None:
-        Watcher(args, Run(folder), trainer, tokenizer).watch()
-    else:
-        for _ in trainer:
-            pass
+        generator = build(args.model, size, task.tokenizer, condition.geometry, **sizes).to(ids_NL.device)
+    return Trainer(generator, ids_NL, condition, config)
 
 
 class Watcher:
     """What rank 0 does beside training: progress, checkpoints, curves, sample grids, the final weights."""
 
-    def __init__(self, args: Args, run: Run, trainer: Trainer, tokenizer: Any) -> None:
+    def __init__(self, args: Args, run: Run, trainer: Trainer, task: Task) -> None:
         self.args = args
         self.run = run
         self.trainer = trainer
-        self.tokenizer = tokenizer
+        self.tokenizer = task.tokenizer
         self.note = f"{args.data}, {args.model}; {args.evaluation_schedule} at T = {args.evaluation_steps}"
         self.scorer = None
         self.log = RunLog(args.log, run.folder)
-        self.task = task_of(args).like(generator=trainer.ema)
+        encoder = task.encoder if task.has("encoder") else None
+        self.task = task_of(args, encoder=encoder).like(generator=trainer.ema)  # judged on the CPU
         if args.evaluate_every and self.task.has("score_extractor"):
             self.scorer = Scorer(self.task.score_extractor, self.task.images("select"))  # type: ignore[arg-type]
 

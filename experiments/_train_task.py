@@ -67,14 +67,17 @@ def prepare(args: Args) -> Path:
     begun = {"figures", SPLIT_FILE, "config.json", LOCK}  # by a dry run, or a run that was stopped so early
     if folder.exists() and {path.name for path in folder.iterdir()} - begun:
         raise ValueError(f"{folder} exists and is not overwritten; choose another --output, or --resume it")
+    if args.tokenizer is not None:
+        refuse_own_tokenizer(args)
     plan = Plan.of(args)
     if args.tokenizer is not None:
         refuse_another_shape(args.tokenizer, plan)
     refuse_other_weights(args, plan)
     print(*plan.said(), sep="\n")
+    stages = estimate(args, plan)  # of networks that are made for it, before there is a folder
     folder.mkdir(parents=True, exist_ok=True)
     print(Run(folder).write_figure("contact-sheet", contact_sheet(plan)))
-    print(estimate(args, plan).to_string(index=False))
+    print(stages.to_string(index=False))
     if not args.dry_run:
         hold(folder)
         write_splits(folder / SPLIT_FILE, plan.rows)
@@ -90,6 +93,14 @@ def clear(place: Path) -> None:
     """Remove what a kill left of a network that was not saved whole, unless its training can go on."""
     if not (place / _train_tokenizer.SETTINGS).is_file():
         shutil.rmtree(place, ignore_errors=True)
+
+
+def refuse_own_tokenizer(args: Args) -> None:
+    """Raise ValueError if settings are of a tokenizer that is trained, where one is borrowed."""
+    usual = {field.name: field.default for field in dataclasses.fields(args)}
+    own = ("codebook_size", "downsampling", "tokenizer_updates")
+    if said := [name for name in own if getattr(args, name) != usual[name]]:
+        raise ValueError(f"tokenizer {args.tokenizer} is borrowed as it is; leave out {', '.join(said)}")
 
 
 def refuse_another_shape(tokenizer: str, plan: Plan) -> None:

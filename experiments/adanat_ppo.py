@@ -9,7 +9,7 @@ import tyro
 from _cli import Log, Places, given_flags, main, refuse_missing
 
 from agents.adanat.config import ADANAT, KINDS, SEARCHED, TrainingConfig
-from agents.adanat.presets import PresetName, preset
+from agents.adanat.presets import PresetName, followed, preset
 from agents.autonat.config import OptimizerName, SearchConfig
 from generators.checks import at_least
 
@@ -72,6 +72,7 @@ class Args(Places):
                 "--local and --asha-rung"
             )
         refuse_missing(self.log)
+        self.train.env.rewards.adversarial.refuse_absent()
         if self.asha_rung is not None and (self.local or self.num_samples == 1):
             raise ValueError(
                 f"asha-rung {self.asha_rung}: ASHA compares the trials of a Ray Tune sweep; give "
@@ -104,11 +105,12 @@ class Args(Places):
 
 
 def defaults(arguments: list[str]) -> Args:
-    """Return the settings that follow from --preset alone."""
-    name = given_flags(arguments).get("--preset", "small")
-    if name == "small" or name not in get_args(PresetName):  # an unknown one is told by the parser
+    """Return the settings that follow from --preset, and from others with it."""
+    flags = given_flags(arguments)
+    name = flags.get("--preset", "small")
+    if name not in get_args(PresetName):  # which is told by the parser
         return Args()
-    return Args(preset=cast(PresetName, name), train=preset(cast(PresetName, name)))
+    return Args(preset=cast(PresetName, name), train=followed(preset(cast(PresetName, name)), flags))
 
 
 def work(args: Args) -> None:

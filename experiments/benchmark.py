@@ -61,6 +61,11 @@ class Args:
         at_least(1, self, "steps", "repeats", "batch", "latency", "minibatch")
         if not self.generators:
             raise ValueError("generators is empty; give at least one")
+        modes = [name for name in ("latency", "plan", "ratios", "profile") if getattr(self, name)]
+        if len(modes) > 1:
+            raise ValueError(f"{' and '.join(modes)}: each is measured alone; ask for one at a time")
+        if self.json is not None and (self.plan or self.ratios):
+            raise ValueError(f"json {self.json}: {modes[0]} is printed alone; leave out one of them")
 
 
 def work(args: Args) -> None:

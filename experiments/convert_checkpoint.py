@@ -16,8 +16,9 @@ from natgym.names.spaces import Preset
 class Args:
     """Convert official weights (.pth, .ckpt, .safetensors) to a folder, or AutoNAT's .yaml to .json and back.
 
-    Known are the U-ViT of AutoNAT, AdaNAT and AdaGen, ENAT, the VQGAN of all, and AdaNAT's and AdaGen's
-    policies; --entry discriminator takes AdaNAT's discriminator out of ckpt_N.pth. Nothing in IN is executed.
+    Known are the U-ViT of AutoNAT, AdaNAT and AdaGen, ENAT, the VQGAN of all, AdaNAT's and AdaGen's
+    policies, and Halton-MaskGIT; --entry discriminator takes AdaNAT's discriminator out of ckpt_N.pth.
+    Nothing in IN is executed.
     """
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]

@@ -21,7 +21,7 @@ class Args:
 
     A policy is a name (reference, maskgit, random-order, one-step, cosine, linear, square, root, pow, arccos,
     exp, log, sigmoid, beta-cdf, halton, margin, entropy, threshold, sure,
-    entropy-bounded, autonat), perhaps with settings such as
+    entropy-bounded, autonat, adanat), perhaps with settings such as
     beta-cdf:a=2,b=3,guidance=interval,w=2 or threshold:theta=.7; a schedule or strategy file; or a run folder
     of AdaNAT or AutoNAT, with @price=.03 behind it if it learned a range of prices and shall be told one.
     Guidance is l_c + w (l_c - l_u): w = 0 is none. The rows are sorted by NFE.
@@ -89,6 +89,10 @@ class Args:
         DecodeRules.of(self.rules, (1, 1))  # says what is wrong with them before anything is loaded
         if self.compare and len(self.compare) != 2:
             raise ValueError(f"compare takes two results, not {len(self.compare)}")
+        if self.weights is not None and self.extractor == "classifier":
+            raise ValueError(f"weights {self.weights}: whose? name the network with --extractor")
+        if self.reference is not None and self.split != "report":
+            raise ValueError(f"split {self.split}: --reference stands in its place; leave out one of them")
         if self.protocol in CONVENTIONS:
             self._check_convention()
 

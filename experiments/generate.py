@@ -80,6 +80,15 @@ class Args:
             raise ValueError("label and prompt are both given; a generator draws classes or texts")
         if not self.given and (self.mask is not None or self.region != "center" or self.paste):
             raise ValueError("mask, region and paste are of given images; name some with --given")
+        if self.mask is not None and self.region != "center":
+            raise ValueError(f"region {self.region} and mask are both given; one says what is drawn anew")
+        sheet = bool(self.texts) or len(self.policy) > 1
+        if self.columns is not None and (sheet or self.given):
+            raise ValueError(
+                f"columns {self.columns}: prompts, policies and given images have a row each; leave it out"
+            )
+        if self.enlarge is not None and sheet and not self.given:
+            raise ValueError(f"enlarge {self.enlarge}: a sheet has its own size; leave it out")
         if self.given and self.film:
             raise ValueError("film and given are both asked for; a GIF shows images that begin with nothing")
         if self.film and len(self.policy) > 1:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Annotated, get_args
 
 import tyro
-from _cli import Places, main
+from _cli import Places, given_flags, main
 
 from agents.adanat.config import TrainingConfig
+from agents.adanat.presets import followed
 from agents.autonat.config import SearchConfig
 from agents.studies.config import Method
 from generators.checks import at_least
@@ -38,8 +39,14 @@ class Args(Places):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(1, self, "repeats", "images", "every")
+        self.train.env.rewards.adversarial.refuse_absent()
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods {' '.join(self.methods)}: give at least one, and none twice")
+
+
+def defaults(arguments: list[str]) -> Args:
+    """Return the settings that follow from flags of trainings."""
+    return Args(train=followed(TrainingConfig(), given_flags(arguments)))
 
 
 def work(args: Args) -> None:
@@ -49,4 +56,4 @@ def work(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    main(Args, work)
+    main(Args, work, defaults)

@@ -27,7 +27,9 @@ def config_of(base: TrainingConfig, spec: str) -> TrainingConfig:
         settings = {key: type(usual[key])(text) for key, text in texts.items()}
     except (TypeError, ValueError):
         raise ValueError(f"reward {spec!r}: a setting is not a number where one is needed") from None
-    return base.but(reward=name, adversarial=AdversarialConfig(**settings))
+    config = base.but(reward=name, adversarial=AdversarialConfig(**settings))
+    config.env.rewards.adversarial.refuse_absent()
+    return config.but(rewards=config.env.rewards.only([name]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,8 @@ class Args:
 
     def __post_init__(self) -> None:
         at_least(1, self, "episodes", "images", "seeds", "threads")
+        if not self.rewards:
+            raise ValueError("rewards is empty; give at least one")
         for spec in self.rewards:
             self.config(spec)
 

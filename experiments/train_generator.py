@@ -93,6 +93,10 @@ class Args:
             raise ValueError(f"cut {self.cut} of {self.model}: nat alone has cuts, {', '.join(CUTS)}")
         if self.decoder_depth is not None and self.model != "enat":
             raise ValueError(f"decoder_depth {self.decoder_depth} of {self.model}: enat alone has a decoder")
+        if self.train.given and (self.mirror or self.crops):
+            raise ValueError(
+                "given: what is given is known of the images as they are; no --mirror or --crops"
+            )
         refuse_missing(self.log)
         at_least(1, self, "checkpoint_every", "threads", "workers", "evaluation_images", "evaluation_steps")
         if self.size is not None and self.size not in SIZE_NAMES[self.model]:

@@ -94,8 +94,9 @@ class Args:
     def __post_init__(self) -> None:
         at_least(1, self, "tokenizer_updates", "extractor_updates", "generator_updates", "threads")
         at_least(4, self, "size")
+        at_least(1, self, "width", "depth", "features")
         at_least(0, self, "crops")
-        at_least(2, self, "codebook_size", "evaluation_images")
+        at_least(2, self, "codebook_size", "evaluation_images", "downsampling")
         if (self.images is None) == (self.resume is None):
             raise ValueError("give either a folder of images or --resume, and not both")
         if self.resume is None and self.output is None:

@@ -41,7 +41,7 @@ from generators.skeletons import without_weights
 WRAPPINGS = (DataParallel, DistributedDataParallel, AveragedModel)
 COMPILED = "_orig_mod"  # where torch.compile keeps a module; its class takes seconds to import
 PARTS = (COMPILED, "_checkpoint_wrapped_module", "_fsdp_wrapped_module")  # what wrapped parts put into names
-FEWEST = 1000  # numbers: what has no weights has sizes, too
+FEWEST = 1000  # numbers: a small network has sizes beyond its weights, too
 POINTER = b"version https://git-lfs"
 REGISTRY: dict[str, tuple[type, type[nn.Module]]] = {}
 
@@ -197,13 +197,14 @@ def from_pretrained(
         )
     config_class, module_class = REGISTRY[description["type"]]
     weights = load_tensors(folder / "model.safetensors", device)
-    _refuse_oversized(description["config"], sum(map(torch.Tensor.numel, weights.values())), folder)
+    if not getattr(module_class, "weightless", False):
+        _refuse_oversized(description["config"], sum(map(torch.Tensor.numel, weights.values())), folder)
     with reading(folder / "config.json", description["type"]), without_weights():
         module = module_class(config_from_dict(config_class, description["config"]))
     refuse_not_finite(weights, f"{folder}/model.safetensors is not loaded")
     with reading(folder / "model.safetensors", description["type"]):
         module.load_state_dict(weights, assign=True)
-    return module.eval().requires_grad_(False)
+    return module.to(device).eval().requires_grad_(False)
 
 
 def _refuse_oversized(config: Any, numbers: int, folder: Path) -> None:

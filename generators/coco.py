@@ -24,7 +24,7 @@ def caption_files(folder: Path) -> list[Path]:
 
 
 def read_coco(folder: Path) -> list[Captioned]:
-    """Return the images of all splits that have a file of captions.
+    """Return the images of all splits that have a file of captions; one that nobody captioned has no texts.
 
     Raises:
         ValueError: pycocotools is missing, or an image is.

@@ -96,9 +96,17 @@ class Condition(ABC):
         return None
 
     @property
+    def keys(self) -> list[Hashable]:
+        """One hashable value per row, equal for equal rows alone, for caches; costs a copy to the host.
+
+        Names are for readers: two classes may share one, and a class may be named as the null condition is.
+        """
+        return [*self.names]
+
+    @property
     def key(self) -> Hashable:
         """A hashable value equal for equal conditions, for caches."""
-        return type(self).__name__, tuple(self.names)
+        return type(self).__name__, *self.keys
 
     def __len__(self) -> int:
         return self.values.shape[0]
@@ -157,8 +165,12 @@ class Labels(Condition):
         return self.num_classes > 1
 
     @property
+    def keys(self) -> list[Hashable]:
+        return self.ids_B.tolist()
+
+    @property
     def key(self) -> Hashable:
-        return self.num_classes, *self.ids_B.tolist()
+        return self.num_classes, *self.keys
 
     @property
     def geometry(self) -> dict[str, Any]:

@@ -139,6 +139,8 @@ class TrainingConfig:
         at_least(0, self, "warmup")
         all_finite(self)
         finite(self, "learning_rate", "weight_decay")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas {self.betas}: they must be in [0, 1)")
         for name in ("ema", "class_power", "label_dropout", "label_smoothing", "given", "reuse"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)}: it is a share between 0 and 1")

@@ -92,6 +92,30 @@ def tokens(
         progress: called with the images encoded and to encode, after each batch.
 
     Raises:
+        ValueError: as of `encodable`.
+    """
+    pictures, seen = encodable(task, split, tokenizer, crops)
+    assert isinstance(tokenizer, nn.Module)
+    weights = weights_hash(tokenizer)
+    flips = (False, True) if mirror else (False,)
+    place = re.sub(r"\W+", "_", FolderSpec.parse(task).path.name)
+    if task not in DATA_SETS:  # folders of one name, and their options
+        place += f"-{hashlib.sha256(task.encode()).hexdigest()[:8]}"
+    cut = [f"crops{crops}"] if crops else []
+    name = "-".join([place, split, weights, *cut, *(["mirror"] if mirror else [])])
+    path = Path(cache_folder) / f"{name}.safetensors"
+    made_of = " ".join([task, split, weights, str(mirror), pictures.fingerprint(), *cut])
+    encode = partial(_encode, seen, tokenizer, flips, batch_size, progress)
+    ids_NL = cached(path, "ids", made_of, encode, together=True)
+    return ids_NL, type(pictures.condition).cat([pictures.condition] * (max(1, crops) * len(flips)))
+
+
+def encodable(
+    task: str, split: SplitName, tokenizer: Tokenizer, crops: int = 0
+) -> tuple[Pictures, ImageRows]:
+    """Return a split and what `tokens` encodes of it: its images, or crops of them.
+
+    Raises:
         ValueError: the images have another shape than the tokenizer's or can't be cropped, or ids don't fit
             into 16 bits.
     """
@@ -103,20 +127,7 @@ def tokens(
         )
     if tokenizer.codebook_size > 2**16:
         raise ValueError(f"codebook_size {tokenizer.codebook_size}: token sets hold at most {2**16} codes")
-    assert isinstance(tokenizer, nn.Module)
-    weights = weights_hash(tokenizer)
-    flips = (False, True) if mirror else (False,)
-    place = re.sub(r"\W+", "_", FolderSpec.parse(task).path.name)
-    if task not in DATA_SETS:  # folders of one name, and their options
-        place += f"-{hashlib.sha256(task.encode()).hexdigest()[:8]}"
-    seen: ImageRows = _cropped(task, split, pictures, crops) if crops else pictures
-    cut = [f"crops{crops}"] if crops else []
-    name = "-".join([place, split, weights, *cut, *(["mirror"] if mirror else [])])
-    path = Path(cache_folder) / f"{name}.safetensors"
-    made_of = " ".join([task, split, weights, str(mirror), pictures.fingerprint(), *cut])
-    encode = partial(_encode, seen, tokenizer, flips, batch_size, progress)
-    ids_NL = cached(path, "ids", made_of, encode, together=True)
-    return ids_NL, type(pictures.condition).cat([pictures.condition] * (max(1, crops) * len(flips)))
+    return pictures, _cropped(task, split, pictures, crops) if crops else pictures
 
 
 def _cropped(task: str, split: SplitName, pictures: Pictures, crops: int) -> RandomCrops:
@@ -237,6 +248,8 @@ def _folder(spec: FolderSpec, split: SplitName) -> Pictures:
             warnings.warn(f"{spec.path}: {told}", stacklevel=3)
         rows = np.flatnonzero(listing.own_split == split)
     pixels = ImageFiles(listing.paths, spec.size, spec.mode, hashes)
+    if spec.split is None:
+        pixels.refuse_sizes()  # frozen ones have a size, and may be away
     pictures = _pictures(pixels, listing.labels, rows, listing.class_names)
     if listing.captions is None:
         return pictures

@@ -83,6 +83,7 @@ class WordEncoder(nn.Module):
 
     reads_texts = True
     costly = False
+    weightless = True
 
     def __init__(self, config: WordEncoderConfig) -> None:
         super().__init__()

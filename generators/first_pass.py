@@ -55,28 +55,28 @@ class FirstPass:
 
     @torch.no_grad()
     def __call__(self, condition: Condition) -> Prediction:
-        """Return the pass on all-masked tokens; costs two copies to the host, of names and sums."""
+        """Return the pass on all-masked tokens; costs two copies to the host, of keys and sums."""
         if getattr(self.generator, "training", False):
             return self._predict(condition)
         with self._lock:
             if (weights := fingerprint(self.generator)) != self._weights:
                 self._kept.clear()
                 self._weights = weights
-            names = condition.names
-            rows = {name: row for row, name in reversed(list(enumerate(names)))}  # the first row of each name
-            if missing := [row for name, row in rows.items() if name not in self._kept]:
+            keys = condition.keys
+            rows = {key: row for row, key in reversed(list(enumerate(keys)))}  # the first row of each key
+            if missing := [row for key, row in rows.items() if key not in self._kept]:
                 fresh = self._predict(condition[missing])
                 for row, *entry in zip(missing, fresh.logits_BLV, fresh.features_BLD, strict=True):
-                    self._kept[names[row]] = entry[0].clone(), entry[1].clone()
+                    self._kept[keys[row]] = entry[0].clone(), entry[1].clone()
                 self._cache = fresh.cache and fresh.cache[torch.zeros(1, dtype=torch.long)]
-            for name in rows:
-                self._kept.move_to_end(name)
-            logits, features = zip(*(self._kept[name] for name in rows), strict=True)
+            for key in rows:
+                self._kept.move_to_end(key)
+            logits, features = zip(*(self._kept[key] for key in rows), strict=True)
             # Only now: what this call needs may be more than there is room for.
             while self.bytes > self.max_bytes:
                 self._kept.popitem(last=False)
-        places = {name: place for place, name in enumerate(rows)}
-        index_B = torch.tensor([places[name] for name in names])
+        places = {key: place for place, key in enumerate(rows)}
+        index_B = torch.tensor([places[key] for key in keys])
         cache = self._cache and self._cache[torch.zeros_like(index_B)]
         at = index_B.to(logits[0].device, non_blocking=True)
         return Prediction(torch.stack(logits)[at], torch.stack(features)[at], cache)

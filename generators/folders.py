@@ -44,10 +44,9 @@ def list_folder(spec: FolderSpec) -> Listing:
             would help.
     """
     path = spec.path
-    if spec.caption is not None and caption_files(path):
-        return _by_coco(path)
-    if spec.caption is not None and shards(path):
-        return _by_shards(path)
+    if spec.caption is not None and (caption_files(path) or shards(path)):
+        _refuse_columns(path, spec.column)
+        return _by_coco(path) if caption_files(path) else _by_shards(path)
     if (table := find_table(path)) is not None:
         return _by_one_table(table, spec)
     children = [child for child in sorted(path.iterdir()) if child.is_dir() and not _is_helper(child)]
@@ -58,14 +57,21 @@ def list_folder(spec: FolderSpec) -> Listing:
         own = np.repeat(list(found), [len(one.paths) for one in found.values()])
         beside = [child for child in path.iterdir() if child not in splits.values() and not _is_helper(child)]
         return joined([*found.values(), Found(left_out=Counter(map(_beside, beside)))], own)
-    if (column := spec.column or spec.caption) is not None:
-        raise ValueError(f"{path} has no metadata.csv, so {column!r} can't be its column; drop #{column}")
+    _refuse_columns(path, spec.column, spec.caption)
     return joined([_by_folders(path, spec.layout)])
 
 
+def _refuse_columns(path: Path, *columns: str | None) -> None:
+    """Raise ValueError if a column is asked for, of a folder that has no table."""
+    if (column := next(filter(None, columns), None)) is not None:
+        raise ValueError(f"{path} has no metadata.csv, so {column!r} can't be its column; drop #{column}")
+
+
 def _by_coco(path: Path) -> Listing:
-    images = read_coco(path)
+    everything = read_coco(path)
+    images = [one for one in everything if one.texts]
     found = Found([one.path for one in images], [ONE_CLASS] * len(images))
+    found.left_out["images without caption"] = len(everything) - len(images)
     found.captions = [one.texts for one in images]
     splits = [SPLIT_NAMES.get(one.split) for one in images]
     if None in splits or len({*splits}) < 2:
@@ -85,19 +91,28 @@ def _by_shards(path: Path) -> Listing:
 def _by_one_table(table: Path, spec: FolderSpec) -> Listing:
     """Read a table at the top; its splits are those of a column `split`, or of the folders that it names."""
     found = _by_table(table, spec)
-    said = found.splits
-    if not any(said) and spec.layout != "classes":
-        said = [path.relative_to(table.parent).parts[0] for path in found.paths]
-    splits = [SPLIT_NAMES.get(name.lower()) for name in said]
-    if None in splits or len({*splits} & {"train"}) == 0 or len({*splits}) < 2:
-        return joined([found])
-    return joined([found], np.array(splits))
+    splits = [SPLIT_NAMES.get(name.lower()) for name in found.splits]
+    if any(splits) and None in splits:
+        odd = splits.index(None)
+        raise ValueError(
+            f"{table}: {found.paths[odd].relative_to(table.parent)} is in split {found.splits[odd]!r}, "
+            "others in train, val or test; say one of these in each row"
+        )
+    if not any(splits) and spec.layout != "classes":
+        folders = (path.relative_to(table.parent).parts[0] for path in found.paths)
+        splits = [SPLIT_NAMES.get(name.lower()) for name in folders]
+    plain = None not in splits and len({*splits}) > 1
+    if plain and "train" in splits:
+        return joined([found], np.array(splits))
+    if plain or spec.layout == "splits":
+        raise ValueError(f"{table} has no train images beside another split's; as splits both are needed")
+    return joined([found])
 
 
 def _splits(path: Path, children: Sequence[Path], layout: Layout | None) -> dict[SplitName, Path]:
     """Return the folders of splits, none if subfolders are classes; ValueError if both may be meant."""
     named = [child for child in children if child.name.lower() in SPLIT_NAMES]
-    if layout == "classes" or not named:
+    if layout == "classes" or not (named or layout):
         return {}
     others = [child for child in children if child not in named and next(_images(child), None) is not None]
     by_split: dict[SplitName, Path] = {}
@@ -125,8 +140,7 @@ def _splits(path: Path, children: Sequence[Path], layout: Layout | None) -> dict
 def _one_split(folder: Path, spec: FolderSpec) -> Found:
     if (table := find_table(folder)) is not None:
         return _by_table(table, spec)
-    if spec.caption is not None:
-        raise ValueError(f"{folder} has no metadata.csv with the column {spec.caption!r}; captions are there")
+    _refuse_columns(folder, spec.column, spec.caption)
     return _by_folders(folder, None)
 
 

@@ -85,8 +85,8 @@ class Given(Condition):
         return f"{self.condition.fingerprint}-{tensors_hash({'given': self.tokens_BL})}"
 
     @property
-    def key(self) -> Hashable:
-        return self.condition.key, self.tokens_BL.cpu().numpy().tobytes()
+    def keys(self) -> list[Hashable]:
+        return [*zip(self.condition.keys, map(bytes, self.tokens_BL.cpu().numpy()), strict=True)]
 
     def null(self) -> Given:
         return replace(self, condition=self.condition.null())

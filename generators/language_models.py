@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +83,7 @@ class LanguageModel(nn.Module):
 
     reads_texts = True
     costly = True
+    weightless = True
 
     def __init__(self, config: LanguageModelConfig) -> None:
         super().__init__()
@@ -106,6 +107,13 @@ class LanguageModel(nn.Module):
     def name(self) -> str:
         """What a generator is bound to: its kind and the hash of its weights."""
         return f"{self.config.kind}-{self.config.weights}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Go where `to`, `cuda` and `cpu` send a module: the model that is loaded, or is yet to be."""
+        self._device = fn(torch.empty(0, device=self._device)).device
+        if self._loaded is not None:
+            self._loaded[1].to(self._device)
+        return super()._apply(fn, recurse)
 
     def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         encoded = [self._encode(part, self.config.length) for part in _batches(texts)]

@@ -115,8 +115,21 @@ class ImageFiles:
                 "make the task anew"
             )
 
+    def refuse_sizes(self) -> None:
+        """Raise ValueError if images are of several sizes and none is asked for; reads all headers."""
+        if self.size is None:
+            for path, header in zip(self.paths, self.headers, strict=True):
+                self._refuse_other(path, (header.width, header.height))
+
+    def _refuse_other(self, path: Path, found: tuple[int, int]) -> None:
+        """Raise ValueError if a file's image is not as wide and high as all are."""
+        _, height, width = self.image_shape
+        if found != (width, height):
+            sizes = f"{found[0]} x {found[1]} pixels, {self.paths[0].name} {width} x {height}"
+            raise ValueError(f"{path} has {sizes}: name one size, as in PATH#size={min(width, height)}")
+
     def _read(self, row: int) -> Tensor:
-        path, (_, height, width) = self.paths[row], self.image_shape
+        path = self.paths[row]
         if not is_there(path):
             self.refuse_absent()
         data = read_bytes(path)
@@ -132,9 +145,7 @@ class ImageFiles:
             return image
 
         image = _opened(path, io.BytesIO(data), pixels)
-        if image.size != (width, height):
-            sizes = f"{image.width} x {image.height} pixels, {self.paths[0].name} {width} x {height}"
-            raise ValueError(f"{path} has {sizes}: name one size, as in PATH#size={min(width, height)}")
+        self._refuse_other(path, image.size)
         return rearrange(torch.from_numpy(np.array(image)), "h w ... -> (...) h w")
 
 

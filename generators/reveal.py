@@ -246,8 +246,9 @@ class Ordered:
 
 
 def entropies(log_probs_BLV: Tensor) -> Tensor:
-    """Return the entropy (B, L), in nats, of each token's distribution."""
-    return -(log_probs_BLV.exp() * log_probs_BLV).sum(-1)
+    """Return the entropy (B, L), in nats, of each token's distribution; what is impossible adds nothing."""
+    terms_BLV = log_probs_BLV.exp() * log_probs_BLV
+    return -terms_BLV.masked_fill_(log_probs_BLV.isneginf(), 0).sum(-1)  # where 0 times -inf is NaN
 
 
 # By name; the fields of each are its settings, but for a grid, which is the generator's.

@@ -105,10 +105,10 @@ class DecodeRules:
         yield name or repr(self.reveal)
         for field in reveal_settings(name) if name else ():
             if (value := getattr(self.reveal, field)) != getattr(REVEAL[name], field):
-                yield f"{field}={value:g}"
+                yield f"{field}={_digits(value)}"
         for field in LIMITS:
             if (value := getattr(self, field)) != getattr(DecodeRules, field):
-                yield f"{field}={value:g}"
+                yield f"{field}={_digits(value)}"
 
     def mask_counts(self, ratio_B: Tensor, masked_B: Tensor, unknown_B: Tensor | int) -> Tensor:
         """Return how many tokens each row masks again by its ratio: floor(U m), as far as it is allowed.
@@ -147,7 +147,15 @@ def _split(text: str) -> tuple[str, dict[str, str]]:
         first = "confidence"
     if bad := [word for word in others if word.count("=") != 1]:
         raise ValueError(f"{bad[0]!r} in rules {text!r} is not SETTING=NUMBER")
+    names = [word.partition("=")[0] for word in others]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{repeated[0]!r} comes twice in rules {text!r}; say each setting once")
     return first, dict(word.split("=") for word in others)  # type: ignore[misc]
+
+
+def _digits(value: float) -> str:
+    """Return as few digits of a number as are read back as the same."""
+    return short if float(short := f"{value:g}") == value else repr(float(value))
 
 
 def _number(text: str, rules: str) -> float:

@@ -1,5 +1,5 @@
 """Images with captions in tar files, as webdataset writes them (CC3M's form): `KEY.jpg` beside `KEY.txt`, or
-beside `KEY.json` with a field `caption`.
+beside `KEY.json` with a field `caption`; a key may have folders before it.
 
 A member is named as if its shard were a folder, SHARD.tar/KEY.jpg, and read in place: a shard's index is
 kept, its images are not.
@@ -13,7 +13,7 @@ import tarfile
 from collections import Counter, defaultdict
 from collections.abc import Collection
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from generators.files import reading
@@ -78,8 +78,9 @@ def read_shards(folder: Path, endings: Collection[str]) -> tuple[dict[Path, str]
     for shard in shards(folder):
         parts: dict[str, dict[str, str]] = defaultdict(dict)
         for name in _index(shard, shard.stat().st_mtime_ns):
-            key, dot, ending = name.partition(".")
-            parts[key][dot + ending.lower()] = name
+            above, slash, last = name.rpartition("/")
+            key, dot, ending = last.partition(".")  # folders may have dots
+            parts[above + slash + key][dot + ending.lower()] = name
         for of_key in parts.values():
             image = next((name for ending, name in of_key.items() if ending in endings), None)
             text = _caption(shard, of_key)
@@ -111,12 +112,18 @@ def _name(path: Path, shard: Path) -> str:
     return path.relative_to(shard).as_posix()
 
 
+def _member(name: str) -> str:
+    """Return a member's name as a path in its shard: KEY.jpg also of ./KEY.jpg, as `tar cf SHARD.tar .` has
+    it, and of /KEY.jpg, which else would be a file elsewhere."""
+    return PurePosixPath(name.lstrip("/")).as_posix()
+
+
 @lru_cache(maxsize=4096)
 def _index(shard: Path, time: int) -> dict[str, Place]:
     """Return the places of a shard's members, by name; read anew if its time is another."""
     try:
         with tarfile.open(shard, "r:") as file:
-            index = {one.name: Place(one.offset_data, one.size) for one in file if one.isfile()}
+            index = {_member(one.name): Place(one.offset_data, one.size) for one in file if one.isfile()}
             at = file.offset  # behind the last member that could be read
     except tarfile.TarError as error:
         raise ValueError(f"{shard} is no tar file that can be read in place: {error}; unpack it") from None

@@ -125,8 +125,8 @@ class Text(Condition):
         return hashlib.sha256(json.dumps([self.table.encoder, *self.names]).encode()).hexdigest()[:12]
 
     @property
-    def key(self) -> Hashable:
-        return self.table.encoder, *self.names
+    def keys(self) -> list[Hashable]:
+        return [(self.table.encoder, name) for name in self.names]
 
     @property
     def geometry(self) -> dict[str, Any]:
@@ -144,7 +144,7 @@ class Text(Condition):
 
     def to(self, device: torch.device | str) -> Text:
         """Move to a device; what a table holds beyond these rows stays where it is."""
-        if self.device == torch.device(device):
+        if self.rows_B.to(device) is self.rows_B:  # as "cuda" is where "cuda:0" is
             return self
         alone = self._alone()
         return Text(alone.table.to(device), alone.rows_B.to(device))

@@ -7,7 +7,7 @@ attributes `codebook_size`, `grid` (rows, columns of tokens) and `image_shape` (
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -52,6 +52,13 @@ def decode_all(tokenizer: Tokenizer, ids_NL: Tensor, device: torch.device | str)
     """Return images (N, C, H, W), on the ids' device, decoded on another, as many at once as have room."""
     chunks = ids_NL.split(image_rows(tokenizer.image_shape))
     return torch.cat([tokenizer.decode(chunk.to(device)).to(ids_NL.device) for chunk in chunks])
+
+
+def refuse_other_codes(generator: Any, tokenizer: Tokenizer) -> None:
+    """Raise ValueError if a generator draws other codes than the tokenizer knows, or on another grid."""
+    ours, theirs = ((net.codebook_size, tuple(net.grid)) for net in (generator, tokenizer))
+    if ours != theirs:
+        raise ValueError(f"codes and grid: the generator has {ours}, the tokenizer {theirs}; use a pair")
 
 
 def nearest(vectors_BLd: Tensor, codes_Vd: Tensor) -> Tensor:

@@ -89,6 +89,6 @@ def load_companion(spec: Any, kind: str, task: str | None, device: Any = "cpu") 
     """Return a task's tokenizer or classifier; a live one as it is."""
     from natgym.task import Task
 
-    warnings.warn(f"load_companion is now Task.load(name).{kind}", DeprecationWarning, stacklevel=2)
     kind = {"classifier": "score_extractor"}.get(kind, kind)
+    warnings.warn(f"load_companion is now Task.load(name).{kind}", DeprecationWarning, stacklevel=2)
     return getattr(Task.load(task or "digits", device=device, **{kind: spec}), kind)

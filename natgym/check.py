@@ -100,15 +100,19 @@ def check_reward(
 
 
 @torch.no_grad()
-def check_policy(policy: Policy, generator: Generator) -> None:
+def check_policy(policy: Policy, generator: Generator, condition: Condition | None = None) -> None:
     """Check a policy by playing it: decisions within their ranges, the same again, and row by row.
+
+    Args:
+        generator: that it plays.
+        condition: some to draw, as texts; by default those that the generator lists.
 
     Raises:
         ValueError: it breaks the contract of `natgym.rollouts.Policy`.
     """
     steps = getattr(policy, "steps", None)
     _ask(isinstance(steps, int) and steps >= 1, f"steps is {steps!r}; it has to be an int of at least 1")
-    condition = balanced(generator.conditions(), ROWS)
+    condition = balanced(generator.conditions() if condition is None else condition, ROWS)
     together, again = (_decisions(policy, generator, condition, 0) for _ in range(2))
     _ask(torch.equal(together, again), "two runs on the same noise differ; decide by the mean action")
     for row in range(ROWS):

@@ -197,8 +197,8 @@ def named_policies(spec: str, steps: Sequence[int], generator: Generator) -> lis
         rules = _rules(chosen, numbers(settings, of_rule, spec), limits, generator, spec)
     if adaptive:
         most = numbers(settings, ["steps"], spec).get("steps", generator.num_tokens)
-        if most < 1:
-            raise ValueError(f"steps {most:g} in {spec!r}: at least one is needed")
+        if most < 1 or most != int(most):
+            raise ValueError(f"steps {most:g} in {spec!r}: at least one is needed, and a whole number")
         assert rules is not None
         return [(spec, AdaptivePolicy(rules, curves, int(most)))]
     played = [1] if name == "one-step" else steps

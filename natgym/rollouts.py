@@ -29,10 +29,11 @@ from generators.first_pass import FirstPass
 from generators.noise import HashNoise, Noise
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS
-from generators.tokenizers import Tokenizer, decode_all
+from generators.tokenizers import Tokenizer, decode_all, refuse_other_codes
 from natgym.observations import observe
 from natgym.policies import ACTIONS, Decision, Policy, decide, rules_of, told
-from natgym.rewards.contract import Reward
+from natgym.rewards.checks import judged
+from natgym.rewards.contract import Reward, needs_batch
 from natgym.task import Task
 
 Progress = Callable[[int], object] | None
@@ -203,7 +204,7 @@ def rollout(
             conditions, all of the generator's in turn.
         group: rows in a row that share their noise.
         rules: of a policy that has none of its own; by default AutoNAT's.
-        reward: judges each batch of finished images, for the frame.
+        reward: judges the finished images, for the frame: each batch, or all if it compares images.
         first_pass: of the generator, to predict each condition's first step once for many rollouts.
         statistics: True adds confidence and entropy to the frame.
         trail: True keeps the tokens after each step.
@@ -214,8 +215,13 @@ def rollout(
     generator, tokenizer, condition = _drawn(generator, tokenizer, condition, num_images)
     rules = None if rules is None else DecodeRules.of(rules, generator.grid)
     player = _Player(policy, generator, tokenizer, rules, reward, first_pass, statistics, trail)
-    batches = player.batches(condition, seed, group, batch_size, threads, progress)
-    return Rollout.cat(list(batches), condition)
+    parts = list(player.batches(condition, seed, group, batch_size, threads, progress))
+    if reward is not None and needs_batch(reward):
+        images_NCHW = torch.cat([part.images_NCHW for part in parts])
+        rewards_N = judged(reward, images_NCHW, condition).detach()
+        for part, reward_B in zip(parts, rewards_N.split(batch_size), strict=True):
+            part.steps[-1] = part.steps[-1]._replace(reward_B=reward_B)
+    return Rollout.cat(parts, condition)
 
 
 def stream(
@@ -251,6 +257,7 @@ def _drawn(
         generator, tokenizer = task.generator, task.tokenizer
     if tokenizer is None:
         raise ValueError("a live generator needs its tokenizer; give it, or a task in place of both")
+    refuse_other_codes(generator, tokenizer)
     if condition is None:
         every = generator.conditions() if task is None else task.every
         condition = balanced(every, num_images or 0)
@@ -308,16 +315,8 @@ class _Player:
         if condition.given_BL is not None:
             revealed_at_BL.masked_fill_(condition.given_BL >= 0, -1)
         steps, ids_TBL = [], []
-        moves = play(
-            self.policy,
-            self.generator,
-            condition,
-            noise,
-            rules=self.rules,
-            first_pass=self.first_pass,
-            entropy=self.statistics,
-        )
-        for move in moves:
+        how: Any = {"rules": self.rules, "first_pass": self.first_pass, "entropy": self.statistics}
+        for move in play(self.policy, self.generator, condition, noise, **how):
             state = move.after
             revealed_at_BL.masked_fill_(state.ids_BL == mask_id, state.step)
             steps.append(self._step(first, move))
@@ -326,8 +325,8 @@ class _Player:
             elif not state.masked_B.any():  # trails are all of the same length
                 break
         images = decode_all(self.tokenizer, state.ids_BL, condition.device)
-        if self.reward is not None:
-            steps[-1] = steps[-1]._replace(reward_B=self.reward(images, condition))
+        if self.reward is not None and not needs_batch(self.reward):
+            steps[-1] = steps[-1]._replace(reward_B=judged(self.reward, images, condition).detach())
         trail = torch.stack(ids_TBL) if self.trail else None
         return Rollout(images, state.ids_BL, state.nfe_B.numpy(), condition, revealed_at_BL, trail, steps)
 

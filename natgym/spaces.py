@@ -118,6 +118,8 @@ class ActionMap:
             bounds = tuple(p.bound for p in table)
             return cls(schedule, activations, scale, bounds, floor=1e-2, **options)
         check_preset(name)
+        if name not in get_args(Preset):
+            raise ValueError(f"actions {name!r} choose tokens; make a TokenMap, or of scores a ScoreMap")
         activations = tuple(p.paper_activation for p in table)
         return cls(schedule, activations, residual=name == "paper", **options)
 

@@ -40,17 +40,15 @@ from natgym.names.tasks import PLACES, Description, Location, at_hand, find, net
 from natgym.names.tasks import read_task as read_task
 
 Device = torch.device | str
-_EXTRACTORS = ("score_extractor", "reward_extractor")
+_EXTRACTORS = dict.fromkeys(("score_extractor", "reward_extractor"), "num_features")
 # What a network of each kind has, and no other.
-_SIGNS = {"generator": "mask_id", "tokenizer": "decode", "encoder": "reads_texts"} | dict.fromkeys(
-    _EXTRACTORS, "num_features"
-)
+_SIGNS = {"generator": "mask_id", "tokenizer": "decode", "encoder": "reads_texts"} | _EXTRACTORS
 _MAKERS = {
     "generator": "natgym train-generator",
     "tokenizer": "natgym train-tokenizer",
     "score_extractor": "natgym train-classifier",
     "reward_extractor": "natgym train-classifier --seed 1",
-    "encoder": "natgym train-generator --condition text",
+    "encoder": "natgym train-task --condition text",
 }
 
 
@@ -124,13 +122,17 @@ class Task:
         return task if precision == "float32" else task.in_precision(precision)
 
     def like(self, **networks: Any) -> Task:
-        """Return a copy with other networks, which shares all that is loaded and is not changed."""
+        """Return a copy with other networks, which shares the loaded networks and images that stay."""
         changes = _present(networks)
         networks = self.networks | changes
         task = Task(self.name, self.description, folder=self.folder, device=self.device, **networks)
         task.spec, task.given = self.spec, self.given
-        for kind in (vars(self).keys() & set(_SIGNS)) - set(changes):
-            vars(task)[kind] = vars(self)[kind]
+        # Another encoder reads other texts, and the generator has to belong to it.
+        anew = set(changes) | ({"generator", "_pictures"} if "encoder" in changes else set())
+        if networks.get("reward_extractor") == "score" and "score_extractor" in changes:
+            anew.add("reward_extractor")
+        for name in (vars(self).keys() & {*_SIGNS, "_pictures"}) - anew:
+            vars(task)[name] = vars(self)[name]
         return task
 
     def in_precision(self, precision: Precision) -> Task:
@@ -316,10 +318,8 @@ class Task:
         if self.folder is not None and self.has(kind):
             return _load(self.folder / self._place(kind), kind, self.device)
         where = f" or train {self.folder / self._place(kind)}" if self.folder else ", or train one"
-        raise ValueError(
-            f"{self} has no {kind}: give `{kind}=`, live or the folder of a saved one{where} with "
-            + _MAKERS[kind]
-        )
+        what = f"live or the folder of a saved one{where} with {_MAKERS[kind]}"
+        raise ValueError(f"{self} has no {kind}: give `{kind}=`, {what}")
 
 
 def _of_images(spec: str) -> Location:

@@ -51,6 +51,7 @@ class Vitals(NamedTuple):
         told_apart: share that the discriminator judges rightly; NaN without one.
         separation: `reward_gap` in standard deviations within either; NaN if the reward does not learn.
         idle: share of steps before the last that reveal nothing.
+        nfe: mean forward passes of an image; a column only where they have a price.
     """
 
     distance: float = math.nan
@@ -61,6 +62,7 @@ class Vitals(NamedTuple):
     told_apart: float = math.nan
     separation: float = math.nan
     idle: float = math.nan
+    nfe: float = math.nan
 
 
 def alarms(config: AlarmConfig, first: Vitals, now: Vitals) -> dict[Alarm, str]:

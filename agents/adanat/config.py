@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # flags and their mistakes are told without torch
 SEARCHED = "static-search"  # the schedule that a script searches
 ADANAT = "adanat"  # the learned policy
 STEP_ONLY = "step-only"  # a policy that sees the step alone, and the folder of its trainings
+STOPPED = "stopped-by-asha"  # in the folder of a trial that does not go on, not even when resumed
 KINDS = (STEP_ONLY, ADANAT)  # what is trained alike
 
 
@@ -126,16 +127,24 @@ class EnvConfig:
         networks = {"generator": self.generator, "reward_extractor": extractor}
         return Task.load(self.task, device=self.device, precision=self.precision, **networks)
 
-    def build(self, reward: Reward | None = None) -> DecodeVectorEnv:
-        """Return the environment, with a live reward in place of the one by name if that is given."""
+    def build(self, reward: Reward | None = None, task: Task | None = None) -> DecodeVectorEnv:
+        """Return the environment.
+
+        Args:
+            reward: a live one in place of the one by name.
+            task: that is loaded already.
+
+        Raises:
+            ValueError: what is said does not go together, as options of a reward that is not used.
+        """
         from natgym.env.vector import DecodeVectorEnv
 
         return DecodeVectorEnv(
             self.trajectories,
-            task=self.load_task(),
+            task=self.load_task() if task is None else task,
             steps=self.steps,
             reward=self.reward if reward is None else reward,
-            rewards=self.rewards.of(names_of(self.reward)) if reward is None else None,
+            rewards=self.rewards.changed,
             price=self.price,
             schedule=self.schedule,
             actions=self.actions,
@@ -224,6 +233,8 @@ class AdaNATConfig:
     """Everything random follows from it."""
 
     def __post_init__(self) -> None:
+        if self.reference != "start" and Path(self.reference).exists():  # a worker has another folder at hand
+            object.__setattr__(self, "reference", str(Path(self.reference).resolve()))
         at_least(1, self, "updates", "epochs", "minibatch", "evaluate_every", "evaluation_images")
         at_least(1, self, "finalists", "final_images", "discriminator_batch", "discriminator_steps")
         at_least(0, self, "warmup", "std_updates")
@@ -293,8 +304,12 @@ class TrainingConfig:
                 f"{env.trajectories}"
             )
         if env.adversary and env.rewards.adversarial.projected:
-            for rows in (env.trajectories, adanat.discriminator_batch, adanat.evaluation_images):
-                groups_of(rows)
+            try:
+                for rows in (env.trajectories, adanat.discriminator_batch, adanat.evaluation_images):
+                    groups_of(rows)
+            except ValueError:
+                env.rewards.adversarial.refuse_absent()  # a name that was mistyped, perhaps
+                raise
 
     @classmethod
     def of(cls, **settings: Any) -> TrainingConfig:

@@ -6,6 +6,7 @@ follow the reward up to scale and shift.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ def load_critic(run: Path, actor: Any) -> Any:
 
 
 def load_discriminator(run: Path, task: Task) -> Reward | None:
-    """Return the reward as it was after the last update; None where there is no checkpoint of one.
+    """Return the reward as it was after the last update; None where there is no checkpoint of one, and, with
+    a warning, where the weights that it reads are not.
 
     Args:
         task: of the generator that the run was made with.
@@ -85,6 +87,11 @@ def load_discriminator(run: Path, task: Task) -> Reward | None:
         return None
     env = read_training(run).env
     if not env.adversary:
+        return None
+    try:
+        env.rewards.adversarial.refuse_absent()
+    except ValueError as error:
+        warnings.warn(f"{run}: its discriminator judges nothing here: {error}", stacklevel=2)
         return None
     extractor = None if env.extractor == "reward" else env.extractor
     reward = make_reward(

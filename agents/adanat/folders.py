@@ -23,11 +23,10 @@ from generators.files import read_json, reading
 from generators.rules import DecodeRules
 from natgym.env.vector import DecodeVectorEnv
 from natgym.rewards.sums import parts_of
-from natgym.runs import MetricsLog
+from natgym.runs import MetricsLog, read_config
 
 TRAINING = "training.json"  # config.json is a script's
 WRITTEN = ("metrics.csv", "checkpoint.pt", "policy", "last")
-STOPPED = "stopped-by-asha"  # in the folder of a trial that does not go on, not even when resumed
 
 
 class TrainingFolder:
@@ -83,7 +82,7 @@ def claim(folder: Path, told: dict[str, Any]) -> TrainingFolder:
     if path.is_file():
         with reading(path):
             before = read_json(path)
-            before["adanat"] = _filled(before["adanat"], dataclasses.asdict(AdaNATConfig()))
+            before["adanat"] = dataclasses.asdict(read_config(path, AdaNATConfig, "adanat"))
         _refuse_differences(folder, before, told)
         return TrainingFolder(folder)
     _refuse_foreign(folder, told)
@@ -95,15 +94,6 @@ def take(folder: Path, told: dict[str, Any]) -> TrainingFolder:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / TRAINING, json.dumps(told, indent=2) + "\n")
     return TrainingFolder(folder)
-
-
-def _filled(told: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a training was told, with what is usual of settings that there were not at its time."""
-    both = {**usual, **told}
-    return {
-        name: _filled(value, usual[name]) if isinstance(value, dict) and name in usual else value
-        for name, value in both.items()
-    }
 
 
 def _refuse_foreign(folder: Path, told: dict[str, Any]) -> None:

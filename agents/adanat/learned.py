@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 
 from agents.adanat.actor import Actor, export_actor
-from agents.adanat.config import AdaNATConfig
+from agents.adanat.config import SEARCHED, AdaNATConfig, TrainingConfig
 from agents.adanat.folders import policy_name
 from agents.adanat.network import AdaNATPolicy, PolicyConfig, SeparatePolicy
 from agents.adanat.orders import OrderPolicy
@@ -29,16 +29,19 @@ from generators.checkpoints import (
     save_pretrained,
     save_tensors,
 )
+from generators.conditions import Condition
 from generators.files import config_from_dict, read_json
 from generators.noise import seeded
 from generators.rules import DecodeRules
 from generators.schedules import Schedule
-from natgym.env.arguments import shown_space
+from natgym.env.arguments import shown_space, used_options
 from natgym.env.vector import DecodeVectorEnv
 from natgym.names.spaces import REVEAL, TOKENS
 from natgym.observations import Observer
 from natgym.policies import FixedPolicy
+from natgym.rewards.config import RewardOptions
 from natgym.spaces import ActionMap, Map, ScoreMap, TokenMap
+from natgym.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +120,31 @@ def new_ppo(env: DecodeVectorEnv, config: AdaNATConfig, policy: Any = None) -> P
         raise ValueError(f"policy {policy_name(policy)} has no log_std; its actions have to be Gaussian")
     ppo.policy.log_std.requires_grad_(False)  # the training sets it, update by update
     return ppo
+
+
+def refuse_unfit(config: TrainingConfig, task: Task) -> None:
+    """Raise ValueError if a training's settings don't go together, before anything is searched or drawn.
+
+    Environment and policy are made, of few rows and without the reward, which may look at all real images.
+
+    Args:
+        task: the training's, which is loaded already.
+    """
+    env, adanat = config.env, config.adanat
+    used_options(env.reward, env.rewards.changed)
+    if env.schedule == SEARCHED:
+        if adanat.reference != "start":
+            raise ValueError(
+                f"reference {adanat.reference}: it learned around another schedule than is searched anew; "
+                f"give its own, such as --schedule {Path(adanat.reference) / SEARCHED}.json"
+            )
+        env = replace(env, schedule="reference")  # any: the searched one is not there yet
+    few = replace(env, trajectories=2 * env.group, rewards=RewardOptions())
+    new_ppo(few.build(_unjudged, task), adanat)
+
+
+def _unjudged(images_BCHW: Tensor, condition: Condition) -> Tensor:
+    return images_BCHW.new_zeros(len(images_BCHW))
 
 
 def _usual(action_map: Map) -> type[SeparatePolicy]:
@@ -287,5 +315,9 @@ def _check_policy(policy: Any, config: AdaNATConfig) -> None:
         raise ValueError(
             "config.policy has AdaNAT's widths, and the policy is another; set its own in its class"
         )
+    ignored = {TokenPolicy: {"order"}, OrderPolicy: {"start", "slope"}}.get(policy, set(vars(usual.tokens)))
+    for name, value in vars(config.tokens).items():
+        if name in ignored and value != getattr(usual.tokens, name):
+            raise ValueError(f"tokens.{name} {value}: {policy_name(policy)} does not read it; leave it out")
     if config.adam_eps != usual.adam_eps and not isinstance(policy, type):
         raise ValueError(f"adam_eps {config.adam_eps}: an instance has its own optimizer; set it there")

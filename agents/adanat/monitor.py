@@ -71,6 +71,12 @@ class Monitor:
         return self.finalists[0] if self.finalists else None
 
     @property
+    def columns(self) -> dict[str, float]:
+        """The last measurement as metrics.csv has it."""
+        told = self.vitals._asdict()
+        return told if self.env.price else {name: told[name] for name in told if name != "nfe"}
+
+    @property
     def stopped(self) -> bool:
         """Whether an alarm has ended the training."""
         return not self.alarms.keys().isdisjoint(self.config.alarms.stop)
@@ -149,6 +155,7 @@ class Monitor:
             told_apart=told_apart,
             separation=separation if isinstance(env.reward, LearningReward) else math.nan,
             idle=steps.idle,
+            nfe=float(steps.nfe_N.mean()),
         )
 
     def _draw(self, policy: Policy, images: int, seed: int) -> Iterator[Rollout]:

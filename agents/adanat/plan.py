@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.adanat import network
-from agents.adanat.config import AdaNATConfig, TrainingConfig
+from agents.adanat.config import SEARCHED, AdaNATConfig, TrainingConfig
 from agents.adanat.learned import new_ppo
 from agents.distributed.ranks import Ranks
 from generators.conditions import Condition
@@ -166,7 +166,9 @@ def refuse_too_large(config: TrainingConfig, ranks: int = 1) -> None:
     said of a CPU."""
     if not config.env.device.startswith("cuda"):
         return
-    env = config.but(schedule="reference").env.build()  # any: the searched one is not there yet
+    if config.env.schedule == SEARCHED:
+        config = config.but(schedule="reference")  # any: the searched one is not there yet
+    env = config.env.build()
     plan = memory_plan(env.like(num_envs=Ranks(0, ranks).share(env.num_envs, env.group)), config.adanat)
     print(plan.table())
     plan.refuse_more_than(free_bytes(env.device), str(env.device))

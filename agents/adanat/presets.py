@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 from agents.adanat.config import SEARCHED, AdaNATConfig, EnvConfig, TrainingConfig
 from agents.adanat.parts import PolicyConfig
+from generators.config import PUZZLE_NAMES
+from natgym.names.spaces import REVEAL, TOKENS
+from natgym.names.tasks import described
 from natgym.rewards.config import AdversarialConfig, RewardOptions
+from natgym.rewards.named import names_of
 
 PresetName = Literal["small", "small_adversarial", "adanat_paper", "adagen"]
 
@@ -27,6 +31,27 @@ def preset(name: PresetName) -> TrainingConfig:
         "adagen": _adagen,
     }
     return presets[name]()
+
+
+def followed(usual: TrainingConfig, flags: Mapping[str, str]) -> TrainingConfig:
+    """Return the defaults that follow from some flags of a command line, and that further ones may change.
+
+    Choosing tokens, --actions reveal or tokens, needs the observation statistics; of puzzles it is then to be
+    valid what is drawn, reward and objective alike. A preset's options of rewards are those of the rewards
+    that are used.
+
+    Args:
+        usual: the defaults without these flags.
+        flags: with their dashes, and their values.
+    """
+    changes: dict[str, Any] = {}
+    if flags.get("--actions") in (REVEAL, TOKENS):
+        changes["observation"] = "statistics"
+        task = described(flags.get("--task", usual.env.task))
+        if task is not None and task.data in PUZZLE_NAMES:
+            changes |= {"reward": "valid", "objective": "valid"}
+    reward = flags.get("--reward", changes.get("reward", usual.env.reward))
+    return usual.but(changes, rewards=usual.env.rewards.only(names_of(reward)))
 
 
 def _small_adversarial() -> TrainingConfig:

@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.adanat.config import TrainingConfig
-from agents.adanat.folders import STOPPED
+from agents.adanat.config import STOPPED, TrainingConfig
 from agents.distributed.cluster import quiet
 from agents.distributed.jobs import run_trainable
 from generators.noise import derive_seed

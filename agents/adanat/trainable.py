@@ -17,7 +17,7 @@ os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # read when Ray is importe
 from ray import tune  # noqa: E402
 
 from agents.adanat import folders
-from agents.adanat.config import TrainingConfig
+from agents.adanat.config import STOPPED, TrainingConfig
 from agents.adanat.log import TrainingLog
 from agents.adanat.trainer import AdaNATTrainer
 from natgym.runs import read_metrics
@@ -56,7 +56,7 @@ class AdaNATTrainable(tune.Trainable):
             self.trainer = AdaNATTrainer.of(training)
             self.run = folders.claim(folder, self.trainer.manifest)
         self.log = TrainingLog(log, folder)
-        self.stopped = (folder / folders.STOPPED).exists()
+        self.stopped = (folder / STOPPED).exists()
         if not self.stopped:
             self._go_on()
 

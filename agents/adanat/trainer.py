@@ -94,7 +94,7 @@ class AdaNATTrainer:
             self.monitor.choose(lambda weights: learned_policy(self.ppo.policy, self.env, weights))
         return _joined(
             {"update": self.done, "images_spent": self.images_spent},
-            self.monitor.vitals._asdict(),
+            self.monitor.columns,
             {name: learned[name] for name in KEPT},
             {"reference_kl": learned["entropy_loss"]} if config.kl_weight else {},
             judged,

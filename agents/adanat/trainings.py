@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from agents.adanat.config import SEARCHED, STEP_ONLY, TrainingConfig
+from agents.adanat.config import SEARCHED, STEP_ONLY, STOPPED, TrainingConfig
 from generators.files import read_json, reading
 from natgym.runs import read_config, read_metrics
 
@@ -70,14 +70,16 @@ def kept_policy(folder: Path) -> Kept | None:
 
 
 def finished_trainings(run: Path) -> list[Training]:
-    """Return the trainings of a run folder, all trials of a sweep.
+    """Return the trainings of a run folder, all trials of a sweep but those that ASHA stopped.
 
     Raises:
-        ValueError: it is no run of adanat_ppo.py, or not finished.
+        ValueError: it is no run of adanat_ppo.py, or not finished, or its generator learned, too.
     """
     if not (run / "config.json").is_file():
         raise ValueError(f"{run} is not a run folder: it has no config.json; give one of adanat_ppo.py")
     config = read_training(run)
+    if config.adanat.cotraining.updates:
+        raise ValueError(f"{run}: the generator learned, too; give a training on a frozen one, as in frozen/")
     trials = sorted(path.parent for path in (run / "trials").glob("*/config.json"))
     configs = {folder: read_training(folder) for folder in trials} or {run: config}
     found, searched = [], 0
@@ -87,6 +89,8 @@ def finished_trainings(run: Path) -> list[Training]:
         configs = {folder: own.but(schedule=start) for folder, own in configs.items()}
     for folder, own in configs.items():
         if not (folder / "policy" / "model.safetensors").is_file():
+            if (folder / STOPPED).is_file():
+                continue
             raise ValueError(f"{folder} holds no policy; finish it with adanat_ppo.py --resume {run}")
         control = run / STEP_ONLY if folder == run else run / STEP_ONLY / folder.name
         step_only = control if (control / "policy").is_dir() else None

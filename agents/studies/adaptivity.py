@@ -8,20 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from agents.studies.distilled import mean_table
+from generators.conditions import Condition
 from generators.noise import derive_seed
 from generators.rules import DecodeRules
-from generators.schedules import PARAMETERS, DecodeParams, Schedule
+from generators.schedules import DecodeParams, Schedule
+from natgym.names.prices import Price
 from natgym.observations import Observation
-from natgym.rollouts import Decision, Rollout
+from natgym.rollouts import BATCH, Decision, Rollout
 
 # What a row keeps of its observation; everything else is another row's, whatever an observation holds.
-OWN = ("condition", "kind", "step", "previous_action")
+OWN = ("condition", "kind", "step", "previous_action", "price", "row_seeds")
 
 
-def mean_schedule(drawn: Rollout) -> Schedule:
-    """Return what a policy played on average: one schedule for all samples, means over the rollout's."""
-    means_T4 = drawn.frame.groupby("step")[list(PARAMETERS)].mean().to_numpy(copy=True)
-    return Schedule(torch.from_numpy(means_T4), "mean")
+def mean_schedule(drawn: Rollout, steps: int) -> Schedule:
+    """Return what a policy of some steps played on average: one schedule for all samples, the means over
+    those that a step decided something of."""
+    return Schedule(mean_table(drawn.frame, steps), "mean")
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,19 @@ class Shuffled:
     def rules(self) -> DecodeRules | None:
         return getattr(self.policy, "rules", None)
 
+    @property
+    def price(self) -> Price | None:
+        return getattr(self.policy, "price", None)
+
+    @property
+    def draws(self) -> bool:
+        return getattr(self.policy, "draws", False)
+
     def __call__(self, observation: Observation, step: int) -> DecodeParams:
         return self.decide(observation, step).params
 
     def decide(self, observation: Observation, step: int) -> Decision:
-        """Decide by others' features; the action played before stays the row's own.
+        """Decide by others' features; the action played before and the price stay the row's own.
 
         Raises:
             ValueError: a condition has a single row in the batch, which leaves nothing to shuffle.
@@ -62,6 +73,13 @@ class Shuffled:
         source_B = source_B.to(observation["features"].device)
         taken = {name: values[source_B] for name, values in observation.items() if name not in OWN}
         return self.policy.decide(observation | taken, step)
+
+
+def can_shuffle(condition: Condition, within_class: bool) -> bool:
+    """Whether no row is alone, or alone in its class, in the batches in which conditions are drawn."""
+    groups_N = condition.kinds_B.cpu() if within_class else torch.zeros(len(condition))
+    counts = [groups_B.unique(return_counts=True)[1] for groups_B in groups_N.split(BATCH)]
+    return bool((torch.cat(counts) > 1).all())
 
 
 def others(groups_B: Tensor, seed: int) -> Tensor:

@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from agents.adanat.beside import scorer_beside, search_beside
 from agents.adanat.config import KINDS, TrainingConfig
 from agents.adanat.trainer import AdaNATTrainer
 from agents.autonat.config import OptimizerName, SearchConfig
-from agents.autonat.scorer import ScheduleScorer
-from agents.autonat.search import Search
 from agents.studies.config import Method
 from natgym.policies import FixedPolicy
 from natgym.rollouts import Policy
@@ -47,7 +46,7 @@ def points(
         method: a training: the policy wherever it measures itself, and at the end the one that it keeps; or a
             search: the schedule that measured best in the last whole generation, or in the first one so far,
             and at the end the winner of the second look.
-        training: of the trainings; a search takes its task, steps, rules and seed.
+        training: of the trainings; a search takes its task, steps, rules, objective, price and seed.
         search: budget and details of the searches; their races are by method.
         log: of a search, a new file.
         every: images between two points of a search.
@@ -77,9 +76,8 @@ def _trained(config: TrainingConfig) -> Iterator[tuple[Policy, int]]:
 def _searched(
     optimizer: OptimizerName, training: TrainingConfig, config: SearchConfig, log: Path, every: int
 ) -> Iterator[tuple[Policy, int]]:
-    env = training.env
-    scorer = ScheduleScorer(env.load_task(), rules=env.rules)
-    search = Search(optimizer, config, env.steps, training.adanat.seed, log)
+    scorer = scorer_beside(training)
+    search = search_beside(training, scorer, optimizer, config, log)
     best, last = search.asked[0].schedule, 0
     while search.result is None:
         generation = search.open()

@@ -45,6 +45,8 @@ class WordsConfig:
 class Words(nn.Module):
     """A program: images (3, rows, columns) of tokens, and the texts that they say."""
 
+    weightless = True
+
     def __init__(self, config: WordsConfig) -> None:
         super().__init__()
         self.config = config

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generators.noise import derive_seed, seeded
+from generators.training import refuse_divergence
 from natgym.discovery.augment import Augmentation
 from natgym.discovery.config import SimCLRConfig
 from natgym.discovery.losses import instance_contrast
@@ -64,6 +65,9 @@ def train_encoder(
         images_NCHW: all images, labelled or not; no label is used.
         views: its two views per image.
         progress: called with the loss of each update.
+
+    Raises:
+        ValueError: it diverges.
     """
     with seeded(derive_seed(config.seed, "simclr")):
         encoder = ConvEncoder((images_NCHW.shape[1], images_NCHW.shape[2], images_NCHW.shape[3]))
@@ -72,12 +76,13 @@ def train_encoder(
     net = nn.Sequential(encoder, projector).to(images_NCHW.device)
     optimizer = torch.optim.AdamW(net.parameters(), config.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.updates)
-    for images_BCHW, rng in _batches(images_NCHW, config):
+    for update, (images_BCHW, rng) in enumerate(_batches(images_NCHW, config), start=1):
         pair = torch.cat([views(images_BCHW, rng), views(images_BCHW, rng)])
         first_BP, second_BP = F.normalize(net(pair), dim=-1).chunk(2)
         loss = instance_contrast(first_BP, second_BP, temperature=config.temperature)
         optimizer.zero_grad()
         loss.backward()
+        refuse_divergence(update, loss.detach(), net, float(schedule.get_last_lr()[0]))
         optimizer.step()
         schedule.step()
         progress(loss.item())

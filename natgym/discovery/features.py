@@ -26,7 +26,14 @@ from generators.noise import derive_seed
 from natgym.discovery.augment import strong, weak
 from natgym.discovery.config import FeatureConfig
 from natgym.discovery.encoders import color_histogram, oriented_gradients, train_encoder
-from natgym.discovery.modality import FrozenViews, LiveImages, LiveWords, Modality, drop_words
+from natgym.discovery.modality import (
+    FrozenViews,
+    LiveImages,
+    LiveWords,
+    Modality,
+    drop_words,
+    refuse_not_finite,
+)
 from natgym.discovery.pairs import PairImages, Pairs
 from natgym.discovery.pretrained import ImageEncoder, weights_stamp
 
@@ -190,7 +197,13 @@ def _features(folder: Path, name: str, made_of: dict, compute: Callable[[], Tens
     """Return the features of the cache file of these settings, float16; computed where there is none."""
     described = json.dumps(made_of, sort_keys=True)
     path = folder / f"{name}-{hashlib.sha256(described.encode()).hexdigest()[:12]}.safetensors"
-    return cached(path, "features", described, lambda: compute().half())
+
+    def finite() -> Tensor:
+        features_NVD = compute().half()
+        refuse_not_finite(features_NVD)  # before they are kept
+        return features_NVD
+
+    return cached(path, "features", described, finite)
 
 
 __getattr__ = former.renamed(__name__, {"normalised": "normalized"})

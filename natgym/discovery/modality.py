@@ -49,12 +49,22 @@ class Modality(Protocol):
         ...
 
 
+def refuse_not_finite(features_NVD: Tensor) -> None:
+    """Raise ValueError if a feature is not finite."""
+    if not bool((finite_N := torch.isfinite(features_NVD).flatten(1).all(1)).all()):
+        row = int((~finite_N).nonzero()[0])
+        raise ValueError(f"features of sample {row} are not finite; see to the encoder, or leave it out")
+
+
 class FrozenViews:
     """Features computed once.
 
     Args:
         features_NVD: of N samples, first clean and then in V - 1 >= 2 random views; float16 or float32.
         present_N: whether a sample has the modality.
+
+    Raises:
+        ValueError: they have another shape, or one is not finite.
     """
 
     def __init__(self, features_NVD: Tensor, present_N: Tensor) -> None:
@@ -63,6 +73,7 @@ class FrozenViews:
             raise ValueError(
                 f"features {shape}: expected (N, V, D) with a clean and at least two random views"
             )
+        refuse_not_finite(features_NVD)
         self.features_NVD = features_NVD
         self.present_N = present_N
         self.num_features = features_NVD.shape[2]
@@ -82,7 +93,10 @@ class FrozenViews:
         return self.features_NVD[rows_B, 1 + first_B].float(), self.features_NVD[rows_B, 1 + second_B].float()
 
     def to(self, device: torch.device | str) -> FrozenViews:
-        return FrozenViews(self.features_NVD.to(device), self.present_N.to(device))
+        moved = copy.copy(self)
+        moved.features_NVD = self.features_NVD.to(device)
+        moved.present_N = self.present_N.to(device)
+        return moved
 
 
 def join(modalities: Sequence[FrozenViews]) -> FrozenViews:

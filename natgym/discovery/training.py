@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from generators.checks import taken
 from generators.noise import derive_seed, seeded
+from generators.training import refuse_divergence
 from natgym.discovery.modality import Modality
 from natgym.discovery.model import Branch, Heads, fuse, pair_prototypes
 from natgym.discovery.objective import DiscoveryConfig, mm_gcd_terms
@@ -41,7 +42,7 @@ class DiscoveryTrainer:
     Args:
         modalities: name -> inputs of all N samples. One is SimGCD, two are MM-GCD, more are aligned pairwise.
         targets_N: old category 0..O-1 of a labelled sample, -1 of an unlabelled one.
-        num_categories: K > O prototypes.
+        num_categories: K >= O prototypes; of K = O no category is new.
         config: hyper-parameters.
         weights: modality -> its share in the teacher and in the fusion; equal ones if None.
         prior_K: expected shares of the categories; uniform if None.
@@ -117,13 +118,14 @@ class DiscoveryTrainer:
         with seeded(derive_seed(self.seed, self.done, "dropout"), self.targets_N.device):
             # Even batches: a short last one would have few others to contrast with.
             for index, rows_B in enumerate(order_N.tensor_split(number)):
-                terms = self._step(rows_B, (self.done + index / number) / self.config.epochs, rng)
+                update = self.done * number + index + 1
+                terms = self._step(rows_B, (self.done + index / number) / self.config.epochs, rng, update)
                 for name, value in terms.items():
                     sums[name] += value / number
         self.done += 1
         return {"epoch": self.done, **sums}
 
-    def _step(self, rows_B: Tensor, progress: float, rng: torch.Generator) -> dict[str, float]:
+    def _step(self, rows_B: Tensor, progress: float, rng: torch.Generator, update: int) -> dict[str, float]:
         rate = self.config.learning_rate * (1 + math.cos(math.pi * progress)) / 2
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -131,6 +133,7 @@ class DiscoveryTrainer:
         loss = torch.stack([*terms.values()]).sum()
         self.optimizer.zero_grad()
         loss.backward()
+        refuse_divergence(update, loss.detach(), self.branches, rate)
         self.optimizer.step()
         return {"loss": loss.item()} | {name: value.item() for name, value in terms.items()}
 

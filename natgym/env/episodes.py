@@ -31,7 +31,7 @@ from torch import Tensor
 
 from generators.checkpoints import weights_hash
 from generators.conditions import Condition
-from generators.files import reading
+from generators.files import reading, replacing
 from generators.noise import HashNoise
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, DecodeParams
@@ -40,7 +40,7 @@ from natgym.env.exploring import Explored
 from natgym.observations import Observation
 from natgym.policies import ACTIONS, Decision, Policy, rules_of
 from natgym.rewards.checks import as_rewards
-from natgym.rewards.contract import Reward
+from natgym.rewards.contract import Reward, needs_batch
 from natgym.rollouts import BATCH, play
 from natgym.task import Task
 
@@ -80,7 +80,8 @@ class Episodes:
             raise ValueError(f"{path} exists or does not end in {SUFFIX}; choose another name")
         frame = self.frame.copy(deep=False)
         frame.attrs = {"natgym": self.facts}
-        frame.to_parquet(path, engine="pyarrow", index=False)
+        with replacing(path) as temporary:
+            frame.to_parquet(temporary, engine="pyarrow", index=False)
 
     @classmethod
     def load(cls, path: Path | str) -> Episodes:
@@ -123,28 +124,36 @@ def record(
         task: a `Task`, or what `Task.load` takes.
         condition: what to draw; by default `num_images`, the task's in turn.
         rules: of a policy that has none of its own.
-        reward: of the finished images, in batches of 250.
+        reward: of the finished images, in batches of 250, or of all at once if it compares images.
         action_std: around the actions that a learned policy decides; 0 plays these.
         progress: called with the images of each finished batch.
         facts: more to be said of the episodes, JSON values.
 
     Raises:
-        ValueError: the task gives tokens, which have no names, or there is nothing to draw.
+        ValueError: the task gives tokens, which have no names, there is nothing to draw, or both a condition
+            and a number are given.
     """
     task = Task.load(task)
     if task.given:
         raise ValueError(f"{task} gives tokens, which no column says; record episodes of {task.name}")
+    if condition is not None and num_images is not None:
+        raise ValueError(f"num_images {num_images} and a condition of {len(condition)} rows; give either")
     if condition is None:
         condition = task.asked(num_images or 0)
     if not len(condition):
         raise ValueError(f"num_images {num_images}: give at least 1, or a condition")
     found = rules_of(policy, None if rules is None else DecodeRules.of(rules, task.generator.grid))
+    together, apart = (reward, None) if needs_batch(reward) else (None, reward)
     noise, parts = HashNoise.from_seed(seed, len(condition), condition.device), []
     for first in range(0, len(condition), BATCH):
         rows = slice(first, first + BATCH)
-        part = _batch(policy, task, condition[rows], noise[rows], found, reward, action_std)
+        part = _batch(policy, task, condition[rows], noise[rows], found, apart, action_std)
         parts.append(part.assign(episode=part["episode"] + first))
         progress(len(condition[rows]))
+    frame = pd.concat(parts, ignore_index=True)
+    if together is not None:
+        ends = frame.index[policy.steps - 1 :: policy.steps]
+        frame.loc[ends, "reward"] = _judged(together, task, frame.loc[ends, "tokens"].to_list(), condition)
     generator: Any = task.generator
     told = {
         "task": task.name or "-",
@@ -155,7 +164,7 @@ def record(
         "mask_id": generator.mask_id,
         "action_std": action_std,
     }
-    return Episodes(pd.concat(parts, ignore_index=True), told | dict(facts or {}))
+    return Episodes(frame, told | dict(facts or {}))
 
 
 def _batch(
@@ -193,12 +202,16 @@ def _batch(
                 "reward": np.zeros(B),
             }
         )
-        last = move.after
     if reward is not None:
-        images = decode_all(task.tokenizer, last.ids_BL, condition.device)
-        steps[-1]["reward"] = as_rewards(reward(images, condition), B)
+        steps[-1]["reward"] = _judged(reward, task, steps[-1]["tokens"], condition)
     frame = pd.concat([pd.DataFrame(step) for step in steps])
     return frame.sort_values(["episode", "step"], kind="stable", ignore_index=True)
+
+
+def _judged(reward: Reward, task: Task, tokens: list[np.ndarray], condition: Condition) -> np.ndarray:
+    """Return what a reward says of the images of some tokens."""
+    ids_BL = torch.from_numpy(np.stack(tokens)).to(condition.device)
+    return as_rewards(reward(decode_all(task.tokenizer, ids_BL, condition.device), condition), len(tokens))
 
 
 def _rows(values_BL: Tensor) -> list[np.ndarray]:

@@ -18,7 +18,8 @@ from PIL import Image
 
 from generators.files import write_atomic
 from generators.tokenizers import Tokenizer
-from natgym.env.rendering import reveal_ids
+from natgym.env.rendering import reveal, reveal_ids
+from natgym.env.vector import DecodeVectorEnv
 from natgym.rollouts import Rollout
 
 Frame = Sequence[np.ndarray]  # the images (H, W, 3) uint8 of some rows at one moment
@@ -93,7 +94,7 @@ class Tape:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def begin(self, frame: Frame) -> None:
-        """Start an episode with everything masked; an unfinished one is dropped."""
+        """Start an episode with its first frame; an unfinished one is dropped."""
         self.frames = [frame]
 
     def add(self, frame: Frame, *, last: bool) -> None:
@@ -104,7 +105,7 @@ class Tape:
                 path = self.folder / f"episode-{self.episode:04d}.{suffix}"
                 save_film(path, self.frames, fps=self.fps)
             self.episode += 1
-            self.frames = self.frames[:1]  # everything masked looks the same in every episode
+            self.frames = self.frames[:1]  # whoever knows how the next one begins says so
 
 
 class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -144,7 +145,13 @@ class VectorRecorder(VectorWrapper):
     def step(self, actions: Any) -> Any:
         """Step, and record what is revealed."""
         result = self.env.step(actions)
-        self.tape.add(self._frame(), last=bool(result[2].all()))
+        ended = bool(result[2].all())
+        self.tape.add(self._frame(), last=ended)
+        env = self.env.unwrapped
+        if ended and isinstance(env, DecodeVectorEnv) and env.state is not None:
+            # It renders what is finished until the next step, but has begun the next episode.
+            begun = reveal(env.tokenizer, env.state, env.generator.mask_id)
+            self.tape.begin(list(begun)[: self.rows])
         return result
 
     def _frame(self) -> Frame:

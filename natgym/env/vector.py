@@ -24,7 +24,7 @@ from generators.noise import CoupledNoise, HashNoise, next_episode
 from generators.parts import Parts
 from generators.rules import DecodeRules
 from generators.schedules import PARAMETERS, Schedule
-from generators.tokenizers import Tokenizer, decode_all
+from generators.tokenizers import Tokenizer, decode_all, refuse_other_codes
 from natgym.env import arguments
 from natgym.env.infos import Info, check_options, masked, own, with_final
 from natgym.env.isolation import playing, unaffected
@@ -325,9 +325,7 @@ class DecodeVectorEnv(gymnasium.vector.VectorEnv[Observation, Any, np.ndarray]):
     def _load(self, reward: RewardSpec, options: Mapping[str, Mapping[str, Any]] | None) -> None:
         self.generator, self.tokenizer = self.task.generator, self.task.tokenizer
         self.device = next(self.generator.parameters()).device
-        ours, theirs = ((net.codebook_size, tuple(net.grid)) for net in (self.generator, self.tokenizer))
-        if ours != theirs:
-            raise ValueError(f"codes and grid: the generator has {ours}, the tokenizer {theirs}; use a pair")
+        refuse_other_codes(self.generator, self.tokenizer)
         self.reward_options = arguments.used_options(reward, options)
         self.judge = self.reward = make_reward(reward, self.task, options=options)
         self.reward_name = reward if isinstance(reward, str) else type(self.reward).__name__

@@ -23,8 +23,9 @@ from generators.images import Batch, SplitRows, labelled
 from generators.noise import derive_seed
 from generators.precision import precision_of
 from generators.rules import DecodeRules
+from generators.tokenizers import refuse_other_codes
 from natgym.evaluation.cost import Cost, counted
-from natgym.evaluation.protocol import EIGHT_BITS, EvaluationConfig, EvaluationProtocol
+from natgym.evaluation.protocol import EIGHT_BITS, EvaluationConfig, EvaluationProtocol, against
 from natgym.evaluation.scorer import Scorer
 from natgym.evaluation.statistics import moments
 from natgym.metrics import METRICS
@@ -82,6 +83,7 @@ class Evaluator:
         self.task = task
         self.generator = task.generator
         self.tokenizer = task.tokenizer
+        refuse_other_codes(self.generator, self.tokenizer)
         if scorer is None:
             if config.split == "-":
                 raise ValueError("split '-' stands for statistics from a file; give the scorer that has them")
@@ -90,6 +92,11 @@ class Evaluator:
         if task.given and config.conditions is not None:
             raise ValueError(
                 f"conditions {config.conditions}: {task} draws the split's own images; leave it out"
+            )
+        law = config.conditions or task.law
+        if law == "data" and scorer.reference.condition is None and not (task.given or task.has("encoder")):
+            raise ValueError(
+                "conditions data: statistics from a file say nothing of classes; give another law"
             )
         self.scorer = scorer
         self.metrics = metrics or {}
@@ -107,7 +114,7 @@ class Evaluator:
             extractor=weights_hash(scorer.extractor),
             images=config.images,
             seeds=tuple(config.seeds),
-            conditions=config.conditions or task.law,
+            conditions=law,
             distance=scorer.extractor.meaning,
             quantisation=EIGHT_BITS if scorer.quantise else "none",
             name=config.convention,
@@ -148,12 +155,8 @@ class Evaluator:
             return balanced(self.generator.conditions(), images)
         if self.protocol.conditions == "random":
             return at_random(self.generator.conditions(), images, derive_seed("conditions", seed))
-        if real is None and self.task.has("encoder"):
+        if real is None:  # statistics from a file, which say nothing of texts
             real = self.task.images("report").condition
-        if real is None:
-            raise ValueError(
-                "conditions data: statistics from a file say nothing of classes; give another law"
-            )
         return at_shares(real, images).to(self.task.place)
 
     @cached_property
@@ -215,10 +218,9 @@ class Evaluator:
     def legend(self) -> str:
         """Say in three lines what the numbers of a table are, and in further ones what those of one's own."""
         p = self.protocol
-        against = f"{p.reference_images:,} real images" if p.reference_images else "statistics from a file"
         lines = [
             f"{p.distance}; kernel distance: {p.kernel}.",
-            f"Against {against} ({p.task}, {p.split} split); {p.images:,} generated "
+            f"Against {against(p.reference_images)} ({p.task}, {p.split} split); {p.images:,} generated "
             f"per evaluation seed, {len(p.seeds)} seeds: mean and standard deviation.",
             f"A row of real images with n other than {p.images:,} is a guide, not comparable to the digit.",
         ]

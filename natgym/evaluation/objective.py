@@ -44,9 +44,17 @@ class Objective:
 
     @property
     def title(self) -> str:
-        """What it is, for figures."""
-        titles = {"distance": "distance from the select split", "caption": "share not as asked, select split"}
-        what = titles.get(self.name, f"share not {self.name}, select split")
+        """What it is on the select split, for figures."""
+        return self._titled(" from the select split" if self.name == "distance" else ", select split")
+
+    @property
+    def words(self) -> str:
+        """What it is on any split, for figures."""
+        return self._titled("")
+
+    def _titled(self, where: str) -> str:
+        names = {"distance": "distance", "caption": "share not as asked"}
+        what = names.get(self.name, f"share not {self.name}") + where
         return f"{what}, + {text(self.price)} a pass" if self.price else what
 
     def refuse_untold(self, extractor: Any, task: Any) -> None:

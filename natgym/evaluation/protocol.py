@@ -87,6 +87,11 @@ class EvaluationProtocol:
         return {key: value for key, value in told.items() if key not in usual or value != usual[key]}
 
 
+def against(reference_images: int) -> str:
+    """Say what so many reference images are; 0 stands for a file that does not say."""
+    return f"{reference_images:,} real images" if reference_images else "statistics from a file"
+
+
 class Convention(NamedTuple):
     """A protocol of the field: how many images, of which conditions, in whose features, against what."""
 

@@ -15,6 +15,7 @@ from typing import Any
 from generators import former
 from generators.files import read_json, write_atomic
 from generators.schedules import CONVENTION
+from natgym.evaluation.protocol import against
 from natgym.evaluation.tables import COLUMNS, FULL_COLUMNS, cell
 from natgym.metrics.named import NAMED
 from natgym.pages.page import EXPLORATION, document, explorer
@@ -80,14 +81,14 @@ def _differences(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _in_words(protocol: Mapping[str, Any]) -> str:
     """Return the protocol in words."""
-    real = protocol.get("reference_images")
-    images = protocol.get("images")
+    real, images = protocol.get("reference_images"), protocol.get("images")
+    reference = "not said" if real is None else against(real)
     seeds = ", ".join(map(str, protocol.get("seeds", [])))
     return (
-        f"Distance: {protocol['distance']}. Reference: {real} real images of {protocol.get('task')}, "
-        f"{protocol.get('split')} split; {images} generated for each of the evaluation seeds {seeds}; "
-        f"conditions {protocol.get('conditions')}; quantisation {protocol.get('quantisation')}. "
-        "Numbers of another protocol don't compare."
+        f"Distance: {protocol['distance']}. Reference: {reference} "
+        f"({protocol.get('task')}, {protocol.get('split')} split); {images} generated for each of the "
+        f"evaluation seeds {seeds}; conditions {protocol.get('conditions')}; quantisation "
+        f"{protocol.get('quantisation')}. Numbers of another protocol don't compare."
     )
 
 

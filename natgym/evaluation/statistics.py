@@ -30,6 +30,16 @@ def t_quantile(freedom: int) -> float:
     return float(stdtrit(freedom, 0.975))  # what scipy.stats, ten times slower to import, calls too
 
 
+def half_width(std: float, n: int) -> float:
+    """Return the half-width of the 95 % t-interval of a mean; NaN of a single number.
+
+    Args:
+        std: sample standard deviation of the numbers.
+        n: how many they are.
+    """
+    return float(t_quantile(n - 1) * (std / np.sqrt(n))) if n > 1 else math.nan
+
+
 @dataclass(frozen=True)
 class Difference:
     """A paired difference of a metric: of one policy minus that of another, over common pairs.
@@ -93,11 +103,10 @@ def paired_difference(
             f"seeds {list(ours['seed'])} and {list(theirs['seed'])} are not paired; use the same ones"
         )
     each = (ours[metric] - theirs[metric]).to_numpy()
-    half_width = math.nan
-    if len(each) > 1:
-        error = each.std(ddof=1) / np.sqrt(len(each))
-        half_width = t_quantile(len(each) - 1) * error
-    return Difference(float(each.mean()), half_width, tuple(each.tolist()), metric, **labels)
+    spread = each.std(ddof=1) if len(each) > 1 else math.nan
+    return Difference(
+        float(each.mean()), half_width(spread, len(each)), tuple(each.tolist()), metric, **labels
+    )
 
 
 def moments(per_seed: pd.DataFrame) -> dict[str, float]:

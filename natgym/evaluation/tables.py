@@ -185,11 +185,9 @@ def evaluate(
     task = Task.load(task)
     config = EvaluationConfig(split=split, images=images, seeds=tuple(seeds))
     rules = DecodeRules.of(rules, task.generator.grid)
+    found = {label: _policy(spec, steps, task) for label, spec in policies.items()}
     evaluator = Evaluator(task, config, rules=rules, metrics=metrics, threads=threads)
-    rows = []
-    for label, spec in policies.items():
-        policy = _policy(spec, steps, task)
-        rows.append(table_row(label, policy, evaluator, evaluator(policy)))
+    rows = [table_row(label, policy, evaluator, evaluator(policy)) for label, policy in found.items()]
     against = next(iter(policies))
     custom = {name: (name, "{:.3f}") for name in metrics or {}}
     note = f"difference: to {against}, paired over the seeds, with 95 % t-interval"

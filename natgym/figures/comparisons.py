@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from natgym.evaluation.statistics import Difference, t_quantile
+from natgym.evaluation.statistics import Difference, half_width
 from natgym.figures.style import (
     COLORS,
     FAINT,
@@ -36,7 +36,7 @@ def frontier_figure(rows: Sequence[Mapping[str, Any]], note: str) -> Figure:
         cycle(product(MARKERS, COLORS)), _by_policy(rows).items(), strict=False
     ):
         nfe, distance = ([row[name] for row in points] for name in ("nfe", "distance"))
-        spread = [row["distance_std"] * _t_factor(row["seeds"]) for row in points]
+        spread = [half_width(row["distance_std"], row["seeds"]) for row in points]
         axis.errorbar(
             nfe,
             distance,
@@ -167,8 +167,3 @@ def agreement_figure(table: pd.DataFrame, note: str) -> Figure:
 def _by_policy(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
     names = dict.fromkeys(row["policy"] for row in rows)
     return {name: [row for row in rows if row["policy"] == name] for name in names}
-
-
-def _t_factor(seeds: int) -> float:
-    """Return the half-width of a 95 % t-interval in sample standard deviations."""
-    return float(t_quantile(seeds - 1) / np.sqrt(seeds)) if seeds > 1 else float("nan")

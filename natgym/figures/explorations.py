@@ -35,6 +35,7 @@ from natgym.figures.style import COLOR_MAP
 from natgym.metrics.extractors import extract
 from natgym.metrics.puzzles import PuzzleReader
 from natgym.pages.page import write_exploration
+from natgym.rewards.checks import as_rewards
 from natgym.rewards.contract import Reward
 from natgym.rollouts import BATCH, Policy, Rollout, Step, play
 from natgym.task import Task
@@ -125,8 +126,9 @@ def explore(
     Raises:
         ValueError: there would be more bytes.
     """
-    tokens = next(iter(plays.values())).task.generator.num_tokens
-    _refuse_large(6 * tokens * images, len(plays), images, most)  # the shortest numbers, before any is drawn
+    # Of the shortest numbers, before any is drawn.
+    sizes = [6 * one.task.generator.num_tokens * images for one in plays.values()]
+    _refuse_large(sum(sizes), len(plays), images, most)
     policies: list[dict[str, Any]] = []
     decided: list[np.ndarray] = []
     for label, one in plays.items():
@@ -134,7 +136,8 @@ def explore(
         watched = watch(one, condition, seed, progress)
         decided.append(_decided(watched.drawn.frame, images))
         policies.append(_told(label, one, watched, rewards or {}) | {"parameters": _short(decided[-1], 4)})
-        _refuse_large(len(json.dumps(policies[0])), len(plays), images, most)
+        sizes[len(policies) - 1] = len(json.dumps(policies[-1]))
+        _refuse_large(sum(sizes), len(plays), images, most)
     names = {name: None for policy in policies for name in policy["scores"]}
     shades = np.linspace(0, 1, _SHADES)
     pairs = combinations(range(len(policies)), 2)
@@ -220,7 +223,7 @@ def _scores(task: Task, drawn: Rollout, rewards: Mapping[str, Reward]) -> Iterat
     """Yield what is known of each image by itself: what the task's judge says of it, and the rewards."""
     images_NCHW, condition = drawn.images_NCHW, drawn.condition
     for name, reward in rewards.items():
-        yield name, reward(images_NCHW, condition).cpu().double().numpy()
+        yield name, as_rewards(reward(images_NCHW, condition), len(images_NCHW))
     if not task.has("score_extractor"):
         return
     extractor: Any = task.score_extractor
@@ -263,9 +266,9 @@ def _short(values: Any, digits: int) -> Any:
 
 
 def _refuse_large(size: int, policies: int, images: int, most: float) -> None:
-    """Raise ValueError if policies of such a size take more bytes than there may be."""
-    if policies * size > most:
+    """Raise ValueError if policies of such a size, all together, take more bytes than there may be."""
+    if size > most:
         raise ValueError(
-            f"{images:,} images under {policies} policies take about {policies * size / 1e6:,.1f} MB, more "
+            f"{images:,} images under {policies} policies take at least {size / 1e6:,.1f} MB, more "
             f"than {most / 1e6:g}; draw fewer images, or allow more megabytes"
         )

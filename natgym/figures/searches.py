@@ -36,7 +36,7 @@ def schedules_figure(schedules: Mapping[str, Schedule], note: str) -> Figure:
     return finish(figure, note)
 
 
-def search_figure(logs: Mapping[str, pd.DataFrame], note: str) -> Figure:
+def search_figure(logs: Mapping[str, pd.DataFrame], note: str, title: str = "distance") -> Figure:
     """Draw distance against images spent, a panel for each optimizer, four in a row.
 
     Dots are evaluations, the line their median in each generation, the diamond the winner of the second look
@@ -45,6 +45,7 @@ def search_figure(logs: Mapping[str, pd.DataFrame], note: str) -> Figure:
     Args:
         logs: optimizer -> the log of one search: columns evaluation, generation, images, distance, error.
         note: what the reader must know, under the panels.
+        title: what the column distance is, as a search may make other things small.
     """
     columns, rows = min(4, len(logs)), -(-len(logs) // 4)
     figure = Figure(figsize=(2.6 * columns, 2.9 * rows))
@@ -69,7 +70,7 @@ def search_figure(logs: Mapping[str, pd.DataFrame], note: str) -> Figure:
             which(FormatStrFormatter("%g"))
         axis.tick_params(which="minor", labelsize=SMALL)
     for axis in axes[: len(logs) : columns]:
-        axis.set_ylabel("distance from the select split", fontsize=SMALL + 1)
+        axis.set_ylabel(title, fontsize=SMALL + 1)
     return finish(figure, note)
 
 

@@ -82,12 +82,13 @@ def training_figure(metrics: pd.DataFrame, note: str) -> Figure:
     return finish(figure, note)
 
 
-def curves_figure(curves: pd.DataFrame, note: str) -> Figure:
+def curves_figure(curves: pd.DataFrame, note: str, title: str = DISTANCE) -> Figure:
     """Draw distances against images and against seconds, a line per method: mean over its runs, their range.
 
     Args:
         curves: columns method, seed, images, seconds, distance; the runs of a method may have other points.
         note: what the reader must know, under the panels.
+        title: of what stands in the column distance.
     """
     figure = Figure(figsize=(8.4, 3.4))
     axes = panels(figure, 1, 2)
@@ -106,6 +107,6 @@ def curves_figure(curves: pd.DataFrame, note: str) -> Figure:
         for which in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
             which(FormatStrFormatter("%g"))
         axis.tick_params(which="minor", labelsize=SMALL)
-    axes[0].set_ylabel(DISTANCE, fontsize=SMALL + 1)
+    axes[0].set_ylabel(title, fontsize=SMALL + 1)
     axes[1].legend(fontsize=SMALL, frameon=False)
     return finish(figure, note)

@@ -18,7 +18,7 @@ from generators.conditions import Condition
 from natgym.metrics.kernel import cmmd, kernel_distance
 from natgym.metrics.manifold import drawn, precision_recall_density_coverage
 from natgym.metrics.reference import Reference
-from natgym.metrics.score import inception_score, total_variation
+from natgym.metrics.score import SPLITS, inception_score, total_variation
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,6 +49,11 @@ class Judged:
         """Features of the real images; None if there are but statistics of them."""
         return self.reference.features_Nd
 
+    @property
+    def scored_NK(self) -> Tensor | None:
+        """The logits, if they are enough for each part of the Inception score; else None."""
+        return None if self.logits_NK is None or len(self.logits_NK) < SPLITS else self.logits_NK
+
     @cached_property
     def neighborhoods(self) -> dict[str, float]:
         """Precision, recall, density and coverage, which come of the same distances and are taken at once;
@@ -74,7 +79,7 @@ class NamedMetric:
 
     name: str
     compute: Callable[[Judged], float]
-    needs: tuple[Literal["real_Md", "logits_NK", "classes_NK", "clip_Nd", "told"], ...] = ()
+    needs: tuple[Literal["real_Md", "scored_NK", "classes_NK", "clip_Nd", "told"], ...] = ()
     better: Literal["lower", "higher"]
     spread: bool = False
     header: str | None = None
@@ -168,8 +173,8 @@ _ENTRIES = (
     ),
     NamedMetric(
         name="score",
-        compute=lambda judged: inception_score(_there(judged.logits_NK)),
-        needs=("logits_NK",),
+        compute=lambda judged: inception_score(_there(judged.scored_NK)),
+        needs=("scored_NK",),
         better="higher",
         header="score",
         format="{:.2f}",

@@ -4,8 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+SPLITS = 10  # of the published score
 
-def inception_score(logits_NK: Tensor, *, splits: int = 10, seed: int | None = 2020) -> float:
+
+def inception_score(logits_NK: Tensor, *, splits: int = SPLITS, seed: int | None = 2020) -> float:
     """Return the mean over `splits` of exp(mean KL(p(y|x) | p(y))), in [1, K].
 
     Only with the FID Inception network's logits (without the bias) is it the published score. The images are

@@ -191,14 +191,19 @@ def _of_generator(folder: Path, spec: str, of_images: Callable[[str], Location])
     return replace(location, spec=spec, networks=networks)
 
 
-def recipe_of(spec: str) -> str | None:
-    """Return the recipe of a task; None where it names none, or is not there, which is said later."""
+def described(spec: str) -> Description | None:
+    """Return what is said of a task; None where nothing is, or it is not there, which is said later."""
 
     def images_alone(spec: str) -> Location:
         return Location(spec, spec, None)
 
     try:
-        location = find(spec, images_alone)
+        return find(spec, images_alone).description
     except ValueError:
         return None
-    return None if location.description is None else location.description.recipe
+
+
+def recipe_of(spec: str) -> str | None:
+    """Return the recipe of a task; None where it names none."""
+    description = described(spec)
+    return None if description is None else description.recipe

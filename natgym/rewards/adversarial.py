@@ -7,7 +7,6 @@ reward is moving: runs are compared on a frozen metric, never on it.
 
 from __future__ import annotations
 
-from dataclasses import fields
 from itertools import pairwise
 from typing import Any
 
@@ -20,9 +19,16 @@ from generators.conditions import Condition
 from generators.noise import seeded
 from generators.room import image_rows
 from natgym.metrics.classifier import Classifier
-from natgym.rewards.config import AdversarialConfig
+from natgym.rewards.config import AdversarialConfig, options_of
 from natgym.rewards.contract import Images
-from natgym.rewards.projected import FROZEN, ProjectedConfig, judged_at_once, load_projected
+from natgym.rewards.projected import (
+    FROZEN,
+    GROUP,
+    ProjectedConfig,
+    in_groups,
+    judged_at_once,
+    load_projected,
+)
 from natgym.task import Task
 
 
@@ -107,6 +113,7 @@ class AdversarialReward:
         device: torch.device | str = "cpu",
         classifier: Classifier | None = None,
     ) -> None:
+        config.refuse_absent()
         self.config, self.needs_batch = config, config.projected
         self._sizes = image_shape, condition_width
         self._classifier, self._device = classifier, device
@@ -119,9 +126,7 @@ class AdversarialReward:
         Args:
             options: fields of `AdversarialConfig`.
         """
-        if unknown := sorted(set(options) - {one.name for one in fields(AdversarialConfig)}):
-            raise ValueError(f"reward 'adversarial' has no option {unknown[0]!r}")
-        config = AdversarialConfig(**options)
+        config = options_of(AdversarialConfig, "adversarial", options)
         real = task.images("train")
         return cls(
             real.image_shape,
@@ -147,13 +152,23 @@ class AdversarialReward:
     def __call__(self, images_BCHW: Tensor, condition: Condition) -> Tensor:
         """Return rewards (B,).
 
-        Raises:
-            ValueError: the paper's discriminator can't cut so many rows into equal groups.
+        The paper's discriminator compares images in groups; those that are left over are judged among the
+        last eight.
         """
-        projected = self.config.projected
-        rows = judged_at_once(len(images_BCHW)) if projected else image_rows(images_BCHW.shape[1:])
-        chunks = zip(images_BCHW.split(rows), condition.vectors.split(rows), strict=True)
+        images, vectors_BE = images_BCHW, condition.vectors
+        if not self.config.projected:
+            return self._judged(images, vectors_BE, image_rows(images.shape[1:]))
+        grouped = in_groups(len(images))
+        rewards_B = self._judged(images[:grouped], vectors_BE[:grouped], judged_at_once(grouped))
+        if over := len(images) - grouped:
+            last_G = self._judged(images[-GROUP:], vectors_BE[-GROUP:], GROUP)
+            rewards_B = torch.cat([rewards_B, last_G[-over:]])
+        return rewards_B
+
+    def _judged(self, images_BCHW: Tensor, vectors_BE: Tensor, rows: int) -> Tensor:
+        """Return rewards (B,), of some rows at once."""
         judge = self.discriminator.eval()
+        chunks = zip(images_BCHW.split(rows), vectors_BE.split(rows), strict=True)
         return torch.cat([judge(*chunk).flatten(1).mean(1) for chunk in chunks]).sigmoid()
 
     def update(self, real: Images, fake: Images) -> dict[str, float]:

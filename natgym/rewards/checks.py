@@ -10,14 +10,15 @@ from torch import Tensor
 
 
 def judged(reward: Any, images_BCHW: Tensor, condition: Any) -> Tensor:
-    """Return what a reward says of images, a tensor (B,); arrays and lists are taken.
+    """Return what a reward says of images, a tensor (B,) where they are; arrays and lists are taken.
 
     Raises:
         ValueError: see `as_rewards`.
     """
     returned = reward(images_BCHW, condition)
     rewards_B = as_rewards(returned, len(images_BCHW))
-    return returned if isinstance(returned, Tensor) else torch.from_numpy(rewards_B).to(images_BCHW.device)
+    said_B = returned if isinstance(returned, Tensor) else torch.from_numpy(rewards_B)
+    return said_B.to(images_BCHW.device)
 
 
 def as_rewards(returned: Any, num_images: int) -> np.ndarray:

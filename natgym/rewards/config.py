@@ -6,13 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from generators.checks import at_least, finite
 
 Options = Mapping[str, Mapping[str, Any]]
+Config = TypeVar("Config")
 GROUP = 8  # rows that a local norm sees together
+BACKBONES = ("small", "classifier", "dino")  # that have names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +43,23 @@ class AdversarialConfig:
     """Loss of the discriminator."""
 
     def __post_init__(self) -> None:
-        if self.backbone not in ("small", "classifier", "dino") and not Path(self.backbone).exists():
-            raise ValueError(
-                f"backbone {self.backbone!r} is not small, classifier, dino, a file or a folder; give one of "
-                "these"
-            )
+        if self.backbone not in BACKBONES and Path(self.backbone).exists():
+            # A worker has another folder at hand.
+            object.__setattr__(self, "backbone", str(Path(self.backbone).resolve()))
         at_least(1, self, "members", "channels")
         finite(self, "learning_rate")
         if not 0 <= self.crop <= 1:
             raise ValueError(f"crop {self.crop}: it is a chance between 0 and 1")
         if not 0 <= self.mismatched < 1:
             raise ValueError(f"mismatched {self.mismatched}: it is a share in [0, 1)")
+
+    def refuse_absent(self) -> None:
+        """Raise ValueError if the weights are not there, which a run that is only read does not need."""
+        if self.backbone not in BACKBONES and not Path(self.backbone).exists():
+            raise ValueError(
+                f"backbone {self.backbone!r} is not {', '.join(BACKBONES)}, a file or a folder; give one of "
+                "these"
+            )
 
     @property
     def projected(self) -> bool:
@@ -149,14 +157,30 @@ class RewardOptions:
 
     def of(self, names: Sequence[str]) -> Options:
         """Return those of some rewards that are not the defaults, as `make_reward` takes them."""
+        return self.only(names).changed
+
+    def only(self, names: Sequence[str]) -> RewardOptions:
+        """Return the options of some rewards beside the defaults of all others."""
+        known = {field_.name.replace("_", "-"): field_.name for field_ in fields(self)}
+        return RewardOptions(**{known[name]: getattr(self, known[name]) for name in names if name in known})
+
+    @property
+    def changed(self) -> Options:
+        """All that are not the defaults."""
         usual, found = RewardOptions(), {}
         for field_ in fields(self):
-            name = field_.name.replace("_", "-")
             ours, theirs = vars(getattr(self, field_.name)), vars(getattr(usual, field_.name))
-            changed = {key: value for key, value in ours.items() if value != theirs[key]}
-            if name in names and changed:
-                found[name] = changed
+            if changed := {key: value for key, value in ours.items() if value != theirs[key]}:
+                found[field_.name.replace("_", "-")] = changed
         return found
+
+
+def options_of(config: type[Config], reward: str, options: Mapping[str, Any]) -> Config:
+    """Return a named reward's options as their config; ValueError if it has none of a name."""
+    known = [one.name for one in fields(config)]  # type: ignore[arg-type]
+    if unknown := sorted(set(options) - set(known)):
+        raise ValueError(f"reward {reward!r} has no option {unknown[0]!r}; it has {', '.join(known)}")
+    return config(**options)
 
 
 def groups_of(num_rows: int) -> int:

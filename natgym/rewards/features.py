@@ -13,6 +13,7 @@ from natgym.metrics.extractors import extract
 from natgym.metrics.puzzles import PuzzleReader
 from natgym.metrics.scenes import SceneReader
 from natgym.rewards.caption import CaptionReward
+from natgym.rewards.config import FeatureDistanceOptions, options_of
 from natgym.rewards.contract import Reward
 from natgym.rewards.puzzle import ValidReward
 from natgym.task import Task
@@ -40,6 +41,15 @@ class ClassifierReward:
                 f"reward 'classifier': the reward extractor of {task} reads no texts; take mmd, adversarial, "
                 "or a reward of your own"
             )
+        blank_1CHW = torch.zeros(1, *task.tokenizer.image_shape, device=task.place)
+        logits_1K = extract(task.reward_extractor, blank_1CHW, quantise=False)[1]
+        classes = task.generator.conditions()[:1].vectors.shape[1]
+        if logits_1K is None or logits_1K.shape[1] != classes:
+            found = "no logits" if logits_1K is None else f"logits of {logits_1K.shape[1]} classes"
+            raise ValueError(
+                f"reward 'classifier': the reward extractor of {task} has {found}, the generator {classes} "
+                "classes; take mmd, adversarial, or a reward of your own"
+            )
         return cls(task.reward_extractor)
 
     @torch.no_grad()
@@ -64,10 +74,15 @@ class FeatureDistanceReward:
         self.unit = (self.real_Nd - self.real_Nd.mean(0)).norm(dim=-1).mean()
 
     @classmethod
-    def from_task(cls, task: Task, real_images: int = 5000) -> FeatureDistanceReward:
-        """Compare with the first `real_images` of the train split."""
+    def from_task(cls, task: Task, **options: Any) -> FeatureDistanceReward:
+        """Compare with the first `real_images` of the train split.
+
+        Args:
+            options: fields of `FeatureDistanceOptions`.
+        """
+        config = options_of(FeatureDistanceOptions, "feature-distance", options)
         train = task.images("train")
-        return cls(task.reward_extractor, train.take(torch.arange(min(real_images, len(train)))))
+        return cls(task.reward_extractor, train.take(torch.arange(min(config.real_images, len(train)))))
 
     def __call__(self, images_BCHW: Tensor, condition: Condition) -> Tensor:
         return -torch.cdist(self._features(images_BCHW), self.real_Nd).amin(-1) / self.unit

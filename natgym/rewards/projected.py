@@ -37,6 +37,12 @@ def judged_at_once(num_rows: int) -> int:
     return group * max(1, ROWS // group)
 
 
+def in_groups(num_rows: int) -> int:
+    """Return how many rows of a batch are in groups, which are of 8 where not all rows fit equal ones."""
+    fits = num_rows % max(1, math.ceil(num_rows / GROUP)) == 0
+    return num_rows if fits else num_rows - num_rows % GROUP
+
+
 class LocalNorm(nn.Module):
     """Batch norm within groups of consecutive rows, by the statistics of the batch in evaluation, too."""
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from generators.conditions import Condition
 from generators.images import ImageRows
-from natgym.rewards.config import QuadraticConfig
+from natgym.rewards.config import QuadraticConfig, options_of
 from natgym.rewards.contract import Images
 from natgym.rewards.standardized import StandardizedFeatures
 from natgym.task import Task
@@ -53,7 +53,8 @@ class QuadraticReward:
         Args:
             options: fields of `QuadraticConfig`.
         """
-        return cls(task.reward_extractor, task.images("train"), QuadraticConfig(**options))
+        config = options_of(QuadraticConfig, "quadratic", options)
+        return cls(task.reward_extractor, task.images("train"), config)
 
     def reset(self, seed: int) -> None:
         """Forget all images; nothing is random."""

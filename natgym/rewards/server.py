@@ -23,7 +23,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
 from http.client import HTTPException
 from typing import Any
 
@@ -33,7 +32,7 @@ from PIL import Image
 from torch import Tensor
 
 from generators.conditions import Condition
-from natgym.rewards.config import HTTPConfig
+from natgym.rewards.config import HTTPConfig, options_of
 from natgym.task import Task
 
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # what may be over when it is asked again
@@ -68,9 +67,7 @@ class HTTPReward:
         Args:
             options: fields of `HTTPConfig`.
         """
-        if unknown := sorted(set(options) - {one.name for one in fields(HTTPConfig)}):
-            raise ValueError(f"reward 'http' has no option {unknown[0]!r}")
-        return cls(HTTPConfig(**options))
+        return cls(options_of(HTTPConfig, "http", options))
 
     def __call__(self, images_BCHW: Tensor, condition: Condition) -> Tensor:
         """Return rewards (B,), float64.

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from generators.conditions import Condition
 from generators.images import SplitRows
-from natgym.rewards.config import WitnessConfig
+from natgym.rewards.config import WitnessConfig, options_of
 from natgym.rewards.contract import Images
 from natgym.rewards.standardized import StandardizedFeatures
 from natgym.task import Task
@@ -61,7 +61,7 @@ class WitnessReward:
         Args:
             options: fields of `WitnessConfig`.
         """
-        config = WitnessConfig(**options)
+        config = options_of(WitnessConfig, "mmd", options)
         if config.by_class and task.has("encoder"):
             raise ValueError("reward 'mmd' by_class: texts have no classes; leave it out")
         return cls(task.reward_extractor, task.images("train"), config)

@@ -5,21 +5,24 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from agents.adanat.config import TrainingConfig
 from agents.adanat.critic import ActorWithCritic
 from agents.adanat.trainer import AdaNATTrainer
 from agents.named import shipped_strategy
-from agents.studies.adaptivity import OWN, Shuffled, mean_schedule, others
+from agents.studies.adaptivity import OWN, Shuffled, can_shuffle, mean_schedule, others
+from agents.studies.distilled import by_class, static
 from generators.checkpoints import from_pretrained, save_pretrained
 from generators.conditions import Labels
 from generators.decoding import start
 from generators.planted import plant
 from generators.rules import DecodeRules
-from generators.schedules import PARAMETERS, Schedule, random_order, reference
+from generators.schedules import PARAMETERS, DecodeParams, Schedule, random_order, reference
+from natgym.env.episodes import record
 from natgym.observations import observe
 from natgym.policies import FixedPolicy
-from natgym.rollouts import balanced, rollout
+from natgym.rollouts import Decision, balanced, rollout
 from natgym.task import Task
 from rounding import ROUNDINGS, UNIT
 
@@ -79,11 +82,45 @@ def test_nothing_of_the_row_itself_is_left_to_decide_by() -> None:
             return observation
 
     rows = torch.arange(6)
-    keys = ("condition", "kind", "step", "previous_action", "features", "masked", "tokens", "of-tomorrow")
+    keys = (*OWN, "features", "masked", "tokens", "of-tomorrow")
     seen = Shuffled(Reader(), False, seed=1).decide(dict.fromkeys(keys, rows), 0)
     for key in keys:
         assert torch.equal(seen[key], rows) if key in OWN else (seen[key] != rows).all(), key
-    assert set(OWN) == {"condition", "kind", "step", "previous_action"}
+    assert set(OWN) == {"condition", "kind", "step", "previous_action", "price", "row_seeds"}
+
+
+def test_a_shuffled_policy_is_told_what_the_policy_is(nets: Any) -> None:
+    """One that sees prices sees each image's own, as it does unshuffled; and one that draws its seeds."""
+
+    class Priced:
+        steps, price, draws = 2, (0.01, 0.3), True
+
+        def __init__(self) -> None:
+            self.told: list[Tensor] = []
+
+        def decide(self, observation: Any, step: int) -> Decision:
+            self.told.append(torch.stack([observation["price"][:, 0], observation["row_seeds"]]))
+            return Decision(reference(2).params(step, len(observation["masked"])))
+
+    plain, inner = Priced(), Priced()
+    for policy in (plain, Shuffled(inner, False)):
+        rollout(policy, *nets, balanced(nets[0].conditions(), 20), seed=3)  # type: ignore[arg-type]
+    assert len(plain.told[0][0].unique()) == 20 and len(plain.told) == 2
+    for ours, theirs in zip(inner.told, plain.told, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("images", [255, 260, 265, 270, 501, 502, 520])
+def test_who_can_be_shuffled_is_told_before(images: int) -> None:
+    condition = balanced(Labels.every(10), images)
+    for within in (True, False):
+        possible = True
+        for batch in (condition[first : first + 250] for first in range(0, images, 250)):
+            try:
+                others(batch.kinds_B if within else torch.zeros(len(batch)), 0)
+            except ValueError:
+                possible = False
+        assert can_shuffle(condition, within) == possible, within
 
 
 def test_who_plays_a_policy_in_its_place_plays_by_its_rules() -> None:
@@ -97,14 +134,42 @@ def test_who_plays_a_policy_in_its_place_plays_by_its_rules() -> None:
 def test_the_mean_schedule_of_a_schedule_is_itself_and_of_a_policy_its_means(nets: Any) -> None:
     condition = balanced(nets[0].conditions(), 40)
     drawn = rollout(FixedPolicy(reference(3)), *nets, condition, seed=0)
-    torch.testing.assert_close(mean_schedule(drawn).table_T4, reference(3).table_T4)
+    torch.testing.assert_close(mean_schedule(drawn, 3).table_T4, reference(3).table_T4)
     frame = drawn.frame.copy()
     frame.loc[frame["sample"] < 10, "guidance_scale"] = 3.0
     vars(drawn)["frame"] = frame
-    table = mean_schedule(drawn).table_T4
+    table = mean_schedule(drawn, 3).table_T4
     for step in range(3):
         expected = (10 * 3.0 + 30 * reference(3).table_T4[step, 3].item()) / 40
         assert table[step, PARAMETERS.index("guidance_scale")].item() == pytest.approx(expected)
+
+
+class Hasty:
+    """Half of the classes are drawn in one step, the others in two of four; what comes after is of no use."""
+
+    steps = 4
+
+    def __call__(self, observation: Any, step: int) -> DecodeParams:
+        masked_B = observation["masked"].any(1).cpu().double()
+        even_B = (observation["condition"].cpu() % 2 == 0).double()
+        ratio_B = torch.full_like(masked_B, 0.5) * (1 - even_B) * (step == 0)
+        guidance_B = torch.where(masked_B > 0, 1.0 + step + observation["condition"].cpu() / 10, 99.0)
+        return DecodeParams.from_table(torch.stack([ratio_B, masked_B, 2 - masked_B, guidance_B], -1))
+
+
+def test_what_decided_nothing_is_no_part_of_means(nets: Any) -> None:
+    """By hand: rows that were finished are left out, and steps without any go on as before."""
+    drawn = rollout(Hasty(), *nets, balanced(nets[0].conditions(), 30), seed=0)
+    assert drawn.frame["step"].max() < 3, "all are finished before the last step"
+    guidance = [1 + 4.5 / 10, 2 + 5 / 10] + [2 + 5 / 10] * 2  # of all classes, then of the odd ones
+    expected = [[0.25, 1, 1, guidance[0]]] + [[0, 1, 1, scale] for scale in guidance[1:]]
+    torch.testing.assert_close(mean_schedule(drawn, 4).table_T4, torch.tensor(expected, dtype=torch.float64))
+    episodes = record(Hasty(), "digits", num_images=30, seed=0)
+    torch.testing.assert_close(static(episodes).table_T4, mean_schedule(drawn, 4).table_T4)
+    table = by_class(episodes, Task.load("digits").every.names)
+    for label, steps in ((4, [1.4] * 4), (7, [1.7] + [2.7] * 3)):
+        found = table.schedules[table.assignment[label]].table_T4[:, 3]
+        torch.testing.assert_close(found, torch.tensor(steps, dtype=torch.float64))
 
 
 def test_the_planted_difference_is_undone_by_its_own_temperatures(nets: Any, tmp_path: Path) -> None:
@@ -162,7 +227,7 @@ def test_a_policy_that_sees_finds_the_planted_difference_and_a_blind_one_can_not
         frame = drawn.frame.assign(odd=drawn.frame["condition"].astype(int) % 2)
         means = frame.groupby("odd")["sampling_temperature"].mean()
         ratios[name] = means[0] / means[1]
-        plays = {"policy": actor, "mean": FixedPolicy(mean_schedule(drawn))}
+        plays = {"policy": actor, "mean": FixedPolicy(mean_schedule(drawn, 2))}
         plays |= {"within": Shuffled(actor, True), "across": Shuffled(actor, False)}
         plays |= {"start": FixedPolicy(trainer.env.action_map.schedule)}
         for kind, policy in plays.items():

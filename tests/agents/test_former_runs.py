@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agents.adanat.config import STOPPED
 from agents.adanat.critic import load_critic, load_discriminator
 from agents.adanat.trainer import AdaNATTrainer
 from agents.adanat.trainings import finished_trainings, read_training
@@ -51,6 +52,19 @@ def test_a_finished_run_is_read(tmp_path: Path) -> None:
         load_critic(run, policy), task, num_images=10, seed=0, reward=load_discriminator(run, task)
     )
     assert drawn.frame["value"].notna().all() and 0 < drawn.frame["reward"].max() < 1
+
+
+def test_trials_that_asha_stopped_are_no_trainings(tmp_path: Path) -> None:
+    shutil.copy(FORMER / "adanat_ppo" / "config.json", tmp_path)
+    shutil.copy(FORMER / "adanat_ppo" / "search.csv", tmp_path)
+    whole, part = tmp_path / "trials" / "001", tmp_path / "trials" / "000"
+    shutil.copytree(FORMER / "adanat_ppo", whole)
+    shutil.copytree(FORMER / "unfinished", part)
+    with pytest.raises(ValueError, match=f"000 holds no policy; finish it .* --resume {tmp_path}"):
+        finished_trainings(tmp_path)
+    (part / STOPPED).touch()
+    (training,) = finished_trainings(tmp_path)
+    assert training.folder == whole and training.spent == finished_trainings(FORMER / "adanat_ppo")[0].spent
 
 
 def test_an_unfinished_run_goes_on_where_it_was(tmp_path: Path) -> None:

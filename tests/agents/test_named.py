@@ -11,7 +11,7 @@ import torch
 from agents import named
 from agents.adanat.actor import Actor, ActorConfig
 from agents.adanat.network import PolicyConfig
-from agents.named import NAMES, find_all, find_policies
+from agents.named import NAMES, find_all, find_policies, find_policy, load_policy
 from generators.checkpoints import save_pretrained
 from generators.families import columns, parse
 from generators.noise import seeded
@@ -174,6 +174,7 @@ def test_autonat_is_what_lies_beside_the_same_weights(
         ("threshold:theta=2", "policy 'threshold:theta=2': theta 2.0"),
         ("threshold:theta=x", "theta='x' in .* is not a number"),
         ("threshold:steps=0", "steps 0 in 'threshold:steps=0': at least one"),
+        ("threshold:steps=2.7", "steps 2.7 in 'threshold:steps=2.7': at least one is needed, and a whole"),
         (
             "linear:rule=luck",
             "rule 'luck' in 'linear:rule=luck' is not one of confidence, margin, entropy, random, halton, "
@@ -186,6 +187,14 @@ def test_mistakes_are_one_line(spec: str, said: str, digits: Any) -> None:
     with pytest.raises(ValueError, match=said) as caught:
         found(spec, digits)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["autonat", "adanat", "maskgit", "linear:remask=9"])
+def test_a_name_is_nothing_saved(name: str, digits: Any) -> None:
+    """And is played as it says."""
+    with pytest.raises(ValueError, match=rf"'{name}' is a name, .*find_policy\('{name}', steps, generator\)"):
+        load_policy(name, "digits")
+    assert find_policy(name, 2, digits).steps == 2
 
 
 def test_every_name_is_known(digits: Any) -> None:

@@ -13,8 +13,7 @@ import pytest
 import torch
 from tiny import TINY
 
-from agents.adanat.config import TrainingConfig
-from agents.adanat.folders import STOPPED
+from agents.adanat.config import STOPPED, TrainingConfig
 from agents.adanat.sweeps import _asha, check_rung, run_trials, sample_configs
 from agents.adanat.trainable import AdaNATTrainable
 from agents.adanat.trainer import train

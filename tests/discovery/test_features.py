@@ -150,6 +150,19 @@ def test_pairs_become_two_modalities_cached_once(pairs: Pairs, tmp_path: Path) -
     assert (image.features_NVD[:, 0] != image.features_NVD[:, 1]).any(1).all(), "views differ from the image"
 
 
+def test_what_is_not_finite_is_kept_nowhere(
+    pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match="update 1 diverged: loss nan"):
+        train_encoder(torch.full((20, 3, 16, 16), torch.nan), strong(False), TINY)
+    monkeypatch.setattr(
+        "natgym.discovery.features.oriented_gradients", lambda images: torch.full((len(images), 2), torch.inf)
+    )
+    with pytest.raises(ValueError, match="features of sample 0 are not finite"):
+        encode_pairs(pairs, CONFIG, tmp_path / "cache")
+    assert not [*tmp_path.glob("cache/*")]
+
+
 def test_a_damaged_or_foreign_cache_is_replaced(pairs: Pairs, tmp_path: Path) -> None:
     cache = tmp_path / "c"
     first = encode_pairs(pairs, CONFIG, cache)

@@ -1,19 +1,25 @@
 """Reading pairs, and what is said of bad ones; the splits into old and new, labelled and unlabelled."""
 
+import os
+import re
 from collections import Counter
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from zipfile import ZipFile
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from natgym.discovery.pairs import _PHRASES, PairsConfig, described_digits, load_pairs
 from natgym.discovery.split import split_pairs
 
 Edit = Callable[..., None]
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "discovery.md"
+SHARE = os.environ.get("NATGYM_SHARE")  # where the packages lie that the page names, /usr/share in Debian 12
 
 
 def test_a_folder_is_read_row_by_row(folder: Path) -> None:
@@ -192,3 +198,19 @@ def test_the_emoji_are_1394_pairs_of_8_groups_and_1100_of_51_subgroups(
     assert (len(groups), len(groups.class_names)) == (1394, 8)
     assert (len(subgroups), len(subgroups.class_names)) == (1100, 51)
     assert groups.images(np.arange(3)).shape == (3, 3, 32, 32)
+
+
+@pytest.mark.skipif(not SHARE, reason="NATGYM_SHARE names no folder with the three packages of Debian 12")
+def test_the_program_of_the_page_makes_the_emoji(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(program.replace("/usr/share", str(SHARE)), {})
+    with ZipFile(shared_data / "emoji_imagefolder.zip") as archive:
+        files = {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
+    made = {str(path.relative_to("emoji")): path for path in Path("emoji").rglob("*.*")}
+    assert made.keys() == files.keys() and made["metadata.csv"].read_bytes() == files["metadata.csv"]
+    for name in files.keys() - {"metadata.csv"}:
+        with Image.open(made[name]) as ours, Image.open(BytesIO(files[name])) as theirs:
+            assert ours.tobytes() == theirs.tobytes(), name

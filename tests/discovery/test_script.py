@@ -174,6 +174,8 @@ def test_encoders_that_learn_along_and_a_missing_modality(
         ("--known-names zebra", "zebra blue green"),
         ("--methods mm", "mm mm-gcd simgcd-text"),
         ("--num-categories many", "many auto"),
+        ("--num-categories 1", "num_categories 1 2 old"),
+        ("--num-categories auto --max-categories 1", "max_categories 1 2 old"),
         ("--settings mm-gcd:speed=3", "speed learning_rate"),
         ("--text-encoder bert", "bert minilm"),
         ("--label-column kind", "kind label"),

@@ -243,6 +243,30 @@ def test_what_cannot_be_trained_is_told(blobs: Callable) -> None:
             DiscoveryConfig(**{name: value})
 
 
+def test_a_training_that_diverges_stops_before_it_steps(
+    blobs: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modalities, labels = blobs(K=3, each=10)
+    config = DiscoveryConfig(epochs=3, batch_size=15)
+    trainer = DiscoveryTrainer(modalities, torch.from_numpy(half_labelled(labels, 2)), 3, config)
+    trainer.epoch()
+    before = [weight.clone() for weight in trainer.branches.parameters()]
+    losses = trainer.losses
+    monkeypatch.setattr(
+        trainer, "losses", lambda *batch: {name: term / 0 for name, term in losses(*batch).items()}
+    )
+    with pytest.raises(ValueError, match="update 3 diverged: loss .*lower the learning rate"):
+        trainer.epoch()
+    assert all(map(torch.equal, before, trainer.branches.parameters()))
+
+
+def test_features_have_to_be_finite() -> None:
+    features_NVD = torch.zeros(4, 3, 2)
+    features_NVD[2, 1, 0] = torch.nan
+    with pytest.raises(ValueError, match="features of sample 2 are not finite"):
+        FrozenViews(features_NVD, torch.ones(4, dtype=torch.bool))
+
+
 def test_joined_features_stand_side_by_side(blobs: Callable) -> None:
     modalities, _ = blobs(K=2, each=5)
     modalities["text"].present_N[3] = False

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image, ImageSequence
 
 import natgym
+from generators.checkpoints import from_pretrained
 from generators.data import open_split
-from generators.encoders import WordEncoder
+from generators.encoders import WordEncoder, make_encoder
 from generators.shapes.data import sampled
 from generators.shapes.scenes import draw
 from generators.texts import Captions
@@ -123,6 +124,25 @@ def test_another_encoder_is_refused(task: Path) -> None:
     foreign = WordEncoder.of(["some other words"])
     with pytest.raises(ValueError, match="the generator learned from texts read by words-.*, the encoder is"):
         Task.load(str(task), encoder=foreign).generator  # noqa: B018
+
+
+def test_a_training_makes_its_encoder_once(
+    captioned: Path, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be a large model; the watcher, who judges beside the training, is given it."""
+    made = []
+
+    def counted(*what: Any) -> Any:
+        made.append(what[0])
+        return make_encoder(*what)
+
+    monkeypatch.setattr("generators.encoders.make_encoder", counted)
+    data = ["--data", f"{captioned}#caption=text", "--tokenizer", "shapes", "--output", "drawn"]
+    budget = "--updates 1 --batch-size 4 --width 16 --depth 2 --heads 2 --evaluate-every 1".split()
+    code, _, err = call("train_generator.py", *data, *budget, "--evaluation-images", 2)
+    assert code == 0 and made == ["words"], err
+    encoder = from_pretrained("drawn/encoder")
+    assert from_pretrained("drawn/generator").config.text_encoder == encoder.name  # type: ignore[attr-defined,union-attr]
 
 
 def test_tables_of_captions(captioned: Path) -> None:

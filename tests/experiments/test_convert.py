@@ -18,11 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from agents.adanat.actor import ActorConfig, ActorNetwork
-from agents.official import ADANAT_POLICY
+from agents.official import ADANAT_POLICY, POLICY_FORMATS
 from generators.checkpoints import from_pretrained, read_description
 from generators.conditions import Labels
 from generators.enat import ENAT, ENATConfig
-from generators.formats import ENAT_FORMAT, NAT_FORMAT, VQGAN_FORMAT, Format
+from generators.formats import ENAT_FORMAT, FORMATS, NAT_FORMAT, VQGAN_FORMAT, Format
 from generators.nat import NAT, NATConfig
 from generators.rules import DecodeRules
 from generators.schedules import Schedule, maskgit, reference
@@ -285,3 +285,9 @@ def test_it_runs_from_anywhere(tmp_path: Path) -> None:
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert_same(from_pretrained(tmp_path / "converted"), module)
+
+
+def test_the_help_names_whose_weights_are_known(convert: Convert) -> None:
+    said = convert("--help").out
+    for form in (*FORMATS, *POLICY_FORMATS):
+        assert all(name in said for name in re.findall(r"[A-Z][\w-]+", form)), form

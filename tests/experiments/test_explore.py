@@ -68,7 +68,7 @@ def test_classes_and_prompts_are_chosen(call: Call, tmp_path: Path) -> None:
         ("maskgit --megabytes 0", "megabytes 0"),
         (
             "maskgit --megabytes .001",
-            "4 images under 2 policies take about 0.0 MB, more than 0.001; draw fewer",
+            "4 images under 2 policies take at least 0.0 MB, more than 0.001; draw fewer",
         ),
         ("maskgit --label eleven", "label 'eleven' is not one of 0, 1, 2"),
         ("maskgit --label 1 --prompt one", "label and prompt are both given"),

@@ -117,7 +117,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             Image.fromarray((255 * smooth).byte().permute(1, 2, 0).numpy()).save(folder / f"{number}.png")
     names: dict[str, Any] = {"class_names": CLASSES}
     write_task(home, Description(data="images", image_size=(256, 256), color_mode="RGB", **names))
-    for kind in ("score", "reward"):  # no classifiers, whose scores take ten images at least
+    for kind in ("score", "reward"):  # no classifiers: in noise there are no classes to tell
         judge = RotationNet(RotationNetConfig(image_shape=(3, 256, 256), channels=8, features=2))
         save_pretrained(judge, home / "extractors" / kind)
     names |= {"num_classes": len(CLASSES)}

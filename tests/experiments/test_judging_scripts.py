@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image, ImageSequence
+from PIL import Image, ImageOps, ImageSequence
 from torch import nn
 
 import natgym.evaluation.protocol
@@ -235,6 +235,33 @@ def test_generate_goes_on_from_images(call: Call, tmp_path: Path) -> None:
     assert code == 0 and "16 images" in out, err
 
 
+def test_generate_goes_on_from_files_that_are_not_square(call: Call, tmp_path: Path) -> None:
+    """Resized and cropped to a strip of 16 x 96 pixels, of which the right half stays as it was."""
+    pixels = np.random.default_rng(0).integers(256, size=(20, 60), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    fitted = np.array(ImageOps.fit(Image.fromarray(pixels), (96, 16), Image.Resampling.BICUBIC))
+    asked = ["--task", "chain", "--given", "wide.png", "--region", "left", "--paste", "--n", 1]
+    code, _, err = call("generate.py", *asked, "--enlarge", 1)
+    assert code == 0, err
+    with Image.open(tmp_path / "samples.png") as picture:
+        gap = 4
+        factor, drawn = (picture.width - gap) // 2 // 96, np.array(picture.convert("L"))
+    drawn = drawn[::factor, 96 * factor + gap :: factor]
+    assert (drawn[:, 48:] == fitted[:, 48:]).all() and (drawn[:, :48] != fitted[:, :48]).any()
+
+
+def test_generate_opens_no_images_for_a_prompt(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose captions would all be read, to count them."""
+
+    def opened(*where: Any) -> Any:
+        raise AssertionError(f"{where} is opened")
+
+    monkeypatch.setattr("natgym.task.open_split", opened)
+    asked = ["--task", "shapes", "--prompt", "a red disc", "--n", 2, "--steps", 2, "--film"]
+    code, _, err = call("generate.py", *asked)
+    assert code == 0, err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -245,6 +272,10 @@ def test_generate_goes_on_from_images(call: Call, tmp_path: Path) -> None:
         ("--given select --region middle", "'middle' is not one of top, bottom"),
         ("--label x", "label 'x' is not one of 0, 1, 2"),
         ("--n 0", "n 0: it must be at least 1"),
+        ("--given select --mask m.png --region left", "region left and mask are both given"),
+        ("--given select --columns 2", "columns 2: prompts, policies and given images have a row each"),
+        ("--task shapes --prompt red --columns 2", "columns 2: prompts, policies"),
+        ("--policy maskgit reference --enlarge 2", "enlarge 2: a sheet has its own size"),
         ("--output grid.jpg", "does not end in .png"),
         ("--policy nowhere", "policy 'nowhere'"),
         ("--generator nowhere", "'nowhere'"),

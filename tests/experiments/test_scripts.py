@@ -493,7 +493,7 @@ def test_a_full_gpu_is_one_line_with_the_flags_that_take_less(cli: Any) -> None:
 
 @pytest.mark.parametrize(
     ("flags", "onward"),
-    [(Resumes, "--resume FOLDER goes on with the run"), (NoFlags, "it has to begin anew")],
+    [(Resumes, "--resume FOLDER goes on, if it kept anything"), (NoFlags, "it has to begin anew")],
 )
 def test_an_interrupt_says_how_to_go_on(
     flags: Any, onward: str, cli: Any, capsys: pytest.CaptureFixture[str]

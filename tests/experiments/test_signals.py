@@ -42,7 +42,7 @@ def test_a_terminated_run_says_so_and_keeps_its_checkpoint(script: str, tmp_path
     log = folder / ("metrics.csv" if script == "train_generator.py" else "step-only/metrics.csv")
     error = terminated(process, log)
     assert process.returncode == 143
-    assert error.splitlines()[-1] == f"{script}: terminated; --resume FOLDER goes on with the run"
+    assert error.splitlines()[-1] == f"{script}: terminated; --resume FOLDER goes on, if it kept anything"
     assert "Traceback" not in error
     assert (log.parent / "checkpoint.pt").is_file() and not list(folder.rglob("*.part"))
     assert pd.read_csv(log)["update"].is_monotonic_increasing
@@ -54,7 +54,7 @@ def test_so_does_one_whose_trials_are_rays(tmp_path: Path) -> None:
     process = started("adanat_ppo.py", tmp_path / "run", *POLICY)
     error = terminated(process, tmp_path / "run" / "step-only" / "metrics.csv")
     assert process.returncode == 143
-    assert error.splitlines()[-1] == "adanat_ppo.py: terminated; --resume FOLDER goes on with the run"
+    assert error.splitlines()[-1] == "adanat_ppo.py: terminated; --resume FOLDER goes on, if it kept anything"
     assert "Traceback" not in error and "SIGTERM" not in error
 
 

@@ -260,6 +260,17 @@ def test_too_few_images_to_judge_by_are_refused_before_anything(call: Any, tmp_p
     assert not (tmp_path / "other").exists()
 
 
+def test_networks_that_can_not_be_made_are_refused_before_there_is_a_folder(call: Any, photos: Path) -> None:
+    for flag, value, said in (
+        ("--depth", 3, "depth 3 is odd"),
+        ("--width", 30, "width 30 is not divisible by heads 4"),
+        ("--downsampling", 3, "downsampling 3 is not a power of 2"),
+    ):
+        code, _, err = call("train_task.py", photos, "--output", "task", "--threads", 1, flag, value)
+        assert code == 1 and said in err.strip().splitlines()[-1]
+        assert not Path("task").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

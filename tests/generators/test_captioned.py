@@ -60,6 +60,31 @@ def test_shards_are_read_in_place(sharded: Path, monkeypatch: pytest.MonkeyPatch
     assert [f"grey {number}" for number in seen] == [pictures.condition.names[row] for row in rows]
 
 
+def test_members_of_shards_may_lie_in_folders(tmp_path: Path) -> None:
+    """As `tar cf x.tar .` writes them, and with folders that have a dot; a key ends in its last part."""
+    for name in ("a", "v1.0/a", "v1.0/b", "v1.0/.hidden"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / f"{name}.png").write_bytes(png(ord(name[-1])))
+        (tmp_path / "images" / f"{name}.TXT").write_text(f"of {name}")
+    with tarfile.open(tmp_path / "x.tar", "w") as file:
+        file.add(tmp_path / "images", ".")
+        info = tarfile.TarInfo("/etc/c.png")
+        info.size = len(png(7))
+        file.addfile(info, io.BytesIO(png(7)))
+        info = tarfile.TarInfo("/etc/c.txt")
+        info.size = 4
+        file.addfile(info, io.BytesIO(b"of c"))
+    listing = list_folder(FolderSpec.parse(f"{tmp_path}#caption=text"))
+    found = dict(zip(listing.paths, listing.captions or (), strict=True))
+    shard = tmp_path / "x.tar"
+    values = {"a.png": 97, "v1.0/a.png": 97, "v1.0/b.png": 98, "etc/c.png": 7}
+    texts = {name: (f"of {'c' if 'etc' in name else name.removesuffix('.png')}",) for name in values}
+    assert found == {shard / name: texts[name] for name in values}
+    assert listing.left_out == {"keys of shards without image": 1}
+    for name, value in values.items():
+        assert read_bytes(shard / name) == png(value)
+
+
 def test_shards_are_frozen_like_files(sharded: Path, tmp_path: Path) -> None:
     spec = FolderSpec.parse(f"{sharded}#caption=text")
     listing = list_folder(spec)
@@ -102,6 +127,11 @@ def test_coco_is_read_with_all_captions_and_its_own_splits(tmp_path: Path) -> No
     assert report.condition.texts == tuple((f"a grey of {number}", "grey") for number in range(12, 17))
     train = open_split(f"{tmp_path}#caption=text", "train")
     assert len(train) == 11 and {text for texts in train.condition.texts for text in texts} > {"grey"}  # type: ignore[attr-defined]
+    told["annotations"] = [one for one in told["annotations"] if one["image_id"] != 14]
+    (tmp_path / "annotations" / "captions_val2014.json").write_text(json.dumps(told))
+    listing = list_folder(FolderSpec.parse(f"{tmp_path}#caption=text"))
+    assert len(listing.paths) == 16 and listing.left_out == {"images without caption": 1}
+    assert len(open_split(f"{tmp_path}#caption=text", "report").condition.names) == 4
     (tmp_path / "val2014" / "COCO_val2014_000000000012.png").unlink()
     with pytest.raises(ValueError, match="1 of 17 images are missing, first .*000000000012"):
         open_split(f"{tmp_path}#caption=text", "report")

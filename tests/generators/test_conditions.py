@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from generators.conditions import Condition, ConditionEmbedding, Labels, in_rows
+from generators.given import Given
 from generators.texts import Text
 from rounding import assert_rounded
 
@@ -67,6 +68,10 @@ def test_keys_are_equal_for_equal_conditions_only(condition: Condition) -> None:
     assert condition[[0, 1]].key != condition[[1, 0]].key
     assert len({condition.key, condition[:].key, condition.null().key}) == 2
     assert labels().key != texts().key
+    given = Given(condition, torch.tensor([[1, -1], [1, -1], [1, -1], [-1, 1]]))
+    for rows in (condition, given):
+        assert [rows.keys.index(key) for key in rows.keys] == [0, 1, 2, 0 if rows is condition else 3]
+        assert len({*rows.keys} | {*rows.null().keys}) == len({*rows.keys}) + len({*rows.null().keys})
 
 
 def test_moving_keeps_everything(condition: Condition) -> None:

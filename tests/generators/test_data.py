@@ -292,8 +292,9 @@ def test_pictures_of_several_sizes_need_one(tmp_path: Path) -> None:
         wide.paste(200, (8, 0, 16, 8))
         (tmp_path / "a").mkdir(exist_ok=True)
         (wide if number else Image.new("L", (4, 4), 200)).save(tmp_path / "a" / f"{number}.png")
-    with pytest.raises(ValueError, match=r"24 x 8 pixels, 0.png 4 x 4: name one size, as in PATH#size=4"):
-        load_split(str(tmp_path), "train")
+    for spec in (str(tmp_path), f"{tmp_path}#grey"):
+        with pytest.raises(ValueError, match=r"24 x 8 pixels, 0.png 4 x 4: name one size, as in PATH#size=4"):
+            open_split(spec, "train")
     images = load_split(f"{tmp_path}#size=8", "train").images_NCHW
     assert images.shape == (8, 1, 8, 8) and torch.equal(images, torch.full_like(images, 200 / 255))
 

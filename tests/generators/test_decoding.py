@@ -393,6 +393,26 @@ def test_a_generator_that_predicts_no_numbers_is_refused(value: float) -> None:
         refuse_not_finite(start(wrong, condition, steps=1))
 
 
+@pytest.mark.parametrize("rules", ["confidence", "margin", "entropy", "entropy-bound", "guidance_parallel=0"])
+def test_a_code_that_is_forbidden_is_never_drawn(rules: str) -> None:
+    """Guided or not, by any rule, everything is as of a generator without that code."""
+    logits_CV = torch.tensor([[0.5, 1.0, -0.5]] * 10 + [[0.0, -1.0, 0.5]])
+    forbidden = torch.cat([logits_CV, torch.full((11, 1), -math.inf)], 1)
+    one, played = torch.ones(2, dtype=torch.float64), []
+    for generator in (Constant(logits_CV), Constant(forbidden)):
+        states = [start(generator, Labels(torch.tensor([0, 1]), 10), steps=3)]
+        for _ in range(3):
+            params = DecodeParams(one / 2, one, one, torch.tensor([0.0, 2.0], dtype=torch.float64))
+            noise, how = HashNoise.from_seed(0, 2), DecodeRules.of(rules, generator.grid)
+            states.append(advance(generator, states[-1], params, noise, how, entropy=True))
+        played.append(states)
+    for expected, state in zip(*(states[1:] for states in played), strict=True):
+        assert torch.equal(state.drawn_BL, expected.drawn_BL)
+        assert torch.equal(state.ids_BL == 4, expected.ids_BL == 3), "the mask comes after the codes"
+        assert_rounded(state.entropy_BL, expected.entropy_BL)
+        assert_rounded(state.log_probs_BL, expected.log_probs_BL)
+
+
 def test_one_class_is_not_guided() -> None:
     """There is nothing to guide by: no pass is spent, and the network's word is taken as it is."""
     generator = Constant(torch.tensor([[0.0, 1.0], [5.0, 0.0]]))

@@ -140,6 +140,7 @@ def test_a_schedule_can_be_made_of_any_curves() -> None:
         ("linear:w=nan", "w='nan' in 'linear:w=nan' is not a number"),
         ("linear:remask=1~", "remask='' in 'linear:remask=1~' is not a number"),
         ("linear:remask", "'remask' in 'linear:remask' is not of the form key=value"),
+        ("linear:w=1,w=2", "'w' comes twice in 'linear:w=1,w=2'; say each setting once"),
         ("linear:w=-1", "schedule 'linear:w=-1': guidance_scale spans"),
         ("linear:sampling=0", "sampling_temperature"),
     ],

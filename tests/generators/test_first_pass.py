@@ -194,6 +194,18 @@ def test_texts_are_conditions_too() -> None:
     assert agrees(kept, condition) and agrees(kept, condition[[2, 0, 2]]) and agrees(kept, condition.null())
 
 
+@pytest.mark.parametrize(
+    "names",
+    [[str(number) for number in range(1, 11)], ["crane", "crane", *"abcdefgh"]],
+    ids=["null", "twice"],
+)
+def test_classes_are_told_apart_whatever_their_names_are(names: list[str]) -> None:
+    """As of folders 1 to 10, where 10 is the null condition's number; or of ImageNet, with two cranes."""
+    kept = FirstPass(spread(NAT(nat_digits())))
+    condition = Labels(torch.arange(10), 10, tuple(names))
+    assert agrees(kept, condition) and agrees(kept, condition.null())
+
+
 def test_another_process_gets_an_empty_one() -> None:
     kept = FirstPass(spread(NAT(nat_digits())), 4 * ROW)
     kept(labels(1, 2))

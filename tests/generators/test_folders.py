@@ -142,6 +142,44 @@ def test_a_column_of_splits_is_kept(tmp_path: Path) -> None:
     assert found.own_split.tolist() == ["train", "train", "report", "report"]
 
 
+@pytest.mark.parametrize("odd", ["", "extra"])
+def test_an_image_of_no_split_among_those_of_splits_is_named(tmp_path: Path, odd: str) -> None:
+    """Else the tables' images would be trained on."""
+    rows = [f"{row}.png,{'ab'[row % 2]},{split}" for row, split in enumerate(("train", "test", odd, "train"))]
+    with pytest.raises(ValueError, match=f"metadata.csv: 2.png is in split {odd!r}, others in train, val or"):
+        listed(table(tmp_path, "\n".join(["file_name,label,split", *rows])))
+    rows = [f"{row}.png,{'ab'[row % 2]},{split}" for row, split in enumerate(("val", "test", "val", "test"))]
+    with pytest.raises(ValueError, match=r"metadata.csv has no train images beside another split's"):
+        listed(table(tmp_path, "\n".join(["file_name,label,split", *rows])))
+
+
+def test_a_column_split_of_something_else_is_none_of_splits(tmp_path: Path) -> None:
+    """As of folds."""
+    names = [f"{split}/{row}.png" for split in ("train", "test") for row in range(2)]
+    for name in names:
+        draw(tmp_path / name)
+    rows = [f"{name},{'ab'[row % 2]},{row}" for row, name in enumerate(names)]
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,label,split", *rows]))
+    assert listed(tmp_path).own_split.tolist() == ["train"] * 2 + ["report"] * 2
+    assert listed(f"{tmp_path}#layout=classes").own_split is None
+
+
+def test_an_option_of_what_is_not_there_is_refused(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        classes(tmp_path / "apart" / split, "cat", "dog")
+    with pytest.raises(ValueError, match="train has no metadata.csv, so 'breed' can't be its column"):
+        listed(f"{tmp_path}/apart#breed")
+    classes(tmp_path / "together", "cat", "dog")
+    table(tmp_path / "labelled", "file_name,label\n0.png,a\n1.png,b\n")
+    for folder in ("together", "labelled"):
+        with pytest.raises(ValueError, match="has no train (folder|images) beside another split"):
+            listed(f"{tmp_path / folder}#layout=splits")
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "x.tar").touch()
+    with pytest.raises(ValueError, match="shards has no metadata.csv, so 'breed' can't be its column"):
+        listed(f"{tmp_path}/shards#breed,caption=text")
+
+
 def test_one_class_may_have_folders_below_if_that_is_said(tmp_path: Path) -> None:
     for row in range(4):
         draw(tmp_path / "cats" / "xy"[row % 2] / f"{row}.png")

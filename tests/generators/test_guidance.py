@@ -132,6 +132,26 @@ def test_what_is_not_guided_is_left_alone(name: str) -> None:
     torch.testing.assert_close(nothing, conditional)
 
 
+@pytest.mark.parametrize("name", ["plain", *RULES])
+def test_codes_that_are_forbidden_are_as_if_they_were_not_there(name: str) -> None:
+    """Token by token, the guided logits are those of the allowed codes alone."""
+    conditional, free = some_logits(1), some_logits(2)
+    scale, rules = torch.tensor([0.0, 1.0, 5.0])[:, None, None], DecodeRules(**RULES.get(name, {}))
+    forbidden = torch.rand(3, 7, 11, generator=torch.Generator().manual_seed(3)) < 0.4
+    conditional[forbidden] = -math.inf
+    for hidden in (free, free.masked_fill(forbidden, -math.inf)):  # with a condition alone, or always
+        guided = guide(conditional, hidden, scale, rules)
+        assert torch.equal(guided.isneginf(), forbidden) and not guided.isnan().any()
+        for row in range(3):
+            for token in range(7):
+                place = row, token, ~forbidden[row, token]
+                pair = (logits[place][None, None] for logits in (conditional, free))
+                torch.testing.assert_close(guided[place], guide(*pair, scale[[row]], rules)[0, 0])
+    flat = torch.zeros_like(free).masked_fill(forbidden, -math.inf)
+    guided = guide(flat, free, scale, rules)
+    assert torch.equal(guided.isneginf(), forbidden) and not guided.isnan().any(), "all others alike"
+
+
 def test_a_constant_added_to_a_tokens_logits_means_nothing() -> None:
     conditional, free, scale = some_logits(1), some_logits(2), torch.full((3, 1, 1), 2.0)
     rules = DecodeRules(**RULES["all"])

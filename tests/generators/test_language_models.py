@@ -116,6 +116,17 @@ def test_it_is_saved_as_a_name_and_refuses_other_weights(clip: Path, tmp_path: P
         other(["a cat"])
 
 
+def test_it_goes_where_it_is_sent(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loaded already or not, and wherever a saved one is asked for; by no dtype but its own."""
+    loaded: Any = LanguageModel.load(f"clip:{clip}")
+    save_pretrained(loaded, tmp_path)
+    waiting: Any = from_pretrained(tmp_path)
+    monkeypatch.setattr("generators.checkpoints.load_file", lambda *_, **__: {})  # which reads to no meta
+    saved: Any = from_pretrained(tmp_path, "meta")
+    for encoder in (loaded.to("meta"), waiting.to("meta"), saved):
+        assert encoder._both[1].device.type == "meta" and encoder.double()._both[1].dtype == torch.float32
+
+
 def test_long_texts_are_cut_with_a_warning(clip: Path) -> None:
     encoder = LanguageModel.load(f"clip:{clip}")
     assert encoder.complaint("a" * 500) is None

@@ -192,6 +192,14 @@ def test_tokens_are_colors_of_eight_bits() -> None:
     assert small.encode(torch.ones(1, 3, 1, 1)).tolist() == [[19]]
 
 
+def test_a_large_vocabulary_and_long_texts_are_loaded(tmp_path: Path) -> None:
+    """As BERT's, whose words are more than any number in a file without weights."""
+    words = Words(WordsConfig(codebook_size=30_522, grid=(1, 4096), vocabulary=""))
+    save_pretrained(words, tmp_path)
+    again = from_pretrained(tmp_path)
+    assert again.config == words.config and again.image_shape == (3, 1, 4096)
+
+
 def test_what_a_config_says_of_code_is_not_asked_for(tmp_path: Path, folder: Path) -> None:
     """Neither another's class, nor kernels or quantizers that the library would fetch."""
     config = json.loads((folder / "config.json").read_text())

@@ -23,6 +23,9 @@ GRID = (3, 4)
         ("threshold", DecodeRules(Threshold())),
         ("threshold,theta=.7,min_reveal=2", DecodeRules(Threshold(0.7), min_reveal=2)),
         ("entropy-bound,epsilon=0.25", DecodeRules(EntropyBound(0.25))),
+        ("threshold,theta=0.1234567", DecodeRules(Threshold(0.1234567))),
+        ("guidance_rescale=0.1234567", DecodeRules(guidance_rescale=0.1234567)),
+        ("min_reveal=1234567", DecodeRules(min_reveal=1234567)),
     ],
 )
 def test_what_is_read_is_what_is_written(text: str, rules: DecodeRules) -> None:
@@ -41,6 +44,10 @@ def test_what_is_read_is_what_is_written(text: str, rules: DecodeRules) -> None:
         ("confidence,min_reveal=one", "'one' in rules 'confidence,min_reveal=one' is not a number"),
         ("confidence,min_reveal=0.5", "min_reveal 0.5 in .* is not a whole number"),
         ("confidence,min_reveal", "'min_reveal' in rules .* is not SETTING=NUMBER"),
+        (
+            "threshold,theta=.5,theta=.9",
+            "'theta' comes twice in rules 'threshold,theta=.5,theta=.9'; say each",
+        ),
     ],
 )
 def test_a_slip_is_one_line(text: str, said: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from generators.checkpoints import from_pretrained, save_pretrained
 from generators.conditions import balanced
@@ -118,6 +119,19 @@ def test_tables_are_shared_cut_and_joined(encoder: WordEncoder) -> None:
     foreign = TextTable(text.table.tokens_MSE, text.table.pooled_MP, text.table.texts, "another")
     with pytest.raises(ValueError, match="were encoded by another and words-"):
         Text.cat([text, Text(foreign, text.rows_B)])
+
+
+def test_where_texts_are_they_stay(encoder: WordEncoder) -> None:
+    """Also by a device's shorter name, on a GPU that is not there."""
+    text = encode(TEXTS, encoder)
+    assert text.to("cpu") is text
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        table = TextTable(
+            torch.zeros(3, 2, 2, device="cuda"), torch.zeros(3, 2, device="cuda"), ("", "a", "b")
+        )
+        there = Text(table, torch.tensor([1, 2], device="cuda"))
+        assert there.device == torch.device("cuda:0")
+        assert there.to("cuda") is there and there.to("cuda:0") is there
 
 
 def test_kinds_and_fingerprints(encoder: WordEncoder) -> None:

@@ -19,9 +19,10 @@ from generators.conditions import Labels
 from generators.data import load_split
 from generators.noise import seeded
 from generators.schedules import DecodeParams, reference
-from natgym._former import MODULES
+from natgym._former import MODULES, load_companion
 from natgym._former import NAMES as RENAMED
 from natgym.evaluation.scorer import Scorer
+from natgym.policies import FixedPolicy
 from natgym.rewards import NAMED, AdversarialConfig, AdversarialReward, make_reward
 from natgym.task import Task
 
@@ -263,3 +264,17 @@ def test_names_of_before_are_found_and_warn() -> None:
     assert name == "digits" and generator.codebook_size == 128
     with pytest.raises(AttributeError, match="module 'generators.data' has no attribute 'load_nothing'"):
         _ = data.load_nothing
+
+
+def test_policies_for_texts_are_checked_on_some() -> None:
+    task = Task.load("shapes")
+    texts = task.named(["a red disc", "a blue square"])
+    natgym.check_policy(FixedPolicy(reference(2)), task.generator, texts)
+    neighborly = Deciding(lambda params, seen: params._replace(guidance_scale=params[3] + len(params[0])))
+    with pytest.raises(ValueError, match="decided for row 0 depends on other rows"):
+        natgym.check_policy(neighborly, task.generator, texts)
+
+
+def test_who_asks_for_a_classifier_is_told_what_there_is() -> None:
+    with pytest.warns(DeprecationWarning, match="load_companion is now Task.load.name..score_extractor"):
+        assert load_companion(None, "classifier", "digits").num_features == 32

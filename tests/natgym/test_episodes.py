@@ -15,6 +15,7 @@ from agents.studies.distilled import by_class, static
 from generators.decoding import advance, start
 from generators.noise import HashNoise
 from generators.schedules import PARAMETERS, DecodeParams, maskgit, reference
+from natgym.env import episodes
 from natgym.env.episodes import Episodes, record, replay
 from natgym.env.minari_data import from_minari, to_minari
 from natgym.policies import ACTIONS, Decision, FixedPolicy
@@ -197,6 +198,8 @@ def test_what_does_not_fit_is_told(digits: Task, explored: Episodes, tmp_path: P
         record(FixedPolicy(reference(2)), digits, num_images=2, seed=0, action_std=0.1)
     with pytest.raises(ValueError, match="num_images 0: give at least 1"):
         record(FixedPolicy(reference(2)), digits, num_images=0, seed=0)
+    with pytest.raises(ValueError, match="num_images 5 and a condition of 2 rows; give either"):
+        record(FixedPolicy(reference(2)), digits, digits.every[:2], num_images=5, seed=0)
     with pytest.raises(ValueError, match="gives tokens, which no column says"):
         record(FixedPolicy(reference(2)), "sudoku-4", num_images=2, seed=0)
     wrong: dict[str, Any] = {
@@ -238,3 +241,30 @@ def test_means_are_distilled(digits: Task, explored: Episodes, tmp_path: Path) -
     without = Episodes(explored.frame[explored.frame["condition"] != "7"], explored.facts)
     with pytest.raises(ValueError, match="no episode is of '7'; a table by class needs images of each"):
         by_class(without, digits.every.names)
+
+
+def test_a_reward_that_compares_images_sees_all_of_them(
+    digits: Task, explored: Episodes, policy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def above_the_mean(images: Any, condition: Any) -> Any:
+        return ink(images, condition) - ink(images, condition).mean()
+
+    above_the_mean.needs_batch = True  # type: ignore[attr-defined]
+    monkeypatch.setattr(episodes, "BATCH", 12)
+    found = record(policy, digits, num_images=N, seed=3, reward=above_the_mean, action_std=0.3)
+    reward_N = explored.stacked("reward")[:, -1]
+    assert found.stacked("reward")[:, -1] == pytest.approx(reward_N - reward_N.mean(), abs=1e-6)
+    assert not found.stacked("reward")[:, :-1].any()
+
+
+def test_a_file_is_there_when_it_is_whole(
+    explored: Episodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(frame: pd.DataFrame, path: Path, **options: Any) -> None:
+        Path(path).write_bytes(b"PAR1")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", broken)
+    with pytest.raises(OSError, match="no space left"):
+        explored.save(tmp_path / "episodes.parquet")
+    assert not [*tmp_path.iterdir()]

@@ -288,3 +288,17 @@ def test_too_few_real_images_are_refused_and_few_are_told(digits: Any, select: S
         Scorer(digits.score_extractor, few(5))
     with pytest.warns(UserWarning, match="20 real images judge in 32 features"):
         Scorer(digits.score_extractor, few(20))
+
+
+def test_fewer_images_than_the_score_has_parts_have_none(digits: Any, select: Split) -> None:
+    judge = evaluator(digits, select)
+    nine, ten = (judge.floor(Split(select.images_NCHW[:n], select.condition[:n])) for n in (9, 10))
+    assert "score" not in nine and nine["policy"] == "real, n=9" and nine["accuracy"] > 0.5
+    assert set(ten) == {*nine, "score"} and ten["score"] == 1, "each part is of one"
+
+
+def test_statistics_from_a_file_and_the_datas_classes_are_refused_at_once(digits: Any, select: Split) -> None:
+    scorer = Scorer(digits.score_extractor, select)
+    scorer.reference = dataclasses.replace(scorer.reference, condition=None)
+    with pytest.raises(ValueError, match="conditions data: statistics from a file say nothing of classes"):
+        Evaluator(digits, EvaluationConfig(split="-", images=IMAGES, conditions="data"), scorer=scorer)

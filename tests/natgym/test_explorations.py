@@ -167,13 +167,28 @@ def test_batches_don_t_matter_and_rewards_are_told(digits: Task, monkeypatch: py
 def test_what_is_too_large_is_refused_before_and_after_the_first_policy(digits: Task) -> None:
     played = plays(digits, ["maskgit", "halton"], 2)
     with pytest.raises(
-        ValueError, match=r"10,000,000 images under 2 policies take about 1,920.0 MB, more than 1"
+        ValueError, match=r"10,000,000 images under 2 policies take at least 1,920.0 MB, more than 1"
     ):
         explore(played, 10_000_000, "x", most=1e6)
     drawn_of: list[int] = []
     with pytest.raises(ValueError, match="draw fewer images, or allow more megabytes"):
         explore(played, 40, "x", most=15_000, progress=drawn_of.append)
     assert drawn_of == [40], "the second policy is not drawn"
+    long, short = plays(digits, ["maskgit"], 8), plays(digits, ["halton"], 1)
+    sizes = [len(json.dumps(explore(one, 40, "x")["policies"][0])) for one in (long, short)]
+    assert 2 * sizes[1] < sum(sizes) < 2 * sizes[0], "each has its own"
+    assert explore(long | short, 40, "x", most=sum(sizes))["title"] == "x"
+    with pytest.raises(ValueError, match="40 images under 2 policies take at least 0.0 MB"):
+        explore(short | long, 40, "x", most=sum(sizes) - 1)
+
+
+def test_rewards_may_be_arrays_and_have_to_be_finite(digits: Task) -> None:
+    played = plays(digits, ["maskgit"], 1)
+    ink = {"ink": lambda images, condition: images.mean((1, 2, 3)).numpy()}
+    whole = explore(played, 3, "x", rewards=ink)  # type: ignore[arg-type]
+    assert len(whole["policies"][0]["scores"]["ink"]) == 3
+    with pytest.raises(ValueError, match="the reward of row 0 is nan"):
+        explore(played, 3, "x", rewards={"ink": lambda images, condition: images.mean((1, 2, 3)) / 0 * 0})
 
 
 def test_reports_get_few_images_and_of_large_ones_fewer(

@@ -151,6 +151,7 @@ def test_what_is_measured_adds_the_cost_of_each_image() -> None:
     objective = Objective("valid", RANGE)
     assert objective.value({"valid": 0.75}, nfe_N, seed) == pytest.approx(0.25 + by_hand)
     assert objective.title == "share not valid, select split, + 0.01 to 0.25 a pass"
+    assert Objective().title == "distance from the select split"
     assert Objective("valid", 0.1).value({"valid": 0.75}, nfe_N) == 0.25 + 0.1 * 3.5
     with pytest.raises(ValueError, match="price 0.01 to 0.25: prices of a range are drawn by seeds; give"):
         objective.value({"valid": 0.75}, nfe_N)

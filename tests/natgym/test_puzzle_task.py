@@ -152,6 +152,9 @@ def test_searches_and_trainings_are_chosen_by_the_same_puzzles_of_select(task: T
     drawn = natgym.rollout(play, task, condition=asked, seed=seed)
     wrong = 1 - right(drawn.tokens_NL).mean()
     assert trainer.monitor.vitals.distance == pytest.approx(wrong + 0.02 * drawn.nfe_N.mean())
+    assert trainer.monitor.columns["nfe"] == pytest.approx(drawn.nfe_N.mean())
+    free = AdaNATTrainer.of(config.but(price=0.0)).monitor.columns
+    assert free.keys() == trainer.monitor.columns.keys() - {"nfe"}, "only where passes have a price"
     with pytest.raises(ValueError, match="objective valid: the score extractor of task 'digits'"):
         AdaNATTrainer.of(TrainingConfig.of(objective="valid"))
 

@@ -6,9 +6,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageSequence
 
 import natgym  # noqa: F401  (registers the environment)
+from generators.given import give
 from generators.schedules import maskgit
 from natgym.env.recorder import Recorder, VectorRecorder, film, save_film, strip
 from natgym.policies import FixedPolicy
@@ -103,3 +105,21 @@ def test_what_is_refused_in_one_line(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=said):
             act()
+
+
+def test_each_film_begins_with_what_was_given_to_it(tmp_path: Path, digits: Any) -> None:
+    ids_NL = torch.arange(2 * N * 16).reshape(2 * N, 16) % 128
+    given = give(balanced(digits.every, 2 * N), ids_NL, torch.arange(16) < 8)
+    env = VectorRecorder(make(task=digits, conditions=given), tmp_path, rows=2)
+    plain = make(task=digits, conditions=given, autoreset=False)
+    env.reset(seed=5)
+    begun = []
+    for episode in range(2):
+        plain.reset(seed=5 if episode == 0 else None)
+        begun.append(plain.render())
+        for action in actions(episode):
+            env.step(action), plain.step(action)
+        whole = np.asarray(Image.open(tmp_path / f"episode-{episode:04d}.png"))
+        for row in range(2):
+            assert (whole[100 * row : 100 * row + 96, :96] == begun[-1][row]).all()
+    assert (begun[0][0] != begun[1][0]).any()

@@ -145,3 +145,10 @@ def test_an_overflow_would_be_seen(browser: Browser, folder: Path) -> None:
     browser.open(page, 390)
     told = browser.eval(MEASURE)
     assert told["loaded"] == 1 and told["wide"] == 1 and told["scroll"] > told["width"]
+
+
+@pytest.mark.parametrize(("real", "said"), [(1197, "1,197 real images"), (0, "statistics from a file")])
+def test_a_page_says_what_is_compared_with(tmp_path: Path, real: int, said: str) -> None:
+    run = Run.create("script", tmp_path / "run", Config())
+    run.write_results(PROTOCOL | {"reference_images": real, "task": "digits"}, ROWS)
+    assert f"Reference: {said} (digits, report split); 9 gen" in write_report(run.folder, "x").read_text()

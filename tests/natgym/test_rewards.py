@@ -16,7 +16,9 @@ from torch.nn import Conv2d, Linear
 from generators.checkpoints import save_pretrained
 from generators.conditions import Labels
 from generators.data import load_split
+from natgym.env.vector import DecodeVectorEnv
 from natgym.evaluation.scorer import Scorer
+from natgym.metrics.classifier import Classifier, ClassifierConfig, RotationNet, RotationNetConfig
 from natgym.rewards import (
     AdversarialConfig,
     AdversarialReward,
@@ -28,6 +30,7 @@ from natgym.rewards import (
     make_reward,
     reward_weights,
 )
+from natgym.rewards.checks import judged
 from rounding import assert_rounded
 
 SMALL = AdversarialConfig(channels=4)
@@ -354,3 +357,30 @@ def test_a_sum_may_be_said_as_text() -> None:
     for text in ("classifier=1,classifier=2", "classifier=much", "classifier=nan", "classifier=1=2"):
         with pytest.raises(ValueError, match="in reward .*give NAME=NUMBER, each name once"):
             make_reward(text, "digits")
+
+
+def test_the_default_reward_is_refused_where_the_extractor_tells_no_classes(digits: Any) -> None:
+    sizes: dict[str, Any] = {"image_shape": (1, 8, 8), "channels": 2, "features": 3}
+    turned = digits.like(reward_extractor=RotationNet(RotationNetConfig(**sizes)).eval())
+    with pytest.raises(ValueError, match="'digits' has no logits, the generator 10 classes; take mmd"):
+        DecodeVectorEnv(4, task=turned, steps=1)
+    others = Classifier(ClassifierConfig(**sizes, num_classes=1)).eval()
+    with pytest.raises(ValueError, match="has logits of 1 classes, the generator 10 classes; take mmd"):
+        make_reward("classifier", digits.like(reward_extractor=others))
+    assert make_reward("mmd", turned)(*batch(4)).shape == (4,)
+
+
+@pytest.mark.parametrize("name", ["adversarial", "feature-distance", "http", "mmd", "quadratic"])
+def test_an_option_that_a_reward_has_not_is_named(name: str) -> None:
+    with pytest.raises(ValueError, match=f"reward '{name}' has no option 'colour'; it has .*[a-z]"):
+        make_reward(name, "digits", options={name: {"colour": 1}})
+
+
+def test_options_of_the_nearest_images_are_checked() -> None:
+    with pytest.raises(ValueError, match="real_images 0: it must be at least 1"):
+        make_reward("feature-distance", "digits", options={"feature-distance": {"real_images": 0}})
+
+
+def test_what_a_part_says_is_moved_to_the_images() -> None:
+    images = torch.rand(3, 1, 8, 8, device="meta")
+    assert judged(lambda images, condition: torch.ones(3), images, None).device.type == "meta"

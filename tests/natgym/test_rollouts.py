@@ -14,8 +14,11 @@ from generators.noise import HashNoise
 from generators.rules import GUIDANCE_FLOOR, DecodeRules
 from generators.schedules import PARAMETERS, DecodeParams, reference
 from natgym.env.vector import DecodeVectorEnv, Observation
+from natgym.evaluation.evaluator import Evaluator
 from natgym.policies import FixedPolicy
+from natgym.rewards import make_reward
 from natgym.rollouts import ACTIONS, Decision, Rollout, balanced, rollout
+from natgym.task import Task
 from rounding import assert_rounded
 
 N = 23
@@ -223,3 +226,43 @@ def test_a_generator_that_is_broken_in_memory_draws_nothing(digits: Any) -> None
     env = DecodeVectorEnv(4, task=task, steps=2, reward="classifier")
     with pytest.raises(ValueError, match="the generator predicts NaN or infinity before the first step"):
         env.reset(seed=0)
+
+
+def above_the_mean(images_BCHW: Tensor, condition: Condition) -> list[float]:
+    """A reward that compares images, and says a list."""
+    ink_B = images_BCHW.mean((1, 2, 3)).double()
+    return (ink_B - ink_B.mean()).tolist()
+
+
+above_the_mean.needs_batch = True  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_reward_that_compares_images_sees_all_of_them(digits: Any, drawn: Rollout, threads: int) -> None:
+    found = draw(digits, reward=above_the_mean, batch_size=11, threads=threads)
+    ink = [image.double().mean().item() for image in drawn.images_NCHW]
+    frame = found.frame
+    last = frame.loc[frame["step"] == 3, "reward"]
+    assert last.tolist() == pytest.approx([one - sum(ink) / N for one in ink], abs=1e-6)
+    assert not frame.loc[frame["step"] < 3, "reward"].any()
+    influence = make_reward("influence", digits)
+    assert draw(digits, reward=influence, batch_size=N - 1).frame["reward"].any(), "the last batch is of one"
+
+
+def test_a_reward_has_to_say_a_number_for_each_image(digits: Any, drawn: Rollout) -> None:
+    said = draw(digits, reward=lambda images, condition: images.mean((1, 2, 3)).numpy()).frame["reward"]
+    assert said[3 :: Jumpy.steps].any()
+    for reward, wrong in (
+        (lambda images, condition: images.mean((1, 2, 3)) * torch.nan, "the reward of row 0 is nan"),
+        (lambda images, condition: images.mean(), r"the reward has shape \(\)"),
+    ):
+        with pytest.raises(ValueError, match=wrong):
+            draw(digits, reward=reward)
+
+
+def test_a_generator_on_another_tokenizer_is_refused(digits: Any) -> None:
+    other = Task.load("mnist").tokenizer
+    with pytest.raises(ValueError, match=r"generator has \(128, \(4, 4\)\), the tokenizer \(256, \(7, 7\)\)"):
+        rollout("reference", digits.generator, other, digits.generator.conditions(), seed=0)
+    with pytest.raises(ValueError, match="use a pair"):
+        Evaluator(digits.like(tokenizer=other))

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from generators.schedules import maskgit, reference
+from natgym.evaluation.objective import Objective
 from natgym.figures.searches import laws_figure, schedules_figure, search_figure
 
 LOG = pd.DataFrame(
@@ -39,6 +40,9 @@ def test_a_search_is_drawn_over_the_pictures_it_spent() -> None:
     assert np.allclose(np.asarray(walk.get_xydata()), [[0.3, 0.8], [0.6, 0.5]])
     assert np.allclose(np.asarray(axis.containers[0][0].get_xydata()), [[1.0, 0.35]])
     assert [a.get_title() for a in (axis, single)] == ["cma", "grid"] and axis.get_yscale() == "log"
+    assert axis.get_ylabel() == "distance", "of more than one split"
+    valid = Objective("valid", 0.03).words
+    assert search_figure({"cma": LOG}, "note", valid).axes[0].get_ylabel() == "share not valid, + 0.03 a pass"
 
 
 def test_more_than_four_searches_take_a_second_row() -> None:

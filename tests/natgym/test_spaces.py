@@ -204,6 +204,9 @@ def test_a_wrong_action_is_a_value_error(action: Tensor, step: int, said: str) -
 def test_an_unknown_preset_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="'nonsense' is not one of default, paper, paper-no-residual"):
         ActionMap.preset("nonsense", reference(8))  # type: ignore[arg-type]
+    for name in ("reveal", "tokens"):
+        with pytest.raises(ValueError, match=f"actions '{name}' choose tokens; make a TokenMap"):
+            ActionMap.preset(name, reference(8))  # type: ignore[arg-type]
 
 
 def test_the_action_columns_are_the_parameters() -> None:

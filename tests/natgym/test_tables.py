@@ -84,6 +84,9 @@ def test_what_can_not_be_judged_is_told(digits: Any) -> None:
         natgym.evaluate({}, digits)
     with pytest.raises(ValueError, match="policy 'nonsense' is not one of reference"):
         natgym.evaluate({"x": "nonsense"}, digits)
+    unplayable: Any = object()  # the second is looked for before the first plays
+    with pytest.raises(ValueError, match="policy 'nonsense' is not one of reference"):
+        natgym.evaluate({"x": unplayable, "y": "nonsense"}, digits)
     for name in ("distance", "nfe", "policy", "my_std"):
         with pytest.raises(ValueError, match=f"metric '{name}': the name is taken"):
             natgym.evaluate({"x": "reference"}, digits, metrics={name: Ink})

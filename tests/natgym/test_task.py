@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from agents.adanat.config import TrainingConfig
 from generators.checkpoints import PRETRAINED, from_pretrained, save_pretrained, weights_hash
 from generators.data import load_split
 from generators.enat import ENAT
+from generators.encoders import WordEncoder
 from generators.nat import NAT
 from generators.puzzles.data import PUZZLES
 from natgym.env.vector import DecodeVectorEnv
@@ -116,6 +118,29 @@ def test_live_networks_and_folders_take_the_place_of_its_own(tmp_path: Path) -> 
     changed = own.like(reward_extractor="score")
     assert changed.reward_extractor is changed.score_extractor is own.score_extractor
     assert changed.generator is own.generator and own.reward_extractor is not changed.reward_extractor
+    again = changed.like(score_extractor=live)
+    assert again.reward_extractor is again.score_extractor is live, "the score's own, whichever that is"
+
+
+def test_a_copy_opens_no_images_again_and_asks_again_what_belongs_to_whom(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own, opened, real = Task.load("shapes"), list[str](), natgym.task.open_split
+
+    def counted(data: str, split: Any) -> Any:
+        opened.append(split)
+        return real("digits", split)  # no captions, which take seconds to read
+
+    monkeypatch.setattr("natgym.task.open_split", counted)
+    assert own.generator is not None and len(own.images("select")) and len(opened) == 1
+    copy = own.like(reward_extractor="score")
+    assert len(copy.images("select")) and len(copy.images("report")) and len(own.images("report"))
+    assert len(opened) == 2, "what either opens, both have"
+    config: Any = own.encoder.config  # type: ignore[attr-defined]
+    other = own.like(encoder=WordEncoder(replace(config, words=config.words[::-1])))
+    with pytest.raises(ValueError, match="learned from texts read by .*, the encoder is"):
+        _ = other.generator
+    assert len(other.images("select")) and len(opened) == 3, "its texts are read by another"
 
 
 def test_the_folder_of_a_saved_generator_says_its_task(tmp_path: Path) -> None:
@@ -204,7 +229,7 @@ def test_options_of_named_rewards_reach_them_and_unknown_ones_are_told() -> None
     ):
         with pytest.raises(ValueError, match=said):
             make_reward("adversarial", "digits", options=options)
-    with pytest.raises(ValueError, match="reward 'feature-distance' can't be made with .'real'.*unexpected"):
+    with pytest.raises(ValueError, match="reward 'feature-distance' has no option 'real'; it has real_i"):
         make_reward("feature-distance", "digits", options={"feature-distance": {"real": 1}})
     for reward in ("classifier", lambda images, condition: images.mean((1, 2, 3))):
         with pytest.raises(ValueError, match="options of 'adversarial', but the reward is (classifier|live)"):
