@@ -64,7 +64,6 @@ _BLOCKS = Row(
         Statement(ours="enat-1-2-T8: maskgit", theirs="nat-T5: maskgit"),
         Statement(ours="enat-1-2-T8: maskgit", theirs="nat-T5: maskgit", metric="gflop"),
     ),
-    seeds=SIX,
 )
 _REUSE = Row(
     name="enat-reuse",
