@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,7 @@ def labelled_policy(
         if (folder / "model.safetensors").is_file():
             if policy_class is not None and not is_own(folder):
                 raise ValueError(f"{folder} holds a policy of natgym's own class; leave out policy_class")
+            _warn_of_another(path / "generator", generator)
             return path.name, _learned(folder, generator, policy_class)
     if str(spec).partition(":")[0] in NAMES:
         raise ValueError(
@@ -233,6 +235,14 @@ def _searched_rules(run: Path, generator: Generator | None) -> DecodeRules | Non
             f"{run} was searched under rules for a generator; say its task: load_policy(path, task)"
         )
     return DecodeRules.of(settings["rules"], generator.grid)
+
+
+def _warn_of_another(own: Path, generator: Any) -> None:
+    """Warn if a policy that learned beside a generator, which learned too, is to play another one."""
+    if generator is None or not own.is_dir():
+        return
+    if tensors_hash(load_tensors(own / "model.safetensors")) != weights_hash(generator):
+        warnings.warn(f"the policy learned with {own}, and plays another generator", stacklevel=3)
 
 
 def _learned(folder: Path, generator: Generator | None, policy_class: Any) -> Policy:

@@ -10,6 +10,7 @@ from typing import Any
 # Before anything imports Ray or matplotlib, which read these once.
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_worker_niceness"] = "0"  # at Ray's 15 the suite's other processes starve its workers
 os.environ["MPLBACKEND"] = "Agg"
 
 import numpy as np

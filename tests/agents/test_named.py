@@ -2,6 +2,8 @@
 
 import copy
 import json
+import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from agents import named
 from agents.adanat.actor import Actor, ActorConfig
 from agents.adanat.network import PolicyConfig
 from agents.named import NAMES, find_all, find_policies, find_policy, load_policy
-from generators.checkpoints import save_pretrained
+from generators.checkpoints import PRETRAINED, save_pretrained
 from generators.families import columns, parse
 from generators.noise import seeded
 from generators.reveal import Halton
@@ -227,3 +229,17 @@ def test_folders_of_the_same_name_keep_apart(tmp_path: Path, digits: Any) -> Non
     assert [play[:2] for play in find_all([one], find)] == [("000", one)]
     tables: list[Any] = [policy for label, _, policy in plays if label in (one, two)]
     assert not torch.equal(tables[0].schedule.table_T4, tables[1].schedule.table_T4)
+
+
+def test_a_policy_that_learned_beside_a_generator_says_that_it_plays_another(
+    tmp_path: Path, digits: Any
+) -> None:
+    shutil.copytree(PRETRAINED / "digits/nat/policies/adanat-T2", tmp_path / "policy")
+    save_pretrained(digits, tmp_path / "generator")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        find_policies(str(tmp_path), [2], digits)
+    other = copy.deepcopy(digits)
+    other.head.bias[0] += 1
+    with pytest.warns(UserWarning, match=r"learned with .*generator, and plays another"):
+        find_policies(str(tmp_path), [2], other)
