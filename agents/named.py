@@ -63,9 +63,7 @@ def find_policies(spec: str, steps: Sequence[int], generator: Generator) -> list
 
 def find_policy(spec: str, steps: int | None, generator: Generator) -> Policy:
     """Return the one policy asked for; without `steps`, a file or a run folder's own number, else 8."""
-    place, said, _ = cut(spec)
-    while said:
-        place, said, _ = cut(place)
+    place = place_of(spec)
     if steps is None and (on_hub(place) or Path(place).exists()):
         return labelled_policy(spec, generator)[1]
     return find_policies(spec, [steps or 8], generator)[0][1]
@@ -133,7 +131,7 @@ def labelled_policy(
         if (folder / "model.safetensors").is_file():
             if policy_class is not None and not is_own(folder):
                 raise ValueError(f"{folder} holds a policy of natgym's own class; leave out policy_class")
-            _warn_of_another(path / "generator", generator)
+            _warn_of_another(own_generator(path), generator)
             return path.name, _learned(folder, generator, policy_class)
     if str(spec).partition(":")[0] in NAMES:
         raise ValueError(
@@ -162,6 +160,18 @@ def cut(spec: Path | str) -> tuple[str, str, Callable[[Any], Policy]]:
                 raise ValueError(f"policy {text!r}: {number!r} is no price; give a number") from None
             return place, f"{PRICE}{price:g}", lambda policy: _at(policy, price)
     return text, "", lambda policy: policy
+
+
+def place_of(spec: Path | str) -> str:
+    """Return the place of a policy without anything that stands behind it; see `cut`."""
+    place, said, _ = cut(spec)
+    return place_of(place) if said else place
+
+
+def own_generator(spec: Path | str) -> Path | None:
+    """Return the folder of the generator that a policy learned beside, if that learned, too."""
+    folder = Path(place_of(spec)) / "generator"
+    return folder if folder.is_dir() else None
 
 
 def _at(policy: Any, price: float) -> Policy:
@@ -237,9 +247,9 @@ def _searched_rules(run: Path, generator: Generator | None) -> DecodeRules | Non
     return DecodeRules.of(settings["rules"], generator.grid)
 
 
-def _warn_of_another(own: Path, generator: Any) -> None:
+def _warn_of_another(own: Path | None, generator: Any) -> None:
     """Warn if a policy that learned beside a generator, which learned too, is to play another one."""
-    if generator is None or not own.is_dir():
+    if generator is None or own is None:
         return
     if tensors_hash(load_tensors(own / "model.safetensors")) != weights_hash(generator):
         warnings.warn(f"the policy learned with {own}, and plays another generator", stacklevel=3)

@@ -13,7 +13,7 @@ import torch
 from _cli import open_run
 from _progress import progress
 
-from agents.named import cut, describe, find_all, find_policies
+from agents.named import describe, find_all, find_policies, own_generator
 from generators.conditions import in_rows
 from generators.data import SplitName
 from generators.files import read_json, reading
@@ -153,11 +153,8 @@ class Evaluation:
 def refuse_own_generators(policies: Sequence[str], task: Task) -> None:
     """Raise ValueError if a policy learned beside a generator that learned too, and a task has another."""
     for spec in policies:
-        place, said, _ = cut(spec)
-        while said:
-            place, said, _ = cut(place)
-        own = Path(place) / "generator"
-        if own.is_dir() and str(own.resolve()) != task.spec:
+        own = own_generator(spec)
+        if own is not None and str(own.resolve()) != task.spec:
             raise ValueError(
                 f"policy {spec} has a generator of its own, which learned with it; play it there, "
                 f"--generators {own}, or name another one"

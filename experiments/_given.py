@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from generators.conditions import Condition, balanced
-from generators.config import ColorMode
 from generators.given import Given, give, hidden_pixels, hidden_region
 from generators.pixels import ImageFiles
 from natgym.env.rendering import reveal_ids
@@ -80,13 +78,8 @@ def _read(paths: Sequence[Path], shape_CHW: tuple[int, int, int]) -> Tensor:
     """Return images (N, C, H, W), uint8, resized and cropped; ValueError if a file is not there."""
     if absent := [path for path in paths if not path.is_file()]:
         raise ValueError(f"{absent[0]} is no file; give the path of an image")
-    from torchvision.transforms.functional import pil_to_tensor, to_pil_image  # here: it takes a second
-
     channels, height, width = shape_CHW
-    mode: ColorMode = "L" if channels == 1 else "RGB"
-    read = [to_pil_image(ImageFiles([path], None, mode)[torch.tensor([0])][0]) for path in paths]
-    fitted = [ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC) for image in read]
-    return torch.stack([pil_to_tensor(image) for image in fitted])
+    return ImageFiles(paths, (height, width), "L" if channels == 1 else "RGB")[torch.arange(len(paths))]
 
 
 def condition_of(args: Args, task: Task, begun: Begun) -> Given:

@@ -83,8 +83,9 @@ class Plan:
         if args.output.resolve().is_relative_to(spec.path):
             raise ValueError(f"{args.output} lies in the folder of images; give an --output elsewhere")
         listing = list_folder(spec)
-        files = ImageFiles(listing.paths, args.size or spec.size, spec.mode)
-        size = files.size or _side(files.headers)
+        asked = args.size or spec.size
+        files = ImageFiles(listing.paths, asked, spec.mode)
+        size = asked or _side(files.headers)
         spec = dataclasses.replace(spec, size=size, mode=files.mode)
 
         def cut(labels: Any, own: Any) -> Any:

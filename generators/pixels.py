@@ -52,7 +52,8 @@ class ImageFiles:
 
     Args:
         paths: of the files.
-        size: side of the squares to resize and crop to; None keeps the size, which must then be one.
+        size: (height, width) to resize and crop to, or the side of squares; None keeps the size, which must
+            then be one.
         mode: "L" (grey) or "RGB" for all; None is RGB if any of the files is in color.
         hashes: of the files' contents, `content_hash`; a file of another one is refused.
     """
@@ -60,7 +61,7 @@ class ImageFiles:
     def __init__(
         self,
         paths: Sequence[Path],
-        size: int | None,
+        size: int | tuple[int, int] | None,
         mode: ColorMode | None = None,
         hashes: Sequence[str] | None = None,
     ) -> None:
@@ -85,7 +86,8 @@ class ImageFiles:
         """(channels, height, width) of every image."""
         channels = 1 if self.mode == "L" else 3
         if self.size is not None:
-            return channels, self.size, self.size
+            height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
+            return channels, height, width
         first = read_header(self.paths[0])
         return channels, first.height, first.width
 
@@ -141,7 +143,8 @@ class ImageFiles:
         def pixels(opened: Image.Image) -> Image.Image:
             image = eight_bit_image(opened).convert(self.mode)
             if self.size is not None:
-                image = ImageOps.fit(image, (self.size, self.size), Image.Resampling.BICUBIC)
+                _, height, width = self.image_shape
+                image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
             return image
 
         image = _opened(path, io.BytesIO(data), pixels)
